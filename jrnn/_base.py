@@ -1,0 +1,313 @@
+"""The nouns of jrnn: what a cell is, what a method is, and the checks they share.
+
+A recurrent cell packs the past into a state and is written once, as pure functions:
+
+    u_t = project(params, x_t)              the input's share, which needs no state
+    s_t = advance(params, s_{t-1}, u_t)     the recurrent share, alone inside the loop
+    y_t = output(params, s_t, x_t)          what the cell shows
+
+A method is one way to run a cell along a sequence. No method knows a particular cell,
+and no cell knows a method: they meet in the types below.
+"""
+
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Inexact, Num
+
+Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
+State = Any  # a pytree of arrays, each of shape (*batch, ...)
+Saved = Any  # what a forward step leaves for its backward step: a pytree of arrays
+Gates = tuple[Array, ...]  # one array of shape (*batch, hidden_size) per gate
+Key = chex.PRNGKey
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Spec(NamedTuple):
+    """What a cell, head or model is, for summaries, files and conversion.
+
+    Attributes:
+      name: The factory's name.
+      arguments: The factory's arguments as (name, value) pairs, defaults included,
+        but for the initialisers, which matter no more once there are parameters.
+      input_size: Size of the last axis of a float input; number of token ids.
+      output_size: Size of the last axis of the output.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Hashable], ...]
+    input_size: int
+    output_size: int
+
+
+class Gated(NamedTuple):
+    """The seam of cells with one recurrent product and elementwise gates.
+
+    With u_t = project(params, x_t) and v_t = recur(params, s_{t-1}), both of shape
+    (*batch, gates * hidden_size) and split into `gates` arrays:
+
+        s_t, saved_t = pointwise(s_{t-1}, u_t, v_t)
+        ds_{t-1}, du_t, dv_t = pullback(s_{t-1}, s_t, saved_t, ds_t)
+
+    Attributes:
+      gates: How many gate arrays u and v consist of.
+      recur: (params, state) -> v. Affine in the state; recurrent bias included.
+      pointwise: (state_tm1, u, v) -> (state, saved). Elementwise, on tuples of gates.
+      pullback: (state_tm1, state, saved, dstate) -> (dstate_tm1, du, dv), derived by
+        hand. `dstate_tm1` leaves out what flows back through `recur`. Where du and dv
+        are the same they should be the same object, so that they are kept once.
+    """
+
+    gates: int
+    recur: Callable[[Params, State], Array]
+    pointwise: Callable[[State, Gates, Gates], tuple[State, Saved]]
+    pullback: Callable[[State, State, Saved, State], tuple[State, Gates, Gates]]
+
+
+class Adjoint(NamedTuple):
+    """A backward pass of `advance` that a cell brings along, derived by hand.
+
+    For cells that do not fit `Gated` (a reset before the product, a projection,
+    peepholes). `pullback` runs inside the loop over time, `gradient` once for many
+    steps, so that each parameter's gradient is one contraction over time and batch.
+
+    Attributes:
+      advance: (params, state_tm1, u) -> (state, saved).
+      pullback: (params, state_tm1, state, saved, dstate) -> (dstate_tm1, du, deltas),
+        where `deltas` is whatever else `gradient` needs of the step.
+      gradient: (params, states_tm1, states, saved, du, deltas) -> dparams, where each
+        argument but the first has a leading axis of time; zero for parameters that
+        only `project` and `output` read.
+    """
+
+    advance: Callable[[Params, State, Array], tuple[State, Saved]]
+    pullback: Callable[[Params, State, State, Saved, State], tuple[State, Array, Saved]]
+    gradient: Callable[[Params, State, State, Saved, Array, Saved], Params]
+
+
+class Cell(NamedTuple):
+    """A recurrent cell: a NamedTuple of pure functions, made by a factory.
+
+    Attributes:
+      init: (key, dtype=None) -> params; float32 by default.
+      init_state: (params, batch_shape=()) -> state, with leaves (*batch_shape, ...).
+      project: (params, x) -> u, for x of shape (..., input_size), or integer (...,).
+      advance: (params, state, u) -> state.
+      output: (params, state, x) -> y of shape (..., output_size).
+      step: (params, state, x) -> (state, y): the composition of the three above.
+      spec: What the cell is.
+      gated: Its elementwise seam, if it has one.
+      adjoint: Its own backward pass, if it brings one.
+    """
+
+    init: Callable[..., Params]
+    init_state: Callable[..., State]
+    project: Callable[[Params, Array], Array]
+    advance: Callable[[Params, State, Array], State]
+    output: Callable[[Params, State, Array], Array]
+    step: Callable[[Params, State, Array], tuple[State, Array]]
+    spec: Spec
+    gated: Gated | None = None
+    adjoint: Adjoint | None = None
+
+    def __repr__(self) -> str:
+        """Shows the call that made the cell, not the functions it consists of."""
+        return describe(self.spec)
+
+
+Keep = Callable[[Params, State, Array], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to run a cell along a sequence; equal options make equal methods.
+
+    Attributes:
+      run: (cell, keep, params, xs, state, active, **options) -> (state, kept). `keep`
+        is a static function of (params, states, xs), such as `cell.output`, applied
+        to many steps at once. `active` (bool, (T, *batch)) or None tells at which
+        steps the state moves on.
+      options: The method's settings as (name, value) pairs, all hashable.
+    """
+
+    run: Callable[..., tuple[State, Any]]
+    options: tuple[tuple[str, Hashable], ...] = ()
+
+
+def describe(spec: Spec) -> str:
+    """Returns the call that makes what `spec` describes, such as `lstm(3, 4)`."""
+    shown = ", ".join(
+        f"{name}={getattr(value, '__name__', value)}" for name, value in spec.arguments
+    )
+    return f"{spec.name}({shown})"
+
+
+def memoize(factory: Callable[P, R]) -> Callable[P, R]:
+    """Makes equal arguments, however they are passed, give the identical object.
+
+    Functions made anew are unequal, and `jax.jit` would trace again for each of them.
+
+    Raises:
+      TypeError: An argument is not hashable (an array, a list).
+    """
+    signature = inspect.signature(factory)
+
+    @functools.cache
+    def make(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> R:
+        return factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
+
+    @functools.wraps(factory)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            try:
+                hash(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"Expected hashable arguments for {factory.__name__}, got "
+                    f"{name}={value!r}; pass numbers and functions, and put arrays "
+                    "into the parameters."
+                ) from error
+        return make(bound.args, tuple(bound.kwargs.items()))
+
+    return wrapper
+
+
+def spec_of(factory: str, output_size: int, /, **arguments: Any) -> Spec:
+    """Returns the spec of a cell made by `factory(**arguments)`."""
+    return Spec(factory, tuple(arguments.items()), arguments["input_size"], output_size)
+
+
+def check_size(name: str, value: Any, least: int = 1) -> int:
+    """Returns `value` as an int, at least `least`; raises a clear error otherwise."""
+    try:
+        size = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"Expected {name} to be an integer, got {value!r}.") from error
+    if isinstance(value, bool) or size < least:
+        raise ValueError(f"Expected {name} to be at least {least}, got {value!r}.")
+    return size
+
+
+def float_leaves(tree: Any) -> list[Array]:
+    """Returns the leaves of `tree` that are of a floating or complex type."""
+    leaves = jax.tree.leaves(tree)
+    return [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+
+
+def state_dtype(*trees: Any) -> DTypeLike:
+    """Returns the type of a state beside parameters and inputs: float64 or float32.
+
+    The widest floating type that occurs, and float32 where that is narrower: a state
+    kept in bfloat16 or float16 drifts. Integer leaves (token ids) do not count.
+    """
+    bits = [jnp.finfo(x.dtype).bits for x in float_leaves(trees)]
+    return jnp.float64 if max(bits, default=32) == 64 else jnp.float32
+
+
+def cast_state(state: State, dtype: DTypeLike) -> State:
+    """Casts each floating leaf to `dtype`, complex ones to the complex type beside."""
+    pair = jnp.complex128 if jnp.dtype(dtype) == jnp.float64 else jnp.complex64
+
+    def cast(leaf: Array) -> Array:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            return leaf.astype(pair)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf.astype(dtype)
+        return leaf
+
+    return jax.tree.map(cast, state)
+
+
+def product(
+    x: Inexact[Array, "*batch k"], W: Inexact[Array, "k n"], dtype: DTypeLike
+) -> Inexact[Array, "*batch n"]:
+    """Returns x W: computed in the type of W, accumulated in `dtype`."""
+    return jnp.matmul(x.astype(W.dtype), W, preferred_element_type=jnp.dtype(dtype))
+
+
+def contract(
+    a: Inexact[Array, "*steps m"], b: Inexact[Array, "*steps n"]
+) -> Inexact[Array, "m n"]:
+    """Returns sum_t a_t^T b_t, over time and batch."""
+    steps = tuple(range(a.ndim - 1))
+    return jnp.tensordot(a, b, axes=(steps, steps))
+
+
+def project_dense(
+    W_x: Inexact[Array, "k n"],
+    b: Inexact[Array, " n"] | None,
+    x: Num[Array, "..."],
+) -> Inexact[Array, "*batch n"]:
+    """Returns u = x W_x + b, or the rows W_x[x] + b where x holds token ids.
+
+    A row lookup is the same as one-hot vectors times W_x. An id outside 0..k-1 gives
+    NaN: a plain gather would clamp it in silence.
+    """
+    dtype = state_dtype(W_x, x)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        rows = W_x.at[x].get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        )
+        u = rows.astype(dtype)
+    else:
+        u = product(x, W_x, dtype)
+    return u if b is None else u + expand(b.astype(dtype), u.ndim)
+
+
+def expand(vector: Array, ndim: int) -> Array:
+    """Puts axes of size 1 in front, so that `vector` broadcasts against rank `ndim`."""
+    return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
+
+
+def show(y: Array, x: Array, W_x: Array) -> Array:
+    """Casts an output to the type of the inputs; of the parameters, for token ids."""
+    integer = jnp.issubdtype(x.dtype, jnp.integer)
+    return y.astype(W_x.dtype if integer else x.dtype)
+
+
+def split_gates(array: Array, gates: int) -> Gates:
+    """Cuts the last axis into `gates` arrays of equal size."""
+    return tuple(jnp.split(array, gates, axis=-1))
+
+
+def merge_gates(arrays: Gates) -> Array:
+    """Puts gate arrays side by side: the inverse of `split_gates`."""
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
+
+
+def gated_advance(gated: Gated) -> Callable[[Params, State, Array], State]:
+    """Returns the `advance` that a gated seam describes."""
+
+    def advance(params: Params, state: State, u: Array) -> State:
+        v = gated.recur(params, state)
+        gates = split_gates(u, gated.gates), split_gates(v, gated.gates)
+        return gated.pointwise(state, *gates)[0]
+
+    return advance
+
+
+def compose_step(
+    project: Callable[[Params, Array], Array],
+    advance: Callable[[Params, State, Array], State],
+    output: Callable[[Params, State, Array], Array],
+) -> Callable[[Params, State, Array], tuple[State, Array]]:
+    """Returns `step`: nothing but project, advance and output, one after the other."""
+
+    def step(params: Params, state: State, x: Array) -> tuple[State, Array]:
+        state = cast_state(state, state_dtype(params, x))
+        state = advance(params, state, project(params, x))
+        return state, output(params, state, x)
+
+    return step

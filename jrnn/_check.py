@@ -1,0 +1,174 @@
+"""Static mistakes, found before anything is traced into a loop.
+
+Each check says what was expected, what came, and the remedy.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jrnn._base import Cell, Method, Params, State
+
+
+def check_cell(cell: Any) -> None:
+    """Raises TypeError unless `cell` is a cell."""
+    if not isinstance(cell, Cell):
+        raise TypeError(
+            f"Expected a Cell, made by a factory such as jrnn.lstm(3, 4), got "
+            f"{type(cell).__name__}."
+        )
+
+
+def check_method(method: Any) -> None:
+    """Raises TypeError unless `method` is a method."""
+    if not isinstance(method, Method):
+        raise TypeError(
+            "Expected a Method, made by a factory such as jrnn.bptt(), got "
+            f"{method!r}; a factory must be called."
+        )
+
+
+@functools.cache
+def _expected_params(cell: Cell) -> Params:
+    return jax.eval_shape(cell.init, jax.random.key(0))
+
+
+def check_params(cell: Cell, params: Params) -> None:
+    """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
+    _check_like("params", params, _expected_params(cell), f"{cell}.init(key)")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"Expected floating parameters, got params{_name(path)} of type "
+                f"{jnp.result_type(leaf)}; cast it to a floating type."
+            )
+
+
+def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
+    """Returns the batch shape of `xs`, or raises an error that names the remedy."""
+    size = cell.spec.input_size
+    if jnp.issubdtype(xs.dtype, jnp.integer):
+        return _check_tokens(xs, size)
+    if not jnp.issubdtype(xs.dtype, jnp.floating):
+        raise TypeError(
+            f"Expected xs of a floating type, or integer token ids, got {xs.dtype}; "
+            "cast it with xs.astype(jnp.float32)."
+        )
+    if xs.ndim < 2 or xs.shape[-1] != size:
+        raise ValueError(
+            f"Expected xs of shape (T, *batch, {size}) for {cell}, or integer token "
+            f"ids of shape (T, *batch), got shape {xs.shape} of type {xs.dtype}."
+        )
+    _check_steps(xs)
+    return xs.shape[1:-1]
+
+
+def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
+    if xs.ndim < 1:
+        raise ValueError(
+            "Expected token ids of shape (T, *batch), got a scalar; a sequence of one "
+            "step is xs[None]."
+        )
+    if xs.ndim > 2 and xs.shape[-1] == size:
+        raise TypeError(
+            f"Expected floating features, or token ids of shape (T, *batch), got "
+            f"{xs.dtype} of shape {xs.shape}, whose last axis is the input size "
+            f"{size}: cast features with xs.astype(jnp.float32); for token ids put "
+            "the batch axes together with xs.reshape(len(xs), -1)."
+        )
+    _check_steps(xs)
+    check_ids("xs", xs, size)
+    return xs.shape[1:]
+
+
+def check_ids(name: str, ids: Array, size: int) -> None:
+    """Raises ValueError where concrete token ids lie outside 0..size-1."""
+    if isinstance(ids, jax.core.Tracer) or ids.size == 0:
+        return
+    known = np.asarray(ids)
+    if known.min() < 0 or known.max() >= size:
+        where = np.argwhere((known < 0) | (known >= size))[0]
+        raise ValueError(
+            f"Expected token ids of {name} within 0..{size - 1}, got "
+            f"{known[tuple(where)]} at position {tuple(map(int, where))}; make the "
+            "cell's input_size the size of the vocabulary, or map unknown symbols."
+        )
+
+
+def _check_steps(xs: Array) -> None:
+    if xs.shape[0] == 0:
+        raise ValueError(
+            f"Expected a sequence of at least one step, got xs of shape {xs.shape}; "
+            "time is axis 0."
+        )
+
+
+def check_state(cell: Cell, params: Params, state: State, batch: tuple) -> None:
+    """Raises ValueError unless `state` fits the cell and the batch shape of xs."""
+    expected = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
+    _check_like("state", state, expected, f"{cell}.init_state(params, {batch})")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"Expected a floating state, got state{_name(path)} of type "
+                f"{jnp.result_type(leaf)}; cast it to the parameters' type."
+            )
+
+
+def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
+    """Raises an error unless `lengths` is integer, of the batch shape, within 0..T."""
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(
+            f"Expected integer lengths, got {lengths.dtype}; cast them with "
+            "lengths.astype(jnp.int32)."
+        )
+    _check_shape("lengths", lengths, batch, "(*batch,)")
+    if isinstance(lengths, jax.core.Tracer) or lengths.size == 0:
+        return
+    least, most = int(lengths.min()), int(lengths.max())
+    if least < 0 or most > steps:
+        raise ValueError(
+            f"Expected lengths within 0..{steps}, the number of steps in xs, got "
+            f"values from {least} to {most}."
+        )
+
+
+def check_mask(mask: Array, steps: int, batch: tuple[int, ...]) -> None:
+    """Raises an error unless `mask` is boolean and of shape (T, *batch)."""
+    if mask.dtype != jnp.bool_:
+        raise TypeError(
+            f"Expected a boolean mask, True where a step counts, got {mask.dtype}; "
+            "compare with 0 to make one."
+        )
+    _check_shape("mask", mask, (steps, *batch), "(T, *batch)")
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) -> None:
+    if array.shape != shape:
+        raise ValueError(
+            f"Expected {name} of shape {words} = {shape}, got {array.shape}."
+        )
+
+
+def _check_like(name: str, got: Any, expected: Any, source: str) -> None:
+    """Compares structure and shapes, not types."""
+    if jax.tree.structure(got) != jax.tree.structure(expected):
+        raise ValueError(
+            f"Expected {name} with the structure that {source} returns, "
+            f"{jax.tree.structure(expected)}, got {jax.tree.structure(got)}."
+        )
+    wanted = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, want), leaf in zip(wanted, jax.tree.leaves(got), strict=True):
+        if jnp.shape(leaf) != want.shape:
+            raise ValueError(
+                f"Expected {name}{_name(path)} of shape {want.shape}, as {source} "
+                f"returns, got {jnp.shape(leaf)}."
+            )
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path)

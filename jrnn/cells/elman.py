@@ -1,0 +1,186 @@
+r"""The simple recurrent network of Elman (1990), the notes' own cell.
+
+    u_t = x_t W_x + b
+    h_t = phi(u_t + h_{t-1} W_h)
+    y_t = h_t
+
+Row vectors: x_t is 1 x k, W_x is k x h, W_h is h x h, b is 1 x h.
+
+The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in full:
+
+    delta_t = lambda_t * phi'(a_t)          elementwise
+    dL/dh_{t-1} gains delta_t W_h^T
+    dL/dW_h = sum_t h_{t-1}^T delta_t,  dL/dW_x = sum_t x_t^T delta_t,  db = sum_t delta_t
+
+Compared with others: PyTorch's `nn.RNN` keeps the transposes of W_x and W_h and two
+biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax' `SimpleCell`
+keep one bias and the same layout as here.
+
+Source: J. L. Elman, Finding structure in time, Cognitive Science 14 (1990),
+https://doi.org/10.1207/s15516709cog1402_1.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    gated_advance,
+    memoize,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+
+Activation = Callable[[Array], Array]
+
+
+class ElmanParams(NamedTuple):
+    """Parameters: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k h"]
+    W_h: Float[Array, "h h"]
+    b: Float[Array, " h"] | None
+
+
+class ElmanState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+def identity(a: Array) -> Array:
+    """Returns its argument: the activation of a linear recurrent network."""
+    return a
+
+
+# phi'(a) written in h = phi(a), so that nothing but h need be kept.
+_SLOPE: dict[Activation, Callable[[Array], Array]] = {
+    jnp.tanh: lambda h: 1 - h * h,
+    jax.nn.sigmoid: lambda h: h * (1 - h),
+    jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
+    identity: jnp.ones_like,
+}
+
+
+@memoize
+def elman(
+    input_size: int,
+    hidden_size: int,
+    *,
+    activation: Activation = jnp.tanh,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = ORTHOGONAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes the simple recurrent cell h_t = phi(x_t W_x + h_{t-1} W_h + b).
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      activation: phi, any differentiable elementwise function. The slopes of
+        `jnp.tanh`, `jax.nn.sigmoid`, `jax.nn.relu` and `jrnn.identity` are written by
+        hand; any other keeps its argument, and `jax.vjp` gives its slope.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x.
+      recurrent_init: Initialiser of W_h.
+      bias_init: Initialiser of b.
+
+    Returns:
+      A cell with parameters `ElmanParams` and state `ElmanState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.elman(3, 4)
+      >>> params = cell.init(jax.random.key(0))
+      >>> state, y = cell.step(params, cell.init_state(params), jax.numpy.ones(3))
+      >>> y.shape
+      (4,)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> ElmanParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        return ElmanParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
+            W_h=draw(recurrent_init, key_h, (hidden_size, hidden_size), dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
+        )
+
+    def init_state(
+        params: ElmanParams, batch_shape: tuple[int, ...] = ()
+    ) -> ElmanState:
+        shape = (*batch_shape, hidden_size)
+        return ElmanState(jnp.zeros(shape, state_dtype(params)))
+
+    def project(params: ElmanParams, x: Array) -> Array:
+        return project_dense(params.W_x, params.b, x)
+
+    def output(params: ElmanParams, state: ElmanState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    gated = Gated(1, _recur, *_pointwise(activation))
+    advance = gated_advance(gated)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "elman",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            activation=activation,
+            bias=bias,
+        ),
+        gated=gated,
+    )
+
+
+def _recur(params: ElmanParams, state: ElmanState) -> Array:
+    return product(state.h, params.W_h, state.h.dtype)
+
+
+def _pointwise(activation: Activation) -> tuple[Callable, Callable]:
+    slope = _SLOPE.get(activation)
+
+    def pointwise(
+        state_tm1: ElmanState, u: Gates, v: Gates
+    ) -> tuple[ElmanState, Saved]:
+        del state_tm1
+        a = u[0] + v[0]
+        return ElmanState(activation(a)), a if slope is None else ()
+
+    def pullback(
+        state_tm1: ElmanState, state: ElmanState, saved: Saved, dstate: ElmanState
+    ) -> tuple[ElmanState, Gates, Gates]:
+        if slope is None:
+            delta = jax.vjp(activation, saved)[1](dstate.h)[0]
+        else:
+            delta = dstate.h * slope(state.h)
+        return ElmanState(jnp.zeros_like(state_tm1.h)), (delta,), (delta,)
+
+    return pointwise, pullback

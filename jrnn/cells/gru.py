@@ -1,0 +1,255 @@
+r"""The gated recurrent unit (Cho et al. 2014).
+
+    r_t = sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)      how much of the past the candidate sees
+    z_t = sigmoid(x_t W_xz + h_{t-1} W_hz + b_z)      how much of the past stays
+    n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_h))      reset after the product
+    n_t = tanh(x_t W_xn + b_n + (r_t * h_{t-1}) W_hn)            reset before it
+    h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+    y_t = h_t
+
+The local derivative, given dh_t in full, with q_t = h_{t-1} W_hn + b_h:
+
+    da_n = dh_t (1 - z_t) (1 - n_t^2)     da_z = dh_t (h_{t-1} - n_t) z_t (1 - z_t)
+    da_r = da_n q_t r_t (1 - r_t)         dq = da_n r_t
+    dh_{t-1} = dh_t z_t + (da_r, da_z, dq) W_h^T                 reset after
+
+    ds = da_n W_hn^T                      da_r = ds h_{t-1} r_t (1 - r_t)
+    dh_{t-1} = dh_t z_t + ds r_t + (da_r, da_z) (W_hr, W_hz)^T   reset before
+
+Gate order: r z n. Reset after the product is what PyTorch, cuDNN, Flax and Keras'
+default do, with r and z as here; Keras orders the gates z r n. Reset before it is the
+cell as first published, and Haiku's. Cho et al. and Haiku let z multiply the candidate
+where it multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset
+after the recurrent bias b_h of the candidate; PyTorch's six are b = b_ih + (b_hr, b_hz, 0)
+and b_h = b_hn.
+
+Sources: K. Cho et al., EMNLP 2014, https://arxiv.org/abs/1406.1078; reset after:
+J. Appleyard et al. (2016), https://arxiv.org/abs/1604.01946.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    contract,
+    expand,
+    gated_advance,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+
+
+class GRUParams(NamedTuple):
+    """Parameters: k inputs, h hidden units; `b_h` only where the reset comes after."""
+
+    W_x: Float[Array, "k 3h"]
+    W_h: Float[Array, "h 3h"]
+    b: Float[Array, " 3h"] | None
+    b_h: Float[Array, " h"] | None
+
+
+class GRUState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+class GRUSaved(NamedTuple):
+    """The gates of one step, and q_t, for the backward pass."""
+
+    r: Array
+    z: Array
+    n: Array
+    q: Array
+
+
+@memoize
+def gru(
+    input_size: int,
+    hidden_size: int,
+    *,
+    reset_after: bool = True,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = ORTHOGONAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a gated recurrent unit; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      reset_after: Whether the reset gate acts after the matrix product, as in PyTorch
+        and cuDNN, or before it, as first published.
+      bias: Whether there are biases.
+      input_init: Initialiser of W_x, for each gate.
+      recurrent_init: Initialiser of W_h, for each gate.
+      bias_init: Initialiser of b, for each gate, and of b_h.
+
+    Returns:
+      A cell with parameters `GRUParams` and state `GRUState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> params = jrnn.gru(3, 4).init(jax.random.key(0))
+      >>> params.W_h.shape, params.b_h.shape
+      ((4, 12), (4,))
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> GRUParams:
+        key_x, key_h, key_b, key_q = jax.random.split(key, 4)
+        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
+        recurrent = bias and reset_after
+        return GRUParams(
+            W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
+            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
+            b=draw(bias_init, key_b, (hidden_size,), dtype, gates=3) if bias else None,
+            b_h=draw(bias_init, key_q, (hidden_size,), dtype) if recurrent else None,
+        )
+
+    def init_state(params: GRUParams, batch_shape: tuple[int, ...] = ()) -> GRUState:
+        return GRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
+
+    def project(params: GRUParams, x: Array) -> Array:
+        return project_dense(params.W_x, params.b, x)
+
+    def output(params: GRUParams, state: GRUState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    advance = gated_advance(_GATED) if reset_after else _advance_before
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "gru",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            reset_after=reset_after,
+            bias=bias,
+        ),
+        gated=_GATED if reset_after else None,
+        adjoint=None if reset_after else _ADJOINT_BEFORE,
+    )
+
+
+def _recur(params: GRUParams, state: GRUState) -> Array:
+    v = product(state.h, params.W_h, state.h.dtype)
+    if params.b_h is None:
+        return v
+    b_h = params.b_h.astype(v.dtype)
+    return v + expand(jnp.pad(b_h, (2 * b_h.size, 0)), v.ndim)
+
+
+def _pointwise(state_tm1: GRUState, u: Gates, v: Gates) -> tuple[GRUState, GRUSaved]:
+    r = jax.nn.sigmoid(u[0] + v[0])
+    z = jax.nn.sigmoid(u[1] + v[1])
+    n = jnp.tanh(u[2] + r * v[2])
+    return GRUState((1 - z) * n + z * state_tm1.h), GRUSaved(r, z, n, v[2])
+
+
+def _pullback(
+    state_tm1: GRUState, state: GRUState, saved: GRUSaved, dstate: GRUState
+) -> tuple[GRUState, Gates, Gates]:
+    del state
+    (r, z, n, q), dh = saved, dstate.h
+    da_n = dh * (1 - z) * (1 - n * n)
+    da_z = dh * (state_tm1.h - n) * z * (1 - z)
+    da_r = da_n * q * r * (1 - r)
+    return GRUState(dh * z), (da_r, da_z, da_n), (da_r, da_z, da_n * r)
+
+
+_GATED = Gated(3, _recur, _pointwise, _pullback)
+
+
+# Reset before the product: two products in turn, so the cell brings its own backward
+# pass of `advance`.
+
+
+def _split_W_h(params: GRUParams) -> tuple[Array, Array]:
+    gates = 2 * params.W_h.shape[0]
+    return params.W_h[:, :gates], params.W_h[:, gates:]
+
+
+def _advance_before_saving(
+    params: GRUParams, state_tm1: GRUState, u: Array
+) -> tuple[GRUState, tuple[Array, Array, Array]]:
+    h_tm1 = state_tm1.h
+    W_rz, W_n = _split_W_h(params)
+    u_r, u_z, u_n = split_gates(u, 3)
+    v_r, v_z = split_gates(product(h_tm1, W_rz, h_tm1.dtype), 2)
+    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
+    n = jnp.tanh(u_n + product(r * h_tm1, W_n, h_tm1.dtype))
+    return GRUState((1 - z) * n + z * h_tm1), (r, z, n)
+
+
+def _advance_before(params: GRUParams, state: GRUState, u: Array) -> GRUState:
+    return _advance_before_saving(params, state, u)[0]
+
+
+def _pullback_before(
+    params: GRUParams,
+    state_tm1: GRUState,
+    state: GRUState,
+    saved: tuple[Array, Array, Array],
+    dstate: GRUState,
+) -> tuple[GRUState, Array, Saved]:
+    del state
+    (r, z, n), dh, h_tm1 = saved, dstate.h, state_tm1.h
+    W_rz, W_n = _split_W_h(params)
+    da_n = dh * (1 - z) * (1 - n * n)
+    da_z = dh * (h_tm1 - n) * z * (1 - z)
+    ds = product(da_n, W_n.T, dh.dtype)
+    da_r = ds * h_tm1 * r * (1 - r)
+    dh_rz = product(merge_gates((da_r, da_z)), W_rz.T, dh.dtype)
+    du = merge_gates((da_r, da_z, da_n))
+    return GRUState(dh * z + ds * r + dh_rz), du, ()
+
+
+def _gradient_before(
+    params: GRUParams,
+    states_tm1: GRUState,
+    states: GRUState,
+    saved: tuple[Array, Array, Array],
+    da: Array,
+    deltas: Saved,
+) -> GRUParams:
+    del states, deltas
+    h_tm1, r = states_tm1.h, saved[0]
+    da_rz, da_n = jnp.split(da, [2 * h_tm1.shape[-1]], axis=-1)
+    dW_rz = contract(h_tm1, da_rz)
+    dW_n = contract(r * h_tm1, da_n)
+    dW_h = merge_gates((dW_rz, dW_n)).astype(params.W_h.dtype)
+    return jax.tree.map(jnp.zeros_like, params)._replace(W_h=dW_h)
+
+
+_ADJOINT_BEFORE = Adjoint(_advance_before_saving, _pullback_before, _gradient_before)

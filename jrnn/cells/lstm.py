@@ -1,0 +1,315 @@
+r"""Long short-term memory (Hochreiter and Schmidhuber 1997), with forget gates.
+
+    i_t = sigmoid(x_t W_xi + h_{t-1} W_hi + b_i)      what is written
+    f_t = sigmoid(x_t W_xf + h_{t-1} W_hf + b_f)      what is kept
+    g_t = tanh   (x_t W_xg + h_{t-1} W_hg + b_g)      the candidate
+    o_t = sigmoid(x_t W_xo + h_{t-1} W_ho + b_o)      what is shown
+    c_t = f_t * c_{t-1} + i_t * g_t
+    m_t = o_t * tanh(c_t)
+    h_t = m_t,  or m_t W_p with a projection
+    y_t = h_t
+
+With peepholes the arguments of i and f gain p_i * c_{t-1} and p_f * c_{t-1}, that of o
+gains p_o * c_t.
+
+The local derivative, given dm_t and dc_t in full:
+
+    dc_t += dm_t o_t (1 - tanh(c_t)^2) [+ p_o da_o]
+    da_i = dc_t g_t i_t (1 - i_t)         da_f = dc_t c_{t-1} f_t (1 - f_t)
+    da_g = dc_t i_t (1 - g_t^2)           da_o = dm_t tanh(c_t) o_t (1 - o_t)
+    dc_{t-1} = dc_t f_t [+ p_i da_i + p_f da_f]
+
+Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax' `OptimizedLSTMCell`; Haiku has
+i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0 by
+default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch and
+Keras; Flax has (c, h).
+
+Sources: S. Hochreiter and J. Schmidhuber, Neural Computation 9 (1997),
+https://doi.org/10.1162/neco.1997.9.8.1735; forget gates: F. Gers et al., Neural
+Computation 12 (2000), https://doi.org/10.1162/089976600300015015; forget-gate bias:
+R. Jozefowicz et al., ICML 2015, https://proceedings.mlr.press/v37/jozefowicz15.html;
+peepholes: F. Gers et al., JMLR 3 (2002), https://www.jmlr.org/papers/v3/gers02a.html;
+projection: H. Sak et al. (2014), https://arxiv.org/abs/1402.1128.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    contract,
+    expand,
+    gated_advance,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+
+
+class LSTMParams(NamedTuple):
+    """Parameters: k inputs, n units, r = n, or the projection's size."""
+
+    W_x: Float[Array, "k 4n"]
+    W_h: Float[Array, "r 4n"]
+    b: Float[Array, " 4n"] | None
+    p: Float[Array, "3 n"] | None = None
+    W_p: Float[Array, "n r"] | None = None
+
+
+class LSTMState(NamedTuple):
+    """What the cell shows, and what it remembers."""
+
+    h: Float[Array, "*batch r"]
+    c: Float[Array, "*batch n"]
+
+
+class LSTMSaved(NamedTuple):
+    """The gates of one step, and tanh(c_t), for the backward pass."""
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+    tanh_c: Array
+
+
+@memoize
+def lstm(
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: float = 1.0,
+    peepholes: bool = False,
+    projection_size: int | None = None,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = ORTHOGONAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a long short-term memory cell; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: n, the size of c.
+      forget_bias: Added to the forget gate's share of b when it is drawn.
+      peepholes: Whether the gates see c, by the elementwise weights p (rows i, f, o).
+      projection_size: r, the size of h and of the output; None: h has the size of c.
+      bias: Whether there is a b; without one, `forget_bias` has no effect.
+      input_init: Initialiser of W_x, for each gate.
+      recurrent_init: Initialiser of W_h, for each gate, and of W_p.
+      bias_init: Initialiser of b, for each gate, and of p.
+
+    Returns:
+      A cell with parameters `LSTMParams` and state `LSTMState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.lstm(3, 4, projection_size=2)
+      >>> params = cell.init(jax.random.key(0))
+      >>> cell.init_state(params, (5,)).h.shape, cell.init_state(params, (5,)).c.shape
+      ((5, 2), (5, 4))
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    if projection_size is not None:
+        check_size("projection_size", projection_size)
+    shown = hidden_size if projection_size is None else projection_size
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> LSTMParams:
+        key_x, key_h, key_b, key_p, key_r = jax.random.split(key, 5)
+        b = draw(bias_init, key_b, (hidden_size,), dtype, gates=4)
+        b = b.at[hidden_size : 2 * hidden_size].add(forget_bias)
+        projected = projection_size is not None
+        return LSTMParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=4),
+            W_h=draw(recurrent_init, key_h, (shown, hidden_size), dtype, gates=4),
+            b=b if bias else None,
+            p=draw(bias_init, key_p, (3, hidden_size), dtype) if peepholes else None,
+            W_p=draw(recurrent_init, key_r, (hidden_size, shown), dtype)
+            if projected
+            else None,
+        )
+
+    def init_state(params: LSTMParams, batch_shape: tuple[int, ...] = ()) -> LSTMState:
+        dtype = state_dtype(params)
+        h = jnp.zeros((*batch_shape, shown), dtype)
+        return LSTMState(h, jnp.zeros((*batch_shape, hidden_size), dtype))
+
+    def project(params: LSTMParams, x: Array) -> Array:
+        return project_dense(params.W_x, params.b, x)
+
+    def output(params: LSTMParams, state: LSTMState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    plain = not peepholes and projection_size is None
+    advance = gated_advance(_GATED) if plain else _advance
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "lstm",
+            shown,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            forget_bias=forget_bias,
+            peepholes=peepholes,
+            projection_size=projection_size,
+            bias=bias,
+        ),
+        gated=_GATED if plain else None,
+        adjoint=None if plain else _ADJOINT,
+    )
+
+
+def _recur(params: LSTMParams, state: LSTMState) -> Array:
+    return product(state.h, params.W_h, state.h.dtype)
+
+
+def _forward(
+    c_tm1: Array, a: Gates, p: Gates | None = None
+) -> tuple[Array, Array, LSTMSaved]:
+    """Returns m_t, c_t and the gates, from the arguments `a` of the gates."""
+    a_i, a_f, a_g, a_o = a
+    if p is not None:
+        a_i, a_f = a_i + p[0] * c_tm1, a_f + p[1] * c_tm1
+    i, f, g = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jnp.tanh(a_g)
+    c = f * c_tm1 + i * g
+    o = jax.nn.sigmoid(a_o if p is None else a_o + p[2] * c)
+    tanh_c = jnp.tanh(c)
+    return o * tanh_c, c, LSTMSaved(i, f, g, o, tanh_c)
+
+
+def _backward(
+    c_tm1: Array, saved: LSTMSaved, dm: Array, dc: Array, p: Gates | None = None
+) -> tuple[Array, Gates]:
+    """Returns dc_{t-1} and da, the local derivative of `_forward`."""
+    i, f, g, o, tanh_c = saved
+    da_o = dm * tanh_c * o * (1 - o)
+    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+    if p is not None:
+        dc = dc + p[2] * da_o
+    da_i = dc * g * i * (1 - i)
+    da_f = dc * c_tm1 * f * (1 - f)
+    da_g = dc * i * (1 - g * g)
+    dc_tm1 = dc * f
+    if p is not None:
+        dc_tm1 = dc_tm1 + p[0] * da_i + p[1] * da_f
+    return dc_tm1, (da_i, da_f, da_g, da_o)
+
+
+def _pointwise(state_tm1: LSTMState, u: Gates, v: Gates) -> tuple[LSTMState, LSTMSaved]:
+    a = tuple(u_g + v_g for u_g, v_g in zip(u, v, strict=True))
+    m, c, saved = _forward(state_tm1.c, a)
+    return LSTMState(m, c), saved
+
+
+def _pullback(
+    state_tm1: LSTMState, state: LSTMState, saved: LSTMSaved, dstate: LSTMState
+) -> tuple[LSTMState, Gates, Gates]:
+    del state
+    dc_tm1, da = _backward(state_tm1.c, saved, dstate.h, dstate.c)
+    return LSTMState(jnp.zeros_like(state_tm1.h), dc_tm1), da, da
+
+
+_GATED = Gated(4, _recur, _pointwise, _pullback)
+
+
+# Peepholes and projection: the gates are not elementwise in the products alone, so the
+# cell brings its own backward pass of `advance`.
+
+
+def _peepholes(params: LSTMParams, like: Array) -> Gates | None:
+    if params.p is None:
+        return None
+    return tuple(expand(row, like.ndim) for row in params.p.astype(like.dtype))
+
+
+def _advance_saving(
+    params: LSTMParams, state_tm1: LSTMState, u: Array
+) -> tuple[LSTMState, LSTMSaved]:
+    a = split_gates(u + _recur(params, state_tm1), 4)
+    m, c, saved = _forward(state_tm1.c, a, _peepholes(params, u))
+    h = m if params.W_p is None else product(m, params.W_p, m.dtype)
+    return LSTMState(h, c), saved
+
+
+def _advance(params: LSTMParams, state: LSTMState, u: Array) -> LSTMState:
+    return _advance_saving(params, state, u)[0]
+
+
+def _adjoint_pullback(
+    params: LSTMParams,
+    state_tm1: LSTMState,
+    state: LSTMState,
+    saved: LSTMSaved,
+    dstate: LSTMState,
+) -> tuple[LSTMState, Array, Saved]:
+    del state
+    dh, dc, c_tm1 = dstate.h, dstate.c, state_tm1.c
+    dm = dh if params.W_p is None else product(dh, params.W_p.T, dh.dtype)
+    dc_tm1, da = _backward(c_tm1, saved, dm, dc, _peepholes(params, dm))
+    du = merge_gates(da)
+    dh_tm1 = product(du, params.W_h.T, du.dtype)
+    return LSTMState(dh_tm1, dc_tm1), du, () if params.W_p is None else dh
+
+
+def _adjoint_gradient(
+    params: LSTMParams,
+    states_tm1: LSTMState,
+    states: LSTMState,
+    saved: LSTMSaved,
+    da: Array,
+    dh: Saved,
+) -> LSTMParams:
+    m = saved.o * saved.tanh_c
+    da_i, da_f, _, da_o = split_gates(da, 4)
+    dp = jnp.stack(
+        [
+            _sum_steps(da_i * states_tm1.c),
+            _sum_steps(da_f * states_tm1.c),
+            _sum_steps(da_o * states.c),
+        ]
+    )
+    return jax.tree.map(
+        lambda like, gradient: gradient.astype(like.dtype),
+        params,
+        LSTMParams(
+            W_x=jnp.zeros_like(params.W_x),
+            W_h=contract(states_tm1.h, da),
+            b=None if params.b is None else jnp.zeros_like(params.b),
+            p=None if params.p is None else dp,
+            W_p=None if params.W_p is None else contract(m, dh),
+        ),
+    )
+
+
+def _sum_steps(a: Array) -> Array:
+    return a.sum(axis=tuple(range(a.ndim - 1)))
+
+
+_ADJOINT = Adjoint(_advance_saving, _adjoint_pullback, _adjoint_gradient)

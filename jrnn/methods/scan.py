@@ -1,0 +1,63 @@
+"""The plain way: `jax.lax.scan` over the steps, differentiated by JAX.
+
+    s_t = advance(params, s_{t-1}, u_t)
+
+The input's share u = project(params, xs) and the outputs are computed for the whole
+sequence at once; the loop holds the recurrent share alone. Every transformation of JAX
+works, forward mode included. Its reverse mode adds a weight-shaped gradient to the carry
+at each step; `jrnn.bptt` does not.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool
+
+from jrnn._base import Cell, Keep, Method, Params, State, check_size, memoize
+from jrnn.methods._steps import Precision, products_at, select
+
+
+@memoize
+def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
+    """Makes the method that scans, and lets JAX differentiate.
+
+    Args:
+      unroll: How many steps one iteration of the compiled loop holds.
+      precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
+        None leaves it to JAX.
+
+    Returns:
+      A method for `jrnn.unroll` and `jrnn.trajectory`.
+
+    Raises:
+      ValueError: `unroll` is below 1.
+
+    Example:
+      >>> import jrnn
+      >>> jrnn.scan(precision="highest") == jrnn.scan(precision="highest")
+      True
+    """
+    check_size("unroll", unroll)
+    return Method(_run, (("unroll", unroll), ("precision", precision)))
+
+
+def _run(
+    cell: Cell,
+    keep: Keep,
+    params: Params,
+    xs: Array,
+    state: State,
+    active: Bool[Array, "T *batch"] | None,
+    *,
+    unroll: int,
+    precision: Precision,
+) -> tuple[State, Any]:
+    def step(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, State]:
+        u, active = inputs
+        state = select(active, cell.advance(params, state, u), state)
+        return state, state
+
+    with products_at(precision):
+        us = cell.project(params, xs)
+        state, states = jax.lax.scan(step, state, (us, active), unroll=unroll)
+        return state, keep(params, states, xs)
