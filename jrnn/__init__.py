@@ -1,6 +1,9 @@
 """One recurrent cell, every way to run it."""
 
+from jrnn import diagnostics as diagnostics
+from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
+from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
@@ -8,7 +11,43 @@ from jrnn.cells.elman import elman as elman
 from jrnn.cells.elman import identity as identity
 from jrnn.cells.gru import gru as gru
 from jrnn.cells.lstm import lstm as lstm
+from jrnn.likelihood import Head as Head
+from jrnn.likelihood import bits_per_symbol as bits_per_symbol
+from jrnn.likelihood import categorical as categorical
+from jrnn.likelihood import mean_over_steps as mean_over_steps
 from jrnn.methods.bptt import bptt as bptt
 from jrnn.methods.scan import scan as scan
+from jrnn.model import SequenceModel as SequenceModel
+from jrnn.model import SupervisedModel as SupervisedModel
+from jrnn.model import last_step as last_step
+from jrnn.model import mean_step as mean_step
+from jrnn.model import sequence_model as sequence_model
+from jrnn.model import supervised_model as supervised_model
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adjoint",
+    "Cell",
+    "Gated",
+    "Head",
+    "Method",
+    "SequenceModel",
+    "SupervisedModel",
+    "bits_per_symbol",
+    "bptt",
+    "categorical",
+    "diagnostics",
+    "elman",
+    "gru",
+    "identity",
+    "last_step",
+    "lstm",
+    "mean_over_steps",
+    "mean_step",
+    "scan",
+    "sequence_model",
+    "supervised_model",
+    "trajectory",
+    "unroll",
+]

@@ -9,9 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jrnn._base import Cell, Method, Params, State
+
+
+def is_traced(array: Any) -> bool:
+    """Returns whether the values of `array` are not known yet, as under `jax.jit`."""
+    return isinstance(array, Tracer)
 
 
 def check_cell(cell: Any) -> None:
@@ -81,13 +87,12 @@ def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
             "the batch axes together with xs.reshape(len(xs), -1)."
         )
     _check_steps(xs)
-    check_ids("xs", xs, size)
     return xs.shape[1:]
 
 
 def check_ids(name: str, ids: Array, size: int) -> None:
     """Raises ValueError where concrete token ids lie outside 0..size-1."""
-    if isinstance(ids, jax.core.Tracer) or ids.size == 0:
+    if is_traced(ids) or ids.size == 0:
         return
     known = np.asarray(ids)
     if known.min() < 0 or known.max() >= size:
@@ -127,7 +132,7 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
             "lengths.astype(jnp.int32)."
         )
     _check_shape("lengths", lengths, batch, "(*batch,)")
-    if isinstance(lengths, jax.core.Tracer) or lengths.size == 0:
+    if is_traced(lengths) or lengths.size == 0:
         return
     least, most = int(lengths.min()), int(lengths.max())
     if least < 0 or most > steps:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, Num
 from jrnn._base import Cell, Keep, Method, Params, State, cast_state, state_dtype
 from jrnn._check import (
     check_cell,
+    check_ids,
     check_inputs,
     check_lengths,
     check_mask,
@@ -138,6 +139,9 @@ def _checked(
     if mask is not None:
         mask = jnp.asarray(mask)
         check_mask(mask, xs.shape[0], batch)
+    if jnp.issubdtype(xs.dtype, jnp.integer):
+        active = active_steps(xs.shape[0], lengths, mask)
+        check_ids("xs", silence(active, xs), cell.spec.input_size)
     return _unroll(cell, kept, method, params, xs, state, lengths, mask)
 
 
@@ -156,7 +160,7 @@ def _unroll(
     batch = xs.shape[1:-1] if features else xs.shape[1:]
     state = cell.init_state(params, batch) if state is None else state
     state = cast_state(state, state_dtype(params, xs))
-    active = _active(xs.shape[0], lengths, mask)
+    active = active_steps(xs.shape[0], lengths, mask)
     state, shown = method.run(
         cell,
         kept(cell),
@@ -169,7 +173,7 @@ def _unroll(
     return state, silence(active, shown) if kept is _output else shown
 
 
-def _active(
+def active_steps(
     steps: int, lengths: Array | None, mask: Array | None
 ) -> Bool[Array, "T *batch"] | None:
     """Returns at which steps the state moves on; None where it always does."""

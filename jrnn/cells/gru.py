@@ -1,7 +1,7 @@
 r"""The gated recurrent unit (Cho et al. 2014).
 
-    r_t = sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)      how much of the past the candidate sees
-    z_t = sigmoid(x_t W_xz + h_{t-1} W_hz + b_z)      how much of the past stays
+    r_t = sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)      what the candidate sees
+    z_t = sigmoid(x_t W_xz + h_{t-1} W_hz + b_z)      what stays
     n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_h))      reset after the product
     n_t = tanh(x_t W_xn + b_n + (r_t * h_{t-1}) W_hn)            reset before it
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
@@ -18,10 +18,10 @@ The local derivative, given dh_t in full, with q_t = h_{t-1} W_hn + b_h:
 
 Gate order: r z n. Reset after the product is what PyTorch, cuDNN, Flax and Keras'
 default do, with r and z as here; Keras orders the gates z r n. Reset before it is the
-cell as first published, and Haiku's. Cho et al. and Haiku let z multiply the candidate
-where it multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset
-after the recurrent bias b_h of the candidate; PyTorch's six are b = b_ih + (b_hr, b_hz, 0)
-and b_h = b_hn.
+cell as first published, and Haiku's. In Haiku z multiplies the candidate where it
+multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset after
+the recurrent bias b_h of the candidate; of PyTorch's six, b = b_ih + (b_hr, b_hz, 0) and
+b_h = b_hn.
 
 Sources: K. Cho et al., EMNLP 2014, https://arxiv.org/abs/1406.1078; reset after:
 J. Appleyard et al. (2016), https://arxiv.org/abs/1604.01946.

@@ -19,8 +19,8 @@ The local derivative, given dm_t and dc_t in full:
     da_g = dc_t i_t (1 - g_t^2)           da_o = dm_t tanh(c_t) o_t (1 - o_t)
     dc_{t-1} = dc_t f_t [+ p_i da_i + p_f da_f]
 
-Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax' `OptimizedLSTMCell`; Haiku has
-i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0 by
+Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax' `OptimizedLSTMCell`; Haiku
+has i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0 by
 default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch and
 Keras; Flax has (c, h).
 

@@ -252,7 +252,9 @@ def _gated_adjoint(gated: Gated, params: Params, state: State) -> _Closed:
         same = all(a is b for a, b in zip(du, dv, strict=True))
         merged = merge_gates(dv)
         dstate_tm1 = _add(direct, pull_state(merged)[0])
-        return dstate_tm1, *((merged, None) if same else (merge_gates(du), merged))
+        if same:
+            return dstate_tm1, merged, None
+        return dstate_tm1, merge_gates(du), merged
 
     def gradient(
         states_tm1: State, states: State, saved: Saved, du: Array, dv: Array | None

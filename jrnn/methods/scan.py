@@ -4,8 +4,8 @@
 
 The input's share u = project(params, xs) and the outputs are computed for the whole
 sequence at once; the loop holds the recurrent share alone. Every transformation of JAX
-works, forward mode included. Its reverse mode adds a weight-shaped gradient to the carry
-at each step; `jrnn.bptt` does not.
+works, forward mode included. Its reverse mode adds a weight-shaped gradient to the
+carry at each step; `jrnn.bptt` does not.
 """
 
 from typing import Any

@@ -1,0 +1,83 @@
+r"""What happens inside a recurrent network: the notes' dL/dh_t, made visible."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Num
+
+from jrnn._base import Cell, Params, State, cast_state, state_dtype
+from jrnn._check import check_cell, check_inputs, check_params, check_state
+
+Loss = Callable[[State, Array], Array]
+
+
+def state_adjoints(
+    cell: Cell,
+    params: Params,
+    xs: Num[Array, "T ..."],
+    loss: Loss,
+    state: State | None = None,
+) -> State:
+    r"""Returns every dL/ds_t, with all that flows back from later steps in it.
+
+    .. math::
+      \frac{dL}{ds_t} = \frac{\partial L}{\partial s_t}
+        + \frac{dL}{ds_{t+1}} \frac{\partial s_{t+1}}{\partial s_t}
+
+    Found as the derivative with respect to a zero added to each state, by JAX, so that
+    it also checks what `jrnn.bptt` carries.
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
+      loss: (final state, outputs) -> scalar, as `jrnn.unroll` returns them.
+      state: Where the sequence starts; None takes `cell.init_state`.
+
+    Returns:
+      The adjoints, with leaves (T, *batch, ...): entry t-1 is dL/ds_t.
+
+    Raises:
+      TypeError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> from jrnn.diagnostics import state_adjoints
+      >>> cell = jrnn.elman(2, 3)
+      >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((4, 2))
+      >>> state_adjoints(cell, params, xs, lambda state, ys: ys.sum()).h[-1].tolist()
+      [1.0, 1.0, 1.0]
+    """
+    check_cell(cell)
+    xs = jnp.asarray(xs)
+    check_params(cell, params)
+    batch = check_inputs(cell, xs)
+    if state is None:
+        state = cell.init_state(params, batch)
+    else:
+        check_state(cell, params, state, batch)
+    return _adjoints(cell, loss, params, xs, state)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "loss"))
+def _adjoints(cell: Cell, loss: Loss, params: Params, xs: Array, state: State) -> State:
+    state = cast_state(state, state_dtype(params, xs))
+    us = cell.project(params, xs)
+
+    def step(state: State, inputs: tuple[Array, State]) -> tuple[State, State]:
+        u, nudge = inputs
+        state = jax.tree.map(jnp.add, cell.advance(params, state, u), nudge)
+        return state, state
+
+    def nudged(nudges: State) -> Array:
+        final, states = jax.lax.scan(step, state, (us, nudges))
+        return loss(final, cell.output(params, states, xs))
+
+    steps = xs.shape[0]
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), state
+    )
+    return jax.grad(nudged)(zeros)
