@@ -10,11 +10,12 @@ The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in ful
 
     delta_t = lambda_t * phi'(a_t)          elementwise
     dL/dh_{t-1} gains delta_t W_h^T
-    dL/dW_h = sum_t h_{t-1}^T delta_t,  dL/dW_x = sum_t x_t^T delta_t,  db = sum_t delta_t
+    dL/dW_h = sum_t h_{t-1}^T delta_t
+    dL/dW_x = sum_t x_t^T delta_t,          dL/db = sum_t delta_t
 
 Compared with others: PyTorch's `nn.RNN` keeps the transposes of W_x and W_h and two
-biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax' `SimpleCell`
-keep one bias and the same layout as here.
+biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax'
+`SimpleCell` keep one bias and the same layout as here.
 
 Source: J. L. Elman, Finding structure in time, Cognitive Science 14 (1990),
 https://doi.org/10.1207/s15516709cog1402_1.

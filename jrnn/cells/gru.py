@@ -20,8 +20,8 @@ Gate order: r z n. Reset after the product is what PyTorch, cuDNN, Flax and Kera
 default do, with r and z as here; Keras orders the gates z r n. Reset before it is the
 cell as first published, and Haiku's. In Haiku z multiplies the candidate where it
 multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset after
-the recurrent bias b_h of the candidate; of PyTorch's six, b = b_ih + (b_hr, b_hz, 0) and
-b_h = b_hn.
+the recurrent bias b_h of the candidate; of PyTorch's six, b_h = b_hn and
+b = b_ih + (b_hr, b_hz, 0).
 
 Sources: K. Cho et al., EMNLP 2014, https://arxiv.org/abs/1406.1078; reset after:
 J. Appleyard et al. (2016), https://arxiv.org/abs/1604.01946.

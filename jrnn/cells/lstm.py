@@ -20,9 +20,9 @@ The local derivative, given dm_t and dc_t in full:
     dc_{t-1} = dc_t f_t [+ p_i da_i + p_f da_f]
 
 Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax' `OptimizedLSTMCell`; Haiku
-has i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0 by
-default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch and
-Keras; Flax has (c, h).
+has i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0
+by default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch
+and Keras; Flax has (c, h).
 
 Sources: S. Hochreiter and J. Schmidhuber, Neural Computation 9 (1997),
 https://doi.org/10.1162/neco.1997.9.8.1735; forget gates: F. Gers et al., Neural

@@ -1,0 +1,285 @@
+r"""Training: one jitted step, truncated backpropagation through time, checkpoints.
+
+A loss is a pure function of the parameters, a batch, the state carried over from the
+window before, and a key:
+
+    loss(params, batch, carry, key) -> (scalar, (carry, metrics))
+
+Truncated backpropagation through time cuts a long sequence into windows: the state is
+handed on from one to the next, the gradient is not. Clipping and schedules are optax's:
+
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 100, 2000)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Num
+
+from jrnn._base import Key, Params, check_size, memoize
+from jrnn._checkpoint import CheckpointError as CheckpointError
+from jrnn._checkpoint import load_checkpoint as load_checkpoint
+from jrnn._checkpoint import read_metadata as read_metadata
+from jrnn._checkpoint import save_checkpoint as save_checkpoint
+from jrnn.likelihood import mean_over_steps
+from jrnn.model import SequenceModel
+
+Carry = Any
+Metrics = dict[str, Array]
+Loss = Callable[[Params, Any, Carry, Key], tuple[Array, tuple[Carry, Metrics]]]
+
+
+class TrainState(NamedTuple):
+    """All that training goes on from.
+
+    Attributes:
+      params: What is trained.
+      opt_state: The optimiser's.
+      carry: The recurrent state after the last window; () if there is none.
+      key: Split at each step, never used twice.
+      step: Steps taken, int32.
+    """
+
+    params: Params
+    opt_state: Any
+    carry: Carry
+    key: Key
+    step: Int[Array, ""]
+
+
+def init_train_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    key: Key,
+    carry: Carry = (),
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+      params: Initial parameters; copied, for the first step takes the state's memory.
+      optimizer: Any of optax.
+      key: Of the run.
+      carry: The recurrent state that the first window starts from; copied.
+
+    Returns:
+      The state.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import init_train_state
+      >>> init_train_state(jnp.ones(3), optax.sgd(0.1), jax.random.key(0)).step.item()
+      0
+    """
+    params, carry, key = jax.tree.map(jnp.copy, (params, carry, key))
+    return TrainState(
+        params, optimizer.init(params), carry, key, jnp.zeros((), jnp.int32)
+    )
+
+
+@memoize
+def make_train_step(
+    loss: Loss, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Makes a jitted step of training; equal arguments give the identical one.
+
+    Args:
+      loss: (params, batch, carry, key) -> (scalar, (carry, metrics)).
+      optimizer: Any of optax.
+
+    Returns:
+      step(state, batch) -> (state, metrics). The old state's memory is donated: it
+      must not be used again. `metrics` are the loss's own, with `loss`, and with
+      `gradient_norm`, the global norm of the gradient before the optimiser saw it. A
+      loss that is not finite shows there; nothing is hidden.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import init_train_state, make_train_step
+      >>> loss = lambda params, batch, carry, key: ((params**2).sum(), (carry, {}))
+      >>> sgd = optax.sgd(0.25)
+      >>> state = init_train_state(jnp.ones(2), sgd, jax.random.key(0))
+      >>> make_train_step(loss, sgd)(state, None)[0].params.tolist()
+      [0.5, 0.5]
+    """
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        key, used = jax.random.split(state.key)
+        (value, (carry, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params, batch, state.carry, used
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(gradient)
+        metrics = {**metrics, "loss": value, "gradient_norm": norm}
+        return TrainState(params, opt_state, carry, key, state.step + 1), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+@memoize
+def sequence_loss(model: SequenceModel) -> Loss:
+    """Makes the loss of a sequence model on windows of token ids.
+
+    The mean of -log P(x_t | x_<t) over the window's symbols, in nats. The carry is the
+    model's state, so that consecutive windows are read as one sequence.
+
+    Args:
+      model: Made by `jrnn.sequence_model`.
+
+    Returns:
+      A loss for `make_train_step`; a batch is token ids (T, *batch).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> from jrnn.train import sequence_loss
+      >>> model = jrnn.sequence_model(jrnn.gru(2, 3), jrnn.categorical(2))
+      >>> key = jax.random.key(0)
+      >>> params, xs = model.init(key), jnp.array([[0], [1]])
+      >>> carry = model.init_state(params, (1,))
+      >>> sequence_loss(model)(params, xs, carry, key)[0].shape
+      ()
+    """
+
+    def loss(
+        params: Params, batch: Array, carry: Carry, key: Key
+    ) -> tuple[Array, tuple[Carry, Metrics]]:
+        del key
+        carry, log_probs = model.log_prob(params, batch, carry)
+        return -mean_over_steps(log_probs), (carry, {})
+
+    return loss
+
+
+def streams(tokens: Num[Array, " N"], batch_size: int) -> Num[Array, "T B"]:
+    """Lays one long sequence out as `batch_size` consecutive pieces, side by side.
+
+    Args:
+      tokens: The sequence.
+      batch_size: How many pieces; what is left over at the end is dropped.
+
+    Returns:
+      An array (T, B), T = N // B: column b holds piece b, time first.
+
+    Raises:
+      ValueError: The sequence is shorter than `batch_size`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jrnn.train import streams
+      >>> streams(jnp.arange(7), 2).tolist()
+      [[0, 3], [1, 4], [2, 5]]
+    """
+    check_size("batch_size", batch_size)
+    steps = tokens.shape[0] // batch_size
+    if steps == 0:
+        raise ValueError(
+            f"Expected at least {batch_size} tokens, one per stream, got "
+            f"{tokens.shape[0]}; take fewer streams."
+        )
+    return tokens[: steps * batch_size].reshape(batch_size, steps).T
+
+
+def windows(
+    xs: Array, length: int, *, start: int = 0, keep_last: bool = False
+) -> Iterator[Array]:
+    """Yields consecutive windows of a long sequence, for truncated backpropagation.
+
+    Args:
+      xs: (T, ...), time first.
+      length: Steps per window; T or more gives one window, which is no truncation.
+      start: How many windows are left out first: where a resumed run goes on.
+      keep_last: Whether a shorter window at the end is yielded too; it compiles a
+        second time.
+
+    Yields:
+      xs[0:length], xs[length:2 * length], ...
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jrnn.train import windows
+      >>> [w.tolist() for w in windows(jnp.arange(5), 2, keep_last=True)]
+      [[0, 1], [2, 3], [4]]
+    """
+    check_size("length", length)
+    for first in range(start * length, xs.shape[0], length):
+        window = xs[first : first + length]
+        if keep_last or window.shape[0] == length or first == 0:
+            yield window
+
+
+def fit(
+    step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    state: TrainState,
+    batches: Iterable[Any],
+    *,
+    on_step: Callable[[TrainState, Metrics], bool | None] | None = None,
+) -> TrainState:
+    """Takes one step per batch.
+
+    Args:
+      step: Made by `make_train_step`.
+      state: Where training starts; its memory is donated.
+      batches: One batch per step.
+      on_step: Called after each step, to log, to save, and to stop by returning True.
+
+    Returns:
+      The state after the last step.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import fit, init_train_state, make_train_step
+      >>> loss = lambda params, batch, carry, key: ((params - batch) ** 2, (carry, {}))
+      >>> sgd = optax.sgd(0.5)
+      >>> state = init_train_state(jnp.zeros(()), sgd, jax.random.key(0))
+      >>> fit(make_train_step(loss, sgd), state, [1.0, 2.0]).params.item()
+      2.0
+    """
+    for batch in batches:
+        state, metrics = step(state, batch)
+        if on_step is not None and on_step(state, metrics):
+            break
+    return state
+
+
+def evaluate(
+    metric: Callable[[Params, Any, Carry], tuple[Array, Array, Carry]],
+    params: Params,
+    batches: Iterable[Any],
+    carry: Carry = (),
+) -> float:
+    """Returns a sum over all valid steps divided by their number.
+
+    Not a mean of the batches' means, in which a short batch would weigh too much.
+
+    Args:
+      metric: (params, batch, carry) -> (sum over valid steps, their number, carry).
+        Jitted here; equal functions are compiled once.
+      params: Of the model.
+      batches: What it is evaluated on, in order.
+      carry: The state before the first batch, handed on from each to the next.
+
+    Returns:
+      The quotient; NaN where no step was valid.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jrnn.train import evaluate
+      >>> metric = lambda params, batch, carry: (batch.sum(), batch.size, carry)
+      >>> evaluate(metric, None, [jnp.ones(3), jnp.zeros(1)])
+      0.75
+    """
+    compiled = _compiled(metric)
+    total, count = 0.0, 0.0
+    for batch in batches:
+        sum_, valid, carry = compiled(params, batch, carry)
+        total, count = total + float(sum_), count + float(valid)
+    return total / count if count else float("nan")
+
+
+@memoize
+def _compiled(metric: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(metric)
