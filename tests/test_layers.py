@@ -1,0 +1,85 @@
+"""Imports run one way, read off the import statements without importing anything."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "jrnn").rglob("*.py"))
+
+# Which layers each layer may import. Cells do not know each other, nor any method;
+# neither the methods nor `_unroll` know a cell; nobody knows interop.
+BELOW = {
+    "_base": set(),
+    "_check": {"_base"},
+    "_init": {"_base"},
+    "cells": {"_base", "_init"},
+    "combinators": {"_base", "_check", "_init", "cells"},
+    "methods": {"_base", "methods"},
+    "_unroll": {"_base", "_check", "methods"},
+    "diagnostics": {"_base", "_check", "_unroll", "methods"},
+    "likelihood": {"_base", "_check", "_init"},
+    "markov": {"_base", "_check"},
+    "model": {"_base", "_check", "_init", "_unroll", "likelihood", "methods"},
+    "_checkpoint": {"_base"},
+    "train": {"_base", "_check", "_checkpoint", "_unroll", "likelihood", "model"},
+}
+CORE = set(BELOW) - {"_checkpoint", "train"}
+BELOW["__init__"] = CORE
+
+# numpy comes with jax; all else beside the standard library has its few places.
+FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
+FOREIGN_BESIDES = {
+    "train": {"optax", "orbax"},
+    "_checkpoint": {"orbax"},
+    "interop/flax": {"flax"},
+    "interop/keras": {"keras"},
+    "interop/torch": {"torch"},
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted name of every import, `from jrnn import x` as `jrnn.x`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by full name"
+            names = [alias.name for alias in node.names]
+            bare = node.module == "jrnn"
+            yield from (f"jrnn.{n}" for n in names) if bare else [str(node.module)]
+
+
+def layer(module: str) -> str:
+    """The layer of a module: its first name below jrnn, initialisers apart."""
+    name = module.removeprefix("jrnn.")
+    return "_init" if name == "cells._init" else name.split(".")[0]
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT / "jrnn").with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_each_layer_imports_only_what_lies_below(path: Path) -> None:
+    here = layer(place(path).replace("/", "."))
+    own = {layer(name) for name in imported(path) if name.startswith("jrnn")}
+    if here != "interop":
+        assert own <= BELOW[here], f"{place(path)} imports {own - BELOW[here]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_other_libraries_have_their_places(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)} - {"jrnn"}
+    foreign = roots - sys.stdlib_module_names
+    allowed = FOREIGN | FOREIGN_BESIDES.get(place(path), set())
+    assert foreign <= allowed, f"{place(path)} imports {foreign - allowed}"
+
+
+def test_the_numpy_reference_shares_no_code() -> None:
+    reference = ROOT / "tests" / "reference.py"
+    roots = {name.split(".")[0] for name in imported(reference)}
+    assert roots - sys.stdlib_module_names <= {"numpy", "jaxtyping"}
