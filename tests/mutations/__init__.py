@@ -1,0 +1,1 @@
+"""Breaks the source on purpose, and asks which test notices."""

@@ -1,0 +1,80 @@
+"""The mistakes, and the quick tests that ought to notice each."""
+
+from tests.mutations.runner import Mutation
+
+BPTT = "jrnn/methods/bptt.py"
+
+CELLS = ("tests/test_cells.py",)
+MODEL = ("tests/test_model.py",)
+
+MISTAKES = (
+    Mutation(
+        name="time order flipped in the adjoint",
+        file=BPTT,
+        old="(states_tm1, states, saved, direct, active), reverse=True",
+        new="(states_tm1, states, saved, direct, active), reverse=False",
+        tests=CELLS,
+    ),
+    Mutation(
+        name="cotangent of the starting state dropped",
+        file=BPTT,
+        old="join(dxs, sequence.xs.shape[0]), dstate, None),)",
+        new="join(dxs, sequence.xs.shape[0]), "
+        "jax.tree.map(jnp.zeros_like, dstate), None),)",
+        tests=CELLS,
+    ),
+    Mutation(
+        name="cotangent of the final state dropped",
+        file=BPTT,
+        old="    dstate, dshown = cotangents\n",
+        new="    dstate, dshown = cotangents\n"
+        "    dstate = jax.tree.map(jnp.zeros_like, dstate)\n",
+        tests=CELLS,
+    ),
+    Mutation(
+        name="term t = 1 of dW_h dropped, h_0 not 0",
+        file=BPTT,
+        old="    adjoint = _adjoint_of(cell, params, sequence.state)\n\n"
+        "    def step(dstate_t: State, inputs: Any)",
+        new="    adjoint = _adjoint_of(cell, params, sequence.state)\n"
+        "    zero = jax.tree.map(lambda h: h.at[0].set(0), kept.start)\n"
+        "    kept = kept._replace(start=zero)\n\n"
+        "    def step(dstate_t: State, inputs: Any)",
+        tests=(*CELLS, "-k", "elman"),  # whose pullback reads no h_{t-1}
+    ),
+    Mutation(
+        name="bias forgotten",
+        file="jrnn/_base.py",
+        old="    return u if b is None else u + expand(b.astype(dtype), u.ndim)\n",
+        new="    return u\n",
+        tests=CELLS,
+    ),
+    Mutation(
+        name="weight transposed in a backward product",
+        file="jrnn/cells/gru.py",
+        old="    ds = product(da_n, W_n.T, dh.dtype)\n",
+        new="    ds = product(da_n, W_n, dh.dtype)\n",
+        tests=(*CELLS, "-k", "gru"),
+    ),
+    Mutation(
+        name="weight transposed in the forward product",
+        file="jrnn/cells/elman.py",
+        old="    return product(state.h, params.W_h, state.h.dtype)\n",
+        new="    return product(state.h, params.W_h.T, state.h.dtype)\n",
+        tests=(*CELLS, "-k", "elman"),
+    ),
+    Mutation(
+        name="the model reads x_t instead of x_{t-1}",
+        file="jrnn/model.py",
+        old="cell, params.cell, head.encode(xs[:-1]), moved,",
+        new="cell, params.cell, head.encode(xs[1:]), moved,",
+        tests=MODEL,
+    ),
+    Mutation(
+        name="1/T forgotten",
+        file="jrnn/likelihood.py",
+        old="        return values.sum() / valid.sum().astype(values.dtype)\n",
+        new="        return values.sum()\n",
+        tests=MODEL,
+    ),
+)

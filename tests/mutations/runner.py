@@ -1,0 +1,111 @@
+"""Runs a few quick tests in a patched copy of the package, away from the real one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("jrnn", "tests")
+TIMEOUT = 240  # seconds; a mutant that hangs counts as not noticed
+
+
+class Mutation(NamedTuple):
+    """One mistake that somebody could make.
+
+    Attributes:
+      name: What the mistake is, in words.
+      file: The source file that is changed, below the package's root.
+      old: A piece of it that occurs exactly once.
+      new: What stands there instead.
+      tests: The quick tests that ought to notice, as pytest's arguments.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
+    """What the tests said.
+
+    Attributes:
+      passed: How many passed.
+      failed: The tests in which numbers differed: those that failed an assertion.
+      broken: Errors of collecting, importing and setting up, and tests that crashed.
+      output: All that was printed.
+    """
+
+    passed: int
+    failed: list[str]
+    broken: list[str]
+    output: str
+
+
+def make_copy(folder: Path, mutation: Mutation | None = None) -> None:
+    """Copies package and tests to `folder`, and puts the mistake in.
+
+    Raises:
+      ValueError: The piece to replace does not occur exactly once: the source has
+        moved on, and the mutation must follow it.
+    """
+    for name in COPIED:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    if mutation is None:
+        return
+    path = folder / mutation.file
+    source = path.read_text(encoding="utf-8")
+    if source.count(mutation.old) != 1:
+        raise ValueError(
+            f"Expected the text to replace exactly once in {mutation.file}, found it "
+            f"{source.count(mutation.old)} times; bring the mutation up to date:\n"
+            f"{mutation.old}"
+        )
+    changed = source.replace(mutation.old, mutation.new)
+    path.write_text(changed, encoding="utf-8")
+
+
+def run_tests(folder: Path, tests: tuple[str, ...]) -> Outcome:
+    """Runs pytest in the copy, up to the first failure.
+
+    Raises:
+      RuntimeError: The tests imported another jrnn than the copy, or told nothing.
+    """
+    report = folder / "witness.json"
+    # Without the type checker of pyproject.toml's addopts: numbers are to notice.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutations.witness"]
+    selection = ["-o", "addopts=", "-m", "not slow and not exhaustive"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *selection, *tests],
+        cwd=folder,
+        env=_environment(folder, report),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+    if not report.exists():
+        raise RuntimeError(f"Expected a report of the tests, got:\n{run.stdout}")
+    told = json.loads(report.read_text(encoding="utf-8"))
+    if folder.resolve() not in Path(told["jrnn"]).resolve().parents:
+        raise RuntimeError(f"Expected the copy in {folder}, tested {told['jrnn']}.")
+    return Outcome(told["passed"], told["failed"], told["broken"], run.stdout)
+
+
+def _environment(folder: Path, report: Path) -> dict[str, str]:
+    """The environment less what an outer pytest put there, and the copy in front."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    return kept | {
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "WITNESS": str(report),
+    }

@@ -1,0 +1,39 @@
+"""A test counts only once it has been seen to fail: each mistake must be noticed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutations.mistakes import MISTAKES
+from tests.mutations.runner import Mutation, make_copy, run_tests
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_copy_without_a_mistake_passes(tmp_path: Path) -> None:
+    files = {test for mistake in MISTAKES for test in mistake.tests[:1]}
+    make_copy(tmp_path)
+    outcome = run_tests(tmp_path, tuple(sorted(files)))
+    assert outcome.passed > len(files), outcome.output
+    assert not outcome.failed, outcome.output
+    assert not outcome.broken, outcome.output
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_mistake_is_noticed(
+    mistake: Mutation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_copy(tmp_path, mistake)
+    outcome = run_tests(tmp_path, mistake.tests)
+    # Numbers that differ, and not a program that stops: a mistake that crashes needs
+    # no test.
+    assert not outcome.broken, outcome.output
+    assert outcome.failed, f"nobody noticed: {mistake.name}\n{outcome.output}"
+    with capsys.disabled():
+        print(f"\n  {mistake.name}: noticed by {outcome.failed[0]}")
+
+
+def test_a_mistake_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
+    stale = MISTAKES[0]._replace(old="no such line")
+    with pytest.raises(ValueError, match="0 times"):
+        make_copy(tmp_path, stale)
