@@ -15,6 +15,9 @@ from jrnn.likelihood import Head as Head
 from jrnn.likelihood import bits_per_symbol as bits_per_symbol
 from jrnn.likelihood import categorical as categorical
 from jrnn.likelihood import mean_over_steps as mean_over_steps
+from jrnn.markov import MarkovChain as MarkovChain
+from jrnn.markov import context_counts as context_counts
+from jrnn.markov import markov_chain as markov_chain
 from jrnn.methods.bptt import bptt as bptt
 from jrnn.methods.scan import scan as scan
 from jrnn.model import SequenceModel as SequenceModel
@@ -31,18 +34,21 @@ __all__ = [
     "Cell",
     "Gated",
     "Head",
+    "MarkovChain",
     "Method",
     "SequenceModel",
     "SupervisedModel",
     "bits_per_symbol",
     "bptt",
     "categorical",
+    "context_counts",
     "diagnostics",
     "elman",
     "gru",
     "identity",
     "last_step",
     "lstm",
+    "markov_chain",
     "mean_over_steps",
     "mean_step",
     "scan",

@@ -21,7 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Inexact, Num
+from jaxtyping import Array, Float, Inexact, Int, Num
 
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
 State = Any  # a pytree of arrays, each of shape (*batch, ...)
@@ -269,6 +269,16 @@ def project_dense(
 def expand(vector: Array, ndim: int) -> Array:
     """Puts axes of size 1 in front, so that `vector` broadcasts against rank `ndim`."""
     return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
+
+
+def sample_symbols(
+    key: Key, log_p: Float[Array, "*batch v"], temperature: Float[Array, ""]
+) -> Int[Array, "*batch"]:
+    """Draws from softmax(log_p / temperature); at 0 the most probable symbol."""
+    below = log_p - log_p.max(axis=-1, keepdims=True)
+    # At temperature 0 the most probable symbol keeps 0, all others fall to -inf.
+    heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
+    return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)
 
 
 def show(y: Array, x: Array, W_x: Array) -> Array:

@@ -177,3 +177,28 @@ def _check_like(name: str, got: Any, expected: Any, source: str) -> None:
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path)
+
+
+def check_tokens(xs: Any) -> Array:
+    """Returns token ids as an array, or raises unless integer and (T, *batch)."""
+    xs = jnp.asarray(xs)
+    if not jnp.issubdtype(xs.dtype, jnp.integer):
+        raise TypeError(
+            f"Expected integer token ids of shape (T, *batch), got {xs.dtype} of shape "
+            f"{xs.shape}."
+        )
+    if xs.ndim < 1 or xs.shape[0] == 0:
+        raise ValueError(
+            "Expected a sequence of at least one symbol, (T, *batch), got shape "
+            f"{xs.shape}."
+        )
+    return xs
+
+
+def check_temperature(temperature: Any) -> None:
+    """Raises ValueError where a concrete temperature is below 0, or NaN."""
+    if not is_traced(temperature) and not float(temperature) >= 0:
+        raise ValueError(
+            f"Expected a temperature of at least 0, got {temperature}; 0 takes the "
+            "most probable symbol, 1 samples from the model."
+        )

@@ -23,6 +23,7 @@ from jrnn._base import (
     expand,
     memoize,
     product,
+    sample_symbols,
     spec_of,
     state_dtype,
 )
@@ -132,11 +133,7 @@ def _categorical_log_prob(params: DenseParams, features: Array, ids: Array) -> A
 def _categorical_sample(
     params: DenseParams, key: Key, features: Array, temperature: Array
 ) -> Array:
-    log_p = _log_softmax(params, features)
-    below = log_p - log_p.max(axis=-1, keepdims=True)
-    # At temperature 0 the most probable symbol keeps 0, and all others fall to -inf.
-    scaled = below / jnp.maximum(temperature, jnp.finfo(log_p.dtype).tiny)
-    return jax.random.categorical(key, scaled, axis=-1).astype(jnp.int32)
+    return sample_symbols(key, _log_softmax(params, features), temperature)
 
 
 def _same(ids: Array) -> Array:

@@ -25,7 +25,7 @@ from jrnn._base import (
     check_size,
     memoize,
 )
-from jrnn._check import check_ids, check_lengths, is_traced
+from jrnn._check import check_ids, check_lengths, check_temperature, check_tokens
 from jrnn._unroll import active_steps, unroll
 from jrnn.cells._init import ZEROS, draw
 from jrnn.likelihood import Head
@@ -147,7 +147,7 @@ def _log_prob(
     method: Method | None = None,
 ) -> tuple[SequenceState, Array]:
     """Checks the symbols, and hands over to the compiled function."""
-    xs = _check_symbols(head, xs)
+    xs = check_tokens(xs)
     if lengths is not None:
         lengths = jnp.asarray(lengths)
         check_lengths(lengths, xs.shape[0], xs.shape[1:])
@@ -158,21 +158,6 @@ def _log_prob(
         state = _init_state(cell, head, params, xs.shape[1:])
     method = bptt() if method is None else method
     return _score(cell, head, method, params, xs, state, lengths)
-
-
-def _check_symbols(head: Head, xs: Any) -> Array:
-    xs = jnp.asarray(xs)
-    if not jnp.issubdtype(xs.dtype, jnp.integer):
-        raise TypeError(
-            f"Expected integer token ids of shape (T, *batch) for {head}, got "
-            f"{xs.dtype} of shape {xs.shape}."
-        )
-    if xs.ndim < 1 or xs.shape[0] == 0:
-        raise ValueError(
-            "Expected a sequence of at least one symbol, (T, *batch), got shape "
-            f"{xs.shape}."
-        )
-    return xs
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
@@ -226,25 +211,15 @@ def _sample(
 ) -> Array:
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
     length = check_size("length", length, least=0)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     state = _init_state(cell, head, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
-        prompt = _check_symbols(head, prompt)
+        prompt = check_tokens(prompt)
         if prompt.ndim == 1 and batch_shape:
             column = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
             prompt = jnp.broadcast_to(column, (*prompt.shape, *batch_shape))
         state, _ = _log_prob(cell, head, params, prompt)
     return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
-
-
-def _check_temperature(temperature: Any) -> None:
-    if is_traced(temperature):
-        return
-    if not float(temperature) >= 0:
-        raise ValueError(
-            f"Expected a temperature of at least 0, got {temperature}; 0 takes the "
-            "most probable symbol, 1 samples from the model."
-        )
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "length"))
@@ -259,8 +234,7 @@ def _generate(
 ) -> Array:
     def step(state: SequenceState, key: Key) -> tuple[SequenceState, Array]:
         inner, y = _read_last(cell, head, params, state)
-        at = temperature.astype(jnp.result_type(head.predict(params.head, y)))
-        symbol = head.sample(params.head, key, y, at)
+        symbol = head.sample(params.head, key, y, temperature)
         return SequenceState(inner, symbol), symbol
 
     return jax.lax.scan(step, state, jax.random.split(key, length))[1]

@@ -1,0 +1,36 @@
+"""python -m experiments.language_model [train | sample | score] --help.
+
+Trains character-level language models on real text and compares them on held-out text:
+uniform, Markov chains of order 1 to 6, Elman, GRU and LSTM with equal numbers of
+parameters, and compressors. `train` is meant where no command is named.
+"""
+
+import sys
+
+import tyro
+
+from experiments.language_model.commands import Sample, Score, run, sample, score
+from experiments.language_model.settings import Settings
+
+COMMANDS = {"train": Settings, "sample": Sample, "score": Score}
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the command; returns the exit status."""
+    first = arguments[0] if arguments else ""
+    if first not in (*COMMANDS, "--help", "-h"):
+        arguments = ["train", *arguments]
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, args=arguments, description=__doc__
+    )
+    try:
+        if isinstance(command, Settings):
+            return run(command)
+        return sample(command) if isinstance(command, Sample) else score(command)
+    except (ValueError, ModuleNotFoundError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""The recurrent networks: equal numbers of parameters, trained, stopped and resumed."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+from tqdm import tqdm
+
+import jrnn
+from experiments._report import StopRequest, append_metrics, keep_metrics
+from experiments.data import Alphabet, Corpus, encode
+from experiments.language_model.settings import Settings
+from jrnn import train
+
+CELLS: dict[str, Callable[[int, int], jrnn.Cell]] = {
+    "elman": jrnn.elman,
+    "gru": jrnn.gru,
+    "lstm": jrnn.lstm,
+}
+
+# Held-out text is scored as this many consecutive pieces side by side; each starts
+# without context, 16 characters in 200,000.
+EVALUATION_STREAMS = 16
+EVALUATION_WINDOW = 256
+# The learning curve is drawn from the beginning of the validation part alone.
+CURVE_CHARACTERS = 40_000
+
+
+class Trained(NamedTuple):
+    """A network after training.
+
+    Attributes:
+      model: The sequence model.
+      params: Its parameters.
+      seconds: Time spent in training steps, compilation included.
+      done: False where training was stopped early.
+    """
+
+    model: jrnn.SequenceModel
+    params: Any
+    seconds: float
+    done: bool
+
+
+def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
+    """Returns the sequence model of a cell's name and sizes."""
+    cell = CELLS[name](vocab_size, hidden_size)
+    return jrnn.sequence_model(cell, jrnn.categorical(vocab_size))
+
+
+def count_parameters(model: jrnn.SequenceModel) -> int:
+    """Returns how many numbers the model learns."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@functools.cache
+def match_hidden_size(name: str, vocab_size: int, parameters: int) -> int:
+    """Returns the hidden size whose number of parameters comes nearest."""
+    low, high = 1, 2
+    while count_parameters(build(name, vocab_size, high)) < parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        above = count_parameters(build(name, vocab_size, middle)) >= parameters
+        low, high = (low, middle) if above else (middle, high)
+    return min(
+        (low, high),
+        key=lambda h: abs(count_parameters(build(name, vocab_size, h)) - parameters),
+    )
+
+
+def make_optimizer(settings: Settings) -> optax.GradientTransformation:
+    """Returns Adam under a warm-up and a cosine, behind a clipped gradient."""
+    steps = int(settings.steps or 1)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        settings.learning_rate,
+        warmup_steps=max(1, steps // 20),
+        decay_steps=max(2, steps),
+        end_value=settings.learning_rate / 100,
+    )
+    return optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(schedule))
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    """Returns where a network's checkpoint lies in its run folder."""
+    return folder / "checkpoints" / name
+
+
+def train_network(
+    name: str, corpus: Corpus, settings: Settings, folder: Path, stop: StopRequest
+) -> Trained:
+    """Trains one network, from its checkpoint if there is one.
+
+    Args:
+      name: Of the cell.
+      corpus: The text.
+      settings: Resolved.
+      folder: The run folder; checkpoints and metrics go there.
+      stop: Looked at between steps; once asked, a checkpoint is written.
+
+    Returns:
+      The network, trained or stopped.
+    """
+    size = match_hidden_size(name, corpus.alphabet.size, int(settings.parameters or 1))
+    model = build(name, corpus.alphabet.size, size)
+    optimizer = make_optimizer(settings)
+    ids = jnp.asarray(encode(corpus.alphabet, corpus.train))
+    xs = np.asarray(train.streams(ids, settings.streams))
+    if xs.shape[0] < settings.window:
+        raise ValueError(
+            f"Expected at least {settings.streams} x {settings.window} training "
+            f"characters, got {len(corpus.train)}; lower --streams or --window."
+        )
+    key_init, key_run = jax.random.split(jax.random.key(settings.seed))
+    params = model.init(key_init, jnp.dtype(settings.dtype))
+    carry = model.init_state(params, (settings.streams,))
+    state = train.init_train_state(params, optimizer, key_run, carry)
+    path, seconds = checkpoint_path(folder, name), 0.0
+    if path.exists():
+        state, metadata = train.load_checkpoint(path, state)
+        seconds = metadata["seconds"]
+    keep_metrics(folder, name, int(state.step))
+
+    def save(state: train.TrainState, seconds: float) -> None:
+        metadata = describe(name, size, corpus.alphabet, settings)
+        train.save_checkpoint(path, state, {**metadata, "seconds": seconds})
+
+    state, seconds = _loop(
+        name, model, optimizer, xs, corpus, settings, folder, stop, state, seconds, save
+    )
+    done = int(state.step) >= int(settings.steps or 1)
+    return Trained(model, state.params, seconds, done)
+
+
+def _loop(
+    name: str,
+    model: jrnn.SequenceModel,
+    optimizer: optax.GradientTransformation,
+    xs: np.ndarray,
+    corpus: Corpus,
+    settings: Settings,
+    folder: Path,
+    stop: StopRequest,
+    state: train.TrainState,
+    seconds: float,
+    save: Callable[[train.TrainState, float], None],
+) -> tuple[train.TrainState, float]:
+    step = train.make_train_step(train.sequence_loss(model), optimizer)
+    steps, window = int(settings.steps or 1), settings.window
+    per_pass = xs.shape[0] // window
+    every = max(1, steps // settings.evaluations)
+    shown = encode(corpus.alphabet, corpus.valid[:CURVE_CHARACTERS])
+    first = int(state.step)
+    with tqdm(total=steps, initial=first, desc=name, unit="step") as bar:
+        for number in range(first, steps):
+            started = time.perf_counter()
+            place = number % per_pass * window
+            state, metrics = step(state, jnp.asarray(xs[place : place + window]))
+            bits = float(metrics["loss"]) / math.log(2)
+            seconds += time.perf_counter() - started
+            rate = (number + 1) * window * settings.streams / seconds
+            bar.set_postfix_str(
+                f"loss {bits * math.log(2):.3f}, {bits:.3f} bits/char, "
+                f"{rate / 1000:.1f}k chars/s",
+                refresh=False,
+            )
+            bar.update()
+            last = number + 1 == steps
+            if (number + 1) % every == 0 or last:
+                row = {
+                    "model": name,
+                    "step": number + 1,
+                    "characters": (number + 1) * window * settings.streams,
+                    "train_bits": finite(bits),
+                    "valid_bits": finite(
+                        bits_per_character(model, state.params, shown)
+                    ),
+                    "gradient_norm": finite(float(metrics["gradient_norm"])),
+                }
+                append_metrics(folder, row)
+            if (number + 1) % every == 0 or last or stop.asked:
+                save(state, seconds)
+            if stop.asked:
+                break
+    return state, seconds
+
+
+def finite(value: float) -> float | None:
+    """Returns the value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def describe(
+    name: str, hidden_size: int, alphabet: Alphabet, settings: Settings
+) -> dict[str, Any]:
+    """Returns what is needed to build the network again, as JSON can hold it."""
+    return {
+        "cell": name,
+        "hidden_size": hidden_size,
+        "characters": alphabet.characters,
+        "dtype": settings.dtype,
+        "streams": settings.streams,
+        "clip": settings.clip,
+        "steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+    }
+
+
+def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
+    """Returns model, parameters and alphabet of a checkpoint.
+
+    Raises:
+      CheckpointError: There is none, or it was damaged.
+      ValueError: It is not one of this experiment.
+    """
+    metadata = train.read_metadata(path)
+    needed = {"cell", "hidden_size", "characters", "dtype", "streams", "steps"}
+    if not needed <= set(metadata):
+        raise ValueError(
+            f"Expected a checkpoint of this experiment in {path}, got one without "
+            f"{sorted(needed - set(metadata))}; give a folder like "
+            "runs/language_model/0001/checkpoints/gru."
+        )
+    alphabet = Alphabet(metadata["characters"])
+    model = build(metadata["cell"], alphabet.size, metadata["hidden_size"])
+    settings = Settings(
+        steps=metadata["steps"],
+        streams=metadata["streams"],
+        clip=metadata["clip"],
+        learning_rate=metadata["learning_rate"],
+    )
+    params = model.init(jax.random.key(0), jnp.dtype(metadata["dtype"]))
+    carry = model.init_state(params, (settings.streams,))
+    like = train.init_train_state(
+        params, make_optimizer(settings), jax.random.key(0), carry
+    )
+    return model, train.load_checkpoint(path, like)[0].params, alphabet
+
+
+@functools.cache
+def _metric(model: jrnn.SequenceModel) -> Callable[..., Any]:
+    def metric(
+        params: Any, batch: tuple[Array, Array], carry: Any
+    ) -> tuple[Array, Array, Any]:
+        ids, lengths = batch
+        carry, log_probs = model.log_prob(params, ids, carry, lengths)
+        return -log_probs.sum(), lengths.sum(), carry
+
+    return metric
+
+
+def bits_per_character(
+    model: jrnn.SequenceModel, params: Any, ids: np.ndarray
+) -> float:
+    """Returns the mean of -log2 P over all characters of a held-out text."""
+    count = min(EVALUATION_STREAMS, len(ids))
+    piece = -(-len(ids) // count)
+    window = min(EVALUATION_WINDOW, piece)
+    padded = -(-piece // window) * window
+    lengths = np.clip(len(ids) - piece * np.arange(count), 0, piece)
+    laid = np.zeros((count, padded), np.int32)
+    for i in range(count):
+        laid[i, : lengths[i]] = ids[i * piece : i * piece + lengths[i]]
+
+    def batches() -> Any:
+        for place in range(0, padded, window):
+            left = np.clip(lengths - place, 0, window).astype(np.int32)
+            yield laid[:, place : place + window].T, left
+
+    carry = model.init_state(params, (count,))
+    return train.evaluate(_metric(model), params, batches(), carry) / math.log(2)

@@ -1,0 +1,145 @@
+"""What a run has to say: a table, the notes' questions, samples, figures, one JSON."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments import plots
+from experiments._report import (
+    RESULTS_FILE,
+    environment,
+    format_table,
+    read_metrics,
+    write_json,
+)
+from experiments.data import Corpus, card, decode
+from experiments.language_model.baselines import Row
+from experiments.language_model.settings import RNNS, Settings, to_json
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the models as a table, in bits per character."""
+    header = ("model", "validation", "test", "parameters", "seconds")
+    lines = [
+        (
+            row.name,
+            "" if row.valid is None else f"{row.valid:.3f}",
+            f"{row.test:.3f}",
+            "" if row.parameters is None else f"{row.parameters:,}",
+            f"{row.seconds:.1f}",
+        )
+        for row in rows
+    ]
+    return format_table(header, lines)
+
+
+def markov_table(rows: list[Row]) -> str:
+    """Returns how well each order's terms are estimated, and what that costs."""
+    header = ("order", "contexts seen", "median count", "training", "test", "gap")
+    lines = [
+        (
+            str(row.extra["order"]),
+            f"{row.extra['contexts']:,}",
+            f"{row.extra['median_count']:g}",
+            f"{row.extra['train']:.3f}",
+            f"{row.test:.3f}",
+            f"{row.test - row.extra['train']:.3f}",
+        )
+        for row in rows
+        if "order" in row.extra
+    ]
+    return format_table(header, lines)
+
+
+def answers(rows: list[Row]) -> list[str]:
+    """Returns the notes' questions with this run's numbers."""
+    test = {row.name: row.test for row in rows}
+    chains = {row.extra["order"]: row.test for row in rows if "order" in row.extra}
+    found = [name for name in RNNS if name in test]
+    lines = [
+        f"How wrong is first order? {chains[1] - min(chains.values()):.3f} bits per "
+        f"character more than the best order, {min(chains, key=lambda k: chains[k])}."
+    ]
+    for name in found:
+        caught = [order for order, bits in chains.items() if bits <= test[name]]
+        when = f"from order {min(caught)} on" if caught else "at no order up to 6"
+        lines.append(
+            f"When does a Markov chain catch up with {name} ({test[name]:.3f})? {when}."
+        )
+    if found:
+        best = min(found, key=lambda name: test[name])
+        distance = ", ".join(
+            f"{name} {test[best] - bits:+.3f}"
+            for name, bits in test.items()
+            if name not in (*RNNS, "uniform")
+        )
+        lines.append(f"From {best} to each (negative: {best} is better): {distance}.")
+    return lines
+
+
+def write(folder: Path, corpus: Corpus, settings: Settings, rows: list[Row]) -> None:
+    """Writes results and figures into the run folder."""
+    write_json(
+        folder / RESULTS_FILE,
+        {
+            "experiment": "language_model",
+            "settings": to_json(settings),
+            "environment": environment(),
+            "corpus": card(corpus),
+            "rows": [_shown(row, corpus) for row in rows],
+            "answers": answers(rows),
+        },
+    )
+    _figures(folder, corpus, rows)
+
+
+def _shown(row: Row, corpus: Corpus) -> dict[str, Any]:
+    content = dataclasses.asdict(row)
+    if "sample" in row.extra:
+        sample = decode(corpus.alphabet, row.extra["sample"])
+        content["extra"] = {**row.extra, "sample": sample}
+    return content
+
+
+def samples(rows: list[Row], corpus: Corpus) -> str:
+    """Returns each model's sample under its name."""
+    shown = [
+        f"--- {row.name}\n{decode(corpus.alphabet, row.extra['sample']).strip()}"
+        for row in rows
+        if "sample" in row.extra
+    ]
+    return "\n".join(shown)
+
+
+def _figures(folder: Path, corpus: Corpus, rows: list[Row]) -> None:
+    chains = [row for row in rows if "order" in row.extra]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for point in read_metrics(folder):
+        if point["valid_bits"] is not None:
+            at = (
+                float(str(point["characters"])) / 1e6,
+                float(str(point["valid_bits"])),
+            )
+            curves.setdefault(str(point["model"]), []).append(at)
+    levels = {row.name: row.valid for row in chains if row.valid is not None}
+    if curves:
+        plots.learning_curves(
+            folder / "learning_curves.png",
+            curves,
+            levels,
+            f"Learning to predict the next character ({corpus.name})",
+        )
+    plots.markov_orders(
+        folder / "markov_orders.png",
+        {
+            "Markov chain, training text": [
+                (row.extra["order"], row.extra["train"]) for row in chains
+            ],
+            "Markov chain, test text": [
+                (row.extra["order"], row.test) for row in chains
+            ],
+        },
+        {row.name: row.test for row in rows if row.name in RNNS},
+        {row.name: row.test for row in rows if row.valid is None},
+        f"What context is worth ({corpus.name}, held-out text)",
+    )

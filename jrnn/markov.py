@@ -1,0 +1,453 @@
+r"""Markov chains: the notes' baseline, well estimated, very simple, obviously wrong.
+
+    P(x_1..x_T) = P(x_1) P(x_2|x_1) ... P(x_T|x_{T-1})            first order
+    P(x_t | x_1..x_{t-1}) = P(x_t | x_{t-k}..x_{t-1})             order k
+
+Most long contexts are seen seldom or never, so each order leans on the one below it, by
+as much as its context has surprised before (Witten and Bell 1991). With n(c, s) how
+often s followed the context c, d(c) how many different symbols did, w the smoothing,
+and c' the context without its oldest symbol:
+
+    P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
+    P_{-1}(s)  = 1 / V
+
+Only strings that occur are kept. Level m holds the strings of length m + 1 in order: the
+id of a string is its rank among the pairs (id of the string without its last symbol,
+last symbol), so that the symbols that followed a context stand side by side, and one
+of them is found by binary search. No number ever exceeds the length of the text.
+
+Source: I. Witten and T. Bell, IEEE Transactions on Information Theory 37 (1991),
+https://doi.org/10.1109/18.87000; compared by S. Chen and J. Goodman, Computer Speech
+and Language 13 (1999), https://doi.org/10.1006/csla.1999.0128.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jrnn._base import (
+    Key,
+    Spec,
+    check_size,
+    memoize,
+    sample_symbols,
+    spec_of,
+)
+from jrnn._check import (
+    check_ids,
+    check_lengths,
+    check_temperature,
+    check_tokens,
+    is_traced,
+)
+
+# Texts are scored in pieces of at most this many symbols, so that memory stays bounded.
+PIECE = 1 << 20
+
+
+class Level(NamedTuple):
+    """The strings of one length that occur, sorted by context, then by last symbol.
+
+    Attributes:
+      start: Where each context's symbols begin, and where the last one's end.
+      symbols: The last symbol of each string.
+      counts: How often each string occurs.
+      totals: How often each context is followed by anything, n(c).
+    """
+
+    start: Int[Array, " contexts_plus_1"]
+    symbols: Int[Array, " strings"]
+    counts: Int[Array, " strings"]
+    totals: Int[Array, " contexts"]
+
+
+Levels = tuple[Level, ...]
+
+
+class MarkovChain(NamedTuple):
+    """P(x_t | the k symbols before it), as pure functions.
+
+    Attributes:
+      fit: (xs, lengths=None) -> params, one `Level` per order from 0 to k; the first
+        m + 1 of them are the parameters of the chain of order m.
+      init_state: (params, batch_shape=()) -> the last k symbols, (k, *batch); -1 where
+        there is none yet.
+      predict: (params, state) -> log-probabilities of the next symbol, (*batch, V).
+      log_prob: (params, xs, state=None, lengths=None) -> (state, log_probs), with
+        log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
+        the `length` symbols that follow the prompt, (length, *batch).
+      spec: What the chain is.
+    """
+
+    fit: Callable[..., Levels]
+    init_state: Callable[..., Array]
+    predict: Callable[[Levels, Array], Array]
+    log_prob: Callable[..., tuple[Array, Array]]
+    sample: Callable[..., Array]
+    spec: Spec
+
+
+class ContextCounts(NamedTuple):
+    """How well the terms of one order are estimated."""
+
+    contexts: int
+    median: float
+
+
+@memoize
+def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovChain:
+    """Makes a Markov chain of order k, smoothed by all orders below.
+
+    Args:
+      vocab_size: V, how many symbols there are; token ids are 0..V-1.
+      order: k, how many symbols back the next one depends on; 0 or more.
+      smoothing: w, how much an order leans on the one below; above 0.
+
+    Returns:
+      A model with the `log_prob` and `sample` of `jrnn.sequence_model`. Token ids out
+      of range score NaN under `jax.jit`.
+
+    Raises:
+      TypeError: A number is of the wrong type.
+      ValueError: A number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> chain = jrnn.markov_chain(2, order=1)
+      >>> params = chain.fit(jnp.array([0, 1, 0, 1, 0, 1]))
+      >>> state, log_probs = chain.log_prob(params, jnp.array([0, 1]))
+      >>> [round(p, 3) for p in jnp.exp(log_probs).tolist()]
+      [0.5, 0.875]
+    """
+    check_size("vocab_size", vocab_size)
+    check_size("order", order, least=0)
+    if not smoothing > 0:
+        raise ValueError(
+            f"Expected smoothing above 0, got {smoothing}: without it an unseen symbol "
+            "has probability 0."
+        )
+    spec = spec_of("markov_chain", vocab_size, input_size=vocab_size)._replace(
+        arguments=(
+            ("vocab_size", vocab_size),
+            ("order", order),
+            ("smoothing", smoothing),
+        )
+    )
+    return MarkovChain(
+        fit=functools.partial(_fit, vocab_size, order),
+        init_state=functools.partial(_init_state, order),
+        predict=functools.partial(_predict, vocab_size, smoothing),
+        log_prob=functools.partial(_log_prob, vocab_size, order, smoothing),
+        sample=functools.partial(_sample, vocab_size, order, smoothing),
+        spec=spec,
+    )
+
+
+def context_counts(params: Levels) -> list[ContextCounts]:
+    """Returns, for each order, the contexts seen and the median of their counts.
+
+    Whether "the terms will likely be well estimated" is a matter of these.
+
+    Args:
+      params: What `fit` returned.
+
+    Returns:
+      One entry per order, from 0.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> params = jrnn.markov_chain(2, order=1).fit(jnp.array([0, 1, 0, 1, 0]))
+      >>> jrnn.context_counts(params)[1]
+      ContextCounts(contexts=2, median=2.0)
+    """
+    counts = []
+    for level in params:
+        total = np.asarray(level.totals)
+        seen = total[total > 0]
+        median = float(np.median(seen)) if seen.size else 0.0
+        counts.append(ContextCounts(int(seen.size), median))
+    return counts
+
+
+def _fit(vocab_size: int, order: int, xs: Any, lengths: Any = None) -> Levels:
+    """Counts every string of length 1 to k + 1. Not under `jax.jit`: sizes are data."""
+    xs, valid = _checked(vocab_size, xs, lengths)
+    symbols = _flat(jnp.where(valid, xs, -1)).astype(jnp.int32)
+    if symbols.size >= np.iinfo(np.int32).max:
+        raise ValueError(
+            f"Expected fewer than 2**31 - 1 symbols, got {symbols.size}; count a part."
+        )
+    context = jnp.where(symbols >= 0, 0, -1)
+    levels, contexts = [], 1
+    for _ in range(order + 1):
+        ranked = _rank(context, symbols)
+        levels.append(_trim(ranked, contexts))
+        contexts = levels[-1].symbols.size
+        context = jnp.where(symbols >= 0, _later(ranked.ids)[:-1], -1)
+    return tuple(levels)
+
+
+class _Ranked(NamedTuple):
+    context: Array  # sorted
+    symbol: Array  # sorted along
+    first: Array  # where a new pair begins
+    ids: Array  # the rank of each position's pair, -1 where there is none
+
+
+@jax.jit
+def _rank(context: Int[Array, "T B"], symbol: Int[Array, "T B"]) -> _Ranked:
+    """Sorts the pairs (context, symbol) and numbers the different ones."""
+    absent = jnp.iinfo(jnp.int32).max
+    place = jnp.arange(context.size, dtype=jnp.int32)
+    keys = jnp.where(context < 0, absent, context).reshape(-1)
+    keys, symbols, place = jax.lax.sort((keys, symbol.reshape(-1), place), num_keys=2)
+    changed = (keys[1:] != keys[:-1]) | (symbols[1:] != symbols[:-1])
+    present = keys != absent
+    first = jnp.concatenate([jnp.ones(1, bool), changed]) & present
+    rank = jnp.where(present, jnp.cumsum(first, dtype=jnp.int32) - 1, -1)
+    ids = jnp.zeros_like(rank).at[place].set(rank, unique_indices=True)
+    return _Ranked(keys, symbols, first, ids.reshape(context.shape))
+
+
+def _trim(ranked: _Ranked, contexts: int) -> Level:
+    """Keeps what occurs: how much that is depends on the text, so not under jit."""
+    first = np.flatnonzero(np.asarray(ranked.first))
+    context = np.asarray(ranked.context)
+    present = int(np.searchsorted(context, np.iinfo(np.int32).max))
+    count = np.diff(np.append(first, present))
+    start = np.searchsorted(context[first], np.arange(contexts + 1))
+    ends = np.concatenate([[0], np.cumsum(count)])
+    return Level(
+        start=jnp.asarray(start, jnp.int32),
+        symbols=ranked.symbol[first],
+        counts=jnp.asarray(count, jnp.int32),
+        totals=jnp.asarray(np.diff(ends[start]), jnp.int32),
+    )
+
+
+def _init_state(
+    order: int, params: Levels, batch_shape: tuple[int, ...] = ()
+) -> Int[Array, "k *batch"]:
+    del params
+    return jnp.full((order, *batch_shape), -1, jnp.int32)
+
+
+def _find(vocab_size: int, level: Level, context: Array, symbol: Array) -> Array:
+    """Returns the id of each string (context, symbol), -1 where it never occurred.
+
+    A binary search among the symbols that followed the context, V at most.
+    """
+    known = jnp.maximum(context, 0)
+    last = level.symbols.size - 1
+    low, end = level.start[known], level.start[known + 1]
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) // 2
+        open_ = low < high
+        below = open_ & (level.symbols[jnp.minimum(middle, last)] < symbol)
+        above = open_ & ~below
+        return jnp.where(below, middle + 1, low), jnp.where(above, middle, high)
+
+    shape = jnp.broadcast_shapes(low.shape, symbol.shape)
+    low, end = jnp.broadcast_to(low, shape), jnp.broadcast_to(end, shape)
+    low, _ = jax.lax.fori_loop(0, vocab_size.bit_length(), halve, (low, end))
+    hit = (low < end) & (level.symbols[jnp.minimum(low, last)] == symbol)
+    return jnp.where(hit & (context >= 0), low, -1)
+
+
+def _later(ids: Array) -> Array:
+    """Moves the ids of strings to where they are contexts: one step later."""
+    edge = [(1, 0)] + [(0, 0)] * (ids.ndim - 1)
+    return jnp.pad(ids, edge, constant_values=-1)
+
+
+def _mix(n_cs: Array, n_c: Array, d_c: Array, below: Array, w: Any) -> Array:
+    """Returns P_m from the counts and P_{m-1}; P_{m-1} itself for a new context."""
+    lean = w * d_c.astype(below.dtype)
+    whole = n_c.astype(below.dtype) + lean
+    mixed = (n_cs.astype(below.dtype) + lean * below) / jnp.where(whole > 0, whole, 1)
+    return jnp.where(whole > 0, mixed, below)
+
+
+def _counts(level: Level, context: Array) -> tuple[Array, Array]:
+    """Returns n(c) and d(c); zeros for a context that never occurred."""
+    known = jnp.maximum(context, 0)
+    different = level.start[known + 1] - level.start[known]
+    seen = context >= 0
+    return jnp.where(seen, level.totals[known], 0), jnp.where(seen, different, 0)
+
+
+@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
+def _score(
+    vocab_size: int, smoothing: float, params: Levels, state: Array, xs: Array
+) -> Float[Array, "T *batch"]:
+    """Returns log P of each symbol, NaN where it is none of the vocabulary."""
+    order = len(params) - 1
+    symbols = jnp.concatenate([state, xs])
+    p = jnp.full(symbols.shape, 1 / vocab_size)
+    context = jnp.zeros(symbols.shape, jnp.int32)
+    for level in params:
+        found = _find(vocab_size, level, context, symbols)
+        n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
+        p = _mix(n_cs, *_counts(level, context), p, smoothing)
+        context = _later(found)[:-1]
+    known = (symbols >= 0) & (symbols < vocab_size)
+    return jnp.where(known, jnp.log(p), jnp.nan)[order:]
+
+
+def _log_prob(
+    vocab_size: int,
+    order: int,
+    smoothing: float,
+    params: Levels,
+    xs: Any,
+    state: Array | None = None,
+    lengths: Any = None,
+) -> tuple[Array, Array]:
+    _check_levels(params, order)
+    xs, valid = _checked(vocab_size, xs, lengths)
+    batch = xs.shape[1:]
+    state = _init_state(order, params, batch) if state is None else state
+    _check_state(state, (order, *batch))
+    xs = jnp.where(valid, xs, -1).astype(jnp.int32)
+    log_probs = _in_pieces(
+        functools.partial(_score, vocab_size, smoothing, params), state, xs
+    )
+    log_probs = jnp.where(valid, log_probs, 0)
+    history = jnp.concatenate([state, xs])
+    if lengths is None:
+        return history[xs.shape[0] :], log_probs
+    last = jnp.clip(jnp.asarray(lengths), 0, xs.shape[0])[None]
+    steps = jnp.arange(order, dtype=last.dtype).reshape(order, *(1,) * len(batch))
+    return jnp.take_along_axis(history, last + steps, axis=0), log_probs
+
+
+def _in_pieces(
+    score: Callable[[Array, Array], Array], state: Array, xs: Array
+) -> Array:
+    """Scores a long text piece by piece, each of a length that was compiled before."""
+    if is_traced(xs):
+        return score(state, xs)
+    order, width = state.shape[0], max(1, int(np.prod(xs.shape[1:])))
+    size = _power_of_two(min(xs.shape[0], max(1, PIECE // width)))
+    missing = -xs.shape[0] % size
+    edge = [(0, missing)] + [(0, 0)] * (xs.ndim - 1)
+    history = jnp.concatenate([state, jnp.pad(xs, edge, constant_values=-1)])
+    pieces = [
+        score(history[at : at + order], history[at + order : at + order + size])
+        for at in range(0, xs.shape[0], size)
+    ]
+    return jnp.concatenate(pieces)[: xs.shape[0]]
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+def _predict(
+    vocab_size: int, smoothing: float, params: Levels, state: Int[Array, "k *batch"]
+) -> Float[Array, "*batch V"]:
+    """Returns the log-probabilities of every next symbol."""
+    return _next(vocab_size, smoothing, params, jnp.asarray(state))
+
+
+@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
+def _next(vocab_size: int, smoothing: float, params: Levels, state: Array) -> Array:
+    batch = state.shape[1:]
+    p = jnp.full((*batch, vocab_size), 1 / vocab_size)
+    every = jnp.broadcast_to(
+        jnp.arange(vocab_size, dtype=jnp.int32), (*batch, vocab_size)
+    )
+    contexts = jnp.zeros((state.shape[0] + 1, *batch), jnp.int32)
+    for level in params:
+        context = contexts[-1][..., None]
+        found = _find(vocab_size, level, context, every)
+        n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
+        p = _mix(n_cs, *_counts(level, context), p, smoothing)
+        contexts = _later(_find(vocab_size, level, contexts[:-1], state))
+    return jnp.log(p)
+
+
+def _sample(
+    vocab_size: int,
+    order: int,
+    smoothing: float,
+    params: Levels,
+    key: Key,
+    length: int,
+    prompt: Any = None,
+    temperature: float | Array = 1.0,
+    batch_shape: tuple[int, ...] = (),
+) -> Array:
+    _check_levels(params, order)
+    length = check_size("length", length, least=0)
+    check_temperature(temperature)
+    state = _init_state(order, params, batch_shape)
+    if prompt is not None and jnp.size(prompt):
+        prompt, _ = _checked(vocab_size, prompt, None)
+        if prompt.ndim == 1 and batch_shape:
+            prompt = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
+            prompt = jnp.broadcast_to(prompt, (prompt.shape[0], *batch_shape))
+        state = _init_state(order, params, prompt.shape[1:])
+        history = jnp.concatenate([state, prompt.astype(jnp.int32)])
+        state = history[prompt.shape[0] :]
+    return _generate(
+        vocab_size, smoothing, length, params, key, state, jnp.asarray(temperature)
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing", "length"))
+def _generate(
+    vocab_size: int,
+    smoothing: float,
+    length: int,
+    params: Levels,
+    key: Key,
+    state: Array,
+    temperature: Array,
+) -> Array:
+    def step(state: Array, key: Key) -> tuple[Array, Array]:
+        log_p = _next(vocab_size, smoothing, params, state)
+        symbol = sample_symbols(key, log_p, temperature)
+        return jnp.concatenate([state, symbol[None]])[1:], symbol
+
+    return jax.lax.scan(step, state, jax.random.split(key, length))[1]
+
+
+def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
+    """Returns the symbols, and which of them count."""
+    xs = check_tokens(xs)
+    valid = jnp.ones(xs.shape, bool)
+    if lengths is not None:
+        lengths = jnp.asarray(lengths)
+        check_lengths(lengths, xs.shape[0], xs.shape[1:])
+        steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * lengths.ndim)
+        valid = steps < lengths[None]
+    check_ids("xs", jnp.where(valid, xs, 0), vocab_size)
+    return xs, valid
+
+
+def _flat(xs: Array) -> Int[Array, "T B"]:
+    return xs.reshape(xs.shape[0], -1)
+
+
+def _check_levels(params: Levels, order: int) -> None:
+    if len(params) != order + 1:
+        raise ValueError(
+            f"Expected the {order + 1} levels of a chain of order {order}, got "
+            f"{len(params)}; pass what fit returned, or its first {order + 1} levels."
+        )
+
+
+def _check_state(state: Array, shape: tuple[int, ...]) -> None:
+    if state.shape != shape:
+        raise ValueError(
+            f"Expected a state of shape (order, *batch) = {shape}, got {state.shape}."
+        )
