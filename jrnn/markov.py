@@ -11,8 +11,8 @@ and c' the context without its oldest symbol:
     P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
     P_{-1}(s)  = 1 / V
 
-Only strings that occur are kept. Level m holds the strings of length m + 1 in order: the
-id of a string is its rank among the pairs (id of the string without its last symbol,
+Only strings that occur are kept. Level m holds the strings of length m + 1, in order: a
+string's id is its rank among the pairs (id of the string without its last symbol,
 last symbol), so that the symbols that followed a context stand side by side, and one
 of them is found by binary search. No number ever exceeds the length of the text.
 

@@ -44,7 +44,7 @@ def draw(
             f"Expected a floating dtype for parameters, got {dtype.name}; pass one of "
             "float32, bfloat16, float16, float64."
         )
-    wide = jnp.promote_types(dtype, jnp.float32) if dtype.itemsize < 4 else dtype
+    wide = jnp.float32 if dtype.itemsize < 4 else dtype
     keys = jax.random.split(key, gates)
     drawn = [initializer(keys[gate], shape, wide) for gate in range(gates)]
     return jnp.concatenate(drawn, axis=-1).astype(dtype)

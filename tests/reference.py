@@ -1,0 +1,217 @@
+"""The truth that every test leans on: NumPy loops in float64, one step after the other.
+
+Imports neither jax nor jrnn. Row vectors, the notes' letters, time on axis 0, one batch
+axis: xs is (T, B, k), a state's arrays are (B, h). Parameters are dicts with the field
+names of jrnn's NamedTuples; an absent bias is None.
+
+Each cell is a pair of functions:
+
+    forward(p, x_t, s_{t-1})    -> s_t, what the backward step needs
+    backward(p, needs, ds_t)    -> ds_{t-1}, dx_t, this step's gradients
+
+`bptt` walks them as the notes do: the gradient of s_t is the direct one from the loss
+plus what flows back from step t + 1; the parameters' gradients are sums over the steps.
+"""
+
+import numpy as np
+
+
+def sigmoid(a):
+    """1 / (1 + e^-a), without overflow on either side."""
+    e = np.exp(-np.abs(a))
+    return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
+
+
+# phi and phi', the latter from a and h = phi(a).
+ACTIVATIONS = {
+    "tanh": (np.tanh, lambda _, h: 1 - h**2),
+    "relu": (lambda a: np.maximum(a, 0), lambda a, _: (a > 0) * 1.0),
+    "sigmoid": (sigmoid, lambda _, h: h * (1 - h)),
+    "identity": (lambda a: a, lambda a, _: np.ones_like(a)),
+    "sin": (np.sin, lambda a, _: np.cos(a)),
+}
+
+
+def plus(a, b):
+    """a + b, where b may be absent."""
+    return a if b is None else a + b
+
+
+def elman(activation="tanh"):
+    """h_t = phi(x_t W_x + h_{t-1} W_h + b)."""
+    phi, slope = ACTIVATIONS[activation]
+
+    def forward(p, x, s):
+        a = plus(x @ p["W_x"] + s["h"] @ p["W_h"], p["b"])
+        h = phi(a)
+        return {"h": h}, (x, s["h"], a, h)
+
+    def backward(p, needs, ds):
+        x, h_tm1, a, h = needs
+        delta = ds["h"] * slope(a, h)
+        grads = {"W_x": x.T @ delta, "W_h": h_tm1.T @ delta, "b": delta.sum(0)}
+        return {"h": delta @ p["W_h"].T}, delta @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def lstm():
+    """Gates i f g o; peepholes p (rows i f o) and projection W_p where present."""
+
+    def forward(p, x, s):
+        h_tm1, c_tm1 = s["h"], s["c"]
+        n = c_tm1.shape[1]
+        a = plus(x @ p["W_x"] + h_tm1 @ p["W_h"], p["b"])
+        a_i, a_f, a_g, a_o = (a[:, j * n : (j + 1) * n] for j in range(4))
+        if p["p"] is not None:
+            a_i, a_f = a_i + p["p"][0] * c_tm1, a_f + p["p"][1] * c_tm1
+        i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
+        c = f * c_tm1 + i * g
+        o = sigmoid(a_o if p["p"] is None else a_o + p["p"][2] * c)
+        m = o * np.tanh(c)
+        h = m if p["W_p"] is None else m @ p["W_p"]
+        return {"h": h, "c": c}, (x, h_tm1, c_tm1, i, f, g, o, c, m)
+
+    def backward(p, needs, ds):
+        x, h_tm1, c_tm1, i, f, g, o, c, m = needs
+        dh, dc = ds["h"], ds["c"]
+        dm = dh if p["W_p"] is None else dh @ p["W_p"].T
+        da_o = dm * np.tanh(c) * o * (1 - o)
+        dc = dc + dm * o * (1 - np.tanh(c) ** 2)
+        if p["p"] is not None:
+            dc = dc + da_o * p["p"][2]
+        da_i, da_f = dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f)
+        da_g = dc * i * (1 - g**2)
+        dc_tm1 = dc * f
+        if p["p"] is not None:
+            dc_tm1 = dc_tm1 + da_i * p["p"][0] + da_f * p["p"][1]
+        da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
+        rows = [(da_i * c_tm1).sum(0), (da_f * c_tm1).sum(0), (da_o * c).sum(0)]
+        grads = {
+            "W_x": x.T @ da,
+            "W_h": h_tm1.T @ da,
+            "b": da.sum(0),
+            "p": np.stack(rows),
+            "W_p": m.T @ dh,
+        }
+        return {"h": da @ p["W_h"].T, "c": dc_tm1}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def gru(reset_after=True):
+    """Gates r z n; the reset after the matrix product, or before it."""
+
+    def forward(p, x, s):
+        h_tm1 = s["h"]
+        n_h = h_tm1.shape[1]
+        u = plus(x @ p["W_x"], p["b"])
+        v = h_tm1 @ p["W_h"][:, : 2 * n_h]
+        r = sigmoid(u[:, :n_h] + v[:, :n_h])
+        z = sigmoid(u[:, n_h : 2 * n_h] + v[:, n_h:])
+        W_n = p["W_h"][:, 2 * n_h :]
+        q = plus(h_tm1 @ W_n, p["b_h"]) if reset_after else None
+        inner = r * q if reset_after else (r * h_tm1) @ W_n
+        n = np.tanh(u[:, 2 * n_h :] + inner)
+        h = (1 - z) * n + z * h_tm1
+        return {"h": h}, (x, h_tm1, r, z, n, q)
+
+    def backward(p, needs, ds):
+        x, h_tm1, r, z, n, q = needs
+        n_h, dh = h_tm1.shape[1], ds["h"]
+        W_n = p["W_h"][:, 2 * n_h :]
+        da_n = dh * (1 - z) * (1 - n**2)
+        da_z = dh * (h_tm1 - n) * z * (1 - z)
+        if reset_after:
+            dq = da_n * r
+            dr = da_n * q
+            dh_tm1, dW_n, db_h = dq @ W_n.T, h_tm1.T @ dq, dq.sum(0)
+        else:
+            d_reset = da_n @ W_n.T
+            dr = d_reset * h_tm1
+            dh_tm1, dW_n, db_h = d_reset * r, (r * h_tm1).T @ da_n, None
+        da_r = dr * r * (1 - r)
+        da_rz = np.concatenate([da_r, da_z], axis=1)
+        da = np.concatenate([da_rz, da_n], axis=1)
+        dh_tm1 = dh_tm1 + dh * z + da_rz @ p["W_h"][:, : 2 * n_h].T
+        dW_h = np.concatenate([h_tm1.T @ da_rz, dW_n], axis=1)
+        grads = {"W_x": x.T @ da, "W_h": dW_h, "b": da.sum(0), "b_h": db_h}
+        return {"h": dh_tm1}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def unroll(cell, p, xs, s):
+    """Final state, outputs y_t = h_t (T, B, h), all states, and what BPTT needs."""
+    forward, _ = cell
+    states, needs = [], []
+    for x in xs:
+        s, need = forward(p, x, s)
+        states.append(s)
+        needs.append(need)
+    return s, np.stack([s["h"] for s in states]), states, needs
+
+
+def bptt(cell, p, xs, s_0, dys, ds_T):
+    """Backpropagation through time, given dL/dy_t directly and dL/ds_T of the end.
+
+    Returns the parameters' gradients, dL/dxs, dL/ds_0, and every dL/ds_t in full.
+    """
+    _, backward = cell
+    needs = unroll(cell, p, xs, s_0)[3]
+    ds = {name: np.array(d, float) for name, d in ds_T.items()}
+    totals = {name: 0.0 for name, value in p.items() if value is not None}
+    dxs, adjoints = [None] * len(xs), [None] * len(xs)
+    for t in reversed(range(len(xs))):
+        ds["h"] = ds["h"] + dys[t]  # the direct one, beside what flows back
+        adjoints[t] = ds
+        ds, dxs[t], grads = backward(p, needs[t], ds)
+        totals = {name: total + grads[name] for name, total in totals.items()}
+    return totals, np.stack(dxs), ds, adjoints
+
+
+def one_hot(ids, size):
+    """Rows of the identity."""
+    return np.eye(size)[ids]
+
+
+def log_softmax(a):
+    """a - log sum exp a, safely."""
+    a = a - a.max(-1, keepdims=True)
+    return a - np.log(np.exp(a).sum(-1, keepdims=True))
+
+
+def notes_model(p, W_y, b_y, xs, ys, h_0):
+    """The notes' whole model: Elman, dense, softmax, L = (1/T) sum_t l(yhat_t, y_t).
+
+    xs (T, B, k), ys (T, B) labels; the mean over the batch as well. Returns L, the
+    gradients of W_x, W_h, b, W_y, b_y, and every dL/dh_t, (T, B, h).
+    """
+    T, B = ys.shape
+    cell = elman("tanh")
+    hs = unroll(cell, p, xs, {"h": h_0})[1]
+    log_p = log_softmax(hs @ W_y + b_y)
+    onehot = one_hot(ys, len(b_y))
+    loss = -(log_p * onehot).sum() / (T * B)
+    dlogits = (np.exp(log_p) - onehot) / (T * B)
+    dW_y = sum(hs[t].T @ dlogits[t] for t in range(T))
+    direct = dlogits @ W_y.T
+    grads, _, _, adjoints = bptt(
+        cell, p, xs, {"h": h_0}, direct, {"h": np.zeros_like(h_0)}
+    )
+    grads = {**grads, "W_y": dW_y, "b_y": dlogits.sum((0, 1))}
+    return loss, grads, np.stack([a["h"] for a in adjoints]), direct
+
+
+def differences(f, array, step=1e-6):
+    """The gradient of f() with respect to `array`, entry by entry, in place."""
+    gradient = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        kept = array[index]
+        array[index] = kept + step
+        above = f()
+        array[index] = kept - step
+        below = f()
+        array[index] = kept
+        gradient[index] = (above - below) / (2 * step)
+    return gradient

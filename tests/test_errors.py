@@ -1,0 +1,186 @@
+"""Bad input: what came, what was expected, the remedy; before anything is traced."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jrnn
+
+CELL = jrnn.lstm(3, 4)
+PARAMS = CELL.init(jax.random.key(0))
+XS = jnp.ones((5, 2, 3), jnp.float32)
+TOKENS = jnp.zeros((5, 2), jnp.int32)
+
+
+def state(batch=(2,)):
+    return CELL.init_state(PARAMS, batch)
+
+
+MISTAKES = {
+    "rank": (
+        lambda: jrnn.unroll(CELL, PARAMS, jnp.ones(3)),
+        ValueError,
+        r"xs of shape \(T, \*batch, 3\) .* got shape \(3,\)",
+    ),
+    "feature size": (
+        lambda: jrnn.unroll(CELL, PARAMS, jnp.ones((5, 2, 4))),
+        ValueError,
+        r"got shape \(5, 2, 4\)",
+    ),
+    "empty sequence": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS[:0]),
+        ValueError,
+        "at least one step",
+    ),
+    "integer features": (
+        lambda: jrnn.unroll(CELL, PARAMS, jnp.ones((5, 2, 3), int)),
+        TypeError,
+        "cast features with xs.astype",
+    ),
+    "boolean inputs": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS > 0),
+        TypeError,
+        "got bool; cast it",
+    ),
+    "token id too large": (
+        lambda: jrnn.unroll(CELL, PARAMS, TOKENS.at[4, 1].set(3)),
+        ValueError,
+        r"within 0..2, got 3 at position \(4, 1\)",
+    ),
+    "token id negative": (
+        lambda: jrnn.unroll(CELL, PARAMS, TOKENS - 1),
+        ValueError,
+        "within 0..2, got -1",
+    ),
+    "parameters of another cell": (
+        lambda: jrnn.unroll(CELL, jrnn.gru(3, 4).init(jax.random.key(0)), XS),
+        ValueError,
+        "params with the structure that lstm",
+    ),
+    "parameters of another size": (
+        lambda: jrnn.unroll(CELL, jrnn.lstm(3, 5).init(jax.random.key(0)), XS),
+        ValueError,
+        r"params.W_x of shape \(3, 16\)",
+    ),
+    "integer parameters": (
+        lambda: jrnn.unroll(
+            CELL, jax.tree.map(lambda leaf: leaf.astype(int), PARAMS), XS
+        ),
+        TypeError,
+        "floating parameters, got params.W_x",
+    ),
+    "state of another batch": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, state((3,))),
+        ValueError,
+        r"state.h of shape \(2, 4\).*got \(3, 4\)",
+    ),
+    "state of another structure": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, state().h),
+        ValueError,
+        "state with the structure",
+    ),
+    "integer state": (
+        lambda: jrnn.unroll(
+            CELL, PARAMS, XS, jax.tree.map(lambda leaf: leaf.astype(int), state())
+        ),
+        TypeError,
+        "floating state",
+    ),
+    "float lengths": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, lengths=jnp.ones(2)),
+        TypeError,
+        "integer lengths, got float",
+    ),
+    "lengths of another batch": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, lengths=jnp.array([1, 2, 3])),
+        ValueError,
+        r"lengths of shape \(\*batch,\) = \(2,\), got \(3,\)",
+    ),
+    "lengths out of range": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, lengths=jnp.array([1, 6])),
+        ValueError,
+        r"lengths within 0..5.*from 1 to 6",
+    ),
+    "mask of numbers": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, mask=jnp.ones((5, 2))),
+        TypeError,
+        "boolean mask",
+    ),
+    "mask batch first": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, mask=jnp.ones((2, 5), bool)),
+        ValueError,
+        r"mask of shape \(T, \*batch\) = \(5, 2\), got \(2, 5\)",
+    ),
+    "method not called": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, method=jrnn.bptt),
+        TypeError,
+        "factory must be called",
+    ),
+    "factory instead of cell": (
+        lambda: jrnn.unroll(jrnn.lstm, PARAMS, XS),
+        TypeError,
+        "Expected a Cell",
+    ),
+    "size of zero": (
+        lambda: jrnn.gru(3, 0),
+        ValueError,
+        "hidden_size to be at least 1, got 0",
+    ),
+    "size of a half": (
+        lambda: jrnn.gru(3, 4.5),
+        TypeError,
+        "hidden_size to be an integer, got 4.5",
+    ),
+    "chunk of zero": (lambda: jrnn.bptt(chunk=0), ValueError, "chunk"),
+    "model of unequal sizes": (
+        lambda: jrnn.sequence_model(CELL, jrnn.categorical(5)),
+        ValueError,
+        "cell with input_size=5",
+    ),
+    "temperature below zero": (
+        lambda: MODEL.sample(MODEL_PARAMS, jax.random.key(0), 3, temperature=-1.0),
+        ValueError,
+        "temperature of at least 0, got -1.0",
+    ),
+    "symbols as floats": (
+        lambda: MODEL.log_prob(MODEL_PARAMS, XS),
+        TypeError,
+        "integer token ids",
+    ),
+    "symbol out of range": (
+        lambda: MODEL.log_prob(MODEL_PARAMS, TOKENS + 3),
+        ValueError,
+        "within 0..2, got 3",
+    ),
+    "prompt out of range": (
+        lambda: MODEL.sample(MODEL_PARAMS, jax.random.key(0), 3, prompt=TOKENS + 7),
+        ValueError,
+        "within 0..2, got 7",
+    ),
+}
+MODEL = jrnn.sequence_model(CELL, jrnn.categorical(3))
+MODEL_PARAMS = MODEL.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake(name):
+    call, kind, words = MISTAKES[name]
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_under_jit_a_foreign_token_gives_nan_and_lengths_are_clipped():
+    bad = TOKENS.at[1, 0].set(9).at[2, 1].set(-1)
+    ys = jax.jit(lambda xs: jrnn.unroll(CELL, PARAMS, xs)[1])(bad)
+    assert jnp.isnan(ys[1:, 0]).all()
+    assert jnp.isnan(ys[2:, 1]).all()
+    assert jnp.isfinite(ys[0]).all()
+    run = jax.jit(lambda n: jrnn.unroll(CELL, PARAMS, XS, lengths=n)[1])
+    expected = jrnn.unroll(CELL, PARAMS, XS, lengths=jnp.array([5, 0]))[1]
+    assert (run(jnp.array([9, -2])) == expected).all()
+
+
+def test_padding_may_hold_foreign_tokens():
+    bad = TOKENS.at[4].set(99)
+    ys = jrnn.unroll(CELL, PARAMS, bad, lengths=jnp.array([4, 4]))[1]
+    assert jnp.isfinite(ys).all()
