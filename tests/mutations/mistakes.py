@@ -6,7 +6,7 @@ BPTT = "jrnn/methods/bptt.py"
 
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
-MODEL = "tests/test_model.py"
+MODEL = "tests/test_notes_model.py"
 
 MISTAKES = (
     Mutation(
