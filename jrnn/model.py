@@ -179,6 +179,7 @@ def _score(
         )
         ys = jnp.concatenate([y[None], ys])
     log_probs = head.log_prob(params.head, ys, xs)
+    xs = xs.astype(state.last.dtype)
     if lengths is None:
         return SequenceState(inner, xs[-1]), log_probs
     index = jnp.maximum(lengths - 1, 0)[None]
