@@ -22,6 +22,7 @@ and Language 13 (1999), https://doi.org/10.1006/csla.1999.0128.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,10 +128,10 @@ def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovC
     """
     check_size("vocab_size", vocab_size)
     check_size("order", order, least=0)
-    if not smoothing > 0:
+    if not 0 < smoothing < math.inf:
         raise ValueError(
-            f"Expected smoothing above 0, got {smoothing}: without it an unseen symbol "
-            "has probability 0."
+            f"Expected a finite smoothing above 0, got {smoothing}: at 0 an unseen "
+            "symbol has probability 0, at infinity the counts say nothing."
         )
     spec = spec_of("markov_chain", vocab_size, input_size=vocab_size)._replace(
         arguments=(
@@ -142,7 +143,7 @@ def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovC
     return MarkovChain(
         fit=functools.partial(_fit, vocab_size, order),
         init_state=functools.partial(_init_state, order),
-        predict=functools.partial(_predict, vocab_size, smoothing),
+        predict=functools.partial(_predict, vocab_size, order, smoothing),
         log_prob=functools.partial(_log_prob, vocab_size, order, smoothing),
         sample=functools.partial(_sample, vocab_size, order, smoothing),
         spec=spec,
@@ -177,8 +178,15 @@ def context_counts(params: Levels) -> list[ContextCounts]:
 
 def _fit(vocab_size: int, order: int, xs: Any, lengths: Any = None) -> Levels:
     """Counts every string of length 1 to k + 1. Not under `jax.jit`: sizes are data."""
+    if is_traced(xs) or is_traced(lengths):
+        raise TypeError(
+            "Expected a text whose symbols are known, got a traced one: how many "
+            "strings occur depends on the text. Call fit outside jax.jit."
+        )
     xs, valid = _checked(vocab_size, xs, lengths)
-    symbols = _flat(jnp.where(valid, xs, -1)).astype(jnp.int32)
+    if not valid.any():
+        raise ValueError("Expected at least one symbol to count, got an empty text.")
+    symbols = _flat(xs)
     if symbols.size >= np.iinfo(np.int32).max:
         raise ValueError(
             f"Expected fewer than 2**31 - 1 symbols, got {symbols.size}; count a part."
@@ -262,6 +270,11 @@ def _find(vocab_size: int, level: Level, context: Array, symbol: Array) -> Array
     return jnp.where(hit & (context >= 0), low, -1)
 
 
+def _occurring(params: Levels) -> Levels:
+    """Leaves out levels longer than the text: they hold nothing, nor can a gather."""
+    return tuple(level for level in params if level.symbols.size)
+
+
 def _later(ids: Array) -> Array:
     """Moves the ids of strings to where they are contexts: one step later."""
     edge = [(1, 0)] + [(0, 0)] * (ids.ndim - 1)
@@ -293,7 +306,7 @@ def _score(
     symbols = jnp.concatenate([state, xs])
     p = jnp.full(symbols.shape, 1 / vocab_size)
     context = jnp.zeros(symbols.shape, jnp.int32)
-    for level in params:
+    for level in _occurring(params):
         found = _find(vocab_size, level, context, symbols)
         n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
         p = _mix(n_cs, *_counts(level, context), p, smoothing)
@@ -315,8 +328,7 @@ def _log_prob(
     xs, valid = _checked(vocab_size, xs, lengths)
     batch = xs.shape[1:]
     state = _init_state(order, params, batch) if state is None else state
-    _check_state(state, (order, *batch))
-    xs = jnp.where(valid, xs, -1).astype(jnp.int32)
+    state = _checked_state(vocab_size, state, (order, *batch))
     log_probs = _in_pieces(
         functools.partial(_score, vocab_size, smoothing, params), state, xs
     )
@@ -352,10 +364,16 @@ def _power_of_two(size: int) -> int:
 
 
 def _predict(
-    vocab_size: int, smoothing: float, params: Levels, state: Int[Array, "k *batch"]
+    vocab_size: int,
+    order: int,
+    smoothing: float,
+    params: Levels,
+    state: Int[Array, "k *batch"],
 ) -> Float[Array, "*batch V"]:
     """Returns the log-probabilities of every next symbol."""
-    return _next(vocab_size, smoothing, params, jnp.asarray(state))
+    _check_levels(params, order)
+    state = _checked_state(vocab_size, state, (order, *jnp.shape(state)[1:]))
+    return _next(vocab_size, smoothing, params, state)
 
 
 @functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
@@ -366,7 +384,7 @@ def _next(vocab_size: int, smoothing: float, params: Levels, state: Array) -> Ar
         jnp.arange(vocab_size, dtype=jnp.int32), (*batch, vocab_size)
     )
     contexts = jnp.zeros((state.shape[0] + 1, *batch), jnp.int32)
-    for level in params:
+    for level in _occurring(params):
         context = contexts[-1][..., None]
         found = _find(vocab_size, level, context, every)
         n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
@@ -396,7 +414,7 @@ def _sample(
             prompt = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
             prompt = jnp.broadcast_to(prompt, (prompt.shape[0], *batch_shape))
         state = _init_state(order, params, prompt.shape[1:])
-        history = jnp.concatenate([state, prompt.astype(jnp.int32)])
+        history = jnp.concatenate([state, prompt])
         state = history[prompt.shape[0] :]
     return _generate(
         vocab_size, smoothing, length, params, key, state, jnp.asarray(temperature)
@@ -422,7 +440,7 @@ def _generate(
 
 
 def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
-    """Returns the symbols, and which of them count."""
+    """Returns the symbols as int32, -1 where there is none, and which of them count."""
     xs = check_tokens(xs)
     valid = jnp.ones(xs.shape, bool)
     if lengths is not None:
@@ -431,7 +449,10 @@ def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
         steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * lengths.ndim)
         valid = steps < lengths[None]
     check_ids("xs", jnp.where(valid, xs, 0), vocab_size)
-    return xs, valid
+    if xs.dtype.itemsize < 4:  # neither -1 nor the vocabulary's size need fit a byte
+        xs = xs.astype(jnp.int32)
+    known = valid & (xs >= 0) & (xs < vocab_size)
+    return jnp.where(known, jnp.where(known, xs, 0).astype(jnp.int32), -1), valid
 
 
 def _flat(xs: Array) -> Int[Array, "T B"]:
@@ -446,8 +467,12 @@ def _check_levels(params: Levels, order: int) -> None:
         )
 
 
-def _check_state(state: Array, shape: tuple[int, ...]) -> None:
-    if state.shape != shape:
+def _checked_state(vocab_size: int, state: Any, shape: tuple[int, ...]) -> Array:
+    state = jnp.asarray(state)
+    if state.shape != shape or not jnp.issubdtype(state.dtype, jnp.integer):
         raise ValueError(
-            f"Expected a state of shape (order, *batch) = {shape}, got {state.shape}."
+            f"Expected an integer state of shape (order, *batch) = {shape}, got "
+            f"{state.shape} of type {state.dtype}; start from init_state."
         )
+    check_ids("state", jnp.maximum(state, 0), vocab_size)
+    return state.astype(jnp.int32)

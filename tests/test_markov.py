@@ -114,6 +114,27 @@ def test_a_long_text_in_pieces_equals_the_whole(monkeypatch):
     np.testing.assert_allclose(by_jit, whole, rtol=1e-12)
 
 
+def test_an_order_beyond_the_text():
+    chain = jrnn.markov_chain(3, 5)
+    params = chain.fit(np.array([0, 1]))
+    text = [0, 1, 0, 1, 2, 2, 0, 1]
+    _, got = chain.log_prob(params, np.array(text))
+    expected = Counted(3, 5, [[0, 1]]).log_probs(text)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    total = jnp.exp(chain.predict(params, chain.init_state(params))).sum()
+    np.testing.assert_allclose(total, 1, rtol=1e-12)
+
+
+def test_bytes_count_as_wider_integers_do():
+    xs, lengths = np.array([[1, 2], [3, 4], [255, 6]], np.uint8), np.array([3, 1])
+    chain = jrnn.markov_chain(256, 1)
+    narrow, wide = chain.fit(xs, lengths), chain.fit(xs.astype(int), lengths)
+    for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, log_probs = jax.jit(chain.log_prob)(wide, np.array([1, 1 + 2**32]))
+    assert np.isnan(log_probs).tolist() == [False, True]
+
+
 def test_counts_of_contexts():
     params = jrnn.markov_chain(3, 1).fit(np.array([0, 1, 0, 1, 0, 2]))
     counts = jrnn.context_counts(params)
@@ -138,6 +159,7 @@ def test_foreign_symbols():
         (lambda: jrnn.markov_chain(0, 1), ValueError, "vocab_size to be at least 1"),
         (lambda: jrnn.markov_chain(2, -1), ValueError, "order to be at least 0"),
         (lambda: jrnn.markov_chain(2, 1, 0.0), ValueError, "smoothing above 0"),
+        (lambda: jrnn.markov_chain(2, 1, np.inf), ValueError, "finite smoothing"),
         (
             lambda: jrnn.markov_chain(2, 1).fit(np.ones(3)),
             TypeError,
@@ -147,6 +169,23 @@ def test_foreign_symbols():
             lambda: jrnn.markov_chain(2, 1).fit(np.ones(0, int)),
             ValueError,
             "at least one symbol",
+        ),
+        (
+            lambda: jrnn.markov_chain(2, 1).fit(np.ones((2, 1), int), np.array([0])),
+            ValueError,
+            "got an empty text",
+        ),
+        (
+            lambda: jax.jit(jrnn.markov_chain(2, 1).fit)(np.ones(2, int)),
+            TypeError,
+            "fit outside jax.jit",
+        ),
+        (
+            lambda: jrnn.markov_chain(2, 1).predict(
+                jrnn.markov_chain(2, 1).fit([0, 1]), jnp.zeros(2, jnp.int32)
+            ),
+            ValueError,
+            r"state of shape .* = \(1,\)",
         ),
         (
             lambda: jrnn.markov_chain(2, 1).log_prob(
