@@ -1,0 +1,263 @@
+"""python -m experiments.gradient_check --help.
+
+The check of checks. For every cell, the hand-written backpropagation through time
+beside `jax.grad` of the scan, beside central differences, and beside a NumPy loop that
+shares no code with jrnn. Then the notes' whole model, and every dL/dh_t at T = 3.
+"""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array
+
+import jrnn
+from experiments._report import (
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    format_table,
+    write_json,
+)
+from jrnn import train
+
+# The reference lives with the tests, which it serves first; experiments are run from a
+# clone, where it is at hand.
+from tests import reference
+
+# Largest normwise relative error max|a - b| / max|b| that is let pass.
+BOUNDS = {"scan": 1e-10, "numpy": 1e-10, "differences": 1e-6, "float32": 2e-5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Check the hand-written gradients in every way there is."""
+
+    steps: int = 12
+    """T; the chunk of 5 does not divide it."""
+    batch: int = 3
+    """Sequences side by side."""
+    inputs: int = 4
+    """k, the size of x_t."""
+    hidden: int = 5
+    """h, the size of h_t."""
+    seed: int = 0
+    """Of weights, inputs and cotangents."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/gradient_check/NUMBER."""
+
+
+def cells(k: int, h: int) -> dict[str, tuple[jrnn.Cell, Any]]:
+    """Returns each cell beside its reference."""
+    return {
+        "elman tanh": (jrnn.elman(k, h), reference.elman()),
+        "elman relu": (
+            jrnn.elman(k, h, activation=jax.nn.relu),
+            reference.elman("relu"),
+        ),
+        "elman sigmoid": (
+            jrnn.elman(k, h, activation=jax.nn.sigmoid),
+            reference.elman("sigmoid"),
+        ),
+        "elman linear": (
+            jrnn.elman(k, h, activation=jrnn.identity),
+            reference.elman("identity"),
+        ),
+        "lstm": (jrnn.lstm(k, h), reference.lstm()),
+        "lstm, no bias": (jrnn.lstm(k, h, bias=False), reference.lstm()),
+        "lstm, peepholes": (jrnn.lstm(k, h, peepholes=True), reference.lstm()),
+        "lstm, projection": (jrnn.lstm(k, h, projection_size=3), reference.lstm()),
+        "gru": (jrnn.gru(k, h), reference.gru()),
+        "gru, reset before": (
+            jrnn.gru(k, h, reset_after=False),
+            reference.gru(reset_after=False),
+        ),
+    }
+
+
+def error(got: Any, expected: Any) -> float:
+    """Returns the largest normwise relative error over the arrays of two trees."""
+    worst = 0.0
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
+    for a, b in pairs:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
+    return worst if math.isfinite(worst) else math.inf
+
+
+def draw(rng: np.random.Generator, tree: Any) -> Any:
+    """Returns random arrays of the tree's shapes and types."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), tree
+    )
+
+
+def check_cell(
+    cell: jrnn.Cell, truth: Any, settings: Settings, rng: np.random.Generator
+) -> dict[str, float]:
+    """Returns the errors of one cell, for parameters, inputs and starting state."""
+    params = draw(rng, cell.init(jax.random.key(0), jnp.float64))
+    xs = jnp.asarray(rng.normal(size=(settings.steps, settings.batch, settings.inputs)))
+    state = draw(rng, cell.init_state(params, (settings.batch,)))
+    dys = jnp.asarray(rng.normal(size=(*xs.shape[:2], cell.spec.output_size)))
+    dstate = draw(rng, state)
+
+    def loss(arguments: Any, method: jrnn.Method) -> Array:
+        last, ys = jrnn.unroll(cell, *arguments, method=method)
+        flat = zip(jax.tree.leaves(last), jax.tree.leaves(dstate), strict=True)
+        weights = dys.astype(ys.dtype)
+        return (ys * weights).sum() + sum(
+            (a * b.astype(a.dtype)).sum() for a, b in flat
+        )
+
+    at = (params, xs, state)
+    by_hand = jrnn.bptt(chunk=5)
+    got = jax.grad(loss)(at, by_hand)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), at)
+    return {
+        "scan": error(got, jax.grad(loss)(at, jrnn.scan())),
+        "numpy": error(got, by_numpy(truth, at, dys, dstate)),
+        "differences": by_differences(lambda a: loss(a, by_hand), at, got, rng),
+        "float32": error(jax.grad(loss)(narrow, by_hand), got),
+    }
+
+
+def by_numpy(truth: Any, at: Any, dys: Array, dstate: Any) -> Any:
+    """Returns the reference's gradients in the structure of jrnn's."""
+    params, xs, state = at
+    plain = lambda tree: {
+        name: None if leaf is None else np.asarray(leaf)
+        for name, leaf in tree._asdict().items()
+    }
+    dparams, dxs, ds_0, _ = reference.bptt(
+        truth,
+        plain(params),
+        np.asarray(xs),
+        plain(state),
+        np.asarray(dys),
+        plain(dstate),
+    )
+    return params._replace(**dparams), dxs, state._replace(**ds_0)
+
+
+def by_differences(loss: Any, at: Any, got: Any, rng: np.random.Generator) -> float:
+    """Returns the error of directional derivatives against central differences."""
+    worst, step = 0.0, 1e-6
+    for _ in range(5):
+        along = draw(rng, at)
+        above = loss(jax.tree.map(lambda a, d: a + step * d, at, along))
+        below = loss(jax.tree.map(lambda a, d: a - step * d, at, along))
+        expected = float(above - below) / (2 * step)
+        products = jax.tree.map(lambda g, d: float((g * d).sum()), got, along)
+        parts = jax.tree.leaves(products)
+        scale = max(abs(expected), max(map(abs, parts)))
+        worst = max(worst, abs(sum(parts) - expected) / scale)
+    return worst
+
+
+def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[str]]:
+    """Returns errors of the notes' whole model, and dL/dh_t beside the derivation."""
+    V, h, T, B = 4, 3, 3, 1
+    model = jrnn.sequence_model(jrnn.elman(V, h), jrnn.categorical(V))
+    params = draw(rng, model.init(jax.random.key(0), jnp.float64))
+    ys = rng.integers(0, V, (T, B))
+    start = np.broadcast_to(np.asarray(params.start), (1, B, V))
+    xs = np.concatenate([start, reference.one_hot(ys[:-1], V)])
+    cell = {name: np.asarray(leaf) for name, leaf in params.cell._asdict().items()}
+    W_y, b_y = (np.asarray(leaf) for leaf in params.head)
+    loss, grads, adjoints, direct = reference.notes_model(
+        cell, W_y, b_y, xs, ys, np.zeros((B, h))
+    )
+    carry = model.init_state(params, (B,))
+    compute = jax.value_and_grad(train.sequence_loss(model), has_aux=True)
+    (value, _), got = compute(params, jnp.asarray(ys), carry, jax.random.key(0))
+    errors = {"L": abs(float(value) - loss) / loss}
+    for name in ("W_x", "W_h", "b"):
+        errors[name] = error(getattr(got.cell, name), grads[name])
+    errors["W_y"] = error(got.head.W_y, grads["W_y"])
+    errors["b_y"] = error(got.head.b_y, grads["b_y"])
+
+    def of_outputs(_: Any, hs: Array) -> Array:
+        log_p = model.head.log_prob(params.head, hs, jnp.asarray(ys))
+        return -jrnn.mean_over_steps(log_p)
+
+    found = jrnn.diagnostics.state_adjoints(
+        model.cell, params.cell, jnp.asarray(xs), of_outputs
+    ).h
+    errors["every dL/dh_t"] = error(found, adjoints)
+    return errors, derivation(np.asarray(found)[:, 0], adjoints[:, 0], direct[:, 0])
+
+
+def derivation(found: np.ndarray, total: np.ndarray, direct: np.ndarray) -> list[str]:
+    """Returns the notes' two-sided sum, line by line, from the last state on."""
+    show = lambda row: " ".join(f"{x:+.6f}" for x in row)
+    lines = []
+    for t in reversed(range(len(total))):
+        last = t == len(total) - 1
+        flows = "" if last else f" + dL/dh_{t + 2} dh_{t + 2}/dh_{t + 1}"
+        lines.append(
+            f"dL/dh_{t + 1} = dL/dyhat_{t + 1} dyhat_{t + 1}/dh_{t + 1}{flows}"
+        )
+        lines.append(f"   direct        {show(direct[t])}")
+        if not last:
+            lines.append(f"   flowing back  {show(total[t] - direct[t])}")
+        lines.append(f"   sum           {show(total[t])}")
+        lines.append(f"   jrnn          {show(found[t])}")
+    return lines
+
+
+def run(settings: Settings) -> int:
+    """Runs all checks; returns 1 where a bound is broken."""
+    folder = claim_run_folder(settings.out, "gradient_check", resume=False)
+    rng = np.random.default_rng(settings.seed)
+    rows = {
+        name: check_cell(cell, truth, settings, rng)
+        for name, (cell, truth) in cells(settings.inputs, settings.hidden).items()
+    }
+    notes, lines = check_notes_model(rng)
+    header = ("cell", "jax.grad of scan", "NumPy loop", "differences", "float32")
+    body = [
+        (name, *(f"{row[key]:.1e}" for key in BOUNDS)) for name, row in rows.items()
+    ]
+    bounds = ("bound", *(f"{bound:.0e}" for bound in BOUNDS.values()))
+    print(format_table(header, [*body, bounds]))
+    print("\nThe notes' whole model, T = 3, beside NumPy:")
+    print(format_table(("", "error"), [(n, f"{e:.1e}") for n, e in notes.items()]))
+    print("\n" + "\n".join(lines))
+    broken = [n for n, row in rows.items() if any(row[k] > BOUNDS[k] for k in BOUNDS)]
+    broken += [name for name, found in notes.items() if found > BOUNDS["numpy"]]
+    write_json(
+        folder / RESULTS_FILE,
+        {
+            "experiment": "gradient_check",
+            "settings": {**dataclasses.asdict(settings), "out": None},
+            "environment": environment(),
+            "bounds": BOUNDS,
+            "cells": rows,
+            "notes_model": notes,
+            "broken": broken,
+        },
+    )
+    print(f"\n{'BROKEN: ' + ', '.join(broken) if broken else 'All bounds hold.'}")
+    return 1 if broken else 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the checks; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        return run(settings)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

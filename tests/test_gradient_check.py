@@ -1,0 +1,37 @@
+"""The check of checks runs, and says no where a gradient is wrong."""
+
+import json
+
+import jrnn
+from experiments import gradient_check
+from tests import reference
+
+ARGUMENTS = ["--steps", "6", "--batch", "2", "--inputs", "3", "--hidden", "3"]
+
+
+def only(monkeypatch, cell):
+    chosen = {"gru": (cell, reference.gru())}
+    monkeypatch.setattr(gradient_check, "cells", lambda k, h: chosen)
+
+
+def test_a_right_gradient_passes(monkeypatch, tmp_path, capsys):
+    only(monkeypatch, jrnn.gru(3, 3))
+    assert gradient_check.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "All bounds hold." in shown
+    assert shown.count("flowing back") == 2  # T = 3: all but the last state
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert results["broken"] == []
+    assert 0 < results["cells"]["gru"]["numpy"] < 1e-12
+
+
+def test_a_wrong_pullback_is_called_broken(monkeypatch, tmp_path, capsys):
+    cell = jrnn.gru(3, 3)
+
+    def wrong(state_tm1, state, saved, dstate):
+        direct, du, dv = cell.gated.pullback(state_tm1, state, saved, dstate)
+        return direct, du, (*dv[:2], du[2])  # the reset gate is forgotten
+
+    only(monkeypatch, cell._replace(gated=cell.gated._replace(pullback=wrong)))
+    assert gradient_check.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 1
+    assert "BROKEN: gru" in capsys.readouterr().out
