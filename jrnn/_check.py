@@ -202,3 +202,18 @@ def check_temperature(temperature: Any) -> None:
             f"Expected a temperature of at least 0, got {temperature}; 0 takes the "
             "most probable symbol, 1 samples from the model."
         )
+
+
+def check_prompt(prompt: Any, batch_shape: tuple[int, ...]) -> Array:
+    """Returns a prompt of shape (P, *batch); one without batch axes serves all."""
+    prompt = check_tokens(prompt)
+    if prompt.ndim == 1 and batch_shape:
+        prompt = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
+        return jnp.broadcast_to(prompt, (prompt.shape[0], *batch_shape))
+    if batch_shape and prompt.shape[1:] != tuple(batch_shape):
+        raise ValueError(
+            f"Expected a prompt of shape (P,) or (P, *batch_shape) = (P, "
+            f"{', '.join(map(str, batch_shape))}), got {prompt.shape}; leave "
+            "batch_shape out, or make it the prompt's."
+        )
+    return prompt

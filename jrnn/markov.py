@@ -42,6 +42,7 @@ from jrnn._base import (
 from jrnn._check import (
     check_ids,
     check_lengths,
+    check_prompt,
     check_temperature,
     check_tokens,
     is_traced,
@@ -409,10 +410,7 @@ def _sample(
     check_temperature(temperature)
     state = _init_state(order, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
-        prompt, _ = _checked(vocab_size, prompt, None)
-        if prompt.ndim == 1 and batch_shape:
-            prompt = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
-            prompt = jnp.broadcast_to(prompt, (prompt.shape[0], *batch_shape))
+        prompt, _ = _checked(vocab_size, check_prompt(prompt, batch_shape), None)
         state = _init_state(order, params, prompt.shape[1:])
         history = jnp.concatenate([state, prompt])
         state = history[prompt.shape[0] :]

@@ -25,7 +25,13 @@ from jrnn._base import (
     check_size,
     memoize,
 )
-from jrnn._check import check_ids, check_lengths, check_temperature, check_tokens
+from jrnn._check import (
+    check_ids,
+    check_lengths,
+    check_prompt,
+    check_temperature,
+    check_tokens,
+)
 from jrnn._unroll import active_steps, unroll
 from jrnn.cells._init import ZEROS, draw
 from jrnn.likelihood import Head
@@ -215,10 +221,7 @@ def _sample(
     check_temperature(temperature)
     state = _init_state(cell, head, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
-        prompt = check_tokens(prompt)
-        if prompt.ndim == 1 and batch_shape:
-            column = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
-            prompt = jnp.broadcast_to(column, (*prompt.shape, *batch_shape))
+        prompt = check_prompt(prompt, batch_shape)
         state, _ = _log_prob(cell, head, params, prompt)
     return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
 

@@ -152,6 +152,13 @@ MISTAKES = {
         ValueError,
         "within 0..2, got 3",
     ),
+    "prompt of another batch": (
+        lambda: MODEL.sample(
+            MODEL_PARAMS, jax.random.key(0), 3, prompt=TOKENS, batch_shape=(5,)
+        ),
+        ValueError,
+        r"\(P, 5\), got \(5, 2\)",
+    ),
     "prompt out of range": (
         lambda: MODEL.sample(MODEL_PARAMS, jax.random.key(0), 3, prompt=TOKENS + 7),
         ValueError,

@@ -1,0 +1,1 @@
+"""Benchmarks: what is compared runs in turn within one process."""
