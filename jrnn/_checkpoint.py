@@ -197,12 +197,12 @@ def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for file in _files(folder):
         _sync(file)
-        data = file.read_bytes()
-        found[file.relative_to(folder).as_posix()] = {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
+        found[file.relative_to(folder).as_posix()] = _digest(file.read_bytes())
     return found
+
+
+def _digest(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _check_manifest(folder: Path) -> None:
@@ -210,11 +210,11 @@ def _check_manifest(folder: Path) -> None:
     present = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
     _check_names(folder, set(listed), set(present))
     for name, entry in listed.items():
-        digest = hashlib.sha256(present[name].read_bytes()).hexdigest()
-        if not isinstance(entry, dict) or entry.get("sha256") != digest:
+        found = _digest(present[name].read_bytes())
+        if entry != found:
             raise CheckpointError(
                 f"Expected {folder / name} as the manifest describes it, {entry}, got "
-                f"SHA-256 {digest}: the file was damaged; use an older checkpoint."
+                f"{found}: the file was damaged; use an older checkpoint."
             )
 
 

@@ -81,6 +81,18 @@ def test_one_flipped_bit_anywhere_is_noticed(copy):
     load_checkpoint(copy, blank())
 
 
+def test_one_flipped_bit_in_each_byte_of_the_manifest_is_noticed(copy):
+    rng = np.random.default_rng(2)
+    manifest = copy / _checkpoint.MANIFEST
+    whole = manifest.read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        manifest.write_bytes(data)
+        with pytest.raises(CheckpointError, match="Expected"):
+            _checkpoint._check_manifest(copy)
+
+
 def test_without_the_manifest_some_flips_would_pass(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     path, weights = tmp_path / "last", jnp.asarray(rng.normal(size=(64, 64)))
