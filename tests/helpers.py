@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jrnn
 from tests import reference
@@ -75,7 +76,26 @@ CELLS = [
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]
+# Close relatives of a cell that the quick suite runs; the slow suite runs them too.
+RELATIVES = {
+    "elman sigmoid",
+    "elman identity",
+    "lstm no bias",
+    "lstm peepholes",
+    "lstm projection",
+    "gru no bias",
+    "generic gru",
+}
 MAIN = [case for case in CELLS if case.name in ("elman", "lstm", "gru", "gru before")]
+
+
+def every_case():
+    """All cells for pytest's parametrize, close relatives marked slow."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(case, id=case.name, marks=slow if case.name in RELATIVES else ())
+        for case in CELLS
+    ]
 
 
 def ids(cases):

@@ -17,6 +17,7 @@ from tests.helpers import (
     TOLERANCE,
     assert_close,
     error,
+    every_case,
     ids,
     random_like,
     random_params,
@@ -64,7 +65,7 @@ def test_step_equals_reference(case):
     assert error(y, expected["h"]) <= TOLERANCE["float64"]
 
 
-@pytest.mark.parametrize("case", CELLS, ids=ids(CELLS))
+@pytest.mark.parametrize("case", every_case())
 def test_step_is_project_advance_output(case):
     cell, params, xs, state, _, _ = inputs(case)
     new = cell.advance(params, state, cell.project(params, xs[0]))
@@ -72,7 +73,7 @@ def test_step_is_project_advance_output(case):
     assert_close(cell.step(params, state, xs[0]), expected, 0.0)
 
 
-@pytest.mark.parametrize("case", CELLS, ids=ids(CELLS))
+@pytest.mark.parametrize("case", every_case())
 def test_unroll_and_trajectory_equal_loop_of_step(case):
     cell, params, xs, state, _, _ = inputs(case)
     states, ys, now = [], [], state
@@ -88,7 +89,7 @@ def test_unroll_and_trajectory_equal_loop_of_step(case):
         assert_close(got, stacked, 1e-12)
 
 
-@pytest.mark.parametrize("case", CELLS, ids=ids(CELLS))
+@pytest.mark.parametrize("case", every_case())
 def test_gradients_equal_reference(case):
     cell, params, xs, state, dys, dstate = inputs(case)
     grads, dxs, ds_0, _ = reference.bptt(
