@@ -86,7 +86,8 @@ def data_sizes(path: Path, curves: Mapping[str, Points], title: str) -> None:
     """
     figure = Figure(figsize=FIGURE_SIZE)
     axes = figure.subplots()
-    _curves(axes, curves)
+    dashed = frozenset(name for name in curves if name.startswith("markov"))
+    _curves(axes, curves, dashed)
     axes.set_xscale("log")
     axes.set_xlabel("training characters")
     axes.set_ylabel("bits per character, test")
@@ -94,10 +95,13 @@ def data_sizes(path: Path, curves: Mapping[str, Points], title: str) -> None:
     save(figure, path)
 
 
-def _curves(axes: Axes, curves: Mapping[str, Points]) -> None:
+def _curves(
+    axes: Axes, curves: Mapping[str, Points], dashed: frozenset[str] = frozenset()
+) -> None:
     for colour, (name, points) in zip(cycle(COLOURS), curves.items(), strict=False):
         xs, ys = [x for x, _ in points], [y for _, y in points]
-        axes.plot(xs, ys, color=colour, marker="o", markersize=3.5, label=name)
+        style = "--" if name in dashed else "-"
+        axes.plot(xs, ys, style, color=colour, marker="o", markersize=3.5, label=name)
 
 
 def _levels(

@@ -7,6 +7,7 @@ from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
+from jrnn.cells._init import one_hot_normal as one_hot_normal
 from jrnn.cells.elman import elman as elman
 from jrnn.cells.elman import identity as identity
 from jrnn.cells.gru import gru as gru
@@ -51,6 +52,7 @@ __all__ = [
     "markov_chain",
     "mean_over_steps",
     "mean_step",
+    "one_hot_normal",
     "scan",
     "sequence_model",
     "supervised_model",

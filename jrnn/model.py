@@ -84,7 +84,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
     """Makes a model of sequences: the cell reads what came, the head scores what comes.
 
     Args:
-      cell: Reads the encoded symbols; its input size is the head's.
+      cell: Reads the encoded symbols; its input size is the head's. Where they are
+        token ids, make it with `input_init=jrnn.one_hot_normal`.
       head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`.
 
     Returns:
@@ -95,7 +96,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> model = jrnn.sequence_model(jrnn.gru(5, 8), jrnn.categorical(5))
+      >>> cell = jrnn.gru(5, 8, input_init=jrnn.one_hot_normal)
+      >>> model = jrnn.sequence_model(cell, jrnn.categorical(5))
       >>> params = model.init(jax.random.key(0))
       >>> state, log_probs = model.log_prob(params, jnp.array([3, 1, 4]))
       >>> log_probs.shape

@@ -1,4 +1,4 @@
-"""python -m experiments.language_model [train | sample | score] --help.
+"""python -m experiments.language_model [train | sample | score | compare] --help.
 
 Trains character-level language models on real text and compares them on held-out text:
 uniform, Markov chains of order 1 to 6, Elman, GRU and LSTM with equal numbers of
@@ -10,9 +10,10 @@ import sys
 import tyro
 
 from experiments.language_model.commands import Sample, Score, run, sample, score
+from experiments.language_model.compare import Compare, compare
 from experiments.language_model.settings import Settings
 
-COMMANDS = {"train": Settings, "sample": Sample, "score": Score}
+COMMANDS = {"train": Settings, "sample": Sample, "score": Score, "compare": Compare}
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
     try:
         if isinstance(command, Settings):
             return run(command)
+        if isinstance(command, Compare):
+            return compare(command)
         return sample(command) if isinstance(command, Sample) else score(command)
     except (ValueError, ModuleNotFoundError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

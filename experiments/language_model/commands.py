@@ -126,7 +126,11 @@ def _network_row(
         test,
         networks.count_parameters(trained.model),
         trained.seconds,
-        {"hidden_size": hidden, "sample": np.asarray(ids).tolist()},
+        {
+            "hidden_size": hidden,
+            "step": trained.step,
+            "sample": np.asarray(ids).tolist(),
+        },
     )
 
 

@@ -17,10 +17,10 @@ from tqdm import tqdm
 import jrnn
 from experiments._report import StopRequest, append_metrics, keep_metrics
 from experiments.data import Alphabet, Corpus, encode
-from experiments.language_model.settings import Settings
+from experiments.language_model.settings import Settings, learning_rate
 from jrnn import train
 
-CELLS: dict[str, Callable[[int, int], jrnn.Cell]] = {
+CELLS: dict[str, Callable[..., jrnn.Cell]] = {
     "elman": jrnn.elman,
     "gru": jrnn.gru,
     "lstm": jrnn.lstm,
@@ -34,25 +34,45 @@ EVALUATION_WINDOW = 256
 CURVE_CHARACTERS = 40_000
 
 
+class Progress(NamedTuple):
+    """What a network's training has come to.
+
+    Attributes:
+      state: To go on from.
+      best: The parameters that did best on the validation part so far.
+      best_bits: Their bits per character there.
+      best_step: After how many steps.
+      seconds: Time spent in training steps, compilation included.
+    """
+
+    state: train.TrainState
+    best: Any
+    best_bits: float = math.inf
+    best_step: int = 0
+    seconds: float = 0.0
+
+
 class Trained(NamedTuple):
     """A network after training.
 
     Attributes:
       model: The sequence model.
-      params: Its parameters.
+      params: Those that did best on the validation part (early stopping).
+      step: After how many steps that was.
       seconds: Time spent in training steps, compilation included.
       done: False where training was stopped early.
     """
 
     model: jrnn.SequenceModel
     params: Any
+    step: int
     seconds: float
     done: bool
 
 
 def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
     """Returns the sequence model of a cell's name and sizes."""
-    cell = CELLS[name](vocab_size, hidden_size)
+    cell = CELLS[name](vocab_size, hidden_size, input_init=jrnn.one_hot_normal)
     return jrnn.sequence_model(cell, jrnn.categorical(vocab_size))
 
 
@@ -78,15 +98,15 @@ def match_hidden_size(name: str, vocab_size: int, parameters: int) -> int:
     )
 
 
-def make_optimizer(settings: Settings) -> optax.GradientTransformation:
+def make_optimizer(name: str, settings: Settings) -> optax.GradientTransformation:
     """Returns Adam under a warm-up and a cosine, behind a clipped gradient."""
-    steps = int(settings.steps or 1)
+    steps, peak = int(settings.steps or 1), learning_rate(name, settings)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
-        settings.learning_rate,
+        peak,
         warmup_steps=max(1, steps // 20),
         decay_steps=max(2, steps),
-        end_value=settings.learning_rate / 100,
+        end_value=peak / 100,
     )
     return optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(schedule))
 
@@ -113,7 +133,7 @@ def train_network(
     """
     size = match_hidden_size(name, corpus.alphabet.size, int(settings.parameters or 1))
     model = build(name, corpus.alphabet.size, size)
-    optimizer = make_optimizer(settings)
+    optimizer = make_optimizer(name, settings)
     ids = jnp.asarray(encode(corpus.alphabet, corpus.train))
     xs = np.asarray(train.streams(ids, settings.streams))
     if xs.shape[0] < settings.window:
@@ -125,37 +145,50 @@ def train_network(
     params = model.init(key_init, jnp.dtype(settings.dtype))
     carry = model.init_state(params, (settings.streams,))
     state = train.init_train_state(params, optimizer, key_run, carry)
-    path, seconds = checkpoint_path(folder, name), 0.0
+    # Training steps donate their parameters: what is kept beside them is a copy.
+    progress = Progress(state, jax.tree.map(jnp.copy, params))
+    path = checkpoint_path(folder, name)
     if path.exists():
-        state, metadata = train.load_checkpoint(path, state)
-        seconds = metadata["seconds"]
-    keep_metrics(folder, name, int(state.step))
+        (state, best), known = train.load_checkpoint(path, (state, progress.best))
+        progress = Progress(
+            state=state,
+            best=best,
+            best_bits=math.inf if known["best_bits"] is None else known["best_bits"],
+            best_step=known["best_step"],
+            seconds=known["seconds"],
+        )
+    keep_metrics(folder, name, int(progress.state.step))
 
-    def save(state: train.TrainState, seconds: float) -> None:
-        metadata = describe(name, size, corpus.alphabet, settings)
-        train.save_checkpoint(path, state, {**metadata, "seconds": seconds})
+    def save(progress: Progress) -> None:
+        described = describe(name, size, corpus.alphabet, settings)
+        known = {
+            "best_bits": finite(progress.best_bits),
+            "best_step": progress.best_step,
+            "seconds": progress.seconds,
+        }
+        train.save_checkpoint(path, progress[:2], {**described, **known})
 
-    state, seconds = _loop(
-        name, model, optimizer, xs, corpus, settings, folder, stop, state, seconds, save
+    step = train.make_train_step(train.sequence_loss(model), optimizer)
+    progress = _loop(
+        name, model, step, xs, corpus, settings, folder, stop, progress, save
     )
-    done = int(state.step) >= int(settings.steps or 1)
-    return Trained(model, state.params, seconds, done)
+    done = int(progress.state.step) >= int(settings.steps or 1)
+    return Trained(model, progress.best, progress.best_step, progress.seconds, done)
 
 
 def _loop(
     name: str,
     model: jrnn.SequenceModel,
-    optimizer: optax.GradientTransformation,
+    step: Callable[..., Any],
     xs: np.ndarray,
     corpus: Corpus,
     settings: Settings,
     folder: Path,
     stop: StopRequest,
-    state: train.TrainState,
-    seconds: float,
-    save: Callable[[train.TrainState, float], None],
-) -> tuple[train.TrainState, float]:
-    step = train.make_train_step(train.sequence_loss(model), optimizer)
+    progress: Progress,
+    save: Callable[[Progress], None],
+) -> Progress:
+    state, best, best_bits, best_step, seconds = progress
     steps, window = int(settings.steps or 1), settings.window
     per_pass = xs.shape[0] // window
     every = max(1, steps // settings.evaluations)
@@ -168,31 +201,34 @@ def _loop(
             state, metrics = step(state, jnp.asarray(xs[place : place + window]))
             bits = float(metrics["loss"]) / math.log(2)
             seconds += time.perf_counter() - started
-            rate = (number + 1) * window * settings.streams / seconds
+            characters = (number + 1) * window * settings.streams
             bar.set_postfix_str(
                 f"loss {bits * math.log(2):.3f}, {bits:.3f} bits/char, "
-                f"{rate / 1000:.1f}k chars/s",
+                f"{characters / seconds / 1000:.1f}k chars/s",
                 refresh=False,
             )
             bar.update()
-            last = number + 1 == steps
-            if (number + 1) % every == 0 or last:
+            due = (number + 1) % every == 0 or number + 1 == steps
+            if due:
+                valid = bits_per_character(model, state.params, shown)
+                if not valid >= best_bits:  # the first one counts even if it is NaN
+                    best = jax.tree.map(jnp.copy, state.params)  # steps donate theirs
+                    best_bits, best_step = valid, number + 1
                 row = {
                     "model": name,
                     "step": number + 1,
-                    "characters": (number + 1) * window * settings.streams,
+                    "characters": characters,
                     "train_bits": finite(bits),
-                    "valid_bits": finite(
-                        bits_per_character(model, state.params, shown)
-                    ),
+                    "valid_bits": finite(valid),
                     "gradient_norm": finite(float(metrics["gradient_norm"])),
                 }
                 append_metrics(folder, row)
-            if (number + 1) % every == 0 or last or stop.asked:
-                save(state, seconds)
+            if due or stop.asked:
+                progress = Progress(state, best, best_bits, best_step, seconds)
+                save(progress)
             if stop.asked:
                 break
-    return state, seconds
+    return progress
 
 
 def finite(value: float) -> float | None:
@@ -212,7 +248,7 @@ def describe(
         "streams": settings.streams,
         "clip": settings.clip,
         "steps": settings.steps,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": learning_rate(name, settings),
     }
 
 
@@ -225,6 +261,7 @@ def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
     """
     metadata = train.read_metadata(path)
     needed = {"cell", "hidden_size", "characters", "dtype", "streams", "steps"}
+    needed |= {"clip", "learning_rate", "best_step"}
     if not needed <= set(metadata):
         raise ValueError(
             f"Expected a checkpoint of this experiment in {path}, got one without "
@@ -242,9 +279,9 @@ def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
     params = model.init(jax.random.key(0), jnp.dtype(metadata["dtype"]))
     carry = model.init_state(params, (settings.streams,))
     like = train.init_train_state(
-        params, make_optimizer(settings), jax.random.key(0), carry
+        params, make_optimizer(metadata["cell"], settings), jax.random.key(0), carry
     )
-    return model, train.load_checkpoint(path, like)[0].params, alphabet
+    return model, train.load_checkpoint(path, (like, params))[0][1], alphabet
 
 
 @functools.cache

@@ -22,6 +22,33 @@ ORTHOGONAL: Initializer = jax.nn.initializers.orthogonal()
 ZEROS: Initializer = jax.nn.initializers.zeros
 
 
+def one_hot_normal(
+    key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Draws a W_x for token ids: independent standard normal numbers.
+
+    Of k inputs exactly one is 1, so one row of W_x is all that a unit sums, and the
+    variance that keeps the sum's at 1 is 1, where the default, meant for k features,
+    takes 1 / k and lets the symbols whisper (LeCun et al. 1998, Efficient BackProp,
+    section 4.6, for one term).
+
+    Args:
+      key: Of the draw.
+      shape: (k, h) for each gate.
+      dtype: Of the result.
+
+    Returns:
+      An array of that shape and type.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.gru(69, 128, input_init=jrnn.one_hot_normal)
+      >>> round(float(cell.init(jax.random.key(0)).W_x.std()), 1)
+      1.0
+    """
+    return jax.random.normal(key, shape, dtype)
+
+
 def draw(
     initializer: Initializer,
     key: Key,

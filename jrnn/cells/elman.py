@@ -98,7 +98,8 @@ def elman(
         `jnp.tanh`, `jax.nn.sigmoid`, `jax.nn.relu` and `jrnn.identity` are written by
         hand; any other keeps its argument, and `jax.vjp` gives its slope.
       bias: Whether there is a b.
-      input_init: Initialiser of W_x.
+      input_init: Initialiser of W_x; for token ids take
+        `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of W_h.
       bias_init: Initialiser of b.
 

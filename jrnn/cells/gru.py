@@ -101,7 +101,8 @@ def gru(
       reset_after: Whether the reset gate acts after the matrix product, as in PyTorch
         and cuDNN, or before it, as first published.
       bias: Whether there are biases.
-      input_init: Initialiser of W_x, for each gate.
+      input_init: Initialiser of W_x, for each gate; for token ids take
+        `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of W_h, for each gate.
       bias_init: Initialiser of b, for each gate, and of b_h.
 
