@@ -92,6 +92,7 @@ def data_sizes(path: Path, curves: Mapping[str, Points], title: str) -> None:
     axes.set_xlabel("training characters")
     axes.set_ylabel("bits per character, test")
     _finish(axes, title)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, path)
 
 

@@ -170,3 +170,47 @@ def test_presets_fill_in_what_was_left_open():
     long = resolve(Settings(preset="long", steps=7))
     assert (long.model, long.steps) == ("gru", 7)
     assert load_corpus(fraction=0.01).fraction == 0.01
+
+
+def results_of(tmp_path, name, **card):
+    """A results file as a run leaves it, with two models."""
+    rows = [{"name": "markov 1", "test": 3.0}, {"name": "gru", "test": card["gru"]}]
+    content = {
+        "experiment": "language_model",
+        "settings": {"seed": card["seed"]},
+        "corpus": {"name": "story", "train_characters": card["characters"]},
+        "rows": rows,
+    }
+    path = tmp_path / name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def test_compare_prints_a_table_and_draws(tmp_path, capsys):
+    files = [
+        results_of(tmp_path, "a.json", seed=0, characters=1000, gru=2.0),
+        results_of(tmp_path, "b.json", seed=1, characters=1000, gru=2.5),
+        results_of(tmp_path, "c.json", seed=0, characters=100, gru=2.75),
+    ]
+    figure = tmp_path / "sizes.png"
+    assert main(["compare", "--results", *files, "--figure", str(figure)]) == 0
+    shown = capsys.readouterr().out
+    assert "gru, 1,000 characters: 2.250, standard deviation 0.354 over 2 runs" in shown
+    assert "markov 1, " not in shown  # no spread: it has no seed
+    assert figure.stat().st_size > 0
+    assert main(["compare", "--results", files[0], "--figure", str(figure)]) == 2
+    assert "several --fraction" in capsys.readouterr().err
+    assert main(["compare", "--results", str(figure)]) == 2
+    assert "results file of language_model" in capsys.readouterr().err
+
+
+def test_the_best_parameters_are_kept(story, tmp_path, monkeypatch):
+    # A validation that gets worse after the first point: early stopping.
+    seen = iter([1.0, 2.0])
+    real = networks.bits_per_character
+    shown = lambda *a: next(seen, None) or real(*a)
+    monkeypatch.setattr(networks, "bits_per_character", shown)
+    assert run(story, tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    row = next(row for row in results["rows"] if row["name"] == "gru")
+    assert row["extra"]["step"] == 3
