@@ -7,11 +7,22 @@ from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
+from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
 from jrnn.cells._init import one_hot_normal as one_hot_normal
 from jrnn.cells.elman import elman as elman
 from jrnn.cells.elman import identity as identity
 from jrnn.cells.gru import gru as gru
+from jrnn.cells.layer_norm import layer_norm_elman as layer_norm_elman
+from jrnn.cells.layer_norm import layer_norm_gru as layer_norm_gru
+from jrnn.cells.layer_norm import layer_norm_lstm as layer_norm_lstm
 from jrnn.cells.lstm import lstm as lstm
+from jrnn.combinators import learnable_state as learnable_state
+from jrnn.combinators import variational_dropout as variational_dropout
+from jrnn.combinators import zoneout as zoneout
+from jrnn.layers import bidirectional as bidirectional
+from jrnn.layers import dropout as dropout
+from jrnn.layers import residual as residual
+from jrnn.layers import stack as stack
 from jrnn.likelihood import Head as Head
 from jrnn.likelihood import bits_per_symbol as bits_per_symbol
 from jrnn.likelihood import categorical as categorical
@@ -39,23 +50,34 @@ __all__ = [
     "Method",
     "SequenceModel",
     "SupervisedModel",
+    "bidirectional",
     "bits_per_symbol",
     "bptt",
     "categorical",
     "context_counts",
     "diagnostics",
+    "dropout",
     "elman",
     "gru",
     "identity",
     "last_step",
+    "layer_norm_elman",
+    "layer_norm_gru",
+    "layer_norm_lstm",
+    "learnable_state",
     "lstm",
     "markov_chain",
     "mean_over_steps",
     "mean_step",
     "one_hot_normal",
+    "residual",
     "scan",
     "sequence_model",
+    "stack",
     "supervised_model",
     "trajectory",
     "unroll",
+    "unroll_bidirectional",
+    "variational_dropout",
+    "zoneout",
 ]

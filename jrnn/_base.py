@@ -21,7 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Inexact, Int, Num
+from jaxtyping import Array, Bool, Float, Inexact, Int, Num
 
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
 State = Any  # a pytree of arrays, each of shape (*batch, ...)
@@ -101,31 +101,91 @@ class Cell(NamedTuple):
     Attributes:
       init: (key, dtype=None) -> params; float32 by default.
       init_state: (params, batch_shape=()) -> state, with leaves (*batch_shape, ...).
-      project: (params, x) -> u, for x of shape (..., input_size), or integer (...,).
+      project: (params, x) -> u, for x of shape (..., input_size), or integer (...,);
+        (params, x, noise) -> u where the cell has noise.
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y of shape (..., output_size).
-      step: (params, state, x) -> (state, y): the composition of the three above.
+      step: (params, state, x, noise=None) -> (state, y): the composition of the three
+        above.
       spec: What the cell is.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it brings one.
+      noise: (key, steps, batch_shape) -> a pytree of arrays (steps, *batch_shape, ...),
+        what is drawn before the loop where the cell is random in training.
+      layers: Its children, if it consists of cells that are unrolled one by one.
+      around: Its only child, if it changes nothing but what goes in and out of it.
     """
 
     init: Callable[..., Params]
     init_state: Callable[..., State]
-    project: Callable[[Params, Array], Array]
-    advance: Callable[[Params, State, Array], State]
-    output: Callable[[Params, State, Array], Array]
-    step: Callable[[Params, State, Array], tuple[State, Array]]
+    project: Callable[..., Any]
+    advance: Callable[[Params, State, Any], State]
+    output: Callable[[Params, State, Any], Array]
+    step: Callable[..., tuple[State, Array]]
     spec: Spec
     gated: Gated | None = None
     adjoint: Adjoint | None = None
+    noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None
+    layers: "Layers | None" = None
+    around: "Around | None" = None
 
     def __repr__(self) -> str:
         """Shows the call that made the cell, not the functions it consists of."""
         return describe(self.spec)
 
 
-Keep = Callable[[Params, State, Array], Any]
+class Layers(NamedTuple):
+    """The children of a cell; its params, state and noise are tuples, one for each.
+
+    Attributes:
+      cells: The children.
+      parallel: False: each reads what the one before shows. True: all read the same
+        inputs, every second one in reverse, and what they show stands side by side.
+    """
+
+    cells: tuple[Cell, ...]
+    parallel: bool
+
+
+class Around(NamedTuple):
+    """A child whose inputs or outputs are changed; params and state are the child's.
+
+    Attributes:
+      cell: The child.
+      rate: Share of its input features that are dropped where there is noise; the
+        noise is then a pair, which features are kept and the child's.
+      skip: Whether its inputs are added to its outputs.
+    """
+
+    cell: Cell
+    rate: float = 0.0
+    skip: bool = False
+
+
+class Sequence(NamedTuple):
+    """What a method walks along, time first; `jrnn.unroll` makes it.
+
+    Attributes:
+      xs: Inputs (T, *batch, ...), zero where inactive: an array or a pytree of arrays.
+      noise: What `cell.noise` drew, or None.
+      active: At which steps the state moves on, (T, *batch); None: at all of them.
+      restart: Before which steps `fresh` takes the state's place; None: before none.
+      fresh: That state, with leaves (*batch, ...); None without restarts.
+    """
+
+    xs: Any
+    noise: Any = None
+    active: Bool[Array, "T *batch"] | None = None
+    restart: Bool[Array, "T *batch"] | None = None
+    fresh: State | None = None
+
+    @property
+    def steps(self) -> int:
+        """T, the number of steps."""
+        return jax.tree.leaves(self.xs)[0].shape[0]
+
+
+Keep = Callable[[Params, State, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +193,9 @@ class Method:
     """One way to run a cell along a sequence; equal options make equal methods.
 
     Attributes:
-      run: (cell, keep, params, xs, state, active, **options) -> (state, kept). `keep`
+      run: (cell, keep, params, state, sequence, **options) -> (state, kept). `keep`
         is a static function of (params, states, xs), such as `cell.output`, applied
-        to many steps at once. `active` (bool, (T, *batch)) or None tells at which
-        steps the state moves on.
+        to many steps at once.
       options: The method's settings as (name, value) pairs, all hashable.
     """
 
@@ -297,27 +356,41 @@ def merge_gates(arrays: Gates) -> Array:
     return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
 
 
+def gated_advance_saving(
+    gated: Gated, params: Params, state: State, u: Array
+) -> tuple[State, Saved]:
+    """Returns the state after a step of a gated cell, and what the step saves."""
+    v = gated.recur(params, state)
+    return gated.pointwise(
+        state, split_gates(u, gated.gates), split_gates(v, gated.gates)
+    )
+
+
 def gated_advance(gated: Gated) -> Callable[[Params, State, Array], State]:
     """Returns the `advance` that a gated seam describes."""
+    return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
 
-    def advance(params: Params, state: State, u: Array) -> State:
-        v = gated.recur(params, state)
-        gates = split_gates(u, gated.gates), split_gates(v, gated.gates)
-        return gated.pointwise(state, *gates)[0]
 
-    return advance
+def noisy_project(
+    project: Callable[..., Any], params: Params, x: Any, noise: Any
+) -> Any:
+    """Returns the input's share, with the noise in it where there is some."""
+    return project(params, x) if noise is None else project(params, x, noise)
 
 
 def compose_step(
-    project: Callable[[Params, Array], Array],
-    advance: Callable[[Params, State, Array], State],
-    output: Callable[[Params, State, Array], Array],
-) -> Callable[[Params, State, Array], tuple[State, Array]]:
+    project: Callable[..., Any],
+    advance: Callable[[Params, State, Any], State],
+    output: Callable[[Params, State, Any], Array],
+) -> Callable[..., tuple[State, Array]]:
     """Returns `step`: nothing but project, advance and output, one after the other."""
 
-    def step(params: Params, state: State, x: Array) -> tuple[State, Array]:
+    def step(
+        params: Params, state: State, x: Any, noise: Any = None
+    ) -> tuple[State, Array]:
         state = cast_state(state, state_dtype(params, x))
-        state = advance(params, state, project(params, x))
+        u = noisy_project(project, params, x, noise)
+        state = advance(params, state, u)
         return state, output(params, state, x)
 
     return step

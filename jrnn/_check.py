@@ -134,7 +134,8 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
     _check_shape("lengths", lengths, batch, "(*batch,)")
     if is_traced(lengths) or lengths.size == 0:
         return
-    least, most = int(lengths.min()), int(lengths.max())
+    known = np.asarray(lengths)  # jnp would be traced where `unroll` is
+    least, most = int(known.min()), int(known.max())
     if least < 0 or most > steps:
         raise ValueError(
             f"Expected lengths within 0..{steps}, the number of steps in xs, got "
@@ -142,14 +143,48 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
         )
 
 
-def check_mask(mask: Array, steps: int, batch: tuple[int, ...]) -> None:
-    """Raises an error unless `mask` is boolean and of shape (T, *batch)."""
-    if mask.dtype != jnp.bool_:
+def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> None:
+    """Raises an error unless `flags` is None, or boolean and of shape (T, *batch)."""
+    if flags is None:
+        return
+    if flags.dtype != jnp.bool_:
+        meaning = "a step counts" if name == "mask" else "a segment begins"
         raise TypeError(
-            f"Expected a boolean mask, True where a step counts, got {mask.dtype}; "
-            "compare with 0 to make one."
+            f"Expected {name} to be boolean, True where {meaning}, got {flags.dtype}; "
+            "compare with 0 to make it so."
         )
-    _check_shape("mask", mask, (steps, *batch), "(T, *batch)")
+    _check_shape(name, flags, (steps, *batch), "(T, *batch)")
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError unless `key` is None or a key of jax.random."""
+    if key is None:
+        return
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if typed and key.shape == ():
+        return
+    if dtype == jnp.uint32 and key.shape == (2,):
+        return
+    shown = f"{dtype} of shape {key.shape}" if dtype is not None else repr(key)
+    raise TypeError(
+        f"Expected one key, made by jax.random.key(seed), or None, got {shown}."
+    )
+
+
+def check_rate(name: str, rate: Any) -> None:
+    """Raises ValueError unless `rate` is a number in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"Expected {name} in [0, 1), got {rate!r}.")
+
+
+def check_features(name: str, x: Any) -> None:
+    """Raises TypeError where token ids come to a cell that needs features."""
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise TypeError(
+            f"Expected floating inputs to {name}, got {jnp.result_type(x)}: token ids "
+            "are no features; stack it on a cell that reads them."
+        )
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) -> None:

@@ -1,27 +1,42 @@
-"""Running a cell along a sequence: validation, lengths and masks, then a method.
+"""Running a cell along a sequence: checks, lengths, resets, direction; then a method.
 
-`unroll` alone knows lengths and masks. A method sees which steps are active, silenced
-inputs, and a function that says what to keep of each step.
+`unroll` alone knows lengths, masks, resets, direction and layers. A method sees one
+cell without children, silenced inputs, at which steps the state moves on, before which
+it starts anew, and a function that says what to keep of each step.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from jrnn._base import Cell, Keep, Method, Params, State, cast_state, state_dtype
+from jrnn._base import (
+    Around,
+    Cell,
+    Key,
+    Layers,
+    Method,
+    Params,
+    Sequence,
+    State,
+    cast_state,
+    state_dtype,
+)
 from jrnn._check import (
     check_cell,
+    check_flags,
     check_ids,
     check_inputs,
+    check_key,
     check_lengths,
-    check_mask,
     check_method,
     check_params,
     check_state,
 )
+from jrnn.layers import add_inputs, bidirectional, drop_features
 from jrnn.methods._steps import silence
 from jrnn.methods.bptt import bptt
 
@@ -33,25 +48,38 @@ def unroll(
     state: State | None = None,
     *,
     lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
+    reverse: bool = False,
+    key: Key | None = None,
     method: Method | None = None,
 ) -> tuple[State, Array]:
     r"""Runs a cell along a sequence, and returns its final state and its outputs.
 
     .. math:: s_t, y_t = \mathrm{step}(\theta, s_{t-1}, x_t), \quad t = 1 \dots T
 
-    Jitted, with `cell` and `method` static: equal cells and methods trace once. Every
-    method gives the same outputs and gradients, to rounding.
+    Jitted, with `cell`, `method` and `reverse` static: equal cells and methods trace
+    once. Every method gives the same outputs and gradients, to rounding.
 
     Args:
       cell: What is run, made by a factory such as `jrnn.lstm`.
       params: Its parameters.
       xs: Inputs, time first: floats (T, *batch, input_size), or token ids (T, *batch).
+        Batch-first data goes in as `jnp.swapaxes(xs, 0, 1)`.
       state: Where the sequence starts; None takes `cell.init_state`.
       lengths: Steps that count, 0..T, of the batch shape. Outputs past a length are 0,
         the final state is that after the sequence's own last step, and what the
         padding holds has no effect. Clipped to that range under `jax.jit`.
+      resets: Where a new segment begins: before such a step is read, the state becomes
+        `cell.init_state` (never the `state` argument), and no gradient crosses. Read
+        in reverse, a segment still begins where it is marked: the state is put back
+        between that step and the one before it. Holds on masked steps too, and past a
+        length not at all.
       mask: Where False the state passes through the step, and the output is 0.
+      reverse: Whether each sequence is read from its own last step to its first;
+        `ys[t]` still belongs to `xs[t]`.
+      key: Draws the noise of dropout and zoneout, all of it before the loop; None
+        evaluates without.
       method: How it is run, `jrnn.bptt()` by default.
 
     Returns:
@@ -73,7 +101,9 @@ def unroll(
       >>> state.c.shape, ys.shape
       ((2, 4), (7, 2, 4))
     """
-    return _checked(cell, _output, params, xs, state, lengths, mask, method)
+    reading = _Reading(cell, method, _SHOW, reverse)
+    final, shown = _checked(reading, params, xs, state, lengths, resets, mask, key)
+    return final, shown.ys
 
 
 def trajectory(
@@ -83,7 +113,10 @@ def trajectory(
     state: State | None = None,
     *,
     lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
+    reverse: bool = False,
+    key: Key | None = None,
     method: Method | None = None,
 ) -> State:
     """Runs a cell along a sequence, and returns the state after every step.
@@ -94,7 +127,10 @@ def trajectory(
       xs: As in `unroll`.
       state: As in `unroll`.
       lengths: As in `unroll`; past a length the state stays what it was.
+      resets: As in `unroll`.
       mask: As in `unroll`.
+      reverse: As in `unroll`; entry t is the state after `xs[t]` was read.
+      key: As in `unroll`.
       method: As in `unroll`.
 
     Returns:
@@ -111,23 +147,111 @@ def trajectory(
       >>> jrnn.trajectory(cell, cell.init(jax.random.key(0)), xs).c.shape
       (7, 2, 4)
     """
-    return _checked(cell, _states, params, xs, state, lengths, mask, method)[1]
+    reading = _Reading(cell, method, _KEEP, reverse)
+    return _checked(reading, params, xs, state, lengths, resets, mask, key)[1].states
+
+
+def unroll_bidirectional(
+    cells: tuple[Cell, Cell],
+    params: tuple[Params, Params],
+    xs: Num[Array, "T ..."],
+    state: tuple[State, State] | None = None,
+    *,
+    lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "T *batch"] | None = None,
+    mask: Bool[Array, "T *batch"] | None = None,
+    key: Key | None = None,
+    method: Method | None = None,
+) -> tuple[tuple[State, State], Array]:
+    """Runs one cell forwards and another in reverse along the same sequence.
+
+    The same as `unroll` of `jrnn.bidirectional(*cells)`.
+
+    Args:
+      cells: The one that reads forwards, and the one that reads in reverse.
+      params: Of each.
+      xs: As in `unroll`.
+      state: Where each starts; None takes `cell.init_state`.
+      lengths: As in `unroll`.
+      resets: As in `unroll`.
+      mask: As in `unroll`.
+      key: As in `unroll`.
+      method: As in `unroll`.
+
+    Returns:
+      Both final states, and the outputs side by side, (T, *batch, the sum of both
+      output sizes): at step t the first half has read x_1..x_t, the second x_t..x_T.
+
+    Raises:
+      TypeError: As in `unroll`.
+      ValueError: As in `unroll`.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.gru(3, 4)
+      >>> params = cell.init(jax.random.key(0)), cell.init(jax.random.key(1))
+      >>> xs = jax.numpy.ones((7, 2, 3))
+      >>> jrnn.unroll_bidirectional((cell, cell), params, xs)[1].shape
+      (7, 2, 8)
+    """
+    forward, backward = cells
+    return unroll(
+        bidirectional(forward, backward),
+        tuple(params),
+        xs,
+        None if state is None else tuple(state),
+        lengths=lengths,
+        resets=resets,
+        mask=mask,
+        key=key,
+        method=method,
+    )
+
+
+class Shown(NamedTuple):
+    """What is kept of each step: outputs, states, or both; None: not asked for."""
+
+    ys: Any = None
+    states: Any = None
+
+
+class _Wanted(NamedTuple):
+    """Which of both is asked for."""
+
+    ys: bool
+    states: bool
+
+
+_SHOW, _KEEP = _Wanted(ys=True, states=False), _Wanted(ys=False, states=True)
+
+
+class _Reading(NamedTuple):
+    """What is static of a run."""
+
+    cell: Cell
+    method: Method | None
+    wanted: _Wanted
+    reverse: bool
 
 
 def _checked(
-    cell: Cell,
-    kept: Any,
+    reading: _Reading,
     params: Params,
     xs: Any,
     state: State | None,
     lengths: Any,
+    resets: Any,
     mask: Any,
-    method: Method | None,
-) -> tuple[State, Any]:
+    key: Any,
+) -> tuple[State, Shown]:
     """Raises on static mistakes, and hands over to the compiled function."""
-    method = bptt() if method is None else method
+    cell = reading.cell
     check_cell(cell)
-    check_method(method)
+    reading = reading._replace(
+        method=bptt() if reading.method is None else reading.method,
+        reverse=bool(reading.reverse),
+    )
+    check_method(reading.method)
     xs = jnp.asarray(xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
@@ -136,41 +260,189 @@ def _checked(
     if lengths is not None:
         lengths = jnp.asarray(lengths)
         check_lengths(lengths, xs.shape[0], batch)
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        check_mask(mask, xs.shape[0], batch)
+    resets = None if resets is None else jnp.asarray(resets)
+    mask = None if mask is None else jnp.asarray(mask)
+    check_flags("resets", resets, xs.shape[0], batch)
+    check_flags("mask", mask, xs.shape[0], batch)
+    check_key(key)
     if jnp.issubdtype(xs.dtype, jnp.integer):
         active = active_steps(xs.shape[0], lengths, mask)
         check_ids("xs", silence(active, xs), cell.spec.input_size)
-    return _unroll(cell, kept, method, params, xs, state, lengths, mask)
+    return _unroll(reading, params, xs, state, lengths, resets, mask, key)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "kept", "method"))
-def _unroll(
+def unroll_drawn(
     cell: Cell,
-    kept: Any,
+    params: Params,
+    xs: Array,
+    state: State,
+    noise: Any,
+    lengths: Array | None,
     method: Method,
+) -> tuple[State, Array]:
+    """As `unroll`, unchecked, with noise that was drawn before; for models."""
+    reading = _Reading(cell, method, _SHOW, reverse=False)
+    run = functools.partial(_unroll, reading, params, xs, state, lengths)
+    state, shown = run(None, None, None, noise)
+    return state, shown.ys
+
+
+@functools.partial(jax.jit, static_argnames=("reading",))
+def _unroll(
+    reading: _Reading,
     params: Params,
     xs: Array,
     state: State | None,
     lengths: Array | None,
+    resets: Array | None,
     mask: Array | None,
-) -> tuple[State, Any]:
+    key: Key | None,
+    noise: Any = None,
+) -> tuple[State, Shown]:
+    cell, steps = reading.cell, xs.shape[0]
     features = jnp.issubdtype(xs.dtype, jnp.inexact)
     batch = xs.shape[1:-1] if features else xs.shape[1:]
-    state = cell.init_state(params, batch) if state is None else state
-    state = cast_state(state, state_dtype(params, xs))
-    active = active_steps(xs.shape[0], lengths, mask)
-    state, shown = method.run(
-        cell,
-        kept(cell),
-        params,
-        silence(active, xs),
-        state,
-        active,
-        **dict(method.options),
+    lengths = None if lengths is None else jnp.clip(lengths, 0, steps)
+    active = active_steps(steps, lengths, mask)
+    within = active_steps(steps, lengths, None)
+    restart = resets if resets is None or within is None else resets & within
+    dtype = state_dtype(params, xs)
+    initial = cast_state(cell.init_state(params, batch), dtype)
+    state = initial if state is None else cast_state(state, dtype)
+    sequence = Sequence(
+        xs=silence(active, xs),
+        noise=noise if key is None else draw_noise(cell, key, steps, batch),
+        active=active,
+        restart=restart,
+        fresh=None if restart is None else initial,
     )
-    return state, silence(active, shown) if kept is _output else shown
+    return walk(reading, params, state, sequence, lengths)
+
+
+def draw_noise(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
+    """Returns all the noise of a run; None for a cell that draws none."""
+    return None if cell.noise is None else cell.noise(key, steps, batch)
+
+
+def walk(
+    reading: _Reading,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    """Runs a cell, or its children one by one, along a sequence."""
+    cell = reading.cell
+    if cell.around is not None:
+        return _walk_around(reading, cell.around, params, state, sequence, lengths)
+    if cell.layers is not None:
+        return _walk_layers(reading, cell.layers, params, state, sequence, lengths)
+    return _walk_cell(reading, params, state, sequence, lengths)
+
+
+def _walk_around(
+    reading: _Reading,
+    around: Around,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    if around.rate and sequence.noise is not None:
+        kept, noise = sequence.noise
+        xs = drop_features(sequence.xs, kept, around.rate)
+        sequence = sequence._replace(xs=xs, noise=noise)
+    inner = reading._replace(cell=around.cell)
+    state, shown = walk(inner, params, state, sequence, lengths)
+    if around.skip and reading.wanted.ys:
+        shown = shown._replace(ys=add_inputs(shown.ys, sequence.xs))
+    return state, shown
+
+
+def _walk_layers(
+    reading: _Reading,
+    layers: Layers,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    final, states, ys, count = [], [], [], len(layers.cells)
+    for i, cell in enumerate(layers.cells):
+        child = sequence._replace(
+            noise=None if sequence.noise is None else sequence.noise[i],
+            fresh=None if sequence.fresh is None else sequence.fresh[i],
+        )
+        if layers.parallel:
+            wanted, reverse = reading.wanted, reading.reverse ^ (i % 2 == 1)
+        else:
+            below = i < count - 1
+            wanted = reading.wanted._replace(ys=True) if below else reading.wanted
+            reverse = reading.reverse
+            child = child._replace(xs=ys[-1] if ys else child.xs)
+        inner = reading._replace(cell=cell, wanted=wanted, reverse=reverse)
+        last, shown = walk(inner, params[i], state[i], child, lengths)
+        final.append(last)
+        states.append(shown.states)
+        ys.append(shown.ys)
+    if not reading.wanted.ys:
+        shown_ys = None
+    else:
+        shown_ys = jnp.concatenate(ys, axis=-1) if layers.parallel else ys[-1]
+    shown_states = tuple(states) if reading.wanted.states else None
+    return tuple(final), Shown(shown_ys, shown_states)
+
+
+def _walk_cell(
+    reading: _Reading,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    cell, method = reading.cell, reading.method
+    assert method is not None
+    steps = sequence.steps
+    flip = functools.partial(_flip, lengths, steps)
+    if reading.reverse:
+        restart = sequence.restart
+        if restart is not None:  # a segment begins after its mark was passed
+            restart = jnp.concatenate([restart[1:], jnp.zeros_like(restart[:1])])
+        sequence = flip(sequence._replace(restart=restart, fresh=None))._replace(
+            fresh=sequence.fresh
+        )
+    keep = _keeper(cell, reading.wanted)
+    options = dict(method.options)
+    state, shown = method.run(cell, keep, params, state, sequence, **options)
+    shown = shown._replace(ys=silence(sequence.active, shown.ys))
+    return state, flip(shown) if reading.reverse else shown
+
+
+@functools.cache
+def _keeper(cell: Cell, wanted: _Wanted) -> Callable[..., Shown]:
+    """Returns what a method keeps of each step; the identical function each time."""
+
+    def keep(params: Params, states: State, xs: Any) -> Shown:
+        return Shown(
+            ys=cell.output(params, states, xs) if wanted.ys else None,
+            states=states if wanted.states else None,
+        )
+
+    return keep
+
+
+def _flip(lengths: Array | None, steps: int, tree: Any) -> Any:
+    """Reverses each sequence within its own length; padding stays where it is."""
+    if lengths is None:
+        return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
+    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
+    index = jnp.where(t < lengths[None], lengths[None] - 1 - t, t)
+
+    def one(leaf: Array) -> Array:
+        places = index.reshape(index.shape + (1,) * (leaf.ndim - index.ndim))
+        return jnp.take_along_axis(leaf, places, axis=0)
+
+    return jax.tree.map(one, tree)
 
 
 def active_steps(
@@ -182,17 +454,3 @@ def active_steps(
     t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
     within = t < lengths[None]
     return within if mask is None else within & mask
-
-
-def _output(cell: Cell) -> Keep:
-    return cell.output
-
-
-def _states(cell: Cell) -> Keep:
-    del cell
-    return _keep_states
-
-
-def _keep_states(params: Params, states: State, xs: Array) -> State:
-    del params, xs
-    return states

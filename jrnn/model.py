@@ -27,13 +27,16 @@ from jrnn._base import (
 )
 from jrnn._check import (
     check_ids,
+    check_key,
     check_lengths,
+    check_method,
     check_prompt,
     check_temperature,
     check_tokens,
 )
-from jrnn._unroll import active_steps, unroll
+from jrnn._unroll import active_steps, draw_noise, unroll, unroll_drawn
 from jrnn.cells._init import ZEROS, draw
+from jrnn.layers import reads_ahead
 from jrnn.likelihood import Head
 from jrnn.methods._steps import select, silence
 from jrnn.methods.bptt import bptt
@@ -61,9 +64,9 @@ class SequenceModel(NamedTuple):
       init: (key, dtype=None) -> params.
       init_state: (params, batch_shape=()) -> state, before the first symbol.
       step: (params, state, x) -> (state, log P(x | what came before)).
-      log_prob: (params, xs, state=None, lengths=None, method=None) ->
+      log_prob: (params, xs, state=None, lengths=None, method=None, key=None) ->
         (state, log_probs), with log P(x_t | x_<t) in nats, (T, *batch); 0 past a
-        length.
+        length. A key draws the cell's noise, as in `jrnn.unroll`.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
         the `length` symbols that follow the prompt, (length, *batch).
       cell: The cell it was made of.
@@ -92,7 +95,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       A model; equal arguments give the identical one.
 
     Raises:
-      ValueError: The cell's input size is not what the head encodes symbols to.
+      ValueError: The cell's input size is not what the head encodes symbols to, or
+        the cell reads ahead.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -103,6 +107,11 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       >>> log_probs.shape
       (3,)
     """
+    if reads_ahead(cell):
+        raise ValueError(
+            f"Expected a cell that reads forwards alone, got {cell}: its outputs have "
+            "seen the symbols they would predict."
+        )
     if cell.spec.input_size != head.spec.input_size:
         raise ValueError(
             f"Expected a cell with input_size={head.spec.input_size}, which is what "
@@ -153,6 +162,7 @@ def _log_prob(
     state: SequenceState | None = None,
     lengths: Array | None = None,
     method: Method | None = None,
+    key: Key | None = None,
 ) -> tuple[SequenceState, Array]:
     """Checks the symbols, and hands over to the compiled function."""
     xs = check_tokens(xs)
@@ -165,7 +175,9 @@ def _log_prob(
     if state is None:
         state = _init_state(cell, head, params, xs.shape[1:])
     method = bptt() if method is None else method
-    return _score(cell, head, method, params, xs, state, lengths)
+    check_method(method)
+    check_key(key)
+    return _score(cell, head, method, params, xs, state, lengths, key)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
@@ -177,13 +189,17 @@ def _score(
     xs: Array,
     state: SequenceState,
     lengths: Array | None,
+    key: Key | None,
 ) -> tuple[SequenceState, Array]:
-    moved, y = _read_last(cell, head, params, state)
+    steps, batch = xs.shape[0], xs.shape[1:]
+    noise = None if key is None else draw_noise(cell, key, steps, batch)
+    first, others = (jax.tree.map(lambda a, s=s: a[s], noise) for s in _FIRST_OTHERS)
+    moved, y = _read_last(cell, head, params, state, first)
     inner, ys = moved, y[None]
-    if xs.shape[0] > 1:
+    if steps > 1:
         rest = None if lengths is None else jnp.maximum(lengths - 1, 0)
-        inner, ys = unroll(
-            cell, params.cell, head.encode(xs[:-1]), moved, lengths=rest, method=method
+        inner, ys = unroll_drawn(
+            cell, params.cell, head.encode(xs[:-1]), moved, others, rest, method
         )
         ys = jnp.concatenate([y[None], ys])
     log_probs = head.log_prob(params.head, ys, xs)
@@ -196,15 +212,22 @@ def _score(
     return state, silence(active_steps(xs.shape[0], lengths, None), log_probs)
 
 
+_FIRST_OTHERS = (0, slice(1, None))
+
+
 def _read_last(
-    cell: Cell, head: Head, params: SequenceParams, state: SequenceState
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    state: SequenceState,
+    noise: Any = None,
 ) -> tuple[State, Array]:
     """Lets the cell read the last symbol, or the start vector where there is none."""
     seen = head.seen(state.last)
     symbol = select(seen, state.last, jnp.zeros_like(state.last))
     start = jnp.broadcast_to(params.start, (*seen.shape, params.start.size))
-    after_symbol = cell.step(params.cell, state.cell, head.encode(symbol))
-    after_start = cell.step(params.cell, state.cell, start)
+    after_symbol = cell.step(params.cell, state.cell, head.encode(symbol), noise)
+    after_start = cell.step(params.cell, state.cell, start, noise)
     return select(seen, after_symbol, after_start)
 
 
@@ -258,10 +281,11 @@ class SupervisedModel(NamedTuple):
 
     Attributes:
       init: (key, dtype=None) -> params.
-      predict: (params, xs, lengths=None, mask=None, method=None) -> what the head
-        predicts, (T, *batch, ...) or (*batch, ...).
-      log_prob: (params, xs, labels, lengths=None, mask=None, method=None) ->
-        log P(label | xs) in nats, of the labels' shape; 0 at steps that do not count.
+      predict: (params, xs, **keywords) -> what the head predicts, (T, *batch, ...) or
+        (*batch, ...). Keywords are those of `jrnn.unroll`: lengths, resets, mask,
+        reverse, key, method.
+      log_prob: (params, xs, labels, **keywords) -> log P(label | xs) in nats, of the
+        labels' shape; 0 at steps that do not count.
       cell: The cell it was made of.
       head: The head it was made of.
     """
@@ -354,33 +378,22 @@ def supervised_model(
         )
 
     def features(
-        params: SupervisedParams, xs: Array, lengths: Any, mask: Any, method: Any
+        params: SupervisedParams, xs: Array, keywords: dict[str, Any]
     ) -> tuple[Array, Array]:
         xs = jnp.asarray(xs)
-        _, ys = unroll(cell, params.cell, xs, lengths=lengths, mask=mask, method=method)
+        _, ys = unroll(cell, params.cell, xs, **keywords)
+        lengths, mask = (keywords.get(name) for name in ("lengths", "mask"))
         active = active_steps(xs.shape[0], lengths, mask)
         active = jnp.ones(ys.shape[:-1], bool) if active is None else active
         return (ys if pool is None else pool(ys, active)), active
 
-    def predict(
-        params: SupervisedParams,
-        xs: Array,
-        lengths: Array | None = None,
-        mask: Array | None = None,
-        method: Method | None = None,
-    ) -> Array:
-        shown, _ = features(params, xs, lengths, mask, method)
-        return head.predict(params.head, shown)
+    def predict(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
+        return head.predict(params.head, features(params, xs, keywords)[0])
 
     def log_prob(
-        params: SupervisedParams,
-        xs: Array,
-        labels: Array,
-        lengths: Array | None = None,
-        mask: Array | None = None,
-        method: Method | None = None,
+        params: SupervisedParams, xs: Array, labels: Array, **keywords: Any
     ) -> Array:
-        shown, active = features(params, xs, lengths, mask, method)
+        shown, active = features(params, xs, keywords)
         active = active if pool is None else active.any(axis=0)
         labels = silence(active, _check_labels(head, labels, active.shape))
         check_ids("labels", labels, head.spec.output_size)

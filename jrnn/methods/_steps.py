@@ -1,11 +1,14 @@
 """What the methods share: selecting by activity, and cutting time into chunks."""
 
 import contextlib
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
+
+from jrnn._base import Sequence
 
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
@@ -30,6 +33,18 @@ def select(active: Bool[Array, "*lead"] | None, new: Any, old: Any) -> Any:
     return jax.tree.map(choose, new, old)
 
 
+def renew(restart: Bool[Array, "*lead"] | None, fresh: Any, state: Any) -> Any:
+    """Returns `fresh` where a step starts anew, `state` elsewhere."""
+    if restart is None:
+        return state
+
+    def choose(a: Array, b: Array) -> Array:
+        over = restart.reshape(restart.shape + (1,) * (b.ndim - restart.ndim))
+        return jnp.where(over, a.astype(b.dtype), b)
+
+    return jax.tree.map(choose, fresh, state)
+
+
 def silence(active: Bool[Array, "*lead"] | None, tree: Any) -> Any:
     """Returns `tree` where active, zeros elsewhere."""
     if active is None:
@@ -52,31 +67,58 @@ def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
     return count, -(-steps // count)
 
 
-def cut(tree: Any, count: int, length: int) -> Any:
-    """Reshapes (T, ...) to (count, length, ...), filled up with zeros at the end."""
+def nested_shape(steps: int, chunk: int, levels: int) -> tuple[int, ...]:
+    """Returns (*segments, count, length): time cut `levels` times, then into chunks.
+
+    The cuts are of about equal number at each level, so that with one level both the
+    segments and the steps in each grow as the square root of T. As many levels as
+    there is room for halve time until about a chunk is left.
+    """
+    halvings = max(0, round(math.log2(steps / chunk)))
+    if levels > 0 and levels >= halvings:
+        return (2,) * (halvings - 1) + (min(halvings, 1) + 1, -(-steps // 2**halvings))
+    segments = []
+    for level in range(levels, 0, -1):
+        within = max(round(steps ** (level / (level + 1))), min(chunk, steps))
+        count = -(-steps // within)
+        segments.append(count)
+        steps = -(-steps // count)
+    return (*segments, *chunk_shape(steps, chunk))
+
+
+def cut(tree: Any, shape: tuple[int, ...]) -> Any:
+    """Reshapes (T, ...) to (*shape, ...), filled up with zeros at the end."""
 
     def one(leaf: Array) -> Array:
-        missing = count * length - leaf.shape[0]
+        missing = math.prod(shape) - leaf.shape[0]
         if missing:
             leaf = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
-        return leaf.reshape(count, length, *leaf.shape[1:])
+        return leaf.reshape(*shape, *leaf.shape[1:])
 
     return jax.tree.map(one, tree)
 
 
-def join(tree: Any, steps: int) -> Any:
-    """Reshapes (count, length, ...) to (T, ...), without what was filled up."""
+def join(tree: Any, shape: tuple[int, ...], steps: int) -> Any:
+    """Reshapes (*shape, ...) to (T, ...), without what was filled up."""
 
     def one(leaf: Array) -> Array:
-        return leaf.reshape(-1, *leaf.shape[2:])[:steps]
+        return leaf.reshape(-1, *leaf.shape[len(shape) :])[:steps]
 
     return jax.tree.map(one, tree)
 
 
-def fill_active(
-    active: Bool[Array, "T *batch"] | None, steps: int, filled: int
-) -> Bool[Array, "..."] | None:
-    """Returns which steps are active where `steps` are filled up to `filled`."""
-    if active is None and steps == filled:
-        return None
-    return jnp.arange(filled) < steps if active is None else active
+def reshape_time(tree: Any, axes: int, shape: tuple[int, ...]) -> Any:
+    """Reshapes the leading `axes` of every leaf, which are time cut up, to `shape`."""
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[axes:]), tree)
+
+
+def cut_sequence(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
+    """Cuts a sequence; steps that fill it up are inactive."""
+    steps, filled = sequence.steps, math.prod(shape)
+    active = sequence.active
+    if active is None and steps < filled:
+        active = jnp.arange(filled) < steps
+    xs, noise, active, restart = cut(
+        (sequence.xs, sequence.noise, active, sequence.restart), shape
+    )
+    return Sequence(xs, noise, active, restart, sequence.fresh)

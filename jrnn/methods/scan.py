@@ -11,10 +11,19 @@ carry at each step; `jrnn.bptt` does not.
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Keep, Method, Params, State, check_size, memoize
-from jrnn.methods._steps import Precision, products_at, select
+from jrnn._base import (
+    Cell,
+    Keep,
+    Method,
+    Params,
+    Sequence,
+    State,
+    check_size,
+    memoize,
+    noisy_project,
+)
+from jrnn.methods._steps import Precision, products_at, renew, select
 
 
 @memoize
@@ -45,19 +54,21 @@ def _run(
     cell: Cell,
     keep: Keep,
     params: Params,
-    xs: Array,
     state: State,
-    active: Bool[Array, "T *batch"] | None,
+    sequence: Sequence,
     *,
     unroll: int,
     precision: Precision,
 ) -> tuple[State, Any]:
-    def step(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, State]:
-        u, active = inputs
+    xs, noise, active, restart, fresh = sequence
+
+    def step(state: State, inputs: Any) -> tuple[State, State]:
+        u, active, restart = inputs
+        state = renew(restart, fresh, state)
         state = select(active, cell.advance(params, state, u), state)
         return state, state
 
     with products_at(precision):
-        us = cell.project(params, xs)
-        state, states = jax.lax.scan(step, state, (us, active), unroll=unroll)
+        us = noisy_project(cell.project, params, xs, noise)
+        state, states = jax.lax.scan(step, state, (us, active, restart), unroll=unroll)
         return state, keep(params, states, xs)

@@ -1,0 +1,300 @@
+"""Cells that change what happens inside another cell's loop.
+
+`zoneout`, `variational_dropout` and `learnable_state` go around a cell that is run as
+it is; what changes inputs and outputs alone (`jrnn.stack`, `jrnn.residual`,
+`jrnn.dropout`, `jrnn.bidirectional`) goes around them. Noise is drawn before the loop,
+so that it is the same under every method; without a `key` there is none.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Gated,
+    Key,
+    Params,
+    Spec,
+    State,
+    cast_state,
+    compose_step,
+    memoize,
+    noisy_project,
+    split_gates,
+    state_dtype,
+)
+from jrnn._check import check_cell, check_rate
+
+
+@memoize
+def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
+    """Makes a cell whose units keep their past at random (Krueger et al. 2017).
+
+    With s' the state that `cell` would move on to, and for each unit its own d_t,
+    which is 1 with probability `rate`:
+
+        s_t = d_t * s_{t-1} + (1 - d_t) * s'_t              with a key
+        s_t = rate * s_{t-1} + (1 - rate) * s'_t            without, the expectation
+
+    Source: https://arxiv.org/abs/1606.01305.
+
+    Args:
+      cell: Any cell but one made of others that are unrolled one by one: zoneout goes
+        around each of those.
+      rate: In [0, 1): one number, or one for each array of the state in its order,
+        such as (0.05, 0.5) for h and c of an LSTM.
+
+    Returns:
+      A cell with the params and state of `cell`.
+
+    Raises:
+      TypeError: `cell` is not a cell.
+      ValueError: `rate` is out of range or of another length than the state, or `cell`
+        is made of others.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.zoneout(jrnn.lstm(3, 4), (0.05, 0.5))
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
+      (7, 4)
+    """
+    _check_inner("zoneout", cell)
+    like = _state_like(cell)
+    count = len(jax.tree.leaves(like))
+    rates = rate if isinstance(rate, tuple) else (rate,) * count
+    for one in rates:
+        check_rate("rate", one)
+    if len(rates) != count:
+        raise ValueError(
+            f"Expected one rate, or {count}, one for each array of the state of "
+            f"{cell}, got {rate}."
+        )
+
+    def noise(key: Key, steps: int, batch_shape: tuple[int, ...]) -> Any:
+        key_cell, *keys = jax.random.split(key, count + 1)
+        leaves = [
+            jax.random.bernoulli(keys[i], rates[i], (steps, *batch_shape, *leaf.shape))
+            for i, leaf in enumerate(jax.tree.leaves(like))
+        ]
+        kept = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return kept, _inner_noise(cell, key_cell, steps, batch_shape)
+
+    def project(params: Params, x: Array, noise: Any = None) -> Any:
+        kept, inner = (None, None) if noise is None else noise
+        return noisy_project(cell.project, params, x, inner), kept
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        u, kept = u
+        new = cell.advance(params, state, u)
+        if kept is not None:
+            return jax.tree.map(jnp.where, kept, state, new)
+        leaves = zip(rates, jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
+        mixed = [rate * old + (1 - rate) * moved for rate, old, moved in leaves]
+        return jax.tree.unflatten(jax.tree.structure(new), mixed)
+
+    return cell._replace(
+        project=project,
+        advance=advance,
+        step=compose_step(project, advance, cell.output),
+        spec=_spec("zoneout", cell, rate=rate),
+        gated=None,
+        adjoint=None,
+        noise=noise,
+    )
+
+
+@memoize
+def variational_dropout(cell: Cell, rate: float) -> Cell:
+    """Makes a cell whose h_{t-1} is dropped on its way into the gates.
+
+    One mask for each sequence, drawn once and the same at every step (Gal and
+    Ghahramani 2016, https://arxiv.org/abs/1512.05287). What is kept is divided by
+    1 - rate. Of a cell whose recurrent share is gates of one product, such as an LSTM
+    or a GRU that resets after it, only that product sees the mask; of any other cell,
+    all that reads h does.
+
+    Args:
+      cell: Any cell whose state has a field h, but one made of others that are
+        unrolled one by one: it goes around each of those.
+      rate: Probability that a unit is dropped, in [0, 1).
+
+    Returns:
+      A cell with the params and state of `cell`.
+
+    Raises:
+      TypeError: `cell` is not a cell.
+      ValueError: `rate` is out of range, the state has no h, or `cell` is made of
+        others.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.variational_dropout(jrnn.lstm(3, 4), 0.25)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
+      (7, 4)
+    """
+    _check_inner("variational_dropout", cell)
+    check_rate("rate", rate)
+    like = _state_like(cell)
+    if not hasattr(like, "h"):
+        raise ValueError(
+            f"Expected a cell whose state has a field h, got {cell} with "
+            f"{type(like).__name__}."
+        )
+
+    def noise(key: Key, steps: int, batch_shape: tuple[int, ...]) -> Any:
+        key_h, key_cell = jax.random.split(key)
+        shape = (*batch_shape, *like.h.shape)
+        kept = jax.random.bernoulli(key_h, 1 - rate, shape)
+        kept = jnp.broadcast_to(kept, (steps, *shape))
+        return kept, _inner_noise(cell, key_cell, steps, batch_shape)
+
+    def project(params: Params, x: Array, noise: Any = None) -> Any:
+        kept, inner = (None, None) if noise is None else noise
+        return noisy_project(cell.project, params, x, inner), kept
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        u, kept = u
+        if kept is None:
+            return cell.advance(params, state, u)
+        h = jnp.where(kept, state.h / (1 - rate), jnp.zeros_like(state.h))
+        masked = state._replace(h=h)
+        if cell.gated is None:
+            return cell.advance(params, masked, u)
+        gates, v = cell.gated.gates, cell.gated.recur(params, masked)
+        return cell.gated.pointwise(
+            state, split_gates(u, gates), split_gates(v, gates)
+        )[0]
+
+    return cell._replace(
+        project=project,
+        advance=advance,
+        step=compose_step(project, advance, cell.output),
+        spec=_spec("variational_dropout", cell, rate=rate),
+        gated=None,
+        adjoint=None,
+        noise=noise,
+    )
+
+
+class LearnableParams(NamedTuple):
+    """The parameters of a cell, and where its sequences start."""
+
+    cell: Params
+    state: State
+
+
+@memoize
+def learnable_state(cell: Cell) -> Cell:
+    """Makes a cell whose initial state is a parameter, zeros at first.
+
+    It is what sequences without a `state` start from, and what resets put back; both
+    give it its gradient.
+
+    Args:
+      cell: Any cell but one made of others that are unrolled one by one: it goes
+        around each of those.
+
+    Returns:
+      A cell with the state of `cell` and the params (cell, state).
+
+    Raises:
+      TypeError: `cell` is not a cell.
+      ValueError: `cell` is made of others.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.learnable_state(jrnn.gru(3, 4))
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> loss = lambda params: jrnn.unroll(cell, params, xs)[0].h.sum()
+      >>> jax.grad(loss)(params).state.h.shape
+      (4,)
+    """
+    _check_inner("learnable_state", cell)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> LearnableParams:
+        params = cell.init(key, dtype)
+        narrow = jax.tree.leaves(params)[0].dtype
+        like = cell.init_state(params)
+        return LearnableParams(
+            params, jax.tree.map(lambda leaf: leaf.astype(narrow), like)
+        )
+
+    def init_state(params: LearnableParams, batch_shape: tuple[int, ...] = ()) -> State:
+        state = cast_state(params.state, state_dtype(params.cell))
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)), state
+        )
+
+    def project(params: LearnableParams, x: Array, noise: Any = None) -> Any:
+        return noisy_project(cell.project, params.cell, x, noise)
+
+    def advance(params: LearnableParams, state: State, u: Any) -> State:
+        return cell.advance(params.cell, state, u)
+
+    def output(params: LearnableParams, state: State, x: Array) -> Array:
+        return cell.output(params.cell, state, x)
+
+    return cell._replace(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=_spec("learnable_state", cell),
+        gated=None if cell.gated is None else _gated_inside(cell.gated),
+        adjoint=None if cell.adjoint is None else _adjoint_inside(cell.adjoint),
+    )
+
+
+def _gated_inside(gated: Gated) -> Gated:
+    def recur(params: LearnableParams, state: State) -> Array:
+        return gated.recur(params.cell, state)
+
+    return gated._replace(recur=recur)
+
+
+def _adjoint_inside(adjoint: Adjoint) -> Adjoint:
+    def gradient(params: LearnableParams, *arguments: Any) -> LearnableParams:
+        return LearnableParams(
+            adjoint.gradient(params.cell, *arguments),
+            jax.tree.map(jnp.zeros_like, params.state),
+        )
+
+    return Adjoint(
+        advance=lambda params, *rest: adjoint.advance(params.cell, *rest),
+        pullback=lambda params, *rest: adjoint.pullback(params.cell, *rest),
+        gradient=gradient,
+    )
+
+
+def _check_inner(name: str, cell: Any) -> None:
+    check_cell(cell)
+    if cell.layers is not None or cell.around is not None:
+        raise ValueError(
+            f"Expected a cell that runs as one, for {name} changes its loop, got "
+            f"{cell}; put {name} around the cells inside."
+        )
+
+
+def _state_like(cell: Cell) -> State:
+    """Returns the shapes of a state without batch axes."""
+    return jax.eval_shape(
+        lambda key: cell.init_state(cell.init(key)), jax.random.key(0)
+    )
+
+
+def _inner_noise(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
+    return None if cell.noise is None else cell.noise(key, steps, batch)
+
+
+def _spec(name: str, cell: Cell, **arguments: Any) -> Spec:
+    pairs = (("cell", cell), *arguments.items())
+    return cell.spec._replace(name=name, arguments=pairs)

@@ -1,0 +1,114 @@
+"""One step backwards, for any cell: by its gates, by its own rule, or by JAX.
+
+A closed adjoint has the parameters filled in:
+
+    advance:  s_{t-1}, u_t -> s_t, saved_t
+    pullback: s_{t-1}, s_t, saved_t, ds_t -> ds_{t-1}, du_t, deltas_t
+    gradient: all of it, over many steps -> dparams
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import (
+    Cell,
+    Gated,
+    Params,
+    Saved,
+    State,
+    gated_advance_saving,
+    merge_gates,
+)
+
+
+class Closed(NamedTuple):
+    """An `Adjoint` with the parameters filled in."""
+
+    advance: Callable[..., tuple[State, Saved]]
+    pullback: Callable[..., tuple[State, Any, Saved]]
+    gradient: Callable[..., Params]
+
+
+def adjoint_of(cell: Cell, params: Params, state: State) -> Closed:
+    """Returns the cell's own backward pass, that of its gates, or JAX's."""
+    if cell.adjoint is not None:
+        return Closed(*(functools.partial(part, params) for part in cell.adjoint))
+    if cell.gated is not None:
+        return _gated_adjoint(cell.gated, params, state)
+    return _generic_adjoint(cell, params)
+
+
+def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
+    # `recur` is affine in the state, so its transpose is the same at each step: made
+    # once, out here, it brings one product with W_h^T, and no second forward product.
+    pull_state = jax.vjp(functools.partial(gated.recur, params), state)[1]
+
+    def pullback(
+        state_tm1: State, state: State, saved: Saved, dstate: State
+    ) -> tuple[State, Array, Array | None]:
+        direct, du, dv = gated.pullback(state_tm1, state, saved, dstate)
+        same = all(a is b for a, b in zip(du, dv, strict=True))
+        merged = merge_gates(dv)
+        dstate_tm1 = jax.tree.map(jnp.add, direct, pull_state(merged)[0])
+        if same:
+            return dstate_tm1, merged, None
+        return dstate_tm1, merge_gates(du), merged
+
+    def gradient(
+        states_tm1: State, states: State, saved: Saved, du: Array, dv: Array | None
+    ) -> Params:
+        del states, saved
+        pull = jax.vjp(lambda params: gated.recur(params, states_tm1), params)[1]
+        return pull(du if dv is None else dv)[0]
+
+    advance = functools.partial(gated_advance_saving, gated, params)
+    return Closed(advance, pullback, gradient)
+
+
+def _generic_adjoint(cell: Cell, params: Params) -> Closed:
+    """For a cell without hand-derived derivatives: `advance` is run once more.
+
+    Integers and booleans in u, such as masks, have no derivative: theirs is None.
+    """
+
+    def advance(state: State, u: Any) -> tuple[State, Saved]:
+        return cell.advance(params, state, u), u
+
+    def pullback(
+        state_tm1: State, state: State, u: Any, dstate: State
+    ) -> tuple[State, Any, State]:
+        del state
+        floats, merge = split_floats(u)
+        run = lambda state, floats: cell.advance(params, state, merge(floats))
+        dstate_tm1, du = jax.vjp(run, state_tm1, floats)[1](dstate)
+        return dstate_tm1, du, dstate
+
+    def gradient(
+        states_tm1: State, states: State, us: Any, du: Any, dstates: State
+    ) -> Params:
+        del states, du
+        along = jax.vmap(cell.advance, in_axes=(None, 0, 0))
+        pull = jax.vjp(lambda params: along(params, states_tm1, us), params)[1]
+        return pull(dstates)[0]
+
+    return Closed(advance, pullback, gradient)
+
+
+def split_floats(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """Returns the leaves that have a derivative, and what puts them back in place."""
+    leaves, structure = jax.tree.flatten(tree)
+    floating = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
+
+    def merge(floats: list[Array]) -> Any:
+        given = iter(floats)
+        both = zip(leaves, floating, strict=True)
+        merged = [next(given) if is_float else leaf for leaf, is_float in both]
+        return jax.tree.unflatten(structure, merged)
+
+    floats = [x for x, is_float in zip(leaves, floating, strict=True) if is_float]
+    return floats, merge
