@@ -73,11 +73,17 @@ CELLS = [
         lambda k, h: jrnn.gru(k, h, reset_after=False),
         reference.gru(reset_after=False),
     ),
+    Case("layer norm elman", jrnn.layer_norm_elman, reference.layer_norm_elman()),
+    Case("layer norm lstm", jrnn.layer_norm_lstm, reference.layer_norm_lstm()),
+    Case("layer norm gru", jrnn.layer_norm_gru, reference.layer_norm_gru()),
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]
 # Close relatives of a cell that the quick suite runs; the slow suite runs them too.
 RELATIVES = {
+    "elman relu",
+    "elman sin",
+    "layer norm lstm",
     "elman sigmoid",
     "elman identity",
     "lstm no bias",
@@ -85,6 +91,8 @@ RELATIVES = {
     "lstm projection",
     "gru no bias",
     "generic gru",
+    "layer norm elman",
+    "layer norm gru",
 }
 MAIN = [case for case in CELLS if case.name in ("elman", "lstm", "gru", "gru before")]
 

@@ -141,6 +141,111 @@ def gru(reset_after=True):
     return forward, backward
 
 
+EPSILON = 1e-5
+
+
+def normalise(a, gain, shift):
+    """Layer normalisation over the last axis, and what its backward step needs."""
+    spread = np.sqrt(a.var(-1, keepdims=True) + EPSILON)
+    z = (a - a.mean(-1, keepdims=True)) / spread
+    return z * gain + shift, (z, spread, gain)
+
+
+def denormalise(needs, dy):
+    """The derivative of `normalise`: for a, gain and shift."""
+    z, spread, gain = needs
+    dz = dy * gain
+    mean = lambda b: b.mean(-1, keepdims=True)
+    return (dz - mean(dz) - z * mean(dz * z)) / spread, (dy * z).sum(0), dy.sum(0)
+
+
+def layer_norm_elman():
+    """h_t = tanh(LN(x_t W_x + h_{t-1} W_h; g, b))."""
+
+    def forward(p, x, s):
+        a, needs = normalise(x @ p["W_x"] + s["h"] @ p["W_h"], p["g"], p["b"])
+        return {"h": np.tanh(a)}, (x, s["h"], needs, np.tanh(a))
+
+    def backward(p, needs, ds):
+        x, h_tm1, norm, h = needs
+        delta, dg, db = denormalise(norm, ds["h"] * (1 - h**2))
+        grads = {"W_x": x.T @ delta, "W_h": h_tm1.T @ delta, "g": dg, "b": db}
+        return {"h": delta @ p["W_h"].T}, delta @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def layer_norm_lstm():
+    """Gates i f g o of LN(x W_x) + LN(h W_h); h = o tanh(LN(c))."""
+
+    def forward(p, x, s):
+        u, norm_x = normalise(x @ p["W_x"], p["g_x"], p["b"])
+        v, norm_h = normalise(s["h"] @ p["W_h"], p["g_h"], 0.0)
+        a_i, a_f, a_g, a_o = np.split(u + v, 4, axis=1)
+        i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        c = f * s["c"] + i * g
+        m, norm_c = normalise(c, p["g_c"], p["b_c"])
+        h = o * np.tanh(m)
+        needs = (x, s["h"], s["c"], i, f, g, o, np.tanh(m), norm_x, norm_h, norm_c)
+        return {"h": h, "c": c}, needs
+
+    def backward(p, needs, ds):
+        x, h_tm1, c_tm1, i, f, g, o, shown, norm_x, norm_h, norm_c = needs
+        dh = ds["h"]
+        through, dg_c, db_c = denormalise(norm_c, dh * o * (1 - shown**2))
+        dc = ds["c"] + through
+        da_i, da_f = dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f)
+        da_g, da_o = dc * i * (1 - g**2), dh * shown * o * (1 - o)
+        da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
+        du, dg_x, db = denormalise(norm_x, da)
+        dv, dg_h, _ = denormalise(norm_h, da)
+        grads = {"W_x": x.T @ du, "W_h": h_tm1.T @ dv, "g_x": dg_x, "g_h": dg_h}
+        grads |= {"b": db, "g_c": dg_c, "b_c": db_c}
+        return {"h": dv @ p["W_h"].T, "c": dc * f}, du @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def layer_norm_gru():
+    """Gates r z normalised together and n alone, reset after the product."""
+
+    def apart(a, gain, shift):
+        two = 2 * a.shape[1] // 3
+        shift = np.zeros_like(gain) if shift is None else shift
+        rz, needs_rz = normalise(a[:, :two], gain[:two], shift[:two])
+        n, needs_n = normalise(a[:, two:], gain[two:], shift[two:])
+        return rz, n, (needs_rz, needs_n)
+
+    def together(needs, d_rz, d_n):
+        pairs = zip(
+            denormalise(needs[0], d_rz), denormalise(needs[1], d_n), strict=True
+        )
+        return [np.concatenate(pair, axis=-1) for pair in pairs]
+
+    def forward(p, x, s):
+        u_rz, u_n, norm_x = apart(x @ p["W_x"], p["g_x"], p["b"])
+        v_rz, v_n, norm_h = apart(s["h"] @ p["W_h"], p["g_h"], None)
+        r, z = np.split(sigmoid(u_rz + v_rz), 2, axis=1)
+        n = np.tanh(u_n + r * v_n)
+        h = (1 - z) * n + z * s["h"]
+        return {"h": h}, (x, s["h"], r, z, n, v_n, norm_x, norm_h)
+
+    def backward(p, needs, ds):
+        x, h_tm1, r, z, n, v_n, norm_x, norm_h = needs
+        dh = ds["h"]
+        da_n = dh * (1 - z) * (1 - n**2)
+        da_z = dh * (h_tm1 - n) * z * (1 - z)
+        da_r = da_n * v_n * r * (1 - r)
+        da_rz = np.concatenate([da_r, da_z], axis=1)
+        du, dg_x, db = together(norm_x, da_rz, da_n)
+        dv, dg_h, _ = together(norm_h, da_rz, da_n * r)
+        grads = {"W_x": x.T @ du, "W_h": h_tm1.T @ dv}
+        grads |= {"g_x": dg_x, "g_h": dg_h, "b": db}
+        return {"h": dh * z + dv @ p["W_h"].T}, du @ p["W_x"].T, grads
+
+    return forward, backward
+
+
 def unroll(cell, p, xs, s):
     """Final state, outputs y_t = h_t (T, B, h), all states, and what BPTT needs."""
     forward, _ = cell

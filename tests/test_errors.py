@@ -104,7 +104,7 @@ MISTAKES = {
     "mask of numbers": (
         lambda: jrnn.unroll(CELL, PARAMS, XS, mask=jnp.ones((5, 2))),
         TypeError,
-        "boolean mask",
+        "mask to be boolean, True where a step counts",
     ),
     "mask batch first": (
         lambda: jrnn.unroll(CELL, PARAMS, XS, mask=jnp.ones((2, 5), bool)),

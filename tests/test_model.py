@@ -167,18 +167,18 @@ def test_supervised(pool):
     xs = random_like(2, jax.ShapeDtypeStruct((6, 2, 2), jnp.float64))
     lengths = jnp.array([4, 6])
     alone = model.predict(params, xs[:4, :1])
-    both = model.predict(params, xs.at[4:, 0].set(jnp.nan), lengths)
+    both = model.predict(params, xs.at[4:, 0].set(jnp.nan), lengths=lengths)
     member = (slice(4), 0) if pool is None else 0
     assert_close(both[member], alone[:, 0] if pool is None else alone[0], 1e-12)
     labels = jnp.zeros((6, 2) if pool is None else (2,), jnp.int32)
-    log_probs = model.log_prob(params, xs, labels, lengths)
+    log_probs = model.log_prob(params, xs, labels, lengths=lengths)
     if pool is None:
         assert_close(log_probs[:4, 0], both[:4, 0, 0], 1e-12)
         assert not log_probs[4:, 0].any()
     else:
         assert_close(log_probs, both[:, 0], 1e-12)
     with pytest.raises(ValueError, match="labels of shape"):
-        model.log_prob(params, xs, labels[:1], lengths)
+        model.log_prob(params, xs, labels[:1], lengths=lengths)
 
 
 def test_pools_by_hand():

@@ -40,6 +40,21 @@ def cases():
             "b_h": draw(rng, H) if after else None,
         }
         yield f"gru {after}", reference.gru(after), p, {"h": draw(rng, (B, H))}
+    yield from layer_norm_cases(rng)
+
+
+def layer_norm_cases(rng):
+    p = {"W_x": draw(rng, (K, H)), "W_h": draw(rng, (H, H))}
+    p |= {"g": draw(rng, H), "b": draw(rng, H)}
+    yield "layer_norm_elman", reference.layer_norm_elman(), p, {"h": draw(rng, (B, H))}
+    for name, gates in (("lstm", 4), ("gru", 3)):
+        sizes = {"g_x": gates * H, "g_h": gates * H, "b": gates * H}
+        sizes |= {"g_c": H, "b_c": H} if name == "lstm" else {}
+        p = {"W_x": draw(rng, (K, gates * H)), "W_h": draw(rng, (H, gates * H))}
+        p |= {key: draw(rng, size) for key, size in sizes.items()}
+        state = {"h": draw(rng, (B, H))}
+        state |= {"c": draw(rng, (B, H))} if name == "lstm" else {}
+        yield f"layer_norm_{name}", getattr(reference, f"layer_norm_{name}")(), p, state
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case[0])

@@ -1,0 +1,304 @@
+"""The gradient matrix: every feature with every method, beside a loop of `step`.
+
+A combination is one value of each axis below. What shapes the compiled function
+(cell, method, direction, structure, checkpoints) is apart from what is only data (the
+loss, the starting state, lengths, resets, masks): one compilation serves all data.
+"""
+
+import functools
+import itertools
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jrnn
+from tests.helpers import CELLS, random_like
+
+T, B, K, H = 6, 2, 3, 4
+METHODS = {
+    "scan": {False: jrnn.scan(), True: jrnn.scan()},
+    "bptt": {False: jrnn.bptt(chunk=4), True: jrnn.bptt(chunk=2, remat=1)},
+}
+# What a method refuses, as (method, cell, feature): none of what there is so far.
+REFUSED: set[tuple[str, str, str]] = set()
+
+REGISTRY = {case.name: case.make for case in CELLS}
+REGISTRY |= {
+    "residual lstm": lambda k, h: jrnn.residual(jrnn.lstm(k, k)),
+    "zoneout lstm": lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.3, 0.4)),
+    "zoneout gru before": lambda k, h: jrnn.zoneout(
+        jrnn.gru(k, h, reset_after=False), 0.3
+    ),
+    "variational lstm": lambda k, h: jrnn.variational_dropout(jrnn.lstm(k, h), 0.4),
+    "variational gru": lambda k, h: jrnn.variational_dropout(jrnn.gru(k, h), 0.4),
+    "variational lstm projection": lambda k, h: jrnn.variational_dropout(
+        jrnn.lstm(k, h, projection_size=2), 0.4
+    ),
+    "learnable gru": lambda k, h: jrnn.learnable_state(jrnn.gru(k, h)),
+    "learnable lstm peepholes": lambda k, h: jrnn.learnable_state(
+        jrnn.lstm(k, h, peepholes=True)
+    ),
+}
+AXES = {
+    "cell": tuple(REGISTRY),
+    "method": tuple(METHODS),
+    "direction": ("forward", "reverse", "bidirectional"),
+    "structure": ("plain", "stacked", "dropout"),
+    "checkpoints": (False, True),
+    "loss": ("outputs", "final", "both"),
+    "state": ("zeros", "given"),
+    "data": ("none", "lengths", "resets", "mask", "lengths and resets"),
+}
+SHAPING = ("cell", "method", "direction", "structure", "checkpoints")
+
+
+class Data(NamedTuple):
+    """What one compiled function takes: all of it, whatever the combination."""
+
+    params: Any
+    state: Any
+    xs: jax.Array
+    lengths: jax.Array
+    resets: jax.Array
+    mask: jax.Array
+    dys: jax.Array
+    dstate: Any
+    key: Any
+
+
+def covering(strength: int, axes: dict[str, tuple]) -> list[dict]:
+    """Combinations in which every `strength` axes take every joint value.
+
+    First the axes that shape the compiled function are covered, then the others over
+    as few of those shapes again, so that little is compiled.
+    """
+    shaping = {name: values for name, values in axes.items() if name in SHAPING}
+    shapes = _cover(strength, shaping, [{}])
+    return _cover(strength, axes, shapes)
+
+
+def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict]:
+    """Greedily, with every row an extension of one in the pool."""
+    rng = np.random.default_rng(0)
+    groups = list(itertools.combinations(axes, strength))
+    missing = {
+        tuple(zip(group, values, strict=True)): None
+        for group in groups
+        for values in itertools.product(*(axes[name] for name in group))
+    }
+    rows = []
+    while missing:
+        wanted = dict(next(iter(missing)))
+        fitting = [
+            base
+            for base in pool
+            if all(base.get(name, value) == value for name, value in wanted.items())
+        ]
+        row = {**fitting[rng.integers(len(fitting))], **wanted}
+        for name, values in axes.items():
+            if name not in row:
+                gains = [
+                    _gain({**row, name: value}, name, groups, missing)
+                    for value in values
+                ]
+                best = np.flatnonzero(np.array(gains) == max(gains))
+                row[name] = values[rng.choice(best)]
+        for group in groups:
+            missing.pop(tuple((name, row[name]) for name in group), None)
+        rows.append({name: row[name] for name in axes})
+    return rows
+
+
+def _gain(row: dict, name: str, groups: list, missing: dict) -> int:
+    """How many combinations not met so far the value of `name` would meet."""
+    return sum(
+        tuple((n, row[n]) for n in group) in missing
+        for group in groups
+        if name in group and all(n in row for n in group)
+    )
+
+
+def build(name: str, structure: str, direction: str) -> jrnn.Cell:
+    """The cell of a combination, around or beside itself as structure and direction."""
+    make = REGISTRY[name]
+
+    def one() -> jrnn.Cell:
+        cell = make(K, H)
+        if structure == "stacked":
+            return jrnn.stack(cell, make(cell.spec.output_size, H))
+        return jrnn.dropout(cell, 0.4) if structure == "dropout" else cell
+
+    return jrnn.bidirectional(one(), one()) if direction == "bidirectional" else one()
+
+
+def draw_params(cell: jrnn.Cell, name: str) -> Any:
+    """Non-symmetric weights and non-zero biases, the same on every run."""
+    params = cell.init(jax.random.key(0), jnp.float64)
+    return random_like(zlib.crc32(name.encode()), params, 0.5)
+
+
+def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
+    """The cell and the numbers of a combination."""
+    names = [combination[axis] for axis in ("cell", "structure", "direction")]
+    cell = build(*names)
+    params = draw_params(cell, " ".join(names))
+    state = random_like(2, cell.init_state(params, (B,)))
+    rng = np.random.default_rng(3)
+    lengths, resets = np.full(B, T), np.zeros((T, B), bool)
+    mask = np.ones((T, B), bool)
+    if "lengths" in combination["data"]:
+        lengths = np.array([4, 6])
+    if "resets" in combination["data"]:
+        resets = rng.random((T, B)) < 0.4
+        resets[:, 0] |= np.arange(T) == 2
+    if combination["data"] == "mask":
+        mask = rng.random((T, B)) < 0.6
+    zero = jax.tree.map(jnp.zeros_like, state)
+    dys = random_like(4, jax.ShapeDtypeStruct((T, B, cell.spec.output_size), "float64"))
+    dstate = random_like(5, state)
+    return cell, Data(
+        params=params,
+        state=zero if combination["state"] == "zeros" else state,
+        xs=random_like(6, jax.ShapeDtypeStruct((T, B, K), "float64")),
+        lengths=jnp.asarray(lengths),
+        resets=jnp.asarray(resets),
+        mask=jnp.asarray(mask),
+        dys=jnp.zeros_like(dys) if combination["loss"] == "final" else dys,
+        dstate=zero if combination["loss"] == "outputs" else dstate,
+        key=jax.random.key(7),
+    )
+
+
+def weigh(last: Any, ys: jax.Array, data: Data) -> jax.Array:
+    """A loss on outputs and final state, by the weights that the data hold."""
+    pairs = zip(jax.tree.leaves(last), jax.tree.leaves(data.dstate), strict=True)
+    return (ys * data.dys).sum() + sum((a * b).sum() for a, b in pairs)
+
+
+def differentiated(run: Any) -> Any:
+    """(data) -> (final state, outputs), gradients of parameters, state and inputs."""
+
+    def loss(leaves: tuple, data: Data) -> Any:
+        params, state, xs = leaves
+        last, ys = run(data._replace(params=params, state=state, xs=xs))
+        return weigh(last, ys, data), (last, ys)
+
+    def both(data: Data) -> Any:
+        leaves = data.params, data.state, data.xs
+        (_, shown), gradients = jax.value_and_grad(loss, has_aux=True)(leaves, data)
+        return shown, gradients
+
+    return both
+
+
+@functools.cache
+def by_method(cell: jrnn.Cell, method: str, direction: str, checkpoints: bool) -> Any:
+    """The compiled function of a combination, by the library."""
+
+    def run(data: Data) -> Any:
+        return jrnn.unroll(
+            cell,
+            data.params,
+            data.xs,
+            data.state,
+            lengths=data.lengths,
+            resets=data.resets,
+            mask=data.mask,
+            reverse=direction == "reverse",
+            key=data.key,
+            method=METHODS[method][checkpoints],
+        )
+
+    outside = checkpoints and method == "scan"
+    return jax.jit(differentiated(jax.checkpoint(run) if outside else run))
+
+
+def by_loop(cell: jrnn.Cell, direction: str) -> Any:
+    """The same by a Python loop of `step`; nothing but the step is compiled."""
+
+    def run(data: Data) -> Any:
+        noise = None if cell.noise is None else cell.noise(data.key, T, (B,))
+        if direction == "bidirectional":
+            lasts, ys = [], []
+            for i, child in enumerate(cell.layers.cells):
+                drawn = None if noise is None else noise[i]
+                last, y = loop(
+                    child, data.params[i], data.state[i], data, drawn, i == 1
+                )
+                lasts.append(last)
+                ys.append(y)
+            return tuple(lasts), jnp.concatenate(ys, axis=-1)
+        reverse = direction == "reverse"
+        return loop(cell, data.params, data.state, data, noise, reverse)
+
+    return differentiated(run)
+
+
+@functools.cache
+def stepper(cell: jrnn.Cell) -> Any:
+    """The cell's own step, compiled on its own."""
+    return jax.jit(cell.step)
+
+
+def loop(
+    cell: jrnn.Cell, params: Any, state: Any, data: Data, noise: Any, reverse: bool
+) -> Any:
+    """One reading, with the semantics spelled out step by step and no gather."""
+    initial, ys, step = cell.init_state(params, (B,)), [None] * T, stepper(cell)
+
+    def where(flags: jax.Array, new: Any, old: Any) -> Any:
+        over = lambda leaf: flags.reshape(flags.shape + (1,) * (leaf.ndim - 1))
+        return jax.tree.map(lambda a, b: jnp.where(over(a), a, b), new, old)
+
+    for t in reversed(range(T)) if reverse else range(T):
+        # In reverse, the segment that begins at t + 1 has just been left.
+        marked = t + 1 if reverse else t
+        if marked < T:
+            starts = data.resets[marked] & (marked < data.lengths)
+            state = where(starts, initial, state)
+        drawn = None if noise is None else jax.tree.map(lambda a, t=t: a[t], noise)
+        new, y = step(params, state, data.xs[t], drawn)
+        active = (t < data.lengths) & data.mask[t]
+        state = where(active, new, state)
+        ys[t] = where(active, y, jnp.zeros_like(y))
+    return state, jnp.stack(ys)
+
+
+FEATURES = (
+    "lengths",
+    "resets",
+    "mask",
+    "reverse",
+    "bidirectional",
+    "stack",
+    "dropout",
+    "checkpoints",
+    "starting state",
+    "final state",
+)
+
+
+def table() -> str:
+    """The committed table, docs/support.md: which method runs which cell with what."""
+    head = [
+        "# What runs with what",
+        "",
+        "Each method beside the cells and features it supports, as `tests/matrix.py`",
+        "has it and the gradient matrix tests it: outputs and all gradients equal a",
+        "Python loop of `step`, in float64, to 1e-9. Where a method is named it",
+        "supports the feature; all else is refused by an error.",
+        "",
+        "| cell | " + " | ".join(FEATURES) + " |",
+        "|---" * (len(FEATURES) + 1) + "|",
+    ]
+    rows = []
+    for name in REGISTRY:
+        entries = [
+            ", ".join(m for m in METHODS if (m, name, feature) not in REFUSED) or "none"
+            for feature in FEATURES
+        ]
+        rows.append(f"| {name} | " + " | ".join(entries) + " |")
+    return "\n".join([*head, *rows, ""])

@@ -1,0 +1,118 @@
+"""The gradient matrix: pairs here, triples in the slow suite, all of it on request.
+
+    pytest tests/test_matrix.py                    every two axes take every joint value
+    pytest -m slow tests/test_matrix.py            every three
+    pytest -m exhaustive tests/test_matrix.py      everything, for three cells
+
+How many cases that were is printed at the end of each run (tests/conftest.py).
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jrnn
+from tests import matrix
+from tests.helpers import assert_close, error, random_like
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "docs" / "support.md"
+RESULTS = ROOT / "tests" / "results" / "gradient_matrix.json"
+EXHAUSTIVE = ("elman", "lstm", "elman identity")
+BOUND = 1e-9
+
+
+def check(rows, record_property):
+    """Compares every row's outputs and gradients."""
+    largest = 0.0
+    for row in rows:
+        cell, data = matrix.data_of(row)
+        shape = row["method"], row["direction"], row["checkpoints"]
+        got = matrix.by_method(cell, *shape)(data)
+        expected = matrix.by_loop(cell, row["direction"])(data)
+        assert_close(got, expected, BOUND)
+        pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
+        largest = max(largest, *(error(a, b) for a, b in pairs))
+    record_property("cases", len(rows))
+    record_property("largest", float(largest))
+
+
+def grouped(rows):
+    """One test for all rows that share a compiled function."""
+    groups = {}
+    for row in rows:
+        shape = "-".join(str(row[name]) for name in matrix.SHAPING)
+        groups.setdefault(shape, []).append(row)
+    return [pytest.param(rows, id=shape) for shape, rows in groups.items()]
+
+
+def everything():
+    axes = {**matrix.AXES, "cell": EXHAUSTIVE}
+    rows = itertools.product(*axes.values())
+    return [dict(zip(axes, values, strict=True)) for values in rows]
+
+
+@pytest.mark.parametrize("rows", grouped(matrix.covering(2, matrix.AXES)))
+def test_every_two(rows, record_property):
+    check(rows, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", grouped(matrix.covering(3, matrix.AXES)))
+def test_every_three(rows, record_property):
+    check(rows, record_property)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rows", grouped(everything()))
+def test_everything(rows, record_property):
+    check(rows, record_property)
+
+
+def test_what_covers_covers():
+    rows = matrix.covering(2, matrix.AXES)
+    for one, two in itertools.combinations(matrix.AXES, 2):
+        met = {(row[one], row[two]) for row in rows}
+        assert met == set(itertools.product(matrix.AXES[one], matrix.AXES[two]))
+
+
+def test_the_committed_table_is_the_one_that_is_tested():
+    assert TABLE.read_text(encoding="utf-8") == matrix.table()
+
+
+def test_batch_time_and_units_of_equal_number():
+    # Where B = H = T = k a transposed product or a swapped axis raises nothing.
+    size = 5
+    for make in (jrnn.elman, jrnn.lstm, jrnn.gru):
+        cell = make(size, size)
+        params = matrix.draw_params(cell, cell.spec.name)
+        xs = random_like(1, jax.ShapeDtypeStruct((size,) * 3, "float64"))
+        state = random_like(2, cell.init_state(params, (size,)))
+        weights = random_like(3, jax.ShapeDtypeStruct((size,) * 3, "float64"))
+
+        def loop(params, xs, state, cell=cell):
+            ys = []
+            for x in xs:
+                state, y = cell.step(params, state, x)
+                ys.append(y)
+            return jnp.stack(ys)
+
+        loss = lambda run, weights=weights: lambda *a: (run(*a) * weights).sum()
+        expected = jax.grad(loss(loop), (0, 1, 2))(params, xs, state)
+        for method in (jrnn.scan(), jrnn.bptt(chunk=2), jrnn.bptt(remat=1, chunk=1)):
+            run = lambda params, xs, state, cell=cell, method=method: jrnn.unroll(
+                cell, params, xs, state, method=method
+            )[1]
+            got = jax.grad(loss(run), (0, 1, 2))(params, xs, state)
+            assert_close(got, expected, BOUND)
+
+
+def test_the_results_of_the_full_product_are_those_of_this_matrix():
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert results["cases"] == len(everything())
+    assert results["failed"] == 0
+    assert results["largest_error"] <= BOUND
