@@ -32,6 +32,7 @@ from jrnn.markov import context_counts as context_counts
 from jrnn.markov import markov_chain as markov_chain
 from jrnn.methods.bptt import bptt as bptt
 from jrnn.methods.scan import scan as scan
+from jrnn.methods.truncated import truncated as truncated
 from jrnn.model import SequenceModel as SequenceModel
 from jrnn.model import SupervisedModel as SupervisedModel
 from jrnn.model import last_step as last_step
@@ -76,6 +77,7 @@ __all__ = [
     "stack",
     "supervised_model",
     "trajectory",
+    "truncated",
     "unroll",
     "unroll_bidirectional",
     "variational_dropout",

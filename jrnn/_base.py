@@ -188,6 +188,13 @@ class Sequence(NamedTuple):
 Keep = Callable[[Params, State, Any], Any]
 
 
+class Truncation(NamedTuple):
+    """How far back gradients go: `jrnn.truncated`."""
+
+    window: int
+    stride: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """One way to run a cell along a sequence; equal options make equal methods.
@@ -197,10 +204,12 @@ class Method:
         is a static function of (params, states, xs), such as `cell.output`, applied
         to many steps at once.
       options: The method's settings as (name, value) pairs, all hashable.
+      truncation: Where gradients are cut; None: nowhere.
     """
 
     run: Callable[..., tuple[State, Any]]
     options: tuple[tuple[str, Hashable], ...] = ()
+    truncation: Truncation | None = None
 
 
 def describe(spec: Spec) -> str:

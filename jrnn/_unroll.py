@@ -1,23 +1,19 @@
-"""Running a cell along a sequence: checks, lengths, resets, direction; then a method.
+"""Running a cell along a sequence: the public functions, and their checks.
 
-`unroll` alone knows lengths, masks, resets, direction and layers. A method sees one
-cell without children, silenced inputs, at which steps the state moves on, before which
-it starts anew, and a function that says what to keep of each step.
+Lengths, resets and masks become two rows of flags here, and noise is drawn; the rest
+is `jrnn._walk`.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
 from jrnn._base import (
-    Around,
     Cell,
     Key,
-    Layers,
     Method,
     Params,
     Sequence,
@@ -36,7 +32,8 @@ from jrnn._check import (
     check_params,
     check_state,
 )
-from jrnn.layers import add_inputs, bidirectional, drop_features
+from jrnn._walk import KEEP, SHOW, Reading, Shown, active_steps, walk
+from jrnn.layers import bidirectional
 from jrnn.methods._steps import silence
 from jrnn.methods.bptt import bptt
 
@@ -101,7 +98,7 @@ def unroll(
       >>> state.c.shape, ys.shape
       ((2, 4), (7, 2, 4))
     """
-    reading = _Reading(cell, method, _SHOW, reverse)
+    reading = Reading(cell, method, SHOW, reverse)
     final, shown = _checked(reading, params, xs, state, lengths, resets, mask, key)
     return final, shown.ys
 
@@ -147,7 +144,7 @@ def trajectory(
       >>> jrnn.trajectory(cell, cell.init(jax.random.key(0)), xs).c.shape
       (7, 2, 4)
     """
-    reading = _Reading(cell, method, _KEEP, reverse)
+    reading = Reading(cell, method, KEEP, reverse)
     return _checked(reading, params, xs, state, lengths, resets, mask, key)[1].states
 
 
@@ -208,34 +205,8 @@ def unroll_bidirectional(
     )
 
 
-class Shown(NamedTuple):
-    """What is kept of each step: outputs, states, or both; None: not asked for."""
-
-    ys: Any = None
-    states: Any = None
-
-
-class _Wanted(NamedTuple):
-    """Which of both is asked for."""
-
-    ys: bool
-    states: bool
-
-
-_SHOW, _KEEP = _Wanted(ys=True, states=False), _Wanted(ys=False, states=True)
-
-
-class _Reading(NamedTuple):
-    """What is static of a run."""
-
-    cell: Cell
-    method: Method | None
-    wanted: _Wanted
-    reverse: bool
-
-
 def _checked(
-    reading: _Reading,
+    reading: Reading,
     params: Params,
     xs: Any,
     state: State | None,
@@ -281,7 +252,7 @@ def unroll_drawn(
     method: Method,
 ) -> tuple[State, Array]:
     """As `unroll`, unchecked, with noise that was drawn before; for models."""
-    reading = _Reading(cell, method, _SHOW, reverse=False)
+    reading = Reading(cell, method, SHOW, reverse=False)
     run = functools.partial(_unroll, reading, params, xs, state, lengths)
     state, shown = run(None, None, None, noise)
     return state, shown.ys
@@ -289,7 +260,7 @@ def unroll_drawn(
 
 @functools.partial(jax.jit, static_argnames=("reading",))
 def _unroll(
-    reading: _Reading,
+    reading: Reading,
     params: Params,
     xs: Array,
     state: State | None,
@@ -322,135 +293,3 @@ def _unroll(
 def draw_noise(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
     """Returns all the noise of a run; None for a cell that draws none."""
     return None if cell.noise is None else cell.noise(key, steps, batch)
-
-
-def walk(
-    reading: _Reading,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    """Runs a cell, or its children one by one, along a sequence."""
-    cell = reading.cell
-    if cell.around is not None:
-        return _walk_around(reading, cell.around, params, state, sequence, lengths)
-    if cell.layers is not None:
-        return _walk_layers(reading, cell.layers, params, state, sequence, lengths)
-    return _walk_cell(reading, params, state, sequence, lengths)
-
-
-def _walk_around(
-    reading: _Reading,
-    around: Around,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    if around.rate and sequence.noise is not None:
-        kept, noise = sequence.noise
-        xs = drop_features(sequence.xs, kept, around.rate)
-        sequence = sequence._replace(xs=xs, noise=noise)
-    inner = reading._replace(cell=around.cell)
-    state, shown = walk(inner, params, state, sequence, lengths)
-    if around.skip and reading.wanted.ys:
-        shown = shown._replace(ys=add_inputs(shown.ys, sequence.xs))
-    return state, shown
-
-
-def _walk_layers(
-    reading: _Reading,
-    layers: Layers,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    final, states, ys, count = [], [], [], len(layers.cells)
-    for i, cell in enumerate(layers.cells):
-        child = sequence._replace(
-            noise=None if sequence.noise is None else sequence.noise[i],
-            fresh=None if sequence.fresh is None else sequence.fresh[i],
-        )
-        if layers.parallel:
-            wanted, reverse = reading.wanted, reading.reverse ^ (i % 2 == 1)
-        else:
-            below = i < count - 1
-            wanted = reading.wanted._replace(ys=True) if below else reading.wanted
-            reverse = reading.reverse
-            child = child._replace(xs=ys[-1] if ys else child.xs)
-        inner = reading._replace(cell=cell, wanted=wanted, reverse=reverse)
-        last, shown = walk(inner, params[i], state[i], child, lengths)
-        final.append(last)
-        states.append(shown.states)
-        ys.append(shown.ys)
-    if not reading.wanted.ys:
-        shown_ys = None
-    else:
-        shown_ys = jnp.concatenate(ys, axis=-1) if layers.parallel else ys[-1]
-    shown_states = tuple(states) if reading.wanted.states else None
-    return tuple(final), Shown(shown_ys, shown_states)
-
-
-def _walk_cell(
-    reading: _Reading,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    cell, method = reading.cell, reading.method
-    assert method is not None
-    steps = sequence.steps
-    flip = functools.partial(_flip, lengths, steps)
-    if reading.reverse:
-        restart = sequence.restart
-        if restart is not None:  # a segment begins after its mark was passed
-            restart = jnp.concatenate([restart[1:], jnp.zeros_like(restart[:1])])
-        sequence = flip(sequence._replace(restart=restart, fresh=None))._replace(
-            fresh=sequence.fresh
-        )
-    keep = _keeper(cell, reading.wanted)
-    options = dict(method.options)
-    state, shown = method.run(cell, keep, params, state, sequence, **options)
-    shown = shown._replace(ys=silence(sequence.active, shown.ys))
-    return state, flip(shown) if reading.reverse else shown
-
-
-@functools.cache
-def _keeper(cell: Cell, wanted: _Wanted) -> Callable[..., Shown]:
-    """Returns what a method keeps of each step; the identical function each time."""
-
-    def keep(params: Params, states: State, xs: Any) -> Shown:
-        return Shown(
-            ys=cell.output(params, states, xs) if wanted.ys else None,
-            states=states if wanted.states else None,
-        )
-
-    return keep
-
-
-def _flip(lengths: Array | None, steps: int, tree: Any) -> Any:
-    """Reverses each sequence within its own length; padding stays where it is."""
-    if lengths is None:
-        return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
-    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    index = jnp.where(t < lengths[None], lengths[None] - 1 - t, t)
-
-    def one(leaf: Array) -> Array:
-        places = index.reshape(index.shape + (1,) * (leaf.ndim - index.ndim))
-        return jnp.take_along_axis(leaf, places, axis=0)
-
-    return jax.tree.map(one, tree)
-
-
-def active_steps(
-    steps: int, lengths: Array | None, mask: Array | None
-) -> Bool[Array, "T *batch"] | None:
-    """Returns at which steps the state moves on; None where it always does."""
-    if lengths is None:
-        return mask
-    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    within = t < lengths[None]
-    return within if mask is None else within & mask

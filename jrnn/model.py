@@ -34,7 +34,8 @@ from jrnn._check import (
     check_temperature,
     check_tokens,
 )
-from jrnn._unroll import active_steps, draw_noise, unroll, unroll_drawn
+from jrnn._unroll import draw_noise, unroll, unroll_drawn
+from jrnn._walk import active_steps
 from jrnn.cells._init import ZEROS, draw
 from jrnn.layers import reads_ahead
 from jrnn.likelihood import Head

@@ -1,0 +1,215 @@
+"""How a cell walks along a sequence: in which order, child by child, in windows.
+
+Here are direction, layers and truncation. A method sees one cell without children,
+silenced inputs in the order in which they are read, at which steps the state moves on,
+before which it starts anew, and a function that says what to keep of each step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
+from jrnn.layers import add_inputs, drop_features, reads_ahead
+from jrnn.methods._steps import silence
+from jrnn.methods.truncated import by_windows
+
+
+class Shown(NamedTuple):
+    """What is kept of each step: outputs, states, or both; None: not asked for."""
+
+    ys: Any = None
+    states: Any = None
+
+
+class Wanted(NamedTuple):
+    """Which of both is asked for."""
+
+    ys: bool
+    states: bool
+
+
+SHOW, KEEP = Wanted(ys=True, states=False), Wanted(ys=False, states=True)
+
+
+class Reading(NamedTuple):
+    """What is static of a run."""
+
+    cell: Cell
+    method: Method | None
+    wanted: Wanted
+    reverse: bool
+
+
+def walk(
+    reading: Reading,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    """Runs a cell, or its children one by one, along a sequence."""
+    cell, method = reading.cell, reading.method
+    assert method is not None
+    if method.truncation is not None and not reads_ahead(cell):
+        return _walk_windows(reading, method, params, state, sequence, lengths)
+    if cell.around is not None:
+        return _walk_around(reading, cell.around, params, state, sequence, lengths)
+    if cell.layers is not None:
+        return _walk_layers(reading, cell.layers, params, state, sequence, lengths)
+    return _walk_cell(reading, params, state, sequence, lengths)
+
+
+def _walk_around(
+    reading: Reading,
+    around: Around,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    if around.rate and sequence.noise is not None:
+        kept, noise = sequence.noise
+        xs = drop_features(sequence.xs, kept, around.rate)
+        sequence = sequence._replace(xs=xs, noise=noise)
+    inner = reading._replace(cell=around.cell)
+    state, shown = walk(inner, params, state, sequence, lengths)
+    if around.skip and reading.wanted.ys:
+        shown = shown._replace(ys=add_inputs(shown.ys, sequence.xs))
+    return state, shown
+
+
+def _walk_layers(
+    reading: Reading,
+    layers: Layers,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    final, states, ys, count = [], [], [], len(layers.cells)
+    for i, cell in enumerate(layers.cells):
+        child = sequence._replace(
+            noise=None if sequence.noise is None else sequence.noise[i],
+            fresh=None if sequence.fresh is None else sequence.fresh[i],
+        )
+        if layers.parallel:
+            wanted, reverse = reading.wanted, reading.reverse ^ (i % 2 == 1)
+        else:
+            below = i < count - 1
+            wanted = reading.wanted._replace(ys=True) if below else reading.wanted
+            reverse = reading.reverse
+            child = child._replace(xs=ys[-1] if ys else child.xs)
+        inner = reading._replace(cell=cell, wanted=wanted, reverse=reverse)
+        last, shown = walk(inner, params[i], state[i], child, lengths)
+        final.append(last)
+        states.append(shown.states)
+        ys.append(shown.ys)
+    if not reading.wanted.ys:
+        shown_ys = None
+    else:
+        shown_ys = jnp.concatenate(ys, axis=-1) if layers.parallel else ys[-1]
+    shown_states = tuple(states) if reading.wanted.states else None
+    return tuple(final), Shown(shown_ys, shown_states)
+
+
+def _walk_cell(
+    reading: Reading,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    cell, method = reading.cell, reading.method
+    assert method is not None
+    if reading.reverse:
+        sequence = _reversed(lengths, sequence)
+    keep = _keeper(cell, reading.wanted)
+    options = dict(method.options)
+    state, shown = method.run(cell, keep, params, state, sequence, **options)
+    shown = shown._replace(ys=silence(sequence.active, shown.ys))
+    if reading.reverse:
+        shown = flip(lengths, sequence.steps, shown)
+    return state, shown
+
+
+def _walk_windows(
+    reading: Reading,
+    method: Method,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    lengths: Array | None,
+) -> tuple[State, Shown]:
+    """Walks in windows, each of which reads forwards, and gradients end with it."""
+    plain = dataclasses.replace(method, truncation=None)
+    forwards = reading._replace(method=plain, reverse=False)
+    if reading.reverse:
+        sequence = _reversed(lengths, sequence)
+
+    def run(params: Params, state: State, part: Sequence) -> tuple[State, Shown]:
+        return walk(forwards, params, state, part, None)
+
+    def trace(params: Params, state: State, part: Sequence) -> tuple[State, State]:
+        kept = forwards._replace(wanted=KEEP)
+        state, shown = walk(kept, params, state, part, None)
+        return state, shown.states
+
+    assert method.truncation is not None
+    state, shown = by_windows(method.truncation, run, trace, params, state, sequence)
+    if reading.reverse:
+        shown = flip(lengths, sequence.steps, shown)
+    return state, shown
+
+
+def _reversed(lengths: Array | None, sequence: Sequence) -> Sequence:
+    """Returns a sequence in the order in which it is read from its end."""
+    restart = sequence.restart
+    if restart is not None:  # a segment begins after its mark was passed
+        restart = jnp.concatenate([restart[1:], jnp.zeros_like(restart[:1])])
+    timed = sequence._replace(restart=restart, fresh=None)
+    flipped = flip(lengths, sequence.steps, timed)
+    return flipped._replace(fresh=sequence.fresh)
+
+
+@functools.cache
+def _keeper(cell: Cell, wanted: Wanted) -> Callable[..., Shown]:
+    """Returns what a method keeps of each step; the identical function each time."""
+
+    def keep(params: Params, states: State, xs: Any) -> Shown:
+        return Shown(
+            ys=cell.output(params, states, xs) if wanted.ys else None,
+            states=states if wanted.states else None,
+        )
+
+    return keep
+
+
+def flip(lengths: Array | None, steps: int, tree: Any) -> Any:
+    """Reverses each sequence within its own length; padding stays where it is."""
+    if lengths is None:
+        return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
+    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
+    index = jnp.where(t < lengths[None], lengths[None] - 1 - t, t)
+
+    def one(leaf: Array) -> Array:
+        places = index.reshape(index.shape + (1,) * (leaf.ndim - index.ndim))
+        return jnp.take_along_axis(leaf, places, axis=0)
+
+    return jax.tree.map(one, tree)
+
+
+def active_steps(
+    steps: int, lengths: Array | None, mask: Array | None
+) -> Bool[Array, "T *batch"] | None:
+    """Returns at which steps the state moves on; None where it always does."""
+    if lengths is None:
+        return mask
+    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
+    within = t < lengths[None]
+    return within if mask is None else within & mask
