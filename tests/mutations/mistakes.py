@@ -12,16 +12,15 @@ MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
         file=BPTT,
-        old="(states_tm1, states, saved, direct, active), reverse=True",
-        new="(states_tm1, states, saved, direct, active), reverse=False",
+        old="direct, active, restart),\n        reverse=True,",
+        new="direct, active, restart),\n        reverse=False,",
         tests=(GRADIENTS,),
     ),
     Mutation(
         name="cotangent of the starting state dropped",
         file=BPTT,
-        old="join(dxs, sequence.xs.shape[0]), dstate, None),)",
-        new="join(dxs, sequence.xs.shape[0]), "
-        "jax.tree.map(jnp.zeros_like, dstate), None),)",
+        old="(_Inputs(dparams, carry.dstate, Sequence(",
+        new="(_Inputs(dparams, jax.tree.map(jnp.zeros_like, dstate), Sequence(",
         tests=(GRADIENTS,),
     ),
     Mutation(
@@ -29,18 +28,15 @@ MISTAKES = (
         file=BPTT,
         old="    dstate, dshown = cotangents\n",
         new="    dstate, dshown = cotangents\n"
-        "    dstate = jax.tree.map(jnp.zeros_like, dstate)\n",
+        "    dstate = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype), dstate)\n",
         tests=(GRADIENTS,),
     ),
     Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
         file=BPTT,
-        old="    adjoint = _adjoint_of(cell, params, sequence.state)\n\n"
-        "    def step(dstate_t: State, inputs: Any)",
-        new="    adjoint = _adjoint_of(cell, params, sequence.state)\n"
-        "    zero = jax.tree.map(lambda h: h.at[0].set(0), kept.start)\n"
-        "    kept = kept._replace(start=zero)\n\n"
-        "    def step(dstate_t: State, inputs: Any)",
+        old="renew(restart, fresh, jax.tree.map(_shift, start, states))",
+        new="renew(restart, fresh, jax.tree.map(_shift, start, states))\n"
+        "    states_tm1 = jax.tree.map(lambda h: h.at[0].set(0), states_tm1)",
         tests=(f"{GRADIENTS}[elman]",),  # whose pullback reads no h_{t-1}
     ),
     Mutation(
