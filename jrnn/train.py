@@ -147,8 +147,8 @@ def sequence_loss(model: SequenceModel) -> Loss:
     def loss(
         params: Params, batch: Array, carry: Carry, key: Key
     ) -> tuple[Array, tuple[Carry, Metrics]]:
-        del key
-        carry, log_probs = model.log_prob(params, batch, carry)
+        noise = None if model.cell.noise is None else key
+        carry, log_probs = model.log_prob(params, batch, carry, key=noise)
         return -mean_over_steps(log_probs), (carry, {})
 
     return loss

@@ -53,6 +53,23 @@ def test_loss_falls():
     assert np.mean(seen[-10:]) < np.mean(seen[:10])
 
 
+def test_the_key_draws_the_noise_of_a_cell_that_has_some():
+    xs = jnp.asarray(TEXT[:20]).reshape(10, B)
+    noisy = jrnn.stack(jrnn.gru(V, 6), jrnn.dropout(jrnn.elman(6, 6), 0.5))
+    for cell in (MODEL.cell, noisy):
+        model = jrnn.sequence_model(cell, MODEL.head)
+        params = model.init(jax.random.key(0))
+        given = params, xs, model.init_state(params, (B,))
+        loss = train.sequence_loss(model)
+        first, again, other = (
+            float(loss(*given, jax.random.key(seed))[0]) for seed in (1, 1, 2)
+        )
+        quiet = -float(model.log_prob(*given)[1].mean())
+        assert first == again
+        assert (first != other) is (cell is noisy)
+        assert (abs(first - quiet) > 1e-4) is (cell is noisy)
+
+
 def test_fit_stops_when_asked():
     step = train.make_train_step(train.sequence_loss(MODEL), OPTIMIZER)
     state = train.fit(step, start(), batches(), on_step=lambda s, m: int(s.step) == 3)

@@ -14,7 +14,7 @@ import pytest
 import jrnn
 from tests.helpers import assert_close, random_like
 
-T, B, K, H = 9, 2, 3, 4
+T, B, K, H = 9, 2, 3, 3
 CELLS = {
     "elman": jrnn.elman(K, H),
     "lstm": jrnn.lstm(K, H),
@@ -82,7 +82,15 @@ def gradients(cell, method, params, state, xs, weights, **keywords):
     return jax.grad(loss, (0, 1, 2))(params, state, xs)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "elman",
+        "lstm",
+        pytest.param("stack", marks=pytest.mark.slow),
+        pytest.param("generic", marks=pytest.mark.slow),
+    ],
+)
 def test_only_pairs_within_a_window_count(name):
     given = numbers(CELLS[name])
     several = [(4, 4), (3, 1), (5, 2), (1, 1)] if name == "elman" else [(5, 2)]
@@ -92,7 +100,13 @@ def test_only_pairs_within_a_window_count(name):
         assert_close(got, oracle(name, window, stride), 1e-10)
 
 
-@pytest.mark.parametrize("method", [jrnn.scan(), jrnn.bptt(remat=1, chunk=1)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        jrnn.scan(),
+        pytest.param(jrnn.bptt(remat=1, chunk=1), marks=pytest.mark.slow),
+    ],
+)
 def test_in_reverse_and_with_resets(method):
     cell = CELLS["lstm"]
     given = numbers(cell)
@@ -105,7 +119,7 @@ def test_in_reverse_and_with_resets(method):
     assert_close(gradients(cell, truncated, *given, resets=resets), expected, 1e-10)
 
 
-@pytest.mark.parametrize("window", [T, T + 3])
+@pytest.mark.parametrize("window", [T, pytest.param(T + 3, marks=pytest.mark.slow)])
 def test_a_window_as_long_as_the_sequence_is_no_truncation(window):
     for cell in CELLS.values():
         given = numbers(cell)
