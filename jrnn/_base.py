@@ -95,6 +95,27 @@ class Adjoint(NamedTuple):
     gradient: Callable[[Params, State, State, Saved, Array, Saved], Params]
 
 
+class Linear(NamedTuple):
+    """The seam of cells that are linear in their state, for evaluation in parallel.
+
+    With u_t = project(params, x_t), and one entry of a and b for each array of the
+    state:
+
+        a_t, b_t = coefficients(params, u_t)
+        s_t = a_t * s_{t-1} + b_t              elementwise
+        s_t = s_{t-1} a_t + b_t                a matrix for each step, if `full`
+
+    Attributes:
+      coefficients: (params, u) -> (a, b), each of the state's structure, for any
+        leading axes of u. Leaves of b are (..., n); those of a (..., n), or (..., n, n)
+        if `full`; a that does not depend on u has no leading axes, and broadcasts.
+      full: Whether a holds matrices.
+    """
+
+    coefficients: Callable[[Params, Any], tuple[State, State]]
+    full: bool = False
+
+
 class Cell(NamedTuple):
     """A recurrent cell: a NamedTuple of pure functions, made by a factory.
 
@@ -110,6 +131,10 @@ class Cell(NamedTuple):
       spec: What the cell is.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it brings one.
+      linear: Its coefficients, if it is linear in its state.
+      diagonal: Whether unit i of the new state depends on unit i of the old one alone
+        (of each array of the state, which then all have one size), so that the
+        Jacobian of a step is one small block for each unit.
       noise: (key, steps, batch_shape) -> a pytree of arrays (steps, *batch_shape, ...),
         what is drawn before the loop where the cell is random in training.
       layers: Its children, if it consists of cells that are unrolled one by one.
@@ -125,6 +150,8 @@ class Cell(NamedTuple):
     spec: Spec
     gated: Gated | None = None
     adjoint: Adjoint | None = None
+    linear: Linear | None = None
+    diagonal: bool = False
     noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None
     layers: "Layers | None" = None
     around: "Around | None" = None
@@ -378,6 +405,20 @@ def gated_advance_saving(
 def gated_advance(gated: Gated) -> Callable[[Params, State, Array], State]:
     """Returns the `advance` that a gated seam describes."""
     return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
+
+
+def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
+    """Returns the `advance` that a linear seam describes."""
+
+    def one(h: Array, a: Array, b: Array) -> Array:
+        if linear.full:
+            return jnp.matmul(h, a.astype(h.dtype)) + b
+        return expand(a, h.ndim) * h + b
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        return jax.tree.map(one, state, *linear.coefficients(params, u))
+
+    return advance
 
 
 def noisy_project(

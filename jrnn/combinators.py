@@ -18,6 +18,7 @@ from jrnn._base import (
     Cell,
     Gated,
     Key,
+    Linear,
     Params,
     Spec,
     State,
@@ -105,6 +106,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
         spec=_spec("zoneout", cell, rate=rate),
         gated=None,
         adjoint=None,
+        linear=None,
         noise=noise,
     )
 
@@ -179,6 +181,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
         spec=_spec("variational_dropout", cell, rate=rate),
         gated=None,
         adjoint=None,
+        linear=None,
         noise=noise,
     )
 
@@ -251,6 +254,7 @@ def learnable_state(cell: Cell) -> Cell:
         spec=_spec("learnable_state", cell),
         gated=None if cell.gated is None else _gated_inside(cell.gated),
         adjoint=None if cell.adjoint is None else _adjoint_inside(cell.adjoint),
+        linear=None if cell.linear is None else _linear_inside(cell.linear),
     )
 
 
@@ -259,6 +263,13 @@ def _gated_inside(gated: Gated) -> Gated:
         return gated.recur(params.cell, state)
 
     return gated._replace(recur=recur)
+
+
+def _linear_inside(linear: Linear) -> Linear:
+    def coefficients(params: LearnableParams, u: Any) -> tuple[State, State]:
+        return linear.coefficients(params.cell, u)
+
+    return linear._replace(coefficients=coefficients)
 
 
 def _adjoint_inside(adjoint: Adjoint) -> Adjoint:

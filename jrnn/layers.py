@@ -191,6 +191,7 @@ def residual(cell: Cell) -> Cell:
         spec=cell.spec._replace(name="residual", arguments=(("cell", cell),)),
         gated=None,
         adjoint=None,
+        linear=None,
         layers=None,
         around=Around(cell, skip=True),
     )
@@ -255,6 +256,7 @@ def dropout(cell: Cell, rate: float) -> Cell:
         ),
         gated=None,
         adjoint=None,
+        linear=None,
         noise=noise,
         layers=None,
         around=Around(cell, rate=rate),
