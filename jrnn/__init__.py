@@ -1,10 +1,13 @@
 """One recurrent cell, every way to run it."""
 
+from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
 from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
+from jrnn._non_finite import NonFinite as NonFinite
+from jrnn._non_finite import find_non_finite as find_non_finite
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
 from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
@@ -49,8 +52,10 @@ __all__ = [
     "Head",
     "MarkovChain",
     "Method",
+    "NonFinite",
     "SequenceModel",
     "SupervisedModel",
+    "batching",
     "bidirectional",
     "bits_per_symbol",
     "bptt",
@@ -59,6 +64,7 @@ __all__ = [
     "diagnostics",
     "dropout",
     "elman",
+    "find_non_finite",
     "gru",
     "identity",
     "last_step",

@@ -253,9 +253,22 @@ def unroll_drawn(
 ) -> tuple[State, Array]:
     """As `unroll`, unchecked, with noise that was drawn before; for models."""
     reading = Reading(cell, method, SHOW, reverse=False)
-    run = functools.partial(_unroll, reading, params, xs, state, lengths)
-    state, shown = run(None, None, None, noise)
+    state, shown = run_drawn(reading, params, xs, state, noise, lengths)
     return state, shown.ys
+
+
+def run_drawn(
+    reading: Reading,
+    params: Params,
+    xs: Array,
+    state: State,
+    noise: Any,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[State, Shown]:
+    """Runs what `reading` says, unchecked, with noise that was drawn before."""
+    return _unroll(reading, params, xs, state, lengths, resets, mask, None, noise)
 
 
 @functools.partial(jax.jit, static_argnames=("reading",))

@@ -195,7 +195,8 @@ def flip(lengths: Array | None, steps: int, tree: Any) -> Any:
     if lengths is None:
         return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
     t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    index = jnp.where(t < lengths[None], lengths[None] - 1 - t, t)
+    own = lengths.astype(t.dtype)[None]
+    index = jnp.where(t < own, own - 1 - t, t)
 
     def one(leaf: Array) -> Array:
         places = index.reshape(index.shape + (1,) * (leaf.ndim - index.ndim))
@@ -211,5 +212,5 @@ def active_steps(
     if lengths is None:
         return mask
     t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    within = t < lengths[None]
+    within = t < lengths.astype(t.dtype)[None]
     return within if mask is None else within & mask

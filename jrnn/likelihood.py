@@ -181,7 +181,7 @@ def mean_over_steps(
     valid = jnp.ones(values.shape, bool) if mask is None else mask
     if lengths is not None:
         t = jnp.arange(values.shape[0]).reshape(-1, *(1,) * lengths.ndim)
-        valid = valid & (t < lengths[None])
+        valid = valid & (t < lengths.astype(t.dtype)[None])
     values = jnp.where(valid, values, 0)
     if not per_sequence:
         return values.sum() / valid.sum().astype(values.dtype)

@@ -22,6 +22,8 @@ BELOW = {
     "layers": {"_base", "_check"},
     "_walk": {"_base", "layers", "methods"},
     "_unroll": {"_base", "_check", "_walk", "layers", "methods"},
+    "_non_finite": {"_base", "_check", "_unroll", "_walk", "layers", "methods"},
+    "batching": {"_base"},
     "diagnostics": {"_base", "_check", "_unroll", "methods"},
     "likelihood": {"_base", "_check", "_init"},
     "markov": {"_base", "_check"},
