@@ -32,9 +32,10 @@ def check_cell(cell: Any) -> None:
 def check_method(method: Any) -> None:
     """Raises TypeError unless `method` is a method."""
     if not isinstance(method, Method):
+        shown = getattr(method, "__name__", repr(method))
         raise TypeError(
-            "Expected a Method, made by a factory such as jrnn.bptt(), got "
-            f"{method!r}; a factory must be called."
+            f"Expected a Method, made by a factory such as jrnn.bptt(), got {shown}; a "
+            "factory must be called."
         )
 
 

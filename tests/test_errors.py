@@ -1,10 +1,20 @@
-"""Bad input: what came, what was expected, the remedy; before anything is traced."""
+"""Bad input: what came, what was expected, the remedy; before anything is traced.
+
+    JAX_ENABLE_X64=1 python -m tests.test_errors
+
+writes the messages down, for `test_every_message_is_the_committed_one_and_its_own`.
+"""
+
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jrnn
+
+SNAPSHOT = Path(__file__).parent / "results" / "errors.json"
 
 CELL = jrnn.lstm(3, 4)
 PARAMS = CELL.init(jax.random.key(0))
@@ -111,6 +121,96 @@ MISTAKES = {
         ValueError,
         r"mask of shape \(T, \*batch\) = \(5, 2\), got \(2, 5\)",
     ),
+    "resets of numbers": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, resets=jnp.ones((5, 2))),
+        TypeError,
+        "resets to be boolean, True where a segment begins",
+    ),
+    "resets batch first": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, resets=jnp.ones((2, 5), bool)),
+        ValueError,
+        r"resets of shape \(T, \*batch\) = \(5, 2\), got \(2, 5\)",
+    ),
+    "key of a seed": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, key=0),
+        TypeError,
+        "one key, made by jax.random.key",
+    ),
+    "several keys": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, key=jax.random.split(jax.random.key(0))),
+        TypeError,
+        r"one key.*of shape \(2,\)",
+    ),
+    "step of a cell that reads ahead": (
+        lambda: jrnn.bidirectional(CELL, CELL).step(None, None, None),
+        ValueError,
+        "no single step",
+    ),
+    "model of a cell that reads ahead": (
+        lambda: jrnn.sequence_model(
+            jrnn.bidirectional(CELL, CELL), jrnn.categorical(3)
+        ),
+        ValueError,
+        "reads forwards alone",
+    ),
+    "stack of sizes that do not fit": (
+        lambda: jrnn.stack(CELL, CELL),
+        ValueError,
+        "which shows 4 features, a cell of that input_size",
+    ),
+    "stack of nothing": (lambda: jrnn.stack(), ValueError, "at least one cell"),
+    "both directions of unequal inputs": (
+        lambda: jrnn.bidirectional(CELL, jrnn.gru(5, 4)),
+        ValueError,
+        "two cells of one input_size",
+    ),
+    "residual of unequal sizes": (
+        lambda: jrnn.residual(CELL),
+        ValueError,
+        "equal input and output size",
+    ),
+    "dropout of everything": (
+        lambda: jrnn.dropout(CELL, 1.0),
+        ValueError,
+        r"rate in \[0, 1\), got 1.0",
+    ),
+    "dropout of token ids": (
+        lambda: jrnn.unroll(
+            jrnn.dropout(CELL, 0.5), PARAMS, TOKENS, key=jax.random.key(0)
+        ),
+        TypeError,
+        "token ids are no features",
+    ),
+    "zoneout of three rates": (
+        lambda: jrnn.zoneout(CELL, (0.1, 0.2, 0.3)),
+        ValueError,
+        "one rate, or 2",
+    ),
+    "zoneout around a stack": (
+        lambda: jrnn.zoneout(jrnn.stack(CELL), 0.1),
+        ValueError,
+        "put zoneout around the cells inside",
+    ),
+    "variational dropout below zero": (
+        lambda: jrnn.variational_dropout(CELL, -0.1),
+        ValueError,
+        "rate in",
+    ),
+    "stride above the window": (
+        lambda: jrnn.truncated(3, stride=4),
+        ValueError,
+        "stride of at most window=3, got 4",
+    ),
+    "truncated twice": (
+        lambda: jrnn.truncated(3, method=jrnn.truncated(2)),
+        ValueError,
+        "not truncated itself",
+    ),
+    "checkpoints below zero": (
+        lambda: jrnn.bptt(remat=-1),
+        ValueError,
+        "remat to be at least 0",
+    ),
     "method not called": (
         lambda: jrnn.unroll(CELL, PARAMS, XS, method=jrnn.bptt),
         TypeError,
@@ -176,6 +276,22 @@ def test_mistake(name):
         call()
 
 
+def messages():
+    """Every message, as a user reads it."""
+    told = {}
+    for name, (call, kind, _) in MISTAKES.items():
+        with pytest.raises(kind) as caught:
+            call()
+        told[name] = f"{kind.__name__}: {caught.value}"
+    return told
+
+
+def test_every_message_is_the_committed_one_and_its_own():
+    told = messages()
+    assert told == json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    assert len(set(told.values())) == len(told) >= 25
+
+
 def test_under_jit_a_foreign_token_gives_nan_and_lengths_are_clipped():
     bad = TOKENS.at[1, 0].set(9).at[2, 1].set(-1)
     ys = jax.jit(lambda xs: jrnn.unroll(CELL, PARAMS, xs)[1])(bad)
@@ -191,3 +307,8 @@ def test_padding_may_hold_foreign_tokens():
     bad = TOKENS.at[4].set(99)
     ys = jrnn.unroll(CELL, PARAMS, bad, lengths=jnp.array([4, 4]))[1]
     assert jnp.isfinite(ys).all()
+
+
+if __name__ == "__main__":
+    written = json.dumps(messages(), indent=1, ensure_ascii=False)
+    SNAPSHOT.write_text(written + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ BPTT = "jrnn/methods/bptt.py"
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
 MODEL = "tests/test_notes_model.py"
+SEQUENCES = "tests/test_sequences.py"
 
 MISTAKES = (
     Mutation(
@@ -73,5 +74,102 @@ MISTAKES = (
         old="        return values.sum() / valid.sum().astype(values.dtype)\n",
         new="        return values.sum()\n",
         tests=(MODEL,),
+    ),
+    Mutation(
+        name="mask applied after the step instead of before",
+        file="jrnn/_unroll.py",
+        old="        xs=silence(active, xs),\n",
+        new="        xs=xs,\n",
+        tests=(f"{SEQUENCES}::test_padding_changes_no_bit",),
+    ),
+    Mutation(
+        name="reset one step late",
+        file="jrnn/_unroll.py",
+        old="        restart=restart,\n",
+        new="        restart=None if restart is None else jnp.roll(restart, 1, 0),\n",
+        tests=(f"{SEQUENCES}::test_a_recorded_rollout_replays_step_by_step",),
+    ),
+    Mutation(
+        name="reset puts back the given state instead of the initial one",
+        file="jrnn/_unroll.py",
+        old="        fresh=None if restart is None else initial,\n",
+        new="        fresh=None if restart is None else state,\n",
+        tests=(f"{SEQUENCES}::test_a_recorded_rollout_replays_step_by_step",),
+    ),
+    Mutation(
+        name="reverse without regard to length",
+        file="jrnn/_walk.py",
+        old="    flipped = flip(lengths, sequence.steps, timed)\n",
+        new="    flipped = flip(None, sequence.steps, timed)\n",
+        tests=(f"{SEQUENCES}::test_a_ragged_batch_equals_each_sequence_alone",),
+    ),
+    Mutation(
+        name="segment in reverse begins one step late",
+        file="jrnn/_walk.py",
+        old="        restart = jnp.concatenate("
+        "[restart[1:], jnp.zeros_like(restart[:1])])\n",
+        new="        pass\n",
+        tests=(f"{SEQUENCES}::test_no_gradient_crosses_a_reset",),
+    ),
+    Mutation(
+        name="mask of variational dropout redrawn at each step",
+        file="jrnn/combinators.py",
+        old="        kept = jax.random.bernoulli(key_h, 1 - rate, shape)\n",
+        new="        kept = jax.random.bernoulli(key_h, 1 - rate, (steps, *shape))\n",
+        tests=(f"{SEQUENCES}::test_variational_dropout_keeps_one_mask_for_a_sequence",),
+    ),
+    Mutation(
+        name="zoneout on the wrong state",
+        file="jrnn/combinators.py",
+        old="            return jax.tree.map(jnp.where, kept, state, new)\n",
+        new="            return jax.tree.map(jnp.where, kept, new, state)\n",
+        tests=(
+            f"{SEQUENCES}::"
+            "test_zoneout_keeps_units_and_takes_the_expectation_without_a_key",
+        ),
+    ),
+    Mutation(
+        name="a checkpointed segment walked again without its resets",
+        file=BPTT,
+        old="                kept = _keep_states(static, params, start, timed)[1]\n",
+        new="                bare = timed._replace(restart=None, fresh=None)\n"
+        "                kept = _keep_states(static, params, start, bare)[1]\n",
+        tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
+    ),
+    Mutation(
+        name="gradient of a learned initial state lost at resets",
+        file=BPTT,
+        old="    if ended is not None:\n",
+        new="    if ended is not None and False:\n",
+        tests=(f"{SEQUENCES}::test_a_learned_initial_state_has_its_own_gradient",),
+    ),
+    Mutation(
+        name="window of truncated backpropagation one step too long",
+        file="jrnn/methods/truncated.py",
+        old="    begins = ends - window\n",
+        new="    begins = ends - window - 1\n",
+        tests=("tests/test_truncated.py::test_only_pairs_within_a_window_count",),
+    ),
+    Mutation(
+        name="padded steps counted as if they were free",
+        file="jrnn/batching.py",
+        old="return_counts=True)\n",
+        new="return_counts=True)\n    weights = np.ones_like(weights)\n",
+        tests=("tests/test_batching.py::test_no_other_bounds_waste_less",),
+    ),
+    Mutation(
+        name="first non-finite step of a reading in reverse not turned back",
+        file="jrnn/_non_finite.py",
+        old="            return _unflip(found, lengths, len(steps)) "
+        "if leaf.reverse else found\n",
+        new="            return found\n",
+        tests=("tests/test_non_finite.py",),
+    ),
+    Mutation(
+        name="non-finite gradient sought from the first step on",
+        file="jrnn/_non_finite.py",
+        old="    t = int(times[-1 if backward else 0])\n",
+        new="    t = int(times[0])\n",
+        tests=("tests/test_non_finite.py",),
     ),
 )
