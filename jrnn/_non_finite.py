@@ -317,12 +317,13 @@ def _first(
 ) -> NonFinite | None:
     """Finds the first step at which one of several arrays is not finite."""
     arrays = [np.asarray(array) for _, array in named]
-    bad = [~np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays]
-    times = np.flatnonzero(np.any(bad, axis=0))
+    good = [np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays]
+    bad = np.logical_not(np.stack(good))
+    times = np.flatnonzero(bad.any(axis=0))
     if not times.size:
         return None
     t = int(times[-1 if backward else 0])
-    which = next(i for i in range(len(named)) if bad[i][t])
+    which = int(bad[:, t].argmax())
     return _tell(named[which][0], arrays[which][t], backward, layer, t)
 
 

@@ -1,6 +1,7 @@
 """Strictness for every test: x64 on, no silent promotion of types or ranks."""
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -13,6 +14,16 @@ RESULTS = Path(__file__).parent / "results" / "gradient_matrix.json"
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Lets the quick tests, which mostly compile, compile with little optimisation.
+
+    The slow tests run what users run. XLA reads the flag when it is first used.
+    """
+    if config.option.markexpr == "not slow and not exhaustive":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
 @pytest.fixture
