@@ -1,0 +1,118 @@
+"""python -m experiments.benchmarks.remat --help.
+
+What do checkpoints along time cost, and what do they save? Times the gradient of a loss
+on the final state with `jrnn.bptt(remat=...)` at several lengths, in turn within one
+process, and prints time as a ratio to `remat=0` (the median over rounds), and temporary
+memory as the compiler plans it.
+"""
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+import jrnn
+from experiments._report import environment, format_table, write_json
+from experiments.benchmarks.chunk import CELLS, measure
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Time a gradient for each number of levels of checkpoints."""
+
+    levels: tuple[int, ...] = (0, 1, 2, 99)
+    """Levels; 0 must be the first. 99 halves every segment down to one chunk."""
+    steps: tuple[int, ...] = (1024, 4096, 16384)
+    """Lengths T of the sequence."""
+    cells: tuple[str, ...] = ("gru", "lstm")
+    """Which cells."""
+    batch: int = 8
+    """Sequences side by side."""
+    size: int = 64
+    """Inputs, and hidden units."""
+    rounds: int = 7
+    """How often each is timed; the order is the same in every round."""
+    out: Path = Path("runs/remat.json")
+    """Where the results go."""
+
+
+def prepare(
+    settings: Settings, cell: jrnn.Cell, steps: int, levels: int
+) -> tuple[Callable[[], Any], int]:
+    """Returns a compiled gradient that takes nothing, and its temporary bytes."""
+    params = cell.init(jax.random.key(0))
+    shape = (steps, settings.batch, settings.size)
+    xs = jax.random.normal(jax.random.key(1), shape)
+
+    def loss(params: Any, xs: jax.Array) -> jax.Array:
+        method = jrnn.bptt(remat=levels)
+        return jrnn.unroll(cell, params, xs, method=method)[0].h.sum()
+
+    step = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    memory = step.memory_analysis()
+    run = lambda: jax.block_until_ready(step(params, xs))
+    run()
+    return run, 0 if memory is None else memory.temp_size_in_bytes
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, prints a table, writes the results."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    if not settings.levels or settings.levels[0] != 0:
+        raise SystemExit("Expected --levels to begin with 0, the run compared with.")
+    rows = []
+    for name in settings.cells:
+        for steps in settings.steps:
+            cell = CELLS[name](settings.size, settings.size)
+            ready = [prepare(settings, cell, steps, one) for one in settings.levels]
+            seconds = measure([run for run, _ in ready], settings.rounds)
+            for levels, (_, size), times in zip(
+                settings.levels, ready, seconds, strict=True
+            ):
+                ratios = [a / b for a, b in zip(times, seconds[0], strict=True)]
+                rows.append(
+                    {
+                        "cell": name,
+                        "steps": steps,
+                        "remat": levels,
+                        "median_seconds": statistics.median(times),
+                        "ratio": statistics.median(ratios),
+                        "least_ratio": min(ratios),
+                        "greatest_ratio": max(ratios),
+                        "temporary_bytes": size,
+                    }
+                )
+                print(rows[-1], flush=True)
+    header = ("cell", "T", "remat", "time", "temporary MiB")
+    table = [
+        (
+            row["cell"],
+            str(row["steps"]),
+            str(row["remat"]),
+            f"{row['ratio']:.2f}",
+            f"{row['temporary_bytes'] / 2**20:.2f}",
+        )
+        for row in rows
+    ]
+    print(format_table(header, table))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "experiment": "benchmarks.remat",
+        "environment": environment(),
+        "settings": {
+            **dataclasses.asdict(settings),
+            "out": None,  # where it went says nothing
+        },
+        "rows": rows,
+    }
+    write_json(settings.out, content)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
