@@ -76,9 +76,57 @@ CELLS = [
     Case("layer norm elman", jrnn.layer_norm_elman, reference.layer_norm_elman()),
     Case("layer norm lstm", jrnn.layer_norm_lstm, reference.layer_norm_lstm()),
     Case("layer norm gru", jrnn.layer_norm_gru, reference.layer_norm_gru()),
+    Case("min_gru", jrnn.min_gru, reference.min_gru()),
+    Case(
+        "min_gru positive",
+        lambda k, h: jrnn.min_gru(k, h, activation=jrnn.positive, bias=False),
+        reference.min_gru("positive"),
+    ),
+    Case(
+        "min_lstm",
+        lambda k, h: jrnn.min_lstm(k, h, activation=jnp.tanh),
+        reference.min_lstm("tanh"),
+    ),
+    Case("lru", jrnn.lru, reference.lru()),
+    Case("rg_lru", jrnn.rg_lru, reference.rg_lru()),
+    Case(
+        "rg_lru without projection",
+        lambda k, h: jrnn.rg_lru(k, bias=False),
+        reference.rg_lru(),
+    ),
+    Case("s5", lambda k, h: jrnn.s5(k, h, blocks=2), reference.s5()),
+    Case(
+        "s5 irregular",
+        lambda k, h: jrnn.s5(k, h, irregular=True, output_size=h),
+        reference.s5(irregular=True),
+    ),
+    Case("sru", jrnn.sru, reference.sru()),
+    Case("sru highway", lambda k, h: jrnn.sru(k, k, bias=False), reference.sru()),
+    Case("ind_rnn", jrnn.ind_rnn, reference.ind_rnn()),
+    Case("diagonal_lstm", jrnn.diagonal_lstm, reference.diagonal_lstm()),
+    Case(
+        "diagonal_lstm coupled",
+        lambda k, h: jrnn.diagonal_lstm(k, h, coupled=True, peepholes=True),
+        reference.diagonal_lstm(coupled=True),
+    ),
+    Case("diagonal_gru", jrnn.diagonal_gru, reference.diagonal_gru()),
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]
+# Cells that the quick suite leaves to the slow one, in the gradient matrix as well.
+RARE = {
+    "min_gru positive",
+    "min_lstm",
+    "rg_lru",
+    "rg_lru without projection",
+    "s5",
+    "s5 irregular",
+    "sru",
+    "sru highway",
+    "diagonal_lstm",
+    "diagonal_lstm coupled",
+    "diagonal_gru",
+}
 # Close relatives of a cell that the quick suite runs; the slow suite runs them too.
 RELATIVES = {
     "elman relu",
@@ -93,7 +141,7 @@ RELATIVES = {
     "generic gru",
     "layer norm elman",
     "layer norm gru",
-}
+} | RARE
 MAIN = [case for case in CELLS if case.name in ("elman", "lstm", "gru", "gru before")]
 
 
@@ -103,6 +151,15 @@ def every_case():
     return [
         pytest.param(case, id=case.name, marks=slow if case.name in RELATIVES else ())
         for case in CELLS
+    ]
+
+
+def marked(cases):
+    """Cells for pytest's parametrize, the rare ones marked slow."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(case, id=case.name, marks=slow if case.name in RARE else ())
+        for case in cases
     ]
 
 
@@ -116,7 +173,10 @@ def random_like(seed, tree, scale=1.0):
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
-        return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+        drawn = rng.normal(size=leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            drawn = drawn + 1j * rng.normal(size=leaf.shape)
+        return jnp.asarray(scale * drawn, leaf.dtype)
 
     return jax.tree.map(draw, tree)
 
@@ -129,11 +189,23 @@ def random_params(case, k=3, h=4, dtype=jnp.float64):
 
 
 def to_numpy(tree):
-    """A NamedTuple as a dict of float64 arrays, None kept."""
+    """A NamedTuple as a dict of float64 or complex128 arrays, None kept."""
     return {
-        name: None if leaf is None else np.asarray(leaf, np.float64)
+        name: None if leaf is None else wide(leaf)
         for name, leaf in tree._asdict().items()
     }
+
+
+def wide(leaf):
+    """A leaf as an array of NumPy's widest usual types."""
+    is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return np.asarray(leaf, np.complex128 if is_complex else np.float64)
+
+
+def paired(a, b):
+    """The sum of products of two trees' leaves, a loss with the gradient b; real."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((x * y).sum().real for x, y in pairs)
 
 
 # Largest normwise relative error, max|a-b| / max|b|, by type.
@@ -142,7 +214,7 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-
 
 def error(a, b):
     """Normwise relative error of a beside b."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = wide(np.asarray(a)), wide(np.asarray(b))
     assert a.shape == b.shape, (a.shape, b.shape)
     return np.abs(a - b).max() / max(np.abs(b).max(), 1e-300) if b.size else 0.0
 

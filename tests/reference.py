@@ -4,10 +4,13 @@ Imports neither jax nor jrnn. Row vectors, the notes' letters, time on axis 0, o
 axis: xs is (T, B, k), a state's arrays are (B, h). Parameters are dicts with the field
 names of jrnn's NamedTuples; an absent bias is None.
 
-Each cell is a pair of functions:
+Each cell is a pair of functions, and where it shows something else than h_t, a third
+entry, the pair of its output:
 
     forward(p, x_t, s_{t-1})    -> s_t, what the backward step needs
     backward(p, needs, ds_t)    -> ds_{t-1}, dx_t, this step's gradients
+    output(p, x_t, s_t)         -> y_t
+    its backward(p, x_t, s_t, dy_t) -> the direct ds_t, dx_t, this step's gradients
 
 `bptt` walks them as the notes do: the gradient of s_t is the direct one from the loss
 plus what flows back from step t + 1; the parameters' gradients are sums over the steps.
@@ -29,6 +32,10 @@ ACTIVATIONS = {
     "sigmoid": (sigmoid, lambda _, h: h * (1 - h)),
     "identity": (lambda a: a, lambda a, _: np.ones_like(a)),
     "sin": (np.sin, lambda a, _: np.cos(a)),
+    "positive": (
+        lambda a: np.where(a >= 0, a + 0.5, sigmoid(a)),
+        lambda a, h: np.where(a >= 0, 1.0, h * (1 - h)),
+    ),
 }
 
 
@@ -246,15 +253,290 @@ def layer_norm_gru():
     return forward, backward
 
 
+# Cells made for evaluation in parallel. Where a state is complex, its gradient d is the
+# number for which a small change e of the state changes the loss by Re(d e): products
+# then go back as they do for real numbers, and real parameters take the real part.
+
+
+def min_gru(activation="identity"):
+    """h_t = (1 - z) h_{t-1} + z n, both from the input alone."""
+    phi, slope = ACTIVATIONS[activation]
+
+    def forward(p, x, s):
+        u_z, u_n = np.split(plus(x @ p["W_x"], p["b"]), 2, axis=1)
+        z, n = sigmoid(u_z), phi(u_n)
+        return {"h": (1 - z) * s["h"] + z * n}, (x, s["h"], u_n, z, n)
+
+    def backward(p, needs, ds):
+        x, h_tm1, u_n, z, n = needs
+        da_z = ds["h"] * (n - h_tm1) * z * (1 - z)
+        da_n = ds["h"] * z * slope(u_n, n)
+        da = np.concatenate([da_z, da_n], axis=1)
+        grads = {"W_x": x.T @ da, "b": da.sum(0)}
+        return {"h": ds["h"] * (1 - z)}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def min_lstm(activation="identity"):
+    """h_t = (f h_{t-1} + i n) / (f + i)."""
+    phi, slope = ACTIVATIONS[activation]
+
+    def forward(p, x, s):
+        u_f, u_i, u_n = np.split(plus(x @ p["W_x"], p["b"]), 3, axis=1)
+        f, i, n = sigmoid(u_f), sigmoid(u_i), phi(u_n)
+        return {"h": (f * s["h"] + i * n) / (f + i)}, (x, s["h"], u_n, f, i, n)
+
+    def backward(p, needs, ds):
+        x, h_tm1, u_n, f, i, n = needs
+        both = f + i
+        d = ds["h"] * (h_tm1 - n) / both**2
+        da_f, da_i = d * i * f * (1 - f), -d * f * i * (1 - i)
+        da_n = ds["h"] * i / both * slope(u_n, n)
+        da = np.concatenate([da_f, da_i, da_n], axis=1)
+        grads = {"W_x": x.T @ da, "b": da.sum(0)}
+        return {"h": ds["h"] * f / both}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def complex_output(scale, features=None):
+    """y_t = scale Re(h_t C) + x_t D, and its derivative; D reads the first features."""
+
+    def output(p, x, s):
+        C = p["C_re"] + 1j * p["C_im"]
+        return scale * (s["h"] @ C).real + x[:, :features] @ p["D"]
+
+    def backward(p, x, s, dy):
+        C = p["C_re"] + 1j * p["C_im"]
+        dC = scale * s["h"].T @ dy
+        grads = {"C_re": dC.real, "C_im": -dC.imag, "D": x[:, :features].T @ dy}
+        dx = np.zeros_like(x)
+        dx[:, :features] = dy @ p["D"].T
+        return {"h": scale * dy @ C.T}, dx, grads
+
+    return output, backward
+
+
+def lru():
+    """h_t = exp(-exp(nu) + i exp(theta)) h_{t-1} + exp(gamma) (x_t B)."""
+
+    def parts(p):
+        lam = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
+        return lam, np.exp(p["gamma_log"]), p["B_re"] + 1j * p["B_im"]
+
+    def forward(p, x, s):
+        lam, gamma, B = parts(p)
+        return {"h": lam * s["h"] + gamma * (x @ B)}, (x, s["h"])
+
+    def backward(p, needs, ds):
+        (x, h_tm1), (lam, gamma, B), d = needs, parts(p), ds["h"]
+        dlam, dB = (d * h_tm1).sum(0), x.T @ (d * gamma)
+        grads = {
+            "nu_log": (-dlam * lam * np.exp(p["nu_log"])).real,
+            "theta_log": (1j * dlam * lam * np.exp(p["theta_log"])).real,
+            "gamma_log": (d * gamma * (x @ B)).sum(0).real,
+            "B_re": dB.real,
+            "B_im": -dB.imag,
+        }
+        return {"h": d * lam}, ((d * gamma) @ B.T).real, grads
+
+    return forward, backward, complex_output(1)
+
+
+def s5(irregular=False):
+    """h_t = exp(lam dt) h_{t-1} + (exp(lam dt) - 1) / lam (x_t B)."""
+    features = -1 if irregular else None
+
+    def parts(p, x):
+        step = np.exp(p["log_step"])
+        dt = step * x[:, -1:] if irregular else step * np.ones((len(x), 1))
+        lam = p["Lambda_re"] + 1j * p["Lambda_im"]
+        a = np.exp(lam * dt)
+        return step, dt, lam, a, (a - 1) / lam, p["B_re"] + 1j * p["B_im"]
+
+    def forward(p, x, s):
+        _, _, _, a, held, B = parts(p, x)
+        return {"h": a * s["h"] + held * (x[:, :features] @ B)}, (x, s["h"])
+
+    def backward(p, needs, ds):
+        (x, h_tm1), d = needs, ds["h"]
+        step, dt, lam, a, held, B = parts(p, x)
+        da, dheld = d * h_tm1, d * (x[:, :features] @ B)
+        dlam = (da * dt * a + dheld * (dt * a - held) / lam).sum(0)
+        ddt = (da * lam * a + dheld * a).real
+        dB = x[:, :features].T @ (d * held)
+        grads = {"Lambda_re": dlam.real, "Lambda_im": -dlam.imag}
+        grads |= {"log_step": (ddt * dt).sum(0), "B_re": dB.real, "B_im": -dB.imag}
+        dx = np.zeros_like(x)
+        dx[:, :features] = ((d * held) @ B.T).real
+        if irregular:
+            dx[:, -1] = (ddt * step).sum(1)
+        return {"h": d * a}, dx, grads
+
+    return forward, backward, complex_output(2, features)
+
+
+def rg_lru():
+    """h_t = a h_{t-1} + sqrt(1 - a^2) i x_t, a = sigmoid(Lambda)^(8 r)."""
+
+    def forward(p, x, s):
+        v = x if p["W_x"] is None else x @ p["W_x"]
+        r, i = np.split(sigmoid(plus(v @ p["W_g"], p["b"])), 2, axis=1)
+        a = sigmoid(p["Lambda"]) ** (8 * r)
+        root = np.sqrt(1 - a**2)
+        return {"h": a * s["h"] + root * i * v}, (x, v, s["h"], r, i, a, root)
+
+    def backward(p, needs, ds):
+        x, v, h_tm1, r, i, a, root = needs
+        dlog_a = ds["h"] * (h_tm1 - i * v * a / root) * a
+        dr = dlog_a * 8 * np.log(sigmoid(p["Lambda"]))
+        di = ds["h"] * root * v
+        du = np.concatenate([dr * r * (1 - r), di * i * (1 - i)], axis=1)
+        dv = ds["h"] * root * i + du @ p["W_g"].T
+        dLambda = (dlog_a * 8 * r * (1 - sigmoid(p["Lambda"]))).sum(0)
+        grads = {"Lambda": dLambda, "W_g": v.T @ du, "b": du.sum(0), "W_x": x.T @ dv}
+        dx = dv if p["W_x"] is None else dv @ p["W_x"].T
+        return {"h": ds["h"] * a}, dx, grads
+
+    return forward, backward
+
+
+def sru():
+    """c_t = f c_{t-1} + (1 - f) n; y_t = r c_t + (1 - r) times the input."""
+
+    def forward(p, x, s):
+        u_f, n = np.split(x @ p["W_x"], 2, axis=1)
+        f = sigmoid(plus(u_f, p["b_f"]))
+        return {"c": f * s["c"] + (1 - f) * n}, (x, s["c"], f, n)
+
+    def backward(p, needs, ds):
+        x, c_tm1, f, n = needs
+        da_f = ds["c"] * (c_tm1 - n) * f * (1 - f)
+        da = np.concatenate([da_f, ds["c"] * (1 - f)], axis=1)
+        grads = {"W_x": x.T @ da, "b_f": da_f.sum(0)}
+        return {"c": ds["c"] * f}, da @ p["W_x"].T, grads
+
+    def gates(p, x):
+        passed = x if p["W_s"] is None else x @ p["W_s"]
+        return sigmoid(plus(x @ p["W_r"], p["b_r"])), passed
+
+    def output(p, x, s):
+        r, passed = gates(p, x)
+        return r * s["c"] + (1 - r) * passed
+
+    def output_backward(p, x, s, dy):
+        r, passed = gates(p, x)
+        da_r, dpassed = dy * (s["c"] - passed) * r * (1 - r), dy * (1 - r)
+        grads = {"W_r": x.T @ da_r, "b_r": da_r.sum(0), "W_s": x.T @ dpassed}
+        dx = da_r @ p["W_r"].T
+        dx = dx + (dpassed if p["W_s"] is None else dpassed @ p["W_s"].T)
+        return {"c": dy * r}, dx, grads
+
+    return forward, backward, (output, output_backward)
+
+
+def ind_rnn(activation="relu"):
+    """h_t = phi(x_t W_x + w_h h_{t-1} + b)."""
+    phi, slope = ACTIVATIONS[activation]
+
+    def forward(p, x, s):
+        a = plus(x @ p["W_x"] + p["w_h"] * s["h"], p["b"])
+        return {"h": phi(a)}, (x, s["h"], a, phi(a))
+
+    def backward(p, needs, ds):
+        x, h_tm1, a, h = needs
+        delta = ds["h"] * slope(a, h)
+        grads = {"W_x": x.T @ delta, "w_h": (h_tm1 * delta).sum(0), "b": delta.sum(0)}
+        return {"h": delta * p["w_h"]}, delta @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def diagonal_lstm(coupled=False):
+    """Gates i f g o, or f g o with i = 1 - f; peepholes p where present."""
+    gates = 3 if coupled else 4
+
+    def forward(p, x, s):
+        h_tm1, c_tm1 = s["h"], s["c"]
+        a = plus(x @ p["W_x"] + p["w_h"] * np.tile(h_tm1, gates), p["b"])
+        *before, a_g, a_o = np.split(a, gates, axis=1)
+        if p["p"] is not None:
+            before = [before[j] + p["p"][j] * c_tm1 for j in range(gates - 2)]
+        f, g = sigmoid(before[-1]), np.tanh(a_g)
+        i = 1 - f if coupled else sigmoid(before[0])
+        c = f * c_tm1 + i * g
+        o = sigmoid(a_o if p["p"] is None else a_o + p["p"][-1] * c)
+        return {"h": o * np.tanh(c), "c": c}, (x, h_tm1, c_tm1, i, f, g, o, c)
+
+    def backward(p, needs, ds):
+        x, h_tm1, c_tm1, i, f, g, o, c = needs
+        da_o = ds["h"] * np.tanh(c) * o * (1 - o)
+        dc = ds["c"] + ds["h"] * o * (1 - np.tanh(c) ** 2)
+        if p["p"] is not None:
+            dc = dc + da_o * p["p"][-1]
+        df = dc * (c_tm1 - g) if coupled else dc * c_tm1
+        before = [] if coupled else [dc * g * i * (1 - i)]
+        before.append(df * f * (1 - f))
+        dc_tm1 = dc * f
+        if p["p"] is not None:
+            dc_tm1 = dc_tm1 + sum(p["p"][j] * d for j, d in enumerate(before))
+        da = np.concatenate([*before, dc * i * (1 - g**2), da_o], axis=1)
+        rows = [*((d * c_tm1).sum(0) for d in before), (da_o * c).sum(0)]
+        through = np.split(da * p["w_h"], gates, axis=1)
+        grads = {
+            "W_x": x.T @ da,
+            "w_h": (np.tile(h_tm1, gates) * da).sum(0),
+            "b": da.sum(0),
+            "p": np.stack(rows),
+        }
+        return {"h": sum(through), "c": dc_tm1}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def diagonal_gru():
+    """Gates r z n; the reset before and after an elementwise product is the same."""
+
+    def forward(p, x, s):
+        w_r, w_z, w_n = np.split(p["w_h"], 3)
+        u_r, u_z, u_n = np.split(plus(x @ p["W_x"], p["b"]), 3, axis=1)
+        r, z = sigmoid(u_r + w_r * s["h"]), sigmoid(u_z + w_z * s["h"])
+        n = np.tanh(u_n + w_n * (r * s["h"]))
+        return {"h": (1 - z) * n + z * s["h"]}, (x, s["h"], r, z, n)
+
+    def backward(p, needs, ds):
+        (x, h_tm1, r, z, n), dh = needs, ds["h"]
+        w_r, w_z, w_n = np.split(p["w_h"], 3)
+        da_n = dh * (1 - z) * (1 - n**2)
+        da_z = dh * (h_tm1 - n) * z * (1 - z)
+        da_r = da_n * w_n * h_tm1 * r * (1 - r)
+        da = np.concatenate([da_r, da_z, da_n], axis=1)
+        seen = np.concatenate([h_tm1, h_tm1, r * h_tm1], axis=1)
+        grads = {"W_x": x.T @ da, "w_h": (seen * da).sum(0), "b": da.sum(0)}
+        dh_tm1 = dh * z + w_r * da_r + w_z * da_z + w_n * r * da_n
+        return {"h": dh_tm1}, da @ p["W_x"].T, grads
+
+    return forward, backward
+
+
+def show(cell):
+    """output(p, x_t, s_t) of a cell, and its derivative; h_t where it names none."""
+    if len(cell) == 3:
+        return cell[2]
+    return lambda p, x, s: s["h"], lambda p, x, s, dy: ({"h": dy}, 0.0, {})
+
+
 def unroll(cell, p, xs, s):
-    """Final state, outputs y_t = h_t (T, B, h), all states, and what BPTT needs."""
-    forward, _ = cell
-    states, needs = [], []
+    """Final state, outputs (T, B, m), all states, and what BPTT needs."""
+    forward, (output, _) = cell[0], show(cell)
+    states, ys, needs = [], [], []
     for x in xs:
         s, need = forward(p, x, s)
         states.append(s)
+        ys.append(output(p, x, s))
         needs.append(need)
-    return s, np.stack([s["h"] for s in states]), states, needs
+    return s, np.stack(ys), states, needs
 
 
 def bptt(cell, p, xs, s_0, dys, ds_T):
@@ -262,16 +544,19 @@ def bptt(cell, p, xs, s_0, dys, ds_T):
 
     Returns the parameters' gradients, dL/dxs, dL/ds_0, and every dL/ds_t in full.
     """
-    _, backward = cell
-    needs = unroll(cell, p, xs, s_0)[3]
-    ds = {name: np.array(d, float) for name, d in ds_T.items()}
+    backward, (_, output_backward) = cell[1], show(cell)
+    _, _, states, needs = unroll(cell, p, xs, s_0)
+    ds = {name: np.array(d) for name, d in ds_T.items()}
     totals = {name: 0.0 for name, value in p.items() if value is not None}
     dxs, adjoints = [None] * len(xs), [None] * len(xs)
     for t in reversed(range(len(xs))):
-        ds["h"] = ds["h"] + dys[t]  # the direct one, beside what flows back
-        adjoints[t] = ds
+        direct, dx, shown = output_backward(p, xs[t], states[t], dys[t])
+        ds = {name: d + direct.get(name, 0.0) for name, d in ds.items()}
+        adjoints[t] = ds  # the direct one, beside what flows back
         ds, dxs[t], grads = backward(p, needs[t], ds)
-        totals = {name: total + grads[name] for name, total in totals.items()}
+        dxs[t] = dxs[t] + dx
+        for name in totals:
+            totals[name] = totals[name] + grads.get(name, 0.0) + shown.get(name, 0.0)
     return totals, np.stack(dxs), ds, adjoints
 
 

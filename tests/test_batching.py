@@ -57,7 +57,9 @@ def test_every_sequence_comes_once_in_few_shapes(seed):
     assert sorted(seen) == list(range(len(lengths)))
     if seed is not None:
         again = list(padded_batches(given_, 2, bounds, seed=seed))
-        assert [b.members.tolist() for b in again] == [b.members.tolist() for b in batches]
+        assert [b.members.tolist() for b in again] == [
+            b.members.tolist() for b in batches
+        ]
         assert seen != sorted(seen)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import jrnn
 from tests import matrix
-from tests.helpers import assert_close, error, random_like
+from tests.helpers import RARE, assert_close, error, random_like
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "support.md"
@@ -47,7 +47,11 @@ def grouped(rows):
     for row in rows:
         shape = "-".join(str(row[name]) for name in matrix.SHAPING)
         groups.setdefault(shape, []).append(row)
-    return [pytest.param(rows, id=shape) for shape, rows in groups.items()]
+    slow = pytest.mark.slow
+    return [
+        pytest.param(rows, id=shape, marks=slow if rows[0]["cell"] in RARE else ())
+        for shape, rows in groups.items()
+    ]
 
 
 def everything():

@@ -34,6 +34,7 @@ from jrnn._base import (
     Gated,
     Gates,
     Key,
+    Linear,
     Saved,
     check_size,
     compose_step,
@@ -159,6 +160,7 @@ def elman(
             bias=bias,
         ),
         gated=gated,
+        linear=_LINEAR if activation is identity else None,
     )
 
 
@@ -186,3 +188,13 @@ def _pointwise(activation: Activation) -> tuple[Callable, Callable]:
         return ElmanState(jnp.zeros_like(state_tm1.h)), (delta,), (delta,)
 
     return pointwise, pullback
+
+
+# Without an activation the cell is linear in its state, by the matrix W_h.
+
+
+def _coefficients(params: ElmanParams, u: Array) -> tuple[ElmanState, ElmanState]:
+    return ElmanState(params.W_h.astype(u.dtype)), ElmanState(u)
+
+
+_LINEAR = Linear(_coefficients, full=True)

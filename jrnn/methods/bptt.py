@@ -261,7 +261,7 @@ def _walk(
 def _walk_chunk(
     static: _Static, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Any]:
-    xs, noise, active, restart, fresh = sequence
+    xs, noise, active, restart, fresh, _ = sequence
     cell = static.cell
 
     def step(state: State, inputs: Any) -> tuple[State, State]:
@@ -290,7 +290,7 @@ def _keep_states(
         return state, (state, saved)
 
     def walk(start: State, part: Sequence) -> tuple[State, _Kept]:
-        xs, noise, active, restart, _ = part
+        xs, noise, active, restart, *_ = part
         us = noisy_project(cell.project, params, xs, noise)
         state, kept = jax.lax.scan(step, start, (us, active, restart))
         return state, _Kept(start, *kept)
@@ -364,7 +364,7 @@ def _pull_chunk(
     carry: _Carry,
 ) -> tuple[_Carry, Any]:
     """The adjoint through one chunk, and its share of every gradient."""
-    xs, noise, active, restart, fresh = sequence
+    xs, noise, active, restart, fresh, _ = sequence
     start, states, saved = kept
     states_tm1 = renew(restart, fresh, jax.tree.map(_shift, start, states))
     floats, merge = split_floats(xs)
@@ -430,12 +430,11 @@ def _zero_sums(dstate: State, like: Any) -> Any:
     """Sums over chunks are kept in the state's type, the widest at hand."""
     bits = max(jnp.finfo(leaf.dtype).bits for leaf in jax.tree.leaves(dstate))
     dtype = jnp.float64 if bits == 64 else jnp.float32
+    pair = jnp.complex128 if bits == 64 else jnp.complex64
 
     def zeros(leaf: Array) -> Array:
         complex_ = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-        return jnp.zeros(
-            leaf.shape, jnp.result_type(dtype, leaf) if complex_ else dtype
-        )
+        return jnp.zeros(leaf.shape, pair if complex_ else dtype)
 
     return jax.tree.map(zeros, like)
 

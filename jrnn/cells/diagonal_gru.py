@@ -1,0 +1,149 @@
+r"""A GRU whose units see only themselves, for evaluation in parallel over time.
+
+    r_t = sigmoid(x_t W_xr + w_hr * h_{t-1} + b_r)      what the candidate sees
+    z_t = sigmoid(x_t W_xz + w_hz * h_{t-1} + b_z)      what stays
+    n_t = tanh   (x_t W_xn + r_t * (w_hn * h_{t-1}) + b_n)
+    h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+    y_t = h_t
+
+`jrnn.gru` with vectors w_h in the place of the matrices W_h. Without a b_h the reset
+before the product and after it are then one and the same. Gate order: r z n.
+
+ParaGRU is this cell with the gates ordered z r n and z multiplying the candidate, where
+it multiplies the past here, which exchanges z and 1 - z; its paper splits the inputs
+among heads besides, whose W_x is a block diagonal, where W_x is full here, and draws
+other biases. w_h is drawn as there, normal with variance 4 / 5h.
+
+The Jacobian of a step is one number for each unit.
+
+Source: F. Danieli et al., ParaRNN: unlocking parallel training of nonlinear RNNs for
+large language models, https://arxiv.org/abs/2510.21450.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Key,
+    check_size,
+    compose_step,
+    expand,
+    memoize,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+
+class DiagonalGRUParams(NamedTuple):
+    """Parameters: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k 3h"]
+    w_h: Float[Array, " 3h"]
+    b: Float[Array, " 3h"] | None
+
+
+class DiagonalGRUState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+def _small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights."""
+    return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
+
+
+@memoize
+def diagonal_gru(
+    input_size: int,
+    hidden_size: int,
+    *,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = _small_normal,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a GRU with diagonal recurrence; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x, for each gate; for token ids take
+        `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of w_h, a vector for each gate.
+      bias_init: Initialiser of b, for each gate.
+
+    Returns:
+      A cell with parameters `DiagonalGRUParams` and state `DiagonalGRUState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> jrnn.diagonal_gru(3, 4).init(jax.random.key(0)).w_h.shape
+      (12,)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> DiagonalGRUParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        shape_x, units = (input_size, hidden_size), (hidden_size,)
+        return DiagonalGRUParams(
+            W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
+            w_h=draw(recurrent_init, key_h, units, dtype, gates=3),
+            b=draw(bias_init, key_b, units, dtype, gates=3) if bias else None,
+        )
+
+    def init_state(
+        params: DiagonalGRUParams, batch_shape: tuple[int, ...] = ()
+    ) -> DiagonalGRUState:
+        shape = (*batch_shape, hidden_size)
+        return DiagonalGRUState(jnp.zeros(shape, state_dtype(params)))
+
+    def project(params: DiagonalGRUParams, x: Array) -> Array:
+        return project_dense(params.W_x, params.b, x)
+
+    def output(params: DiagonalGRUParams, state: DiagonalGRUState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=_advance,
+        output=output,
+        step=compose_step(project, _advance, output),
+        spec=spec_of(
+            "diagonal_gru",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            bias=bias,
+        ),
+        diagonal=True,
+    )
+
+
+def _advance(
+    params: DiagonalGRUParams, state: DiagonalGRUState, u: Array
+) -> DiagonalGRUState:
+    h_tm1 = state.h
+    w_h = split_gates(params.w_h.astype(h_tm1.dtype), 3)
+    v_r, v_z, v_n = (expand(w_g, h_tm1.ndim) * h_tm1 for w_g in w_h)
+    u_r, u_z, u_n = split_gates(u, 3)
+    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
+    n = jnp.tanh(u_n + r * v_n)
+    return DiagonalGRUState((1 - z) * n + z * h_tm1)

@@ -1,0 +1,171 @@
+r"""The independently recurrent network (Li et al. 2018): each unit sees only itself.
+
+    u_t = x_t W_x + b
+    h_t = phi(u_t + w_h * h_{t-1})
+    y_t = h_t
+
+The paper calls the recurrent weight u; here it is w_h, for the vector that takes the
+place of W_h. The Jacobian of a step is diagonal, so that the gradient of unit i over n
+steps goes as w_hi^n times the slopes on the way.
+
+The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in full:
+
+    delta_t = lambda_t * phi'(a_t)
+    dL/dh_{t-1} gains w_h * delta_t
+    dL/dw_h = sum_t h_{t-1} * delta_t,        dL/du_t = delta_t
+
+Initially w_h is uniform in [0, 1), with which relu units of every length of memory
+occur. In training the paper asks for |w_h| <= gamma^(1/T), with gamma the growth that
+T steps may bring, and cuts w_h off after each step of the optimiser; nothing does so
+here.
+
+Source: S. Li et al., Independently recurrent neural network (IndRNN), CVPR 2018,
+https://arxiv.org/abs/1803.04831.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    expand,
+    gated_advance,
+    memoize,
+    project_dense,
+    show,
+    spec_of,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+Activation = Callable[[Array], Array]
+
+# Between 0 and 1 (Li et al. 2018, section 5).
+UNIFORM: Initializer = jax.nn.initializers.uniform(1.0)
+
+
+class IndRNNParams(NamedTuple):
+    """Parameters: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k h"]
+    w_h: Float[Array, " h"]
+    b: Float[Array, " h"] | None
+
+
+class IndRNNState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+@memoize
+def ind_rnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    activation: Activation = jax.nn.relu,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = UNIFORM,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes the recurrent cell h_t = phi(x_t W_x + w_h * h_{t-1} + b).
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      activation: phi, any differentiable elementwise function.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of w_h, a vector.
+      bias_init: Initialiser of b.
+
+    Returns:
+      A cell with parameters `IndRNNParams` and state `IndRNNState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> params = jrnn.ind_rnn(3, 4).init(jax.random.key(0))
+      >>> params.w_h.shape, bool((0 <= params.w_h).all())
+      ((4,), True)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> IndRNNParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        return IndRNNParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
+            w_h=draw(recurrent_init, key_h, (hidden_size,), dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
+        )
+
+    def init_state(
+        params: IndRNNParams, batch_shape: tuple[int, ...] = ()
+    ) -> IndRNNState:
+        shape = (*batch_shape, hidden_size)
+        return IndRNNState(jnp.zeros(shape, state_dtype(params)))
+
+    def project(params: IndRNNParams, x: Array) -> Array:
+        return project_dense(params.W_x, params.b, x)
+
+    def output(params: IndRNNParams, state: IndRNNState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    gated = Gated(1, _recur, *_pointwise(activation))
+    advance = gated_advance(gated)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "ind_rnn",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            activation=activation,
+            bias=bias,
+        ),
+        gated=gated,
+        diagonal=True,
+    )
+
+
+def _recur(params: IndRNNParams, state: IndRNNState) -> Array:
+    return expand(params.w_h.astype(state.h.dtype), state.h.ndim) * state.h
+
+
+def _pointwise(activation: Activation) -> tuple[Callable, Callable]:
+    def pointwise(
+        state_tm1: IndRNNState, u: Gates, v: Gates
+    ) -> tuple[IndRNNState, Saved]:
+        del state_tm1
+        a = u[0] + v[0]
+        return IndRNNState(activation(a)), a
+
+    def pullback(
+        state_tm1: IndRNNState, state: IndRNNState, saved: Saved, dstate: IndRNNState
+    ) -> tuple[IndRNNState, Gates, Gates]:
+        del state
+        delta = jax.vjp(activation, saved)[1](dstate.h)[0]
+        return IndRNNState(jnp.zeros_like(state_tm1.h)), (delta,), (delta,)
+
+    return pointwise, pullback

@@ -1,0 +1,203 @@
+r"""The linear recurrent unit (Orvieto et al. 2023): complex, diagonal, kept stable.
+
+    lambda = exp(-exp(nu_log) + i exp(theta_log))      inside the unit circle, always
+    h_t = lambda * h_{t-1} + exp(gamma_log) * (x_t B)
+    y_t = Re(h_t C) + x_t D
+
+B = B_re + i B_im and C = C_re + i C_im: the parameters are real, the state is complex.
+Linear in the state: a = lambda, which no input changes, b_t = exp(gamma_log) * (x_t B).
+
+Initially lambda is uniform on the ring r_min <= |lambda| <= r_max, with phases up to
+max_phase: with u_1, u_2 uniform in (0, 1),
+
+    |lambda|^2 = r_min^2 + u_1 (r_max^2 - r_min^2),  theta = max_phase u_2,
+
+and gamma = sqrt(1 - |lambda|^2), which keeps the state's size at that of x_t B for
+independent inputs; it is learned from then on. B_re and B_im have half the variance of
+`input_init` each, as the paper's.
+
+D is a full matrix, as where the paper defines a linear recurrence; the paper's own code
+keeps its diagonal, for sizes that agree. The paper's layer ends here; normalisation,
+the nonlinear map between layers, and the skip connection belong to the model around.
+
+Source: A. Orvieto et al., Resurrecting recurrent neural networks for long sequences,
+ICML 2023, https://arxiv.org/abs/2303.06349.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float
+
+from jrnn._base import (
+    Cell,
+    Key,
+    Linear,
+    check_size,
+    compose_step,
+    expand,
+    linear_advance,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+
+
+class LRUParams(NamedTuple):
+    """Parameters: k inputs, h hidden units, m outputs."""
+
+    nu_log: Float[Array, " h"]
+    theta_log: Float[Array, " h"]
+    gamma_log: Float[Array, " h"]
+    B_re: Float[Array, "k h"]
+    B_im: Float[Array, "k h"]
+    C_re: Float[Array, "h m"]
+    C_im: Float[Array, "h m"]
+    D: Float[Array, "k m"]
+
+
+class LRUState(NamedTuple):
+    """The context vector, complex."""
+
+    h: Complex[Array, "*batch h"]
+
+
+@memoize
+def lru(
+    input_size: int,
+    hidden_size: int,
+    *,
+    output_size: int | None = None,
+    r_min: float = 0.0,
+    r_max: float = 1.0,
+    max_phase: float = 2 * math.pi,
+    input_init: Initializer = LECUN_NORMAL,
+    output_init: Initializer = LECUN_NORMAL,
+) -> Cell:
+    """Makes a linear recurrent unit; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the number of complex units of the state.
+      output_size: m; None: that of the inputs, as in the paper's layer.
+      r_min: Least initial |lambda|. Near `r_max` for long memories.
+      r_max: Largest initial |lambda|, at most 1.
+      max_phase: Largest initial phase, in radians. Small for slow features.
+      input_init: Initialiser of sqrt(2) B_re and sqrt(2) B_im; for token ids take
+        `jrnn.one_hot_normal`.
+      output_init: Initialiser of C_re, C_im and D.
+
+    Returns:
+      A cell with parameters `LRUParams` and state `LRUState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1, the ring is not 0 <= r_min < r_max <= 1, or
+        `max_phase` is not above 0.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.lru(3, 4, r_min=0.9, r_max=0.999)
+      >>> cell.init_state(cell.init(jax.random.key(0))).h.dtype
+      dtype('complex64')
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    shown = input_size if output_size is None else output_size
+    check_size("output_size", shown)
+    if not 0 <= r_min < r_max <= 1:
+        raise ValueError(
+            f"Expected a ring 0 <= r_min < r_max <= 1, got {r_min=}, {r_max=}; outside "
+            "the unit circle states grow without bound."
+        )
+    if max_phase <= 0:
+        raise ValueError(f"Expected max_phase above 0, got {max_phase!r} radians.")
+
+    def square(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return r_min**2 + _open_uniform(key, shape, dtype) * (r_max**2 - r_min**2)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> LRUParams:
+        key_r, key_p, *keys = jax.random.split(key, 7)
+        nu = lambda *a: jnp.log(-0.5 * jnp.log(square(*a)))
+        gamma = lambda *a: 0.5 * jnp.log1p(-square(*a))
+        theta = lambda *a: jnp.log(max_phase * _open_uniform(*a))
+        half = lambda *a: input_init(*a) * math.sqrt(0.5)
+        units, shape_B = (hidden_size,), (input_size, hidden_size)
+        shape_C = (hidden_size, shown)
+        return LRUParams(
+            nu_log=draw(nu, key_r, units, dtype),
+            theta_log=draw(theta, key_p, units, dtype),
+            gamma_log=draw(gamma, key_r, units, dtype),  # the radii of nu_log
+            B_re=draw(half, keys[0], shape_B, dtype),
+            B_im=draw(half, keys[1], shape_B, dtype),
+            C_re=draw(output_init, keys[2], shape_C, dtype),
+            C_im=draw(output_init, keys[3], shape_C, dtype),
+            D=draw(output_init, keys[4], (input_size, shown), dtype),
+        )
+
+    def init_state(params: LRUParams, batch_shape: tuple[int, ...] = ()) -> LRUState:
+        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
+        return LRUState(jax.lax.complex(zeros, zeros))
+
+    advance = linear_advance(_LINEAR)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=advance,
+        output=_output,
+        step=compose_step(_project, advance, _output),
+        spec=spec_of(
+            "lru",
+            shown,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            output_size=output_size,
+            r_min=r_min,
+            r_max=r_max,
+            max_phase=max_phase,
+        ),
+        linear=_LINEAR,
+        diagonal=True,
+    )
+
+
+def _open_uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Draws from (0, 1), ends left out: their logarithms are infinite."""
+    eps = float(jnp.finfo(dtype).eps)
+    return jax.random.uniform(key, shape, dtype, minval=eps, maxval=1 - eps)
+
+
+def _project(params: LRUParams, x: Array) -> Array:
+    u = project_dense(merge_gates((params.B_re, params.B_im)), None, x)
+    gamma = jnp.exp(params.gamma_log.astype(u.dtype))
+    u_re, u_im = (expand(gamma, u.ndim) * part for part in split_gates(u, 2))
+    return jax.lax.complex(u_re, u_im)
+
+
+def _coefficients(params: LRUParams, u: Array) -> tuple[LRUState, LRUState]:
+    nu_log = params.nu_log.astype(u.real.dtype)
+    theta_log = params.theta_log.astype(u.real.dtype)
+    a = jnp.exp(jax.lax.complex(-jnp.exp(nu_log), jnp.exp(theta_log)))
+    return LRUState(a), LRUState(u)
+
+
+def _output(params: LRUParams, state: LRUState, x: Array) -> Array:
+    # Re(h C) as one real product: (Re h, Im h) with (C_re; -C_im).
+    h = merge_gates((state.h.real, state.h.imag))
+    C = jnp.concatenate([params.C_re, -params.C_im])
+    y = product(h, C, h.dtype)
+    skip = project_dense(params.D, None, x)
+    return show(y + skip.astype(y.dtype), x, params.D)
+
+
+_LINEAR = Linear(_coefficients)

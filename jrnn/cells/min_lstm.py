@@ -1,0 +1,155 @@
+r"""minLSTM (Feng et al. 2024): gates that do not see the state, and no output gate.
+
+    f_t = sigmoid(x_t W_xf + b_f)      what is kept
+    i_t = sigmoid(x_t W_xi + b_i)      what is written
+    n_t = g(x_t W_xn + b_n)            the candidate
+    f'_t = f_t / (f_t + i_t)           normalised: f'_t + i'_t = 1
+    i'_t = i_t / (f_t + i_t)
+    h_t = f'_t * h_{t-1} + i'_t * n_t
+    y_t = h_t
+
+Linear in the state: a_t = f'_t, b_t = i'_t * n_t. With k the arguments of the gates,
+f_t / i_t = exp(softplus(-k_i) - softplus(-k_f)), so that
+
+    f'_t = sigmoid(softplus(-k_i) - softplus(-k_f)),  i'_t = sigmoid of the opposite,
+
+which divides by nothing and holds where both gates are closed. Without an activation
+g(x) = x, the paper's plain version; its version in log space takes `jrnn.positive`.
+
+Gate order: f i n. One bias b. The paper calls the state h: there is no cell beside it.
+
+Source: L. Feng et al., Were RNNs all we needed?, https://arxiv.org/abs/2410.01201.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Key,
+    Linear,
+    check_size,
+    compose_step,
+    linear_advance,
+    memoize,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+
+class MinLSTMParams(NamedTuple):
+    """Parameters: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k 3h"]
+    b: Float[Array, " 3h"] | None
+
+
+class MinLSTMState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+@memoize
+def min_lstm(
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: float = 0.0,
+    activation: Callable[[Array], Array] | None = None,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a minLSTM; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      forget_bias: Added to the forget gate's share of b when it is drawn. The paper
+        starts from 0, where half of the state is kept, and trains faster from more.
+      activation: g, any differentiable elementwise function, such as `jrnn.positive` or
+        `jnp.tanh`; None: the candidate as it is.
+      bias: Whether there is a b; without one, `forget_bias` has no effect.
+      input_init: Initialiser of W_x, for each gate; for token ids take
+        `jrnn.one_hot_normal`.
+      bias_init: Initialiser of b, for each gate.
+
+    Returns:
+      A cell with parameters `MinLSTMParams` and state `MinLSTMState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> jrnn.min_lstm(3, 2, forget_bias=4.0).init(jax.random.key(0)).b.tolist()
+      [4.0, 4.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> MinLSTMParams:
+        key_x, key_b = jax.random.split(key)
+        b = draw(bias_init, key_b, (hidden_size,), dtype, gates=3)
+        return MinLSTMParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=3),
+            b=b.at[:hidden_size].add(forget_bias) if bias else None,
+        )
+
+    def init_state(
+        params: MinLSTMParams, batch_shape: tuple[int, ...] = ()
+    ) -> MinLSTMState:
+        shape = (*batch_shape, hidden_size)
+        return MinLSTMState(jnp.zeros(shape, state_dtype(params)))
+
+    def project(params: MinLSTMParams, x: Array) -> tuple[MinLSTMState, MinLSTMState]:
+        u_f, u_i, u_n = split_gates(project_dense(params.W_x, params.b, x), 3)
+        n = u_n if activation is None else activation(u_n)
+        log_ratio = jax.nn.softplus(-u_i) - jax.nn.softplus(-u_f)
+        f, i = jax.nn.sigmoid(log_ratio), jax.nn.sigmoid(-log_ratio)
+        return MinLSTMState(f), MinLSTMState(i * n)
+
+    def output(params: MinLSTMParams, state: MinLSTMState, x: Array) -> Array:
+        return show(state.h, x, params.W_x)
+
+    advance = linear_advance(_LINEAR)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "min_lstm",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            forget_bias=forget_bias,
+            activation=activation,
+            bias=bias,
+        ),
+        linear=_LINEAR,
+        diagonal=True,
+    )
+
+
+def _coefficients(
+    params: MinLSTMParams, u: tuple[MinLSTMState, MinLSTMState]
+) -> tuple[MinLSTMState, MinLSTMState]:
+    del params
+    return u
+
+
+_LINEAR = Linear(_coefficients)

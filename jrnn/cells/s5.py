@@ -1,0 +1,300 @@
+r"""S5, a diagonal state space (Smith et al. 2023), one matrix for all inputs together.
+
+In continuous time, between two inputs that are held,
+
+    dh/dt = Lambda * h + x B
+    y = 2 Re(h C) + x D
+
+and, over a step of dt = exp(log_step) for each unit (zero-order hold, which is exact):
+
+    a = exp(Lambda dt)
+    h_t = a * h_{t-1} + (a - 1) / Lambda * (x_t B)
+
+Lambda, B and C are complex, held as real and imaginary parts. Of every conjugate pair
+of eigenvalues one is kept, and 2 Re restores the other: h complex units stand for a
+real state space of size 2h. Linear in the state.
+
+With `irregular` the last of the input's features is the time since the step before, in
+units in which a regular step is 1: dt_t = exp(log_step) * that, and a_t depends on it.
+It is no input besides. A step of 0 changes nothing.
+
+Initially Lambda holds the eigenvalues of HiPPO-N, the normal part of HiPPO-LegS,
+
+    A_{nm} = -sqrt(n + 1/2) sqrt(m + 1/2) for n > m,  the opposite for n < m,
+    A_{nn} = -1/2,
+
+and B and C are drawn for the state space of size 2h and brought to its eigenvectors V:
+B = B' conj(V), C = V^T C'. With `blocks` the matrix is that many smaller ones along the
+diagonal. log_step is uniform between log dt_min and log dt_max.
+
+Compared with the authors' code: D is a full matrix, whose diagonal theirs keeps, and
+no map follows the output. Nothing keeps Re Lambda below 0 in training, as in the paper.
+
+Source: J. T. H. Smith et al., Simplified state space layers for sequence modeling,
+ICLR 2023, https://arxiv.org/abs/2208.04933.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float
+
+from jrnn._base import (
+    Cell,
+    Key,
+    Linear,
+    check_size,
+    compose_step,
+    expand,
+    linear_advance,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+
+
+class S5Params(NamedTuple):
+    """Parameters: k inputs without the time, h complex units, m outputs."""
+
+    Lambda_re: Float[Array, " h"]
+    Lambda_im: Float[Array, " h"]
+    log_step: Float[Array, " h"]
+    B_re: Float[Array, "k h"]
+    B_im: Float[Array, "k h"]
+    C_re: Float[Array, "h m"]
+    C_im: Float[Array, "h m"]
+    D: Float[Array, "k m"]
+
+
+class S5State(NamedTuple):
+    """The context vector, complex."""
+
+    h: Complex[Array, "*batch h"]
+
+
+@memoize
+def s5(
+    input_size: int,
+    hidden_size: int,
+    *,
+    output_size: int | None = None,
+    irregular: bool = False,
+    blocks: int = 1,
+    dt_min: float = 0.001,
+    dt_max: float = 0.1,
+    input_init: Initializer = LECUN_NORMAL,
+    output_init: Initializer = LECUN_NORMAL,
+) -> Cell:
+    """Makes a diagonal state space; the equations stand in the module.
+
+    Args:
+      input_size: The number of features, with `irregular` the time among them, or of
+        token ids.
+      hidden_size: h, the number of complex units, half the size of the state space.
+      output_size: m; None: the number of features without the time.
+      irregular: Whether the last feature is the time since the step before.
+      blocks: How many HiPPO matrices stand along the diagonal initially.
+      dt_min: Least initial step, in units of time in which HiPPO has its eigenvalues.
+      dt_max: Largest initial step.
+      input_init: Initialiser of B'; for token ids take `jrnn.one_hot_normal`.
+      output_init: Initialiser of C' and D.
+
+    Returns:
+      A cell with parameters `S5Params` and state `S5State`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable; at `project`,
+        token ids with `irregular`.
+      ValueError: A size is below 1, below 2 for an `irregular` input, `blocks` does not
+        divide `hidden_size`, or not 0 < dt_min < dt_max.
+
+    Example:
+      >>> import jax, jrnn
+      >>> params = jrnn.s5(3, 4).init(jax.random.key(0))
+      >>> params.Lambda_re.tolist()
+      [-0.5, -0.5, -0.5, -0.5]
+    """
+    check_size("input_size", input_size, least=2 if irregular else 1)
+    check_size("hidden_size", hidden_size)
+    check_size("blocks", blocks)
+    features = input_size - 1 if irregular else input_size
+    shown = features if output_size is None else output_size
+    check_size("output_size", shown)
+    if hidden_size % blocks:
+        raise ValueError(
+            f"Expected blocks to divide hidden_size={hidden_size}, got {blocks=}."
+        )
+    if not 0 < dt_min < dt_max:
+        raise ValueError(f"Expected 0 < dt_min < dt_max, got {dt_min=}, {dt_max=}.")
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> S5Params:
+        key_B, key_C, key_D, key_s = jax.random.split(key, 4)
+        frequencies, V = hippo(hidden_size, blocks)
+        step = functools.partial(_log_uniform, math.log(dt_min), math.log(dt_max))
+        units, shape_C = (hidden_size,), (hidden_size, shown)
+        into = functools.partial(_into, input_init, features)
+        out_of = functools.partial(_out_of, output_init, shown)
+        return S5Params(
+            Lambda_re=draw(_constant(np.full(units, -0.5)), key, units, dtype),
+            Lambda_im=draw(_constant(frequencies), key, units, dtype),
+            log_step=draw(step, key_s, units, dtype),
+            B_re=draw(into(np.real(V)), key_B, (features, hidden_size), dtype),
+            B_im=draw(into(-np.imag(V)), key_B, (features, hidden_size), dtype),
+            C_re=draw(out_of(np.real(V)), key_C, shape_C, dtype),
+            C_im=draw(out_of(np.imag(V)), key_C, shape_C, dtype),
+            D=draw(output_init, key_D, (features, shown), dtype),
+        )
+
+    def init_state(params: S5Params, batch_shape: tuple[int, ...] = ()) -> S5State:
+        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
+        return S5State(jax.lax.complex(zeros, zeros))
+
+    project = _project_irregular if irregular else _project
+    output = _output_irregular if irregular else _output
+    linear = _LINEAR_IRREGULAR if irregular else _LINEAR
+    advance = linear_advance(linear)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec_of(
+            "s5",
+            shown,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            output_size=output_size,
+            irregular=irregular,
+            blocks=blocks,
+            dt_min=dt_min,
+            dt_max=dt_max,
+        ),
+        linear=linear,
+        diagonal=True,
+    )
+
+
+def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns Im Lambda > 0 and the eigenvectors V, (2 units, units), of HiPPO-N.
+
+    A + 1/2 is real and skew-symmetric, so -i (A + 1/2) is hermitian: its eigenvalues
+    are those imaginary parts, in pairs of either sign.
+    """
+    root = np.sqrt(np.arange(2 * units // blocks) + 0.5)
+    skew = np.triu(np.outer(root, root), 1)
+    frequencies, V = np.linalg.eigh(-1j * (skew - skew.T))
+    upper = units // blocks  # in ascending order: the upper half is above 0
+    kept = np.kron(np.eye(blocks), V[:, upper:])
+    return np.tile(frequencies[upper:], blocks), kept
+
+
+def _constant(value: np.ndarray) -> Initializer:
+    return lambda key, shape, dtype: jnp.asarray(value, dtype)  # noqa: ARG005 no draw
+
+
+def _log_uniform(
+    low: float, high: float, key: Key, shape: tuple[int, ...], dtype: DTypeLike
+) -> Array:
+    return jax.random.uniform(key, shape, dtype, low, high)
+
+
+def _into(initializer: Initializer, features: int, V: np.ndarray) -> Initializer:
+    """B' V, for B' as `initializer` draws it: for one part of V."""
+
+    def initialize(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        del shape
+        drawn = initializer(key, (features, len(V)), dtype)
+        return jnp.matmul(drawn, jnp.asarray(V, dtype), precision="highest")
+
+    return initialize
+
+
+def _out_of(initializer: Initializer, shown: int, V: np.ndarray) -> Initializer:
+    """V^T C', for C' as `initializer` draws it: for one part of V."""
+
+    def initialize(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        del shape
+        drawn = initializer(key, (len(V), shown), dtype)
+        return jnp.matmul(jnp.asarray(V.T, dtype), drawn, precision="highest")
+
+    return initialize
+
+
+def _project(params: S5Params, x: Array) -> Array:
+    """The held input's effect over one step, (a - 1) / Lambda * (x_t B)."""
+    u = _project_B(params, x)
+    Lambda, step = _rates(params, u.real.dtype)
+    return expand(_held(Lambda, Lambda * step), u.ndim) * u
+
+
+def _coefficients(params: S5Params, u: Array) -> tuple[S5State, S5State]:
+    Lambda, step = _rates(params, u.real.dtype)
+    return S5State(jnp.exp(Lambda * step)), S5State(u)
+
+
+def _output(params: S5Params, state: S5State, x: Array) -> Array:
+    # 2 Re(h C) as one real product: (Re h, Im h) with 2 (C_re; -C_im).
+    h = merge_gates((state.h.real, state.h.imag))
+    C = jnp.concatenate([params.C_re, -params.C_im])
+    y = 2 * product(h, C, h.dtype)
+    skip = project_dense(params.D, None, x)
+    return show(y + skip.astype(y.dtype), x, params.D)
+
+
+def _project_irregular(params: S5Params, x: Array) -> tuple[S5State, S5State]:
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(
+            "Expected float inputs for s5 with irregular steps, got token ids; pass "
+            "features with the time since the step before as the last of them."
+        )
+    u = _project_B(params, x[..., :-1])
+    Lambda, step = _rates(params, u.real.dtype)
+    elapsed = x[..., -1:].astype(u.real.dtype)
+    exponent = expand(Lambda * step, u.ndim) * elapsed.astype(u.dtype)
+    held = _held(expand(Lambda, u.ndim), exponent)
+    return S5State(jnp.exp(exponent)), S5State(held * u)
+
+
+def _coefficients_irregular(
+    params: S5Params, u: tuple[S5State, S5State]
+) -> tuple[S5State, S5State]:
+    del params
+    return u
+
+
+def _output_irregular(params: S5Params, state: S5State, x: Array) -> Array:
+    return _output(params, state, x[..., :-1])
+
+
+def _project_B(params: S5Params, x: Array) -> Array:
+    parts = project_dense(merge_gates((params.B_re, params.B_im)), None, x)
+    return jax.lax.complex(*split_gates(parts, 2))
+
+
+def _rates(params: S5Params, dtype: DTypeLike) -> tuple[Array, Array]:
+    """Lambda and dt, both complex."""
+    cast = lambda part: part.astype(dtype)
+    Lambda = jax.lax.complex(cast(params.Lambda_re), cast(params.Lambda_im))
+    return Lambda, jnp.exp(cast(params.log_step)).astype(Lambda.dtype)
+
+
+def _held(Lambda: Array, exponent: Array) -> Array:
+    """(exp(Lambda dt) - 1) / Lambda; no digits are lost where Lambda dt is small."""
+    return jnp.expm1(exponent) / Lambda
+
+
+_LINEAR = Linear(_coefficients)
+_LINEAR_IRREGULAR = Linear(_coefficients_irregular)

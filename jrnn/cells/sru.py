@@ -1,0 +1,164 @@
+r"""The simple recurrent unit (Lei et al. 2018), its gates without the state.
+
+    f_t = sigmoid(x_t W_xf + b_f)                 what is kept
+    n_t = x_t W_xn                                the candidate
+    c_t = f_t * c_{t-1} + (1 - f_t) * n_t
+    r_t = sigmoid(x_t W_r + b_r)                  what is shown
+    y_t = r_t * c_t + (1 - r_t) * (x_t W_s)       a highway past the state
+
+W_s is absent where the sizes agree: the highway then carries x_t as it is.
+
+In the paper's final form both gates gain v * c_{t-1}. This is the form with v = 0, that
+of its first version, and it alone is linear in the state: a_t = f_t,
+b_t = (1 - f_t) * n_t. Neither the highway's scaling nor the layer normalisation of the
+authors' code is included; c_t passes through no activation.
+
+Gate order in W_x: f n. The candidate has no bias. r_t belongs to the output: it is
+computed from x_t for many steps at once.
+
+Source: T. Lei et al., Simple recurrent units for highly parallelizable recurrence,
+EMNLP 2018, https://arxiv.org/abs/1709.02755.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Key,
+    Linear,
+    check_size,
+    compose_step,
+    expand,
+    linear_advance,
+    memoize,
+    merge_gates,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+
+class SRUParams(NamedTuple):
+    """Parameters: k inputs, h hidden units; `W_s` only where k is not h."""
+
+    W_x: Float[Array, "k 2h"]
+    W_r: Float[Array, "k h"]
+    b_f: Float[Array, " h"] | None
+    b_r: Float[Array, " h"] | None
+    W_s: Float[Array, "k h"] | None
+
+
+class SRUState(NamedTuple):
+    """What the cell remembers."""
+
+    c: Float[Array, "*batch h"]
+
+
+@memoize
+def sru(
+    input_size: int,
+    hidden_size: int,
+    *,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a simple recurrent unit; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      bias: Whether there are biases.
+      input_init: Initialiser of W_x, for each gate, of W_r and of W_s; for token ids
+        take `jrnn.one_hot_normal`.
+      bias_init: Initialiser of b_f and b_r.
+
+    Returns:
+      A cell with parameters `SRUParams` and state `SRUState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> jrnn.sru(4, 4).init(jax.random.key(0)).W_s is None
+      True
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> SRUParams:
+        key_x, key_r, key_s, key_b, key_q = jax.random.split(key, 5)
+        shape, agree = (input_size, hidden_size), input_size == hidden_size
+        return SRUParams(
+            W_x=draw(input_init, key_x, shape, dtype, gates=2),
+            W_r=draw(input_init, key_r, shape, dtype),
+            b_f=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
+            b_r=draw(bias_init, key_q, (hidden_size,), dtype) if bias else None,
+            W_s=None if agree else draw(input_init, key_s, shape, dtype),
+        )
+
+    def init_state(params: SRUParams, batch_shape: tuple[int, ...] = ()) -> SRUState:
+        return SRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
+
+    advance = linear_advance(_LINEAR)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=advance,
+        output=_output,
+        step=compose_step(_project, advance, _output),
+        spec=spec_of(
+            "sru",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            bias=bias,
+        ),
+        linear=_LINEAR,
+        diagonal=True,
+    )
+
+
+def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:
+    u_f, n = split_gates(project_dense(params.W_x, None, x), 2)
+    if params.b_f is not None:
+        u_f = u_f + expand(params.b_f.astype(u_f.dtype), u_f.ndim)
+    # 1 - f as sigmoid(-u_f): it keeps its digits where f is close to 1.
+    return SRUState(jax.nn.sigmoid(u_f)), SRUState(jax.nn.sigmoid(-u_f) * n)
+
+
+def _coefficients(
+    params: SRUParams, u: tuple[SRUState, SRUState]
+) -> tuple[SRUState, SRUState]:
+    del params
+    return u
+
+
+def _output(params: SRUParams, state: SRUState, x: Array) -> Array:
+    dtype = state.c.dtype
+    if params.W_s is not None:
+        shared = merge_gates((params.W_r, params.W_s))
+        u_r, highway = split_gates(project_dense(shared, None, x).astype(dtype), 2)
+    else:
+        u_r = project_dense(params.W_r, None, x).astype(dtype)
+        integer = jnp.issubdtype(x.dtype, jnp.integer)
+        highway = jax.nn.one_hot(x, u_r.shape[-1]) if integer else x
+        highway = highway.astype(dtype)
+    if params.b_r is not None:
+        u_r = u_r + expand(params.b_r.astype(dtype), u_r.ndim)
+    r = jax.nn.sigmoid(u_r)
+    return show(r * state.c + (1 - r) * highway, x, params.W_x)
+
+
+_LINEAR = Linear(_coefficients)
