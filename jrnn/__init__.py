@@ -6,19 +6,30 @@ from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
+from jrnn._newton_trajectory import newton_trajectory as newton_trajectory
 from jrnn._non_finite import NonFinite as NonFinite
 from jrnn._non_finite import find_non_finite as find_non_finite
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
 from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
 from jrnn.cells._init import one_hot_normal as one_hot_normal
+from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
+from jrnn.cells.diagonal_lstm import diagonal_lstm as diagonal_lstm
 from jrnn.cells.elman import elman as elman
 from jrnn.cells.elman import identity as identity
 from jrnn.cells.gru import gru as gru
+from jrnn.cells.ind_rnn import ind_rnn as ind_rnn
 from jrnn.cells.layer_norm import layer_norm_elman as layer_norm_elman
 from jrnn.cells.layer_norm import layer_norm_gru as layer_norm_gru
 from jrnn.cells.layer_norm import layer_norm_lstm as layer_norm_lstm
+from jrnn.cells.lru import lru as lru
 from jrnn.cells.lstm import lstm as lstm
+from jrnn.cells.min_gru import min_gru as min_gru
+from jrnn.cells.min_gru import positive as positive
+from jrnn.cells.min_lstm import min_lstm as min_lstm
+from jrnn.cells.rg_lru import rg_lru as rg_lru
+from jrnn.cells.s5 import s5 as s5
+from jrnn.cells.sru import sru as sru
 from jrnn.combinators import learnable_state as learnable_state
 from jrnn.combinators import variational_dropout as variational_dropout
 from jrnn.combinators import zoneout as zoneout
@@ -33,7 +44,11 @@ from jrnn.likelihood import mean_over_steps as mean_over_steps
 from jrnn.markov import MarkovChain as MarkovChain
 from jrnn.markov import context_counts as context_counts
 from jrnn.markov import markov_chain as markov_chain
+from jrnn.methods._recurrence import linear_recurrence as linear_recurrence
+from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt
+from jrnn.methods.newton import NewtonInfo as NewtonInfo
+from jrnn.methods.newton import newton as newton
 from jrnn.methods.scan import scan as scan
 from jrnn.methods.truncated import truncated as truncated
 from jrnn.model import SequenceModel as SequenceModel
@@ -52,9 +67,11 @@ __all__ = [
     "Head",
     "MarkovChain",
     "Method",
+    "NewtonInfo",
     "NonFinite",
     "SequenceModel",
     "SupervisedModel",
+    "associative",
     "batching",
     "bidirectional",
     "bits_per_symbol",
@@ -62,24 +79,37 @@ __all__ = [
     "categorical",
     "context_counts",
     "diagnostics",
+    "diagonal_gru",
+    "diagonal_lstm",
     "dropout",
     "elman",
     "find_non_finite",
     "gru",
     "identity",
+    "ind_rnn",
     "last_step",
     "layer_norm_elman",
     "layer_norm_gru",
     "layer_norm_lstm",
     "learnable_state",
+    "linear_recurrence",
+    "lru",
     "lstm",
     "markov_chain",
     "mean_over_steps",
     "mean_step",
+    "min_gru",
+    "min_lstm",
+    "newton",
+    "newton_trajectory",
     "one_hot_normal",
+    "positive",
     "residual",
+    "rg_lru",
+    "s5",
     "scan",
     "sequence_model",
+    "sru",
     "stack",
     "supervised_model",
     "trajectory",

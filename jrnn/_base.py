@@ -198,6 +198,7 @@ class Sequence(NamedTuple):
       active: At which steps the state moves on, (T, *batch); None: at all of them.
       restart: Before which steps `fresh` takes the state's place; None: before none.
       fresh: That state, with leaves (*batch, ...); None without restarts.
+      guess: A trajectory to begin with, for methods that iterate; None: theirs.
     """
 
     xs: Any
@@ -205,6 +206,7 @@ class Sequence(NamedTuple):
     active: Bool[Array, "T *batch"] | None = None
     restart: Bool[Array, "T *batch"] | None = None
     fresh: State | None = None
+    guess: State | None = None
 
     @property
     def steps(self) -> int:
@@ -227,14 +229,14 @@ class Method:
     """One way to run a cell along a sequence; equal options make equal methods.
 
     Attributes:
-      run: (cell, keep, params, state, sequence, **options) -> (state, kept). `keep`
-        is a static function of (params, states, xs), such as `cell.output`, applied
-        to many steps at once.
+      run: (cell, keep, params, state, sequence, **options) -> (state, kept), and a
+        report after these, if it has one. `keep` is a static function of (params,
+        states, xs), such as `cell.output`, applied to many steps at once.
       options: The method's settings as (name, value) pairs, all hashable.
       truncation: Where gradients are cut; None: nowhere.
     """
 
-    run: Callable[..., tuple[State, Any]]
+    run: Callable[..., tuple[Any, ...]]
     options: tuple[tuple[str, Hashable], ...] = ()
     truncation: Truncation | None = None
 

@@ -125,6 +125,14 @@ def check_state(cell: Cell, params: Params, state: State, batch: tuple) -> None:
             )
 
 
+def check_guess(
+    cell: Cell, params: Params, guess: State, steps: int, batch: tuple
+) -> None:
+    """Raises ValueError unless `guess` is a trajectory of the cell."""
+    like = jax.eval_shape(lambda p: cell.init_state(p, (steps, *batch)), params)
+    _check_like("guess", guess, like, f"jrnn.trajectory({cell}, ...)")
+
+
 def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
     """Raises an error unless `lengths` is integer, of the batch shape, within 0..T."""
     if not jnp.issubdtype(lengths.dtype, jnp.integer):

@@ -24,6 +24,7 @@ from jrnn._base import (
 from jrnn._check import (
     check_cell,
     check_flags,
+    check_guess,
     check_ids,
     check_inputs,
     check_key,
@@ -99,7 +100,7 @@ def unroll(
       ((2, 4), (7, 2, 4))
     """
     reading = Reading(cell, method, SHOW, reverse)
-    final, shown = _checked(reading, params, xs, state, lengths, resets, mask, key)
+    final, shown = run_checked(reading, params, xs, state, lengths, resets, mask, key)
     return final, shown.ys
 
 
@@ -145,7 +146,7 @@ def trajectory(
       (7, 2, 4)
     """
     reading = Reading(cell, method, KEEP, reverse)
-    return _checked(reading, params, xs, state, lengths, resets, mask, key)[1].states
+    return run_checked(reading, params, xs, state, lengths, resets, mask, key)[1].states
 
 
 def unroll_bidirectional(
@@ -205,7 +206,7 @@ def unroll_bidirectional(
     )
 
 
-def _checked(
+def run_checked(
     reading: Reading,
     params: Params,
     xs: Any,
@@ -214,6 +215,7 @@ def _checked(
     resets: Any,
     mask: Any,
     key: Any,
+    guess: State | None = None,
 ) -> tuple[State, Shown]:
     """Raises on static mistakes, and hands over to the compiled function."""
     cell = reading.cell
@@ -236,10 +238,12 @@ def _checked(
     check_flags("resets", resets, xs.shape[0], batch)
     check_flags("mask", mask, xs.shape[0], batch)
     check_key(key)
+    if guess is not None:
+        check_guess(cell, params, guess, xs.shape[0], batch)
     if jnp.issubdtype(xs.dtype, jnp.integer):
         active = active_steps(xs.shape[0], lengths, mask)
         check_ids("xs", silence(active, xs), cell.spec.input_size)
-    return _unroll(reading, params, xs, state, lengths, resets, mask, key)
+    return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
 
 
 def unroll_drawn(
@@ -282,6 +286,7 @@ def _unroll(
     mask: Array | None,
     key: Key | None,
     noise: Any = None,
+    guess: State | None = None,
 ) -> tuple[State, Shown]:
     cell, steps = reading.cell, xs.shape[0]
     features = jnp.issubdtype(xs.dtype, jnp.inexact)
@@ -299,6 +304,7 @@ def _unroll(
         active=active,
         restart=restart,
         fresh=None if restart is None else initial,
+        guess=guess,
     )
     return walk(reading, params, state, sequence, lengths)
 

@@ -21,10 +21,14 @@ from jrnn.methods.truncated import by_windows
 
 
 class Shown(NamedTuple):
-    """What is kept of each step: outputs, states, or both; None: not asked for."""
+    """What is kept of each step: outputs, states, or both; None: not asked for.
+
+    `report` is what the method says of its work, one for each cell; None: nothing.
+    """
 
     ys: Any = None
     states: Any = None
+    report: Any = None
 
 
 class Wanted(NamedTuple):
@@ -92,11 +96,12 @@ def _walk_layers(
     sequence: Sequence,
     lengths: Array | None,
 ) -> tuple[State, Shown]:
-    final, states, ys, count = [], [], [], len(layers.cells)
+    final, states, ys, reports, count = [], [], [], [], len(layers.cells)
     for i, cell in enumerate(layers.cells):
         child = sequence._replace(
             noise=None if sequence.noise is None else sequence.noise[i],
             fresh=None if sequence.fresh is None else sequence.fresh[i],
+            guess=None if sequence.guess is None else sequence.guess[i],
         )
         if layers.parallel:
             wanted, reverse = reading.wanted, reading.reverse ^ (i % 2 == 1)
@@ -110,12 +115,13 @@ def _walk_layers(
         final.append(last)
         states.append(shown.states)
         ys.append(shown.ys)
+        reports.append(shown.report)
     if not reading.wanted.ys:
         shown_ys = None
     else:
         shown_ys = jnp.concatenate(ys, axis=-1) if layers.parallel else ys[-1]
     shown_states = tuple(states) if reading.wanted.states else None
-    return tuple(final), Shown(shown_ys, shown_states)
+    return tuple(final), Shown(shown_ys, shown_states, tuple(reports))
 
 
 def _walk_cell(
@@ -131,11 +137,11 @@ def _walk_cell(
         sequence = _reversed(lengths, sequence)
     keep = _keeper(cell, reading.wanted)
     options = dict(method.options)
-    state, shown = method.run(cell, keep, params, state, sequence, **options)
+    state, shown, *report = method.run(cell, keep, params, state, sequence, **options)
     shown = shown._replace(ys=silence(sequence.active, shown.ys))
     if reading.reverse:
         shown = flip(lengths, sequence.steps, shown)
-    return state, shown
+    return state, shown._replace(report=report[0] if report else None)
 
 
 def _walk_windows(
@@ -153,7 +159,8 @@ def _walk_windows(
         sequence = _reversed(lengths, sequence)
 
     def run(params: Params, state: State, part: Sequence) -> tuple[State, Shown]:
-        return walk(forwards, params, state, part, None)
+        state, shown = walk(forwards, params, state, part, None)
+        return state, shown._replace(report=None)  # of windows, nobody asks
 
     def trace(params: Params, state: State, part: Sequence) -> tuple[State, State]:
         kept = forwards._replace(wanted=KEEP)

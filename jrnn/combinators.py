@@ -24,6 +24,7 @@ from jrnn._base import (
     State,
     cast_state,
     compose_step,
+    expand,
     memoize,
     noisy_project,
     split_gates,
@@ -106,9 +107,33 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
         spec=_spec("zoneout", cell, rate=rate),
         gated=None,
         adjoint=None,
-        linear=None,
+        linear=_linear_zoneout(cell, rates),
         noise=noise,
     )
+
+
+def _linear_zoneout(cell: Cell, rates: tuple[float, ...]) -> Linear | None:
+    """Of a diagonal linear cell: a and b mixed with 1 and 0."""
+    if cell.linear is None or cell.linear.full:
+        return None
+    inner = cell.linear.coefficients
+
+    def coefficients(params: Params, u: Any) -> tuple[State, State]:
+        u, kept = u
+        a, b = inner(params, u)
+        if kept is None:
+            leaves = zip(rates, jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+            mixed = [(rate + (1 - rate) * x, (1 - rate) * y) for rate, x, y in leaves]
+            xs, ys = zip(*mixed, strict=True)
+            like = jax.tree.structure(a)
+            return jax.tree.unflatten(like, xs), jax.tree.unflatten(like, ys)
+        one = lambda keep, x: jnp.where(
+            keep, jnp.ones((), x.dtype), expand(x, keep.ndim)
+        )
+        zero = lambda keep, y: jnp.where(keep, jnp.zeros_like(y), y)
+        return jax.tree.map(one, kept, a), jax.tree.map(zero, kept, b)
+
+    return Linear(coefficients)
 
 
 @memoize

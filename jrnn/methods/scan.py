@@ -60,7 +60,7 @@ def _run(
     unroll: int,
     precision: Precision,
 ) -> tuple[State, Any]:
-    xs, noise, active, restart, fresh = sequence
+    xs, noise, active, restart, fresh, _ = sequence
 
     def step(state: State, inputs: Any) -> tuple[State, State]:
         u, active, restart = inputs

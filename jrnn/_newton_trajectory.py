@@ -1,0 +1,72 @@
+"""Newton's method with its report: which sequences converged, and how fast."""
+
+from typing import Any
+
+from jaxtyping import Array, Bool, Int, Num
+
+from jrnn._base import Cell, Key, Method, Params, State
+from jrnn._check import check_method
+from jrnn._unroll import run_checked
+from jrnn._walk import KEEP, Reading
+from jrnn.methods.newton import newton
+
+
+def newton_trajectory(
+    cell: Cell,
+    params: Params,
+    xs: Num[Array, "T ..."],
+    state: State | None = None,
+    *,
+    guess: State | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "T *batch"] | None = None,
+    mask: Bool[Array, "T *batch"] | None = None,
+    reverse: bool = False,
+    key: Key | None = None,
+    method: Method | None = None,
+) -> tuple[State, Any]:
+    """Solves for the state after every step, and says what became of each sequence.
+
+    Args:
+      cell: As in `jrnn.unroll`.
+      params: As in `jrnn.unroll`.
+      xs: As in `jrnn.unroll`.
+      state: As in `jrnn.unroll`.
+      guess: A trajectory to begin with, such as that of the parameters one training
+        step ago: the nearer, the fewer iterations. None begins with `state` at every
+        step.
+      lengths: As in `jrnn.trajectory`.
+      resets: As in `jrnn.unroll`.
+      mask: As in `jrnn.unroll`.
+      reverse: As in `jrnn.trajectory`.
+      key: As in `jrnn.unroll`.
+      method: Made by `jrnn.newton`; None takes `jrnn.newton()`.
+
+    Returns:
+      The states, with leaves (T, *batch, ...), NaN for a sequence that did not
+      converge, and `jrnn.NewtonInfo(converged, iterations, residual)`; of a stack or a
+      bidirectional cell a tuple, one entry for each child.
+
+    Raises:
+      TypeError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`; or `method` makes no such report.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.elman(3, 4)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((50, 2, 3))
+      >>> states, info = jrnn.newton_trajectory(cell, params, xs)
+      >>> info.converged.tolist()
+      [True, True]
+    """
+    method = newton() if method is None else method
+    check_method(method)
+    if method.run is not newton().run or method.truncation is not None:
+        raise ValueError(
+            f"Expected a method made by jrnn.newton(), got {method}; jrnn.trajectory "
+            "takes any."
+        )
+    reading = Reading(cell, method, KEEP, reverse)
+    given = params, xs, state, lengths, resets, mask, key, guess
+    shown = run_checked(reading, *given)[1]
+    return shown.states, shown.report
