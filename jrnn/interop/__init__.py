@@ -1,0 +1,1 @@
+"""Weights of other libraries as cells and parameters of jrnn, one module for each."""
