@@ -1,0 +1,284 @@
+"""python -m experiments.variable_lengths --help.
+
+What are lengths good for? Spoken digits of 6 to 92 frames, told apart by a GRU that
+reads from both ends and is given each utterance's length, beside the same network that
+reads the padding as if it were sound, a GRU that reads forwards alone, and a bag of
+frames that knows no order. Then the same test utterances with more padding behind
+them. Voices that training has heard, and voices that it has not, are scored apart.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments._digit_classifiers import (
+    LENGTHS,
+    PADDED,
+    Classifier,
+    Fitted,
+    Recipe,
+    Task,
+    classifiers,
+    fit,
+    predict,
+    score,
+)
+from experiments._digit_report import draw, leak_table, tables
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    write_json,
+)
+from experiments._spoken_digits import (
+    Digits,
+    card,
+    find_leaks,
+    load_digits,
+    normalise,
+    split_new_voice,
+    split_same_voices,
+)
+
+FIGURE_FILE = "variable_lengths.png"
+# The test utterances are padded to these multiples of the longest.
+PADDINGS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+# With lengths, no log P(digit) may move by more than this when padding is added.
+BOUND = 1e-5
+# Standard normal quantile of a 95% interval.
+Z_95 = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Classify spoken digits of many lengths, with and without knowing the lengths."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights and batches; learning rates are chosen with the first."""
+    steps: int = 400
+    """Training steps of each model."""
+    batch: int = 64
+    """Utterances per step."""
+    hidden: int = 32
+    """h, in each direction."""
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 3e-2)
+    """Of Adam, ten times as large for the bag of frames, which has no recurrence; each
+    model takes the one with the best validation loss."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    evaluations: int = 15
+    """How often validation is looked at; the parameters that do best are kept."""
+    new_voices: bool = True
+    """Whether to train once more for each voice, leaving it out."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/variable_lengths/NUMBER."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError for settings that mean nothing."""
+    for name in ("steps", "batch", "hidden", "evaluations"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"Expected --{name} of 1 or more.")
+    for name in ("seeds", "learning_rates"):
+        if not getattr(settings, name):
+            raise ValueError(f"Expected at least one of --{name.replace('_', '-')}.")
+    if min(settings.learning_rates) <= 0 or settings.clip <= 0:
+        raise ValueError("Expected --learning-rates and --clip above 0.")
+
+
+def held_out(digits: Digits, settings: Settings) -> list[int]:
+    """Returns the voices to be left out one by one."""
+    return list(range(digits.voices.max() + 1)) if settings.new_voices else []
+
+
+def study(
+    classifier: Classifier, task: Task, settings: Settings, bar: Any
+) -> tuple[dict[str, Any], list[Fitted]]:
+    """Returns one model's results, and its parameters for each seed.
+
+    The learning rate is chosen with the first seed by the validation loss; with it the
+    other seeds are trained, and, with the first, once for each voice left out: so of a
+    new voice's accuracy nothing but that one rate has been chosen with the voice heard.
+    """
+    recipe = Recipe(settings.steps, settings.batch, settings.clip, settings.evaluations)
+
+    def trained(task: Task, rate: float, seed: int) -> Fitted:
+        return fit(classifier, task, rate, seed, recipe, bar.update)
+
+    def accuracy(task: Task, fitted: Fitted) -> np.ndarray:
+        log_p = predict(classifier, fitted.params, task, task.split.test)
+        return score(log_p, task.digits.labels[task.split.test])[0]
+
+    started, (seed, *others) = time.perf_counter(), settings.seeds
+    rates = [classifier.pace * rate for rate in settings.learning_rates]
+    tried = [trained(task, rate, seed) for rate in rates]
+    first = min(tried, key=lambda fitted: fitted.nats)
+    fits = [first, *(trained(task, first.rate, other) for other in others)]
+    right = [accuracy(task, fitted) for fitted in fits]
+    new = []
+    for voice in held_out(task.digits, settings):
+        split = split_new_voice(task.digits, voice)
+        apart = Task(normalise(task.digits, split.train), task.digits, split)
+        new.append(accuracy(apart, trained(apart, first.rate, seed)).mean())
+    test = mean_sd([r.mean() for r in right])
+    leaves = jax.tree.leaves(first.params)
+    return {
+        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
+        "learning_rate": first.rate,
+        "valid_nats_by_rate": {f"{fitted.rate:g}": fitted.nats for fitted in tried},
+        "steps_kept": [fitted.step for fitted in fits],
+        "valid": mean_sd([fitted.accuracy for fitted in fits]),
+        "test": test,
+        "test_interval": wilson(test["mean"], len(task.split.test)),
+        "test_by_length": by_length(right, task),
+        "new_voice": mean_sd(new) if new else None,
+        "seconds": time.perf_counter() - started,
+    }, fits
+
+
+def by_length(right: list[np.ndarray], task: Task) -> dict[str, Any]:
+    """Returns test accuracy in three groups, cut at terciles of training lengths."""
+    known = task.digits.lengths[task.split.train]
+    low, high = (int(q) for q in np.quantile(known, (1 / 3, 2 / 3)))
+    lengths = task.digits.lengths[task.split.test]
+    groups = {
+        f"up to {low}": lengths <= low,
+        f"{low + 1} to {high}": (lengths > low) & (lengths <= high),
+        f"{high + 1} and more": lengths > high,
+    }
+    return {
+        name: {"utterances": int(of.sum()), **mean_sd([r[of].mean() for r in right])}
+        for name, of in groups.items()
+        if of.any()
+    }
+
+
+def pad_further(
+    known: Classifier, classifier: Classifier, fits: list[Fitted], task: Task
+) -> dict[str, Any]:
+    """Returns what more padding does to the same test utterances.
+
+    Args:
+      known: The same network where it is given lengths: it sees no padding at all.
+      classifier: The network.
+      fits: Its parameters, one for each seed.
+      task: Its test part is padded.
+
+    Returns:
+      Accuracy without padding, and at each of `PADDINGS` times the longest; the share
+      of predictions that differ from those at the longest, and the largest change of
+      any log P(digit), at twice the longest.
+    """
+    longest, labels = task.frames.shape[1], task.digits.labels[task.split.test]
+    steps = [round(times * longest) for times in PADDINGS]
+    shown = [
+        [predict(classifier, f.params, task, task.split.test, n) for n in steps]
+        for f in fits
+    ]
+    bare = [predict(known, f.params, task, task.split.test) for f in fits]
+    share = lambda log_ps: mean_sd([score(p, labels)[0].mean() for p in log_ps])
+    twice = PADDINGS.index(2.0)
+    changed = [(s[0].argmax(1) != s[twice].argmax(1)).mean() for s in shown]
+    return {
+        "times": list(PADDINGS),
+        "steps": steps,
+        "accuracy": [share([s[i] for s in shown]) for i in range(len(steps))],
+        "accuracy_without_padding": share(bare),
+        "changed_at_twice": mean_sd(changed),
+        "log_p_moved_at_twice": max(
+            float(np.abs(s[0] - s[twice]).max()) for s in shown
+        ),
+    }
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Returns the 95% interval of a share that was observed in `count` trials.
+
+    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
+
+    >>> [round(x, 3) for x in wilson(0.9, 100)]
+    [0.826, 0.945]
+    """
+    z2 = Z_95**2 / count
+    middle = (share + z2 / 2) / (1 + z2)
+    half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
+    return middle - half, middle + half
+
+
+def mean_sd(values: list[Any]) -> dict[str, Any]:
+    """Returns values with their mean and (n - 1) standard deviation, 0 of one alone."""
+    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return {
+        "values": [float(value) for value in values],
+        "mean": float(np.mean(values)),
+        "sd": float(deviation),
+    }
+
+
+def run(settings: Settings, digits: Digits) -> int:
+    """Runs the experiment; returns 1 where lengths did not keep padding out."""
+    folder = claim_run_folder(settings.out, "variable_lengths", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    split = split_same_voices(digits)
+    task = Task(normalise(digits, split.train), digits, split)
+    data = card(digits, split)
+    print("\n".join(f"{name}: {value}" for name, value in data.items()))
+    leaks = {"same voices": find_leaks(digits, split)}
+    for voice in held_out(digits, settings):
+        leaks[f"voice {voice + 1}, new"] = find_leaks(
+            digits, split_new_voice(digits, voice)
+        )
+    print("\n" + leak_table(leaks) + "\n")
+
+    models = classifiers(digits.frames.shape[2], settings.hidden)
+    runs = len(settings.learning_rates) + len(settings.seeds) - 1
+    runs += len(held_out(digits, settings))
+    rows, padding = {}, {}
+    with tqdm(total=len(models) * runs * settings.steps, unit="step") as bar:
+        for name, classifier in models.items():
+            bar.set_description(name)
+            rows[name], fits = study(classifier, task, settings, bar)
+            if name in (LENGTHS, PADDED):
+                padding[name] = pad_further(models[LENGTHS], classifier, fits, task)
+    print(tables(rows, padding))
+    moved = padding[LENGTHS]["log_p_moved_at_twice"]
+    kept = moved <= BOUND and not padding[LENGTHS]["changed_at_twice"]["mean"]
+    results = {
+        "experiment": "variable_lengths",
+        "settings": shown,
+        "environment": environment(),
+        "data": data,
+        "leaks": leaks,
+        "models": rows,
+        "padding": padding,
+    }
+    write_json(folder / RESULTS_FILE, results)
+    draw(folder / FIGURE_FILE, rows, padding)
+    print(f"\n{'Lengths keep padding out.' if kept else 'BROKEN: padding was read.'}")
+    print(f"Written to {folder}.")
+    return 0 if kept else 1
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check(settings)
+        return run(settings, load_digits())
+    except (ModuleNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
