@@ -22,7 +22,6 @@ from jrnn._base import (
     Params,
     Spec,
     State,
-    cast_state,
     compose_step,
     expand,
     memoize,
@@ -212,7 +211,11 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
 
 
 class LearnableParams(NamedTuple):
-    """The parameters of a cell, and where its sequences start."""
+    """The parameters of a cell, and where its sequences start.
+
+    Parameters are real: an array of the state that is complex stands as (2, ...), its
+    real part and its imaginary part.
+    """
 
     cell: Params
     state: State
@@ -249,16 +252,24 @@ def learnable_state(cell: Cell) -> Cell:
     def init(key: Key, dtype: DTypeLike | None = None) -> LearnableParams:
         params = cell.init(key, dtype)
         narrow = jax.tree.leaves(params)[0].dtype
-        like = cell.init_state(params)
-        return LearnableParams(
-            params, jax.tree.map(lambda leaf: leaf.astype(narrow), like)
-        )
+
+        def real(leaf: Array) -> Array:
+            if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+                leaf = jnp.stack([leaf.real, leaf.imag])
+            return leaf.astype(narrow)
+
+        return LearnableParams(params, jax.tree.map(real, cell.init_state(params)))
 
     def init_state(params: LearnableParams, batch_shape: tuple[int, ...] = ()) -> State:
-        state = cast_state(params.state, state_dtype(params.cell))
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)), state
-        )
+        dtype = state_dtype(params.cell)
+
+        def along(leaf: Array, like: Array) -> Array:
+            leaf = leaf.astype(dtype)
+            if jnp.issubdtype(like.dtype, jnp.complexfloating):
+                leaf = jax.lax.complex(leaf[0], leaf[1])
+            return jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape))
+
+        return jax.tree.map(along, params.state, cell.init_state(params.cell))
 
     def project(params: LearnableParams, x: Array, noise: Any = None) -> Any:
         return noisy_project(cell.project, params.cell, x, noise)

@@ -21,9 +21,12 @@ T, B, K, H = 6, 2, 3, 4
 METHODS = {
     "scan": {False: jrnn.scan(), True: jrnn.scan()},
     "bptt": {False: jrnn.bptt(chunk=4), True: jrnn.bptt(chunk=2, remat=1)},
+    "associative": {
+        False: jrnn.associative(chunk=4),
+        True: jrnn.associative(chunk=2),
+    },
+    "newton": {False: jrnn.newton(), True: jrnn.newton(chunk=4)},
 }
-# What a method refuses, as (method, cell, feature): none of what there is so far.
-REFUSED: set[tuple[str, str, str]] = set()
 
 # They differ from another cell in nothing but the input's share, or its output.
 VARIANTS = {"min_gru positive", "rg_lru without projection", "sru highway"}
@@ -44,7 +47,27 @@ REGISTRY |= {
     "learnable lstm peepholes": lambda k, h: jrnn.learnable_state(
         jrnn.lstm(k, h, peepholes=True)
     ),
+    "zoneout min_gru": lambda k, h: jrnn.zoneout(jrnn.min_gru(k, h), 0.3),
+    "learnable lru": lambda k, h: jrnn.learnable_state(jrnn.lru(k, h)),
 }
+# Which cells a method refuses, with whatever feature. Nothing else is refused.
+LINEAR = {
+    "elman identity",
+    "min_gru",
+    "min_lstm",
+    "lru",
+    "rg_lru",
+    "s5",
+    "s5 irregular",
+    "sru",
+    "zoneout min_gru",
+    "learnable lru",
+}
+COMPLEX = {"lru", "s5", "s5 irregular", "learnable lru"}
+REFUSED = {("associative", name) for name in REGISTRY if name not in LINEAR}
+REFUSED |= {("newton", name) for name in COMPLEX}
+
+
 AXES = {
     "cell": tuple(REGISTRY),
     "method": tuple(METHODS),
@@ -87,11 +110,12 @@ def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict
     """Greedily, with every row an extension of one in the pool."""
     rng = np.random.default_rng(0)
     groups = list(itertools.combinations(axes, strength))
-    missing = {
-        tuple(zip(group, values, strict=True)): None
+    joint = [
+        tuple(zip(group, values, strict=True))
         for group in groups
         for values in itertools.product(*(axes[name] for name in group))
-    }
+    ]
+    missing = {values: None for values in joint if accepted(dict(values))}
     rows = []
     while missing:
         wanted = dict(next(iter(missing)))
@@ -99,10 +123,12 @@ def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict
             base
             for base in pool
             if all(base.get(name, value) == value for name, value in wanted.items())
+            and accepted({**base, **wanted})
         ]
         row = {**fitting[rng.integers(len(fitting))], **wanted}
         for name, values in axes.items():
             if name not in row:
+                values = [v for v in values if accepted({**row, name: v})]
                 gains = [
                     _gain({**row, name: value}, name, groups, missing)
                     for value in values
@@ -113,6 +139,11 @@ def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict
             missing.pop(tuple((name, row[name]) for name in group), None)
         rows.append({name: row[name] for name in axes})
     return rows
+
+
+def accepted(row: dict) -> bool:
+    """Whether no method is asked, as far as `row` goes, for a cell it refuses."""
+    return (row.get("method"), row.get("cell")) not in REFUSED
 
 
 def _gain(row: dict, name: str, groups: list, missing: dict) -> int:
@@ -214,7 +245,7 @@ def by_method(cell: jrnn.Cell, method: str, direction: str, checkpoints: bool) -
             method=METHODS[method][checkpoints],
         )
 
-    outside = checkpoints and method == "scan"
+    outside = checkpoints and method != "bptt"
     return jax.jit(differentiated(jax.checkpoint(run) if outside else run))
 
 
@@ -291,7 +322,10 @@ def table() -> str:
         "Each method beside the cells and features it supports, as `tests/matrix.py`",
         "has it and the gradient matrix tests it: outputs and all gradients equal a",
         "Python loop of `step`, in float64, to 1e-9. Where a method is named it",
-        "supports the feature; all else is refused by an error.",
+        "supports the feature; where a method is not named it refuses the cell, by an",
+        "error that says which to take. `scan` and `bptt` run everything, `associative`",
+        "every cell that is linear in its state, `newton` every cell with a real state.",
+        "Checkpoints are `bptt(remat=...)`, and `jax.checkpoint` around the others.",
         "",
         "| cell | " + " | ".join(FEATURES) + " |",
         "|---" * (len(FEATURES) + 1) + "|",
@@ -299,8 +333,7 @@ def table() -> str:
     rows = []
     for name in REGISTRY:
         entries = [
-            ", ".join(m for m in METHODS if (m, name, feature) not in REFUSED) or "none"
-            for feature in FEATURES
+            ", ".join(m for m in METHODS if (m, name) not in REFUSED) for _ in FEATURES
         ]
         rows.append(f"| {name} | " + " | ".join(entries) + " |")
     return "\n".join([*head, *rows, ""])

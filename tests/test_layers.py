@@ -22,6 +22,7 @@ BELOW = {
     "layers": {"_base", "_check"},
     "_walk": {"_base", "layers", "methods"},
     "_unroll": {"_base", "_check", "_walk", "layers", "methods"},
+    "_newton_trajectory": {"_base", "_check", "_unroll", "_walk", "methods"},
     "_non_finite": {"_base", "_check", "_unroll", "_walk", "layers", "methods"},
     "batching": {"_base"},
     "diagnostics": {"_base", "_check", "_unroll", "methods"},

@@ -57,7 +57,8 @@ def grouped(rows):
 def everything():
     axes = {**matrix.AXES, "cell": EXHAUSTIVE}
     rows = itertools.product(*axes.values())
-    return [dict(zip(axes, values, strict=True)) for values in rows]
+    named = [dict(zip(axes, values, strict=True)) for values in rows]
+    return [row for row in named if matrix.accepted(row)]
 
 
 @pytest.mark.parametrize("rows", grouped(matrix.covering(2, matrix.AXES)))
@@ -81,7 +82,26 @@ def test_what_covers_covers():
     rows = matrix.covering(2, matrix.AXES)
     for one, two in itertools.combinations(matrix.AXES, 2):
         met = {(row[one], row[two]) for row in rows}
-        assert met == set(itertools.product(matrix.AXES[one], matrix.AXES[two]))
+        every = set(itertools.product(matrix.AXES[one], matrix.AXES[two]))
+        refused = {(name, method) for method, name in matrix.REFUSED}
+        assert met == every - refused
+    assert all(map(matrix.accepted, rows))
+
+
+@pytest.mark.parametrize(
+    ("direction", "structure"),
+    [("forward", "plain"), ("forward", "dropout"), ("bidirectional", "stacked")],
+)
+def test_what_the_table_refuses_is_refused_by_an_error(direction, structure):
+    for method, name in sorted(matrix.REFUSED):
+        row = dict.fromkeys(matrix.AXES, "none")
+        row |= {"cell": name, "structure": structure, "direction": direction}
+        cell, data = matrix.data_of({**row, "state": "given", "loss": "both"})
+        run = lambda d, cell=cell, method=method: jrnn.unroll(
+            cell, d.params, d.xs, method=matrix.METHODS[method][False]
+        )
+        with pytest.raises(ValueError, match=r"run it (with|in parallel)"):
+            jax.eval_shape(run, data)
 
 
 def test_the_committed_table_is_the_one_that_is_tested():

@@ -1,0 +1,393 @@
+"""Parallel in time: the numbers of one step after another, and never a wrong one."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jrnn
+from jrnn.methods._jacobian import jacobians, pack, unpack
+from tests.helpers import assert_close, error, random_like
+
+K, H = 3, 4
+LINEAR = {
+    "min_gru": jrnn.min_gru(K, H),
+    "min_lstm": jrnn.min_lstm(K, H),
+    "lru": jrnn.lru(K, H, r_min=0.9, r_max=0.999),
+    "rg_lru": jrnn.rg_lru(K, hidden_size=H),
+    "s5": jrnn.s5(K, H),
+    "sru": jrnn.sru(K, H),
+    "elman identity": jrnn.elman(K, H, activation=jrnn.identity),
+}
+METHODS = {"one block": jrnn.associative(), "blocks": jrnn.associative(chunk=37)}
+
+
+# The recurrence.
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    steps=st.integers(1, 23),
+    chunk=st.sampled_from([None, 1, 2, 5, 64]),
+    full=st.booleans(),
+    constant=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_the_closed_form(steps, chunk, full, constant, seed):
+    """h_t = (sum over s of a_t ... a_{s+1} b_s) + a_t ... a_1 h_0, term by term."""
+    rng = np.random.default_rng(seed)
+    n, batch = 3, 2
+    draw = lambda *shape: rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    lead = (1, 1) if constant else (steps, batch)
+    a = draw(*lead, *(n,) * (1 + full)) * 0.6
+    b, h0 = draw(steps, batch, n), draw(batch, n)
+    whole = np.broadcast_to(a, (steps, batch, *a.shape[2:]))
+    matrices = whole if full else whole[..., None] * np.eye(n)
+    expected = np.zeros_like(b)
+    for t in range(steps):
+        for s in range(-1, t + 1):
+            term = (h0 if s < 0 else b[s])[:, None]
+            for between in matrices[max(s + 1, 0) : t + 1]:
+                term = term @ between
+            expected[t] += term[:, 0]
+    a, b, h0 = map(jnp.asarray, (a, b, h0))
+    got = jrnn.linear_recurrence(a, b, h0, full=full, chunk=chunk)
+    assert error(got, expected) < 1e-12
+
+
+def test_coefficients_without_leading_axes_are_those_with_them():
+    b = random_like(1, jax.ShapeDtypeStruct((9, 2, 3), "float64"))
+    for full in (False, True):
+        a = random_like(2, jax.ShapeDtypeStruct((3,) * (1 + full), "float64"), 0.5)
+        repeated = jnp.broadcast_to(a, (9, 2, *a.shape))
+        run = functools.partial(jrnn.linear_recurrence, full=full, chunk=4)
+        assert_close(run(a, b), run(repeated, b), 1e-14)
+        loss = lambda a, run=run: (run(a, b) ** 2).sum()
+        summed = jax.grad(loss)(repeated).sum(axis=(0, 1))
+        assert_close(jax.grad(loss)(a), summed, 1e-12)
+
+
+def test_real_coefficients_beside_complex_inputs():
+    a = random_like(1, jax.ShapeDtypeStruct((6, 2), "float64"), 0.5)
+    b = random_like(2, jax.ShapeDtypeStruct((6, 2), "complex128"))
+    with jax.numpy_dtype_promotion("standard"):
+        loss = lambda a: (jrnn.linear_recurrence(a, b, chunk=2).real ** 2).sum()
+        slope = jax.grad(loss)(a)
+        assert slope.dtype == a.dtype
+        bump = jnp.zeros_like(a).at[1, 0].set(1e-6)
+        difference = (loss(a + bump) - loss(a - bump)) / 2e-6
+    assert float(slope[1, 0]) == pytest.approx(float(difference), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (((5, 2, 3), (2,), (3,)), "b of shape"),
+        (((4, 2, 3), (5, 2, 3), (2, 3)), "a of shape"),
+        (((5, 2, 3), (5, 2, 3), (3,)), "h0 of shape"),
+    ],
+)
+def test_shapes_that_do_not_go_together(shapes, words):
+    a, b, h0 = map(jnp.ones, shapes)
+    with pytest.raises(ValueError, match=words):
+        jrnn.linear_recurrence(a, b, h0)
+
+
+def test_a_million_steps_in_float32():
+    # Running products underflow and sums of logarithms lose digits; this does neither.
+    steps = 1_000_000
+    a = np.random.default_rng(0).uniform(0.9, 1.0, (steps, 1))
+    b = np.random.default_rng(1).normal(size=(steps, 1))
+    truth = jrnn.linear_recurrence(jnp.asarray(a), jnp.asarray(b))
+    for chunk in (None, 1000):
+        narrow = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+        got = jrnn.linear_recurrence(*narrow, chunk=chunk)
+        assert error(got, truth) < 2e-6
+        assert error(got[-1000:], truth[-1000:]) < 2e-6
+
+
+# The method.
+
+
+def weighed(cell, method, weights, params, xs):
+    state, ys = jrnn.unroll(cell, params, xs, method=method)
+    total = sum((leaf.real**2).sum() for leaf in jax.tree.leaves(state))
+    return (ys * weights).sum() + total, ys
+
+
+def both(cell, method, weights, params, xs):
+    """Outputs, and gradients of parameters and inputs."""
+    run = functools.partial(weighed, cell, method, weights)
+    (_, ys), slopes = jax.value_and_grad(run, (0, 1), has_aux=True)(params, xs)
+    return ys, slopes
+
+
+def numbers(cell, steps, dtype="float64"):
+    params = cell.init(jax.random.key(0), jnp.dtype(dtype))
+    xs = random_like(1, jax.ShapeDtypeStruct((steps, 2, K), "float64"))
+    weights = random_like(
+        2, jax.ShapeDtypeStruct((steps, 2, cell.spec.output_size), "float64")
+    )
+    return params, *(leaf.astype(dtype) for leaf in (xs, weights / steps))
+
+
+def largest(got, truth):
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(truth), strict=True)
+    return [error(a, b) for a, b in pairs]
+
+
+STEPS = [1, 2, 3, 1000, pytest.param(100_000, marks=pytest.mark.slow)]
+SEVERAL = [
+    pytest.param(name, marks=() if name in ("min_gru", "lru") else pytest.mark.slow)
+    for name in LINEAR
+]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_associative_equals_scan_and_bptt(name, steps):
+    cell = LINEAR[name]
+    params, xs, weights = numbers(cell, steps)
+    truth = both(cell, jrnn.scan(), weights, params, xs)
+    for method in (*METHODS.values(), jrnn.bptt()):
+        assert max(largest(both(cell, method, weights, params, xs), truth)) < 1e-10
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_associative_is_as_exact_as_the_scan_in_float32(name, steps):
+    cell = LINEAR[name]
+    narrow = numbers(cell, steps, "float32")
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), narrow)
+    truth = both(cell, jrnn.scan(), wide[2], *wide[:2])
+    scanned = largest(both(cell, jrnn.scan(), narrow[2], *narrow[:2]), truth)
+    for method in METHODS.values():
+        got = largest(both(cell, method, narrow[2], *narrow[:2]), truth)
+        for mine, theirs in zip(got, scanned, strict=True):
+            # One rounding is the least that can be asked of either.
+            assert mine <= 3 * max(theirs, 6e-8)
+
+
+def cost(steps, method, cell):
+    """Seconds to compile a gradient, and temporary memory over the size of b."""
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((steps, 1, K), "float32")
+
+    def loss(params, xs):
+        return jrnn.unroll(cell, params, xs, method=method)[1].sum()
+
+    times = []
+    for _ in range(3):
+        jax.clear_caches()
+        lowered = jax.jit(jax.grad(loss)).lower(params, xs)
+        started = time.perf_counter()
+        compiled = lowered.compile()
+        times.append(time.perf_counter() - started)
+    return min(times), compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_compile_time_does_not_grow_with_time(method):
+    cell = jrnn.min_gru(K, 16)
+    sqrt = {"chunk": None if method is METHODS["one block"] else 1000}
+    million = cost(1_000_000, jrnn.associative(**sqrt), cell)[0]
+    assert million <= 1.5 * cost(1000, method, cell)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 317])
+def test_memory_of_the_gradient_of_a_recurrence(chunk):
+    size = jax.ShapeDtypeStruct((100_000, 4, 16), "float32")
+
+    def loss(a, b):
+        return jrnn.linear_recurrence(a, b, chunk=chunk).sum()
+
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(size, size).compile()
+    bytes_of_b = 4 * size.size
+    assert compiled.memory_analysis().temp_size_in_bytes <= 6 * bytes_of_b
+
+
+def test_associative_refuses_what_is_not_linear():
+    cell = jrnn.lstm(K, H)
+    params, xs, _ = numbers(cell, 5)
+    with pytest.raises(ValueError, match="linear in its state.*got lstm"):
+        jrnn.unroll(cell, params, xs, method=jrnn.associative())
+
+
+# Newton's method.
+
+NONLINEAR = {
+    "elman": jrnn.elman(K, H),
+    "lstm": jrnn.lstm(K, H),
+    "gru": jrnn.gru(K, H),
+    "gru before": jrnn.gru(K, H, reset_after=False),
+    "ind_rnn": jrnn.ind_rnn(K, H),
+    "diagonal_lstm": jrnn.diagonal_lstm(K, H),
+}
+OFTEN = ("elman", "lstm", "ind_rnn")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunk": 16}, {"diagonal": True}, {"damping": 0.3, "tolerance": 1e-6}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow)
+        for name in NONLINEAR
+    ],
+)
+def test_newton_equals_scan(name, options):
+    cell = NONLINEAR[name]
+    params, xs, weights = numbers(cell, 200)
+    truth = both(cell, jrnn.scan(), weights, params, xs)
+    method = jrnn.newton(**options)
+    bound = 1e-5 if "tolerance" in options else 1e-9
+    assert max(largest(both(cell, method, weights, params, xs), truth)) < bound
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, xs, weights))
+    ys, slopes = both(cell, method, narrow[2], *narrow[:2])
+    assert error(ys, truth[0]) < 1e-5
+    assert max(largest(slopes, truth[1])) < 1e-4
+
+
+def test_the_jacobians_are_those_of_jax():
+    for cell in (*NONLINEAR.values(), jrnn.layer_norm_gru(K, H)):
+        params = random_like(3, cell.init(jax.random.key(0), jnp.float64), 0.5)
+        states = random_like(4, cell.init_state(params, (5, 2)))
+        us = cell.project(
+            params, random_like(5, jax.ShapeDtypeStruct((5, 2, K), "float64"))
+        )
+
+        def step(vector, u, states=states, cell=cell, params=params):
+            like = jax.tree.map(lambda leaf: leaf[0, 0], states)
+            return pack(cell.advance(params, unpack(vector, like, False), u), False)
+
+        vectors = pack(states, False)
+        jacobian = jax.vmap(jax.vmap(jax.jacrev(step)))(vectors, us)
+        expected = jnp.swapaxes(jacobian, -1, -2)
+        got = jacobians(cell, params, states, us, False)
+        assert_close(got, expected, 1e-12)
+        count = len(jax.tree.leaves(states))
+        units = expected.reshape(5, 2, count, H, count, H)
+        own = jnp.moveaxis(jnp.diagonal(units, axis1=3, axis2=5), -1, 2)
+        assert_close(jacobians(cell, params, states, us, True), own, 1e-12)
+
+
+def chaotic(steps=60):
+    """A network whose trajectory no linearisation foresees."""
+    cell = jrnn.elman(K, 32)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    params = params._replace(W_h=params.W_h * 6, W_x=params.W_x * 0.1)
+    xs = random_like(1, jax.ShapeDtypeStruct((steps, 2, K), "float64"))
+    return cell, params, xs.at[:, 1].set(0.0)  # the second never leaves the origin
+
+
+def test_what_did_not_converge_is_nan_and_its_gradient_too():
+    cell, params, xs = chaotic()
+    method = jrnn.newton(iterations=3)
+    states, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+    assert info.converged.tolist() == [False, True]
+    assert info.residual[0] > 1e-3
+    assert jnp.isnan(states.h[:, 0]).all()
+    assert_close(states.h[:, 1], jrnn.trajectory(cell, params, xs).h[:, 1], 1e-12)
+    loss = lambda xs: (jrnn.unroll(cell, params, xs, method=method)[1][:, 0]).sum()
+    assert jnp.isnan(jax.grad(loss)(xs)[:, 0]).any()
+
+
+def test_the_fallback_walks_what_did_not_converge():
+    cell, params, xs = chaotic()
+    method = jrnn.newton(iterations=3, fallback=True)
+    loss = lambda xs, m: (jrnn.unroll(cell, params, xs, method=m)[1] ** 2).sum()
+    got = jax.value_and_grad(loss)(xs, method)
+    assert_close(got, jax.value_and_grad(loss)(xs, jrnn.scan()), 1e-9)
+    _, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+    assert info.converged.tolist() == [False, True]
+
+
+def test_after_as_many_iterations_as_steps_any_guess_is_exact():
+    cell, params, xs = chaotic(12)
+    states, info = jrnn.newton_trajectory(cell, params, xs)
+    assert info.converged.all()
+    assert info.iterations[0] <= 12 + 1
+    assert_close(states, jrnn.trajectory(cell, params, xs), 1e-10)
+
+
+def test_a_warm_start_saves_iterations():
+    cell = jrnn.gru(K, H)
+    params, xs, _ = numbers(cell, 300)
+    states, cold = jrnn.newton_trajectory(cell, params, xs)
+    nearby = jax.tree.map(lambda leaf: leaf * 1.0001, params)
+    again, warm = jrnn.newton_trajectory(cell, nearby, xs, guess=states)
+    assert int(warm.iterations.max()) < int(cold.iterations.max())
+    assert_close(again, jrnn.trajectory(cell, nearby, xs), 1e-10)
+    wrong = jax.tree.map(lambda leaf: leaf[1:], states)
+    with pytest.raises(ValueError, match="guess.h of shape"):
+        jrnn.newton_trajectory(cell, params, xs, guess=wrong)
+
+
+def test_a_stack_reports_layer_by_layer():
+    cell = jrnn.stack(
+        jrnn.bidirectional(jrnn.gru(K, H), jrnn.gru(K, H)), jrnn.elman(2 * H, H)
+    )
+    params, xs, _ = numbers(cell, 20)
+    lengths = jnp.array([20, 7])
+    states, info = jrnn.newton_trajectory(cell, params, xs, lengths=lengths)
+    (forward, backward), top = info
+    assert forward.converged.all()
+    assert backward.converged.all()
+    assert top.converged.all()
+    again = jrnn.newton_trajectory(cell, params, xs, lengths=lengths, guess=states)[1]
+    assert max(leaf.iterations.max() for leaf in (*again[0], again[1])) == 0
+    assert_close(states, jrnn.trajectory(cell, params, xs, lengths=lengths), 1e-10)
+
+
+def test_iterations_are_not_differentiated():
+    cell = jrnn.gru(K, H)
+    params, xs, _ = numbers(cell, 20)
+    loss = lambda p: jrnn.unroll(cell, p, xs, method=jrnn.newton())[1].sum()
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(params)
+    assert str(jaxpr).count("while[") == 1  # forwards alone
+    hessian = jax.hessian(lambda b: loss(params._replace(b=b)))(params.b)
+    plain = lambda b: jrnn.unroll(cell, params._replace(b=b), xs, method=jrnn.scan())[1]
+    assert_close(hessian, jax.hessian(lambda b: plain(b).sum())(params.b), 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: jrnn.newton(damping=1.0), "damping in"),
+        (lambda: jrnn.newton(tolerance=0.0), "tolerance above 0"),
+        (lambda: jrnn.newton(iterations=0), "iterations to be at least 1"),
+        (
+            lambda: jrnn.newton_trajectory(
+                jrnn.gru(K, H), None, None, method=jrnn.scan()
+            ),
+            "made by jrnn.newton",
+        ),
+        (
+            lambda: jrnn.unroll(
+                LINEAR["lru"], *numbers(LINEAR["lru"], 3)[:2], method=jrnn.newton()
+            ),
+            "real state",
+        ),
+        (
+            lambda: jrnn.unroll(
+                jrnn.lstm(K, H, projection_size=2),
+                *numbers(jrnn.lstm(K, H, projection_size=2), 3)[:2],
+                method=jrnn.newton(diagonal=True),
+            ),
+            "arrays have one size",
+        ),
+    ],
+)
+def test_mistake(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
