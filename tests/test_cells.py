@@ -230,7 +230,14 @@ def test_types(inner, outer):
         assert error(ys, expected) <= loosest
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        np.nan,
+        pytest.param(np.inf, marks=pytest.mark.slow),
+        pytest.param(1e30, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
 def test_padding_changes_no_bit(case, poison):
     cell, params, xs, state, dys, dstate = inputs(case)
@@ -369,6 +376,7 @@ def test_a_chunk_that_does_not_divide_compiles_no_second_body():
     assert counts == [4, 4]
 
 
+@pytest.mark.slow
 def test_transformations_around_bptt():
     cell, params, xs, state, _, _ = inputs(MAIN[2])
     loss = lambda h, m: (

@@ -204,6 +204,7 @@ def test_compare_prints_a_table_and_draws(tmp_path, capsys):
     assert "results file of language_model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_parameters_are_kept(story, tmp_path, monkeypatch):
     # A validation that gets worse after the first point: early stopping.
     seen = iter([1.0, 2.0])

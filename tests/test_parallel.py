@@ -258,8 +258,18 @@ def test_newton_equals_scan(name, options):
     assert max(largest(slopes, truth[1])) < 1e-4
 
 
-def test_the_jacobians_are_those_of_jax():
-    for cell in (*NONLINEAR.values(), jrnn.layer_norm_gru(K, H)):
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [NONLINEAR["lstm"], NONLINEAR["ind_rnn"]],
+        pytest.param(
+            [*NONLINEAR.values(), jrnn.layer_norm_gru(K, H)], marks=pytest.mark.slow
+        ),
+    ],
+    ids=["two", "all"],
+)
+def test_the_jacobians_are_those_of_jax(cells):
+    for cell in cells:
         params = random_like(3, cell.init(jax.random.key(0), jnp.float64), 0.5)
         states = random_like(4, cell.init_state(params, (5, 2)))
         us = cell.project(

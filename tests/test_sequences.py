@@ -46,8 +46,7 @@ def flags(seed, share=0.4):
 
 
 @every_method
-@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
-def test_padding_changes_no_bit(method, poison):
+def test_padding_changes_no_bit(method):
     cell = deep()
     params, xs, state = prepared(cell)
     inside = (jnp.arange(T)[:, None] < LENGTHS[None])[..., None]
@@ -71,9 +70,11 @@ def test_padding_changes_no_bit(method, poison):
 
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, xs, state)
 
-    clean, dirty = run(jnp.where(inside, xs, 0.0)), run(jnp.where(inside, xs, poison))
-    assert_close(dirty, clean, 0.0)
-    assert not jnp.where(inside, 0.0, dirty[1][1]).any()
+    clean = run(jnp.where(inside, xs, 0.0))
+    for poison in (np.nan, np.inf, 1e30):
+        dirty = run(jnp.where(inside, xs, poison))
+        assert_close(dirty, clean, 0.0)
+        assert not jnp.where(inside, 0.0, dirty[1][1]).any()
 
 
 @every_method

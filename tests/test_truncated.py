@@ -103,7 +103,7 @@ def test_only_pairs_within_a_window_count(name):
 @pytest.mark.parametrize(
     "method",
     [
-        jrnn.scan(),
+        pytest.param(jrnn.scan(), marks=pytest.mark.slow),
         pytest.param(jrnn.bptt(remat=1, chunk=1), marks=pytest.mark.slow),
     ],
 )

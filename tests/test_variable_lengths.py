@@ -62,6 +62,7 @@ def task_of(digits: spoken.Digits, split: spoken.Split) -> models.Task:
     return models.Task(spoken.normalise(digits, split.train), digits, split)
 
 
+@pytest.mark.slow
 def test_voices_are_found_by_their_sound(monkeypatch):
     digits, voices = made_up(monkeypatch)
     pairs = set(zip(voices.tolist(), digits.voices.tolist(), strict=True))
@@ -151,6 +152,7 @@ def test_planted_leaks_are_found(monkeypatch):
     assert found["near"] > clean["near"]
 
 
+@pytest.mark.slow
 def test_leaving_a_voice_out_takes_its_neighbours_away(monkeypatch):
     digits, _ = made_up(monkeypatch)
     found = spoken.find_leaks(digits, spoken.split_new_voice(digits, 2))
@@ -181,6 +183,7 @@ def test_bag_is_mean_and_deviation_of_own_frames(monkeypatch):
     np.testing.assert_allclose(got[7], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lengths_keep_padding_out(monkeypatch):
     digits, _ = made_up(monkeypatch)
     task = task_of(digits, spoken.split_same_voices(digits))
@@ -221,6 +224,7 @@ def test_a_run_writes_what_it_prints(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.slow
 def test_padding_that_is_read_is_called_broken(monkeypatch, tmp_path, capsys):
     digits, _ = made_up(monkeypatch)
     few = few_models(monkeypatch)
