@@ -297,6 +297,15 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
     return size
 
 
+def check_function(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` can be called."""
+    if not callable(value):
+        raise TypeError(
+            f"Expected {name} to be a function such as jnp.tanh, got {value!r}; pass the "
+            "function itself."
+        )
+
+
 def float_leaves(tree: Any) -> list[Array]:
     """Returns the leaves of `tree` that are of a floating or complex type."""
     leaves = jax.tree.leaves(tree)

@@ -46,7 +46,7 @@ def _expected_params(cell: Cell) -> Params:
 
 def check_params(cell: Cell, params: Params) -> None:
     """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
-    _check_like("params", params, _expected_params(cell), f"{cell}.init(key)")
+    check_like("params", params, _expected_params(cell), f"{cell}.init(key)")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
@@ -116,7 +116,7 @@ def _check_steps(xs: Array) -> None:
 def check_state(cell: Cell, params: Params, state: State, batch: tuple) -> None:
     """Raises ValueError unless `state` fits the cell and the batch shape of xs."""
     expected = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
-    _check_like("state", state, expected, f"{cell}.init_state(params, {batch})")
+    check_like("state", state, expected, f"{cell}.init_state(params, {batch})")
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             raise TypeError(
@@ -130,7 +130,7 @@ def check_guess(
 ) -> None:
     """Raises ValueError unless `guess` is a trajectory of the cell."""
     like = jax.eval_shape(lambda p: cell.init_state(p, (steps, *batch)), params)
-    _check_like("guess", guess, like, f"jrnn.trajectory({cell}, ...)")
+    check_like("guess", guess, like, f"jrnn.trajectory({cell}, ...)")
 
 
 def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
@@ -203,7 +203,7 @@ def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) ->
         )
 
 
-def _check_like(name: str, got: Any, expected: Any, source: str) -> None:
+def check_like(name: str, got: Any, expected: Any, source: str) -> None:
     """Compares structure and shapes, not types."""
     if jax.tree.structure(got) != jax.tree.structure(expected):
         raise ValueError(

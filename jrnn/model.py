@@ -29,6 +29,7 @@ from jrnn._check import (
     check_ids,
     check_key,
     check_lengths,
+    check_like,
     check_method,
     check_prompt,
     check_temperature,
@@ -173,12 +174,28 @@ def _log_prob(
     active = active_steps(xs.shape[0], lengths, None)
     xs = silence(active, xs)
     check_ids("xs", xs, head.spec.input_size)
+    _check_params(cell, head, params)
     if state is None:
         state = _init_state(cell, head, params, xs.shape[1:])
+    else:
+        start = lambda params: _init_state(cell, head, params, xs.shape[1:])
+        like = jax.eval_shape(start, params)
+        check_like("state", state, like, f"init_state(params, {xs.shape[1:]})")
     method = bptt() if method is None else method
     check_method(method)
     check_key(key)
     return _score(cell, head, method, params, xs, state, lengths, key)
+
+
+@functools.cache
+def _expected_params(cell: Cell, head: Head) -> SequenceParams:
+    return jax.eval_shape(functools.partial(_init, cell, head), jax.random.key(0))
+
+
+def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:
+    """Raises ValueError unless `params` are those of this model."""
+    source = f"sequence_model({cell}, {head}).init(key)"
+    check_like("params", params, _expected_params(cell, head), source)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
@@ -245,6 +262,7 @@ def _sample(
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
     length = check_size("length", length, least=0)
     check_temperature(temperature)
+    _check_params(cell, head, params)
     state = _init_state(cell, head, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
         prompt = check_prompt(prompt, batch_shape)

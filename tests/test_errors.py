@@ -211,6 +211,44 @@ MISTAKES = {
         ValueError,
         "remat to be at least 0",
     ),
+    "activation by name": (
+        lambda: jrnn.elman(3, 4, activation="tanh"),
+        TypeError,
+        "activation to be a function such as jnp.tanh, got 'tanh'",
+    ),
+    "associative of a cell that is not linear": (
+        lambda: jrnn.unroll(CELL, PARAMS, XS, method=jrnn.associative()),
+        ValueError,
+        "linear in its state",
+    ),
+    "model's state of another batch": (
+        lambda: MODEL.log_prob(
+            MODEL_PARAMS, TOKENS, MODEL.init_state(MODEL_PARAMS, (7,))
+        ),
+        ValueError,
+        r"state.cell.h of shape \(2, 4\).*got \(7, 4\)",
+    ),
+    "model's state without its last symbol": (
+        lambda: MODEL.log_prob(MODEL_PARAMS, TOKENS, state()),
+        ValueError,
+        "state with the structure",
+    ),
+    "cell's parameters in place of the model's": (
+        lambda: MODEL.log_prob(MODEL_PARAMS.cell, TOKENS),
+        ValueError,
+        "params with the structure that sequence_model",
+    ),
+    "parameters of another vocabulary": (
+        lambda: MODEL.sample(
+            jrnn.sequence_model(jrnn.lstm(6, 4), jrnn.categorical(6)).init(
+                jax.random.key(0)
+            ),
+            jax.random.key(1),
+            3,
+        ),
+        ValueError,
+        r"params.cell.W_x of shape \(3, 16\)",
+    ),
     "method not called": (
         lambda: jrnn.unroll(CELL, PARAMS, XS, method=jrnn.bptt),
         TypeError,

@@ -36,6 +36,7 @@ from jrnn._base import (
     Key,
     Linear,
     Saved,
+    check_function,
     check_size,
     compose_step,
     gated_advance,
@@ -108,7 +109,8 @@ def elman(
       A cell with parameters `ElmanParams` and state `ElmanState`.
 
     Raises:
-      TypeError: A size is not an integer, or an argument is not hashable.
+      TypeError: A size is not an integer, an argument is not hashable, or the
+        activation is no function.
       ValueError: A size is below 1.
 
     Example:
@@ -121,6 +123,7 @@ def elman(
     """
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    check_function("activation", activation)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> ElmanParams:
         key_x, key_h, key_b = jax.random.split(key, 3)

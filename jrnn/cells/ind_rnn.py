@@ -37,6 +37,7 @@ from jrnn._base import (
     Gates,
     Key,
     Saved,
+    check_function,
     check_size,
     compose_step,
     expand,
@@ -95,7 +96,8 @@ def ind_rnn(
       A cell with parameters `IndRNNParams` and state `IndRNNState`.
 
     Raises:
-      TypeError: A size is not an integer, or an argument is not hashable.
+      TypeError: A size is not an integer, an argument is not hashable, or the
+        activation is no function.
       ValueError: A size is below 1.
 
     Example:
@@ -106,6 +108,7 @@ def ind_rnn(
     """
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    check_function("activation", activation)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> IndRNNParams:
         key_x, key_h, key_b = jax.random.split(key, 3)

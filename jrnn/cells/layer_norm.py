@@ -37,6 +37,7 @@ from jrnn._base import (
     Key,
     Params,
     State,
+    check_function,
     check_size,
     compose_step,
     expand,
@@ -130,6 +131,7 @@ def layer_norm_elman(
       [1.0, 1.0, 1.0, 1.0]
     """
     shape_x, shape_h = _shapes(input_size, hidden_size)
+    check_function("activation", activation)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LayerNormElmanParams:
         key_x, key_h = jax.random.split(key)

@@ -29,6 +29,7 @@ from jrnn._base import (
     Cell,
     Key,
     Linear,
+    check_function,
     check_size,
     compose_step,
     linear_advance,
@@ -101,7 +102,8 @@ def min_gru(
       A cell with parameters `MinGRUParams` and state `MinGRUState`.
 
     Raises:
-      TypeError: A size is not an integer, or an argument is not hashable.
+      TypeError: A size is not an integer, an argument is not hashable, or the
+        activation is no function.
       ValueError: A size is below 1.
 
     Example:
@@ -111,6 +113,8 @@ def min_gru(
     """
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    if activation is not None:
+        check_function("activation", activation)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> MinGRUParams:
         key_x, key_b = jax.random.split(key)

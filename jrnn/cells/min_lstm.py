@@ -33,6 +33,7 @@ from jrnn._base import (
     Cell,
     Key,
     Linear,
+    check_function,
     check_size,
     compose_step,
     linear_advance,
@@ -88,7 +89,8 @@ def min_lstm(
       A cell with parameters `MinLSTMParams` and state `MinLSTMState`.
 
     Raises:
-      TypeError: A size is not an integer, or an argument is not hashable.
+      TypeError: A size is not an integer, an argument is not hashable, or the
+        activation is no function.
       ValueError: A size is below 1.
 
     Example:
@@ -98,6 +100,8 @@ def min_lstm(
     """
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    if activation is not None:
+        check_function("activation", activation)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> MinLSTMParams:
         key_x, key_b = jax.random.split(key)
