@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 import jrnn
 from experiments._report import (
+    CONFIG_FILE,
     RESULTS_FILE,
     claim_run_folder,
     environment,
@@ -30,6 +31,7 @@ from jrnn import train
 # The reference lives with the tests, which it serves first; experiments are run from a
 # clone, where it is at hand.
 from tests import reference
+from tests.registry import CELLS
 
 # Largest normwise relative error max|a - b| / max|b| that is let pass.
 BOUNDS = {"scan": 1e-10, "numpy": 1e-10, "differences": 1e-6, "float32": 2e-5}
@@ -45,8 +47,8 @@ class Settings:
     """Sequences side by side."""
     inputs: int = 4
     """k, the size of x_t."""
-    hidden: int = 5
-    """h, the size of h_t."""
+    hidden: int = 6
+    """h, the size of h_t; even, for one cell has two blocks."""
     seed: int = 0
     """Of weights, inputs and cotangents."""
     out: Path | None = None
@@ -55,30 +57,7 @@ class Settings:
 
 def cells(k: int, h: int) -> dict[str, tuple[jrnn.Cell, Any]]:
     """Returns each cell beside its reference."""
-    return {
-        "elman tanh": (jrnn.elman(k, h), reference.elman()),
-        "elman relu": (
-            jrnn.elman(k, h, activation=jax.nn.relu),
-            reference.elman("relu"),
-        ),
-        "elman sigmoid": (
-            jrnn.elman(k, h, activation=jax.nn.sigmoid),
-            reference.elman("sigmoid"),
-        ),
-        "elman linear": (
-            jrnn.elman(k, h, activation=jrnn.identity),
-            reference.elman("identity"),
-        ),
-        "lstm": (jrnn.lstm(k, h), reference.lstm()),
-        "lstm, no bias": (jrnn.lstm(k, h, bias=False), reference.lstm()),
-        "lstm, peepholes": (jrnn.lstm(k, h, peepholes=True), reference.lstm()),
-        "lstm, projection": (jrnn.lstm(k, h, projection_size=3), reference.lstm()),
-        "gru": (jrnn.gru(k, h), reference.gru()),
-        "gru, reset before": (
-            jrnn.gru(k, h, reset_after=False),
-            reference.gru(reset_after=False),
-        ),
-    }
+    return {case.name: (case.make(k, h), case.truth) for case in CELLS}
 
 
 def error(got: Any, expected: Any) -> float:
@@ -86,16 +65,28 @@ def error(got: Any, expected: Any) -> float:
     worst = 0.0
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
     for a, b in pairs:
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        a, b = np.asarray(a), np.asarray(b)
         worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
     return worst if math.isfinite(worst) else math.inf
 
 
 def draw(rng: np.random.Generator, tree: Any) -> Any:
     """Returns random arrays of the tree's shapes and types."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), tree
-    )
+
+    def one(leaf: Array) -> Array:
+        drawn = rng.normal(size=leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            drawn = drawn + 1j * rng.normal(size=leaf.shape)
+        return jnp.asarray(0.5 * drawn, leaf.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def paired(a: Any, b: Any) -> Array:
+    """Returns the sum of products of two trees' leaves, its real part where complex."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    parts = [(x * y.astype(x.dtype)).sum().real for x, y in pairs]
+    return jnp.stack(parts).sum()
 
 
 def check_cell(
@@ -110,16 +101,13 @@ def check_cell(
 
     def loss(arguments: Any, method: jrnn.Method) -> Array:
         last, ys = jrnn.unroll(cell, *arguments, method=method)
-        flat = zip(jax.tree.leaves(last), jax.tree.leaves(dstate), strict=True)
-        weights = dys.astype(ys.dtype)
-        return (ys * weights).sum() + sum(
-            (a * b.astype(a.dtype)).sum() for a, b in flat
-        )
+        return paired((ys, last), (dys, dstate))
 
     at = (params, xs, state)
     by_hand = jrnn.bptt(chunk=5)
     got = jax.grad(loss)(at, by_hand)
-    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), at)
+    half = {"float64": "float32", "complex128": "complex64"}
+    narrow = jax.tree.map(lambda leaf: leaf.astype(half[leaf.dtype.name]), at)
     return {
         "scan": error(got, jax.grad(loss)(at, jrnn.scan())),
         "numpy": error(got, by_numpy(truth, at, dys, dstate)),
@@ -154,7 +142,7 @@ def by_differences(loss: Any, at: Any, got: Any, rng: np.random.Generator) -> fl
         above = loss(jax.tree.map(lambda a, d: a + step * d, at, along))
         below = loss(jax.tree.map(lambda a, d: a - step * d, at, along))
         expected = float(above - below) / (2 * step)
-        products = jax.tree.map(lambda g, d: float((g * d).sum()), got, along)
+        products = jax.tree.map(lambda g, d: float((g * d).sum().real), got, along)
         parts = jax.tree.leaves(products)
         scale = max(abs(expected), max(map(abs, parts)))
         worst = max(worst, abs(sum(parts) - expected) / scale)
@@ -214,7 +202,14 @@ def derivation(found: np.ndarray, total: np.ndarray, direct: np.ndarray) -> list
 
 def run(settings: Settings) -> int:
     """Runs all checks; returns 1 where a bound is broken."""
+    for name in ("steps", "batch", "inputs", "hidden"):
+        if getattr(settings, name) < 1:
+            raise ValueError(
+                f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
+            )
     folder = claim_run_folder(settings.out, "gradient_check", resume=False)
+    config = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, config)
     rng = np.random.default_rng(settings.seed)
     rows = {
         name: check_cell(cell, truth, settings, rng)
@@ -236,7 +231,7 @@ def run(settings: Settings) -> int:
         folder / RESULTS_FILE,
         {
             "experiment": "gradient_check",
-            "settings": {**dataclasses.asdict(settings), "out": None},
+            "settings": config,
             "environment": environment(),
             "bounds": BOUNDS,
             "cells": rows,
@@ -255,6 +250,9 @@ def main(arguments: list[str]) -> int:
     jax.config.update("jax_enable_x64", True)
     try:
         return run(settings)
+    except ValueError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
     finally:
         jax.config.update("jax_enable_x64", before)
 

@@ -1,118 +1,14 @@
-"""The registry of cells, tolerances, and what tests share."""
+"""Which cells the quick suite leaves out, tolerances, and what tests share."""
 
 import zlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jrnn
-from tests import reference
+from tests.registry import CELLS
 
-
-class Case(NamedTuple):
-    """A cell under test, beside the reference that shares no code with it."""
-
-    name: str
-    make: Callable[[int, int], jrnn.Cell]
-    truth: tuple
-
-
-def generic(make):
-    """The same cell as a user would write it, without hand-derived derivatives."""
-    return lambda k, h: make(k, h)._replace(gated=None, adjoint=None)
-
-
-# A new cell is tested by adding one line.
-CELLS = [
-    Case("elman", jrnn.elman, reference.elman()),
-    Case(
-        "elman relu",
-        lambda k, h: jrnn.elman(k, h, activation=jax.nn.relu, bias=False),
-        reference.elman("relu"),
-    ),
-    Case(
-        "elman sigmoid",
-        lambda k, h: jrnn.elman(k, h, activation=jax.nn.sigmoid),
-        reference.elman("sigmoid"),
-    ),
-    Case(
-        "elman identity",
-        lambda k, h: jrnn.elman(k, h, activation=jrnn.identity),
-        reference.elman("identity"),
-    ),
-    Case(
-        "elman sin",
-        lambda k, h: jrnn.elman(k, h, activation=jnp.sin),
-        reference.elman("sin"),
-    ),
-    Case("lstm", jrnn.lstm, reference.lstm()),
-    Case("lstm no bias", lambda k, h: jrnn.lstm(k, h, bias=False), reference.lstm()),
-    Case(
-        "lstm peepholes",
-        lambda k, h: jrnn.lstm(k, h, peepholes=True),
-        reference.lstm(),
-    ),
-    Case(
-        "lstm projection",
-        lambda k, h: jrnn.lstm(k, h, projection_size=2),
-        reference.lstm(),
-    ),
-    Case(
-        "lstm peepholes projection",
-        lambda k, h: jrnn.lstm(k, h, peepholes=True, projection_size=2),
-        reference.lstm(),
-    ),
-    Case("gru", jrnn.gru, reference.gru()),
-    Case("gru no bias", lambda k, h: jrnn.gru(k, h, bias=False), reference.gru()),
-    Case(
-        "gru before",
-        lambda k, h: jrnn.gru(k, h, reset_after=False),
-        reference.gru(reset_after=False),
-    ),
-    Case("layer norm elman", jrnn.layer_norm_elman, reference.layer_norm_elman()),
-    Case("layer norm lstm", jrnn.layer_norm_lstm, reference.layer_norm_lstm()),
-    Case("layer norm gru", jrnn.layer_norm_gru, reference.layer_norm_gru()),
-    Case("min_gru", jrnn.min_gru, reference.min_gru()),
-    Case(
-        "min_gru positive",
-        lambda k, h: jrnn.min_gru(k, h, activation=jrnn.positive, bias=False),
-        reference.min_gru("positive"),
-    ),
-    Case(
-        "min_lstm",
-        lambda k, h: jrnn.min_lstm(k, h, activation=jnp.tanh),
-        reference.min_lstm("tanh"),
-    ),
-    Case("lru", jrnn.lru, reference.lru()),
-    Case("rg_lru", jrnn.rg_lru, reference.rg_lru()),
-    Case(
-        "rg_lru without projection",
-        lambda k, h: jrnn.rg_lru(k, bias=False),
-        reference.rg_lru(),
-    ),
-    Case("s5", lambda k, h: jrnn.s5(k, h, blocks=2), reference.s5()),
-    Case(
-        "s5 irregular",
-        lambda k, h: jrnn.s5(k, h, irregular=True, output_size=h),
-        reference.s5(irregular=True),
-    ),
-    Case("sru", jrnn.sru, reference.sru()),
-    Case("sru highway", lambda k, h: jrnn.sru(k, k, bias=False), reference.sru()),
-    Case("ind_rnn", jrnn.ind_rnn, reference.ind_rnn()),
-    Case("diagonal_lstm", jrnn.diagonal_lstm, reference.diagonal_lstm()),
-    Case(
-        "diagonal_lstm coupled",
-        lambda k, h: jrnn.diagonal_lstm(k, h, coupled=True, peepholes=True),
-        reference.diagonal_lstm(coupled=True),
-    ),
-    Case("diagonal_gru", jrnn.diagonal_gru, reference.diagonal_gru()),
-    Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
-    Case("generic gru", generic(jrnn.gru), reference.gru()),
-]
 # Cells that the quick suite leaves to the slow one, in the gradient matrix as well.
 RARE = {
     "min_gru positive",
