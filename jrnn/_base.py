@@ -301,8 +301,8 @@ def check_function(name: str, value: Any) -> None:
     """Raises TypeError unless `value` can be called."""
     if not callable(value):
         raise TypeError(
-            f"Expected {name} to be a function such as jnp.tanh, got {value!r}; pass the "
-            "function itself."
+            f"Expected {name} to be a function such as jnp.tanh, got {value!r}; pass "
+            "the function itself."
         )
 
 

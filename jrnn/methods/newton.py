@@ -47,6 +47,9 @@ from jrnn.methods._steps import Precision, products_at, renew, select
 # Largest normwise residual that counts as solved: in float32 rounding stops it near
 # 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+# With approximate Jacobians an iteration gains a constant factor, and what is left after
+# the last is of the size of the tolerance (experiments/parallel_in_time).
+LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
 # As many as the hardest converging case of experiments/parallel_in_time needs, doubled.
 ITERATIONS = 100
 
@@ -89,9 +92,11 @@ def newton(
       diagonal: Whether iterations use what each unit does to itself alone. None: where
         that is all there is. The gradient is exact all the same: of a cell whose units
         mix it is then taken step by step.
-      damping: In [0, 1): shrinks the Jacobians of the iterations by 1 - damping.
+      damping: In [0, 1): shrinks the Jacobians of the iterations by 1 - damping, but
+        for the one after a sequence is solved.
       tolerance: Largest residual that counts as converged, relative to the largest
-        state; None takes 1e-5 in float32 and 1e-10 in float64.
+        state; None takes 1e-5 in float32 and 1e-10 in float64, and 2e-6 and 1e-11
+        where the Jacobians are approximate.
       iterations: How many at most.
       fallback: Whether sequences that did not converge are run through the scan.
       chunk: Steps per block of each linear recurrence, as in `jrnn.associative`.
@@ -240,8 +245,9 @@ def _iterate(
     state, diagonal = inputs.state, bool(options.diagonal)
     leaf = jax.tree.leaves(state)[0]
     batch, steps = leaf.shape[:-1], _steps(inputs)
-    tolerance = options.tolerance or TOLERANCE[leaf.dtype.name]
-    damped = jnp.asarray(1 - options.damping, leaf.dtype)
+    exact = cell.diagonal or not diagonal
+    usual = TOLERANCE if exact else LINEAR_TOLERANCE
+    tolerance = options.tolerance or usual[leaf.dtype.name]
     start = pack(state, diagonal)
     guess = state if inputs.guess is None else inputs.guess
     guess = jax.tree.map(
@@ -265,7 +271,8 @@ def _iterate(
     def improve(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         states, iterations, _ = carry
         states_tm1, moved, residual = evaluate(states)
-        A = damped * _flagged_jacobians(cell, inputs, states_tm1, diagonal)
+        A = _flagged_jacobians(cell, inputs, states_tm1, diagonal)
+        A = A * _shrink(options, exact, residual <= tolerance, A)
         before, after = pack(states_tm1, diagonal), pack(moved, diagonal)
         b = after - jnp.matmul(before[..., None, :], A)[..., 0, :]
         new = _recurrence(options.chunk, A, b, start)
@@ -279,6 +286,17 @@ def _iterate(
     states, iterations, _ = jax.lax.while_loop(unsolved, improve, begun)
     residual = evaluate(states)[2]
     return states, NewtonInfo(residual <= tolerance, iterations, residual)
+
+
+def _shrink(options: _Options, exact: bool, solved: Array, A: Array) -> Array:
+    """Returns 1 - damping; 1 for the step after a sequence is solved, if A is exact.
+
+    That last step then gains digits as Newton's method does: a damped iteration gains a
+    constant factor, and would leave an error of the size of the tolerance or more.
+    """
+    damped = jnp.asarray(1 - options.damping, A.dtype)
+    shrink = jnp.where(solved & exact, jnp.ones_like(damped), damped)
+    return shrink.reshape((1, *solved.shape) + (1,) * (A.ndim - 1 - solved.ndim))
 
 
 def _steps(inputs: _Inputs) -> int:

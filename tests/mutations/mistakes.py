@@ -7,6 +7,7 @@ BPTT = "jrnn/methods/bptt.py"
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
 MODEL = "tests/test_notes_model.py"
+PARALLEL = "tests/test_parallel.py"
 SEQUENCES = "tests/test_sequences.py"
 
 MISTAKES = (
@@ -171,5 +172,56 @@ MISTAKES = (
         old="    t = int(times[-1 if backward else 0])\n",
         new="    t = int(times[0])\n",
         tests=("tests/test_non_finite.py",),
+    ),
+    Mutation(
+        name="adjoint of a linear recurrence one step off",
+        file="jrnn/methods/_recurrence.py",
+        old="        return _times(full, g, a), g\n",
+        new="        return _times(full, g, a), h\n",
+        tests=(f"{PARALLEL}::test_associative_equals_scan_and_bptt",),
+    ),
+    Mutation(
+        name="state between blocks not carried",
+        file="jrnn/methods/_recurrence.py",
+        old="        return _times(full, h, block[0]) + block[1], h\n",
+        new="        return block[1], h\n",
+        tests=(f"{PARALLEL}::test_the_closed_form",),
+    ),
+    Mutation(
+        name="gradient of constant coefficients not summed over time",
+        file="jrnn/methods/_recurrence.py",
+        old="    return da.sum(axis=shared, keepdims=True) if shared else da, g, dh0\n",
+        new="    return da[:1].sum(axis=shared, keepdims=True), g, dh0\n",
+        tests=(
+            f"{PARALLEL}::test_coefficients_without_leading_axes_are_those_with_them",
+        ),
+    ),
+    Mutation(
+        name="restart forgotten in parallel",
+        file="jrnn/methods/associative.py",
+        old="        if sequence.restart is not None:\n",
+        new="        if sequence.restart is not None and False:\n",
+        tests=("tests/test_matrix.py::test_every_two",),
+    ),
+    Mutation(
+        name="what did not converge passes as a number",
+        file="jrnn/methods/newton.py",
+        old="lambda leaf: jnp.full_like(leaf, jnp.nan), states)\n",
+        new="lambda leaf: leaf, states)\n",
+        tests=(f"{PARALLEL}::test_what_did_not_converge_is_nan_and_its_gradient_too",),
+    ),
+    Mutation(
+        name="Jacobian of a gated cell without its recurrent matrix",
+        file="jrnn/methods/_jacobian.py",
+        old='    full = jnp.einsum("ligj,...gmj->...limj", R, by_gate)\n',
+        new='    full = jnp.einsum("ligj,...gmj->...limj", 0 * R, by_gate)\n',
+        tests=(f"{PARALLEL}::test_the_jacobians_are_those_of_jax",),
+    ),
+    Mutation(
+        name="PyTorch's second bias forgotten",
+        file="jrnn/interop/torch.py",
+        old="b_hh is None else b_ih + b_hh\n",
+        new="b_hh is None else b_ih\n",
+        tests=("tests/test_interop_torch.py",),
     ),
 )
