@@ -47,8 +47,8 @@ from jrnn.methods._steps import Precision, products_at, renew, select
 # Largest normwise residual that counts as solved: in float32 rounding stops it near
 # 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-# With approximate Jacobians an iteration gains a constant factor, and what is left after
-# the last is of the size of the tolerance (experiments/parallel_in_time).
+# With approximate Jacobians an iteration gains a constant factor, and what is left
+# after the last is of the size of the tolerance (experiments/parallel_in_time).
 LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
 # As many as the hardest converging case of experiments/parallel_in_time needs, doubled.
 ITERATIONS = 100
