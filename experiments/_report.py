@@ -1,18 +1,19 @@
 """What every experiment needs around its question: a run folder, files, a table.
 
-A run folder is claimed before any work starts, so that an unwritable disk is found in
-the first second and not in the last. Every file in it but the metrics appears whole or
-not at all: it is written beside its place and then moved there.
+A run folder is claimed before any long work starts, so that an unwritable disk is found
+in the first seconds and not in the last. Every file in it but the metrics appears whole
+or not at all: it is written beside its place and then moved there.
 """
 
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,7 @@ def claim_run_folder(out: Path | None, name: str, resume: bool) -> Path:
 
     Args:
       out: the folder, or None for `runs/NAME/0001`, `0002`, ...: the next free
-        number, or with `resume` the highest one.
+        number, or with `resume` the highest that holds a run.
       name: the experiment's name.
       resume: whether the folder holds a run to go on with.
 
@@ -58,12 +59,54 @@ def claim_run_folder(out: Path | None, name: str, resume: bool) -> Path:
 
 
 def _numbered_folder(parent: Path, resume: bool) -> Path:
-    numbers = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdigit()]
-    return parent / f"{max(numbers, default=0) + (not resume):04d}"
+    found = [p for p in parent.glob("[0-9]*") if p.name.isdigit()]
+    if resume:  # the newest that holds a run
+        held = [p for p in found if (p / CONFIG_FILE).exists()]
+        return max(held, key=lambda p: int(p.name), default=parent)
+    return parent / f"{max((int(p.name) for p in found), default=0) + 1:04d}"
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, deepest first."""
+    return [p for p in (folder, *folder.parents) if not p.exists()]
+
+
+@contextmanager
+def new_run_folder(
+    out: Path | None, name: str, worth_keeping: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """`claim_run_folder` for a new run, which leaves nothing if the block fails early.
+
+    Args:
+      out: as for `claim_run_folder`.
+      name: as for `claim_run_folder`.
+      worth_keeping: asked of the folder when the block has failed; if it says no,
+        what this run has put there goes, and the folders it made.
+
+    Yields:
+      The folder.
+
+    Raises:
+      ValueError: as `claim_run_folder`.
+    """
+    folder = _numbered_folder(Path("runs") / name, False) if out is None else out
+    made = _missing(folder)
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    claim_run_folder(folder, name, resume=False)
+    try:
+        yield folder
+    except BaseException:  # Ctrl-C is one
+        if not worth_keeping(folder):
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in made:
+                with suppress(OSError):  # another run has begun beside this one
+                    path.rmdir()
+        raise
 
 
 def _prove_writable(folder: Path) -> None:
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    made = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -118,11 +161,26 @@ def append_metrics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, object]]:
-    """Every line of the run's metrics; none if there is no such file yet."""
+    """Every line of the run's metrics; none if there is no such file yet.
+
+    A last line that is not JSON is left out: a crash tore it.
+
+    Raises:
+      ValueError: another line is not a JSON object.
+    """
     path = folder / METRICS_FILE
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(dict(json.loads(line.decode("utf-8"))))
+        except (ValueError, TypeError) as error:
+            if number < len(lines):
+                raise ValueError(
+                    f"Expected a JSON object in {path}, line {number}, got "
+                    f"{line[:60]!r}: {error}. Remove that line."
+                ) from error
+    return rows
 
 
 def keep_metrics(folder: Path, model: str, last_step: int) -> None:
@@ -197,6 +255,9 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # Not print: the signal may have come in the middle of another print.
+        with suppress(OSError):  # there may be no screen
+            os.write(2, b"\nStopping soon; press Ctrl-C again to stop at once.\n")
 
 
 @contextmanager

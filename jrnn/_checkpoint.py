@@ -106,9 +106,7 @@ def load_checkpoint(
       Traceback (most recent call last):
       jrnn._checkpoint.CheckpointError: Expected a checkpoint in ...
     """
-    folder = _existing(Path(path))
-    _check_manifest(folder)
-    contents = _read_json(folder / CONTENTS)
+    folder, contents = _read_contents(Path(path))
     expected = _described(like)
     _check_structure(folder, contents["leaves"], expected)
     arrays = _read_arrays(folder / ARRAYS, len(expected))
@@ -131,9 +129,24 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       CheckpointError: As `load_checkpoint`.
     """
-    folder = _existing(Path(path))
-    _check_manifest(folder)
-    return _read_json(folder / CONTENTS)["metadata"]
+    return _read_contents(Path(path))[1]["metadata"]
+
+
+def has_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Returns whether `load_checkpoint` has something to read, sound or damaged.
+
+    `path.exists()` misses what a crash between two moves leaves under another name.
+
+    Args:
+      path: The folder that `save_checkpoint` wrote, or will write.
+
+    Example:
+      >>> import tempfile
+      >>> from jrnn.train import has_checkpoint
+      >>> has_checkpoint(tempfile.gettempdir() + "/nowhere")
+      False
+    """
+    return Path(path).exists() or _old(Path(path)).exists()
 
 
 def _partial(path: Path) -> str:
@@ -182,6 +195,20 @@ def _existing(path: Path) -> Path:
             "folder that save_checkpoint wrote."
         )
     return folder
+
+
+def _read_contents(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the checkpoint's folder and what `contents.json` says, both checked."""
+    folder = _existing(path)
+    _check_manifest(folder)
+    contents = _read_json(folder / CONTENTS)
+    if contents.get("format") != FORMAT or not {"leaves", "metadata"} <= set(contents):
+        raise CheckpointError(
+            f"Expected {FORMAT!r} with leaves and metadata in {folder / CONTENTS}, got "
+            f"{contents.get('format')!r} with {sorted(contents)}; load it with the "
+            "version of jrnn that wrote it, or use another checkpoint."
+        )
+    return folder, contents
 
 
 def _files(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Int, Num
 
 from jrnn._base import Key, Params, check_size, memoize
 from jrnn._checkpoint import CheckpointError as CheckpointError
+from jrnn._checkpoint import has_checkpoint as has_checkpoint
 from jrnn._checkpoint import load_checkpoint as load_checkpoint
 from jrnn._checkpoint import read_metadata as read_metadata
 from jrnn._checkpoint import save_checkpoint as save_checkpoint

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from jrnn import _checkpoint
-from jrnn.train import CheckpointError, load_checkpoint, read_metadata, save_checkpoint
+from jrnn.train import (
+    CheckpointError,
+    has_checkpoint,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 
 
 class Pair(NamedTuple):
@@ -160,6 +166,32 @@ def test_another_structure(saved, like, words):
         load_checkpoint(saved, like())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "jrnn checkpoint 2"}, "got 'jrnn checkpoint 2' with .'format', "),
+        ({"format": None}, "got None with .'leaves', 'metadata'"),
+        ({"leaves": None}, "got 'jrnn checkpoint 1' with .'format', 'metadata'"),
+        ({"metadata": None}, "got 'jrnn checkpoint 1' with .'format', 'leaves'"),
+    ],
+)
+def test_another_format(copy, changes, words):
+    contents = json.loads((copy / _checkpoint.CONTENTS).read_text(encoding="utf-8"))
+    contents = {k: v for k, v in {**contents, **changes}.items() if v is not None}
+    text = json.dumps(contents)
+    (copy / _checkpoint.CONTENTS).write_text(text, encoding="utf-8")
+    manifest = json.dumps(_checkpoint._digests(copy))
+    (copy / _checkpoint.MANIFEST).write_text(manifest, encoding="utf-8")
+    for read in (read_metadata, lambda path: load_checkpoint(path, blank())):
+        with pytest.raises(CheckpointError, match=words):
+            read(copy)
+
+
+def test_whether_there_is_a_checkpoint(copy):
+    assert has_checkpoint(copy)
+    assert not has_checkpoint(copy.parent / "first")
+
+
 class Crash(BaseException):
     """Stands for the machine going down: nothing catches it."""
 
@@ -191,6 +223,7 @@ def test_a_crash_between_the_moves_leaves_the_old_one(copy, monkeypatch):
         with pytest.raises(Crash):
             save_checkpoint(copy, blank(), {"position": 8})
     assert not copy.exists()
+    assert has_checkpoint(copy)
     assert read_metadata(copy)["position"] == 7
     save_checkpoint(copy, blank(), {"position": 9})
     assert read_metadata(copy)["position"] == 9

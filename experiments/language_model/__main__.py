@@ -9,8 +9,16 @@ import sys
 
 import tyro
 
-from experiments.language_model.commands import Sample, Score, run, sample, score
+from experiments.language_model.commands import (
+    STOPPED,
+    Sample,
+    Score,
+    run,
+    sample,
+    score,
+)
 from experiments.language_model.compare import Compare, compare
+from experiments.language_model.resume import stored_settings
 from experiments.language_model.settings import Settings
 
 COMMANDS = {"train": Settings, "sample": Sample, "score": Score, "compare": Compare}
@@ -26,13 +34,17 @@ def main(arguments: list[str]) -> int:
     )
     try:
         if isinstance(command, Settings):
+            if command.resume:
+                command = stored_settings(command.out, arguments[1:])
             return run(command)
         if isinstance(command, Compare):
             return compare(command)
         return sample(command) if isinstance(command, Sample) else score(command)
-    except (ValueError, ModuleNotFoundError, OSError) as error:
+    except (ValueError, FloatingPointError, ModuleNotFoundError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return STOPPED
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments._report import StopRequest
 from experiments.compressors import compress_all
 from experiments.data import Alphabet, Corpus, count_unknown, encode
 from experiments.language_model.settings import MARKOV_ORDERS
@@ -53,13 +54,16 @@ def uniform(corpus: Corpus) -> Row:
     return Row("uniform", valid, test, 0, 0.0)
 
 
-def markov_rows(corpus: Corpus, sample_length: int, key: Any) -> list[Row]:
+def markov_rows(
+    corpus: Corpus, sample_length: int, key: Any, stop: StopRequest
+) -> list[Row]:
     """Markov chains of every order, counted once for the highest.
 
     Args:
       corpus: The text.
       sample_length: Characters in each sample.
       key: For the samples.
+      stop: Looked at between orders; once asked, those after are left out.
 
     Returns:
       One row for each order, with contexts seen, the median of their counts, and bits
@@ -72,6 +76,8 @@ def markov_rows(corpus: Corpus, sample_length: int, key: Any) -> list[Row]:
     counts = context_counts(levels)
     rows = []
     for order in MARKOV_ORDERS:
+        if stop.asked:
+            break
         chain = markov_chain(corpus.alphabet.size, order)
         params = levels[: order + 1]
         train, valid, test = (

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,17 @@ from tqdm import tqdm
 from experiments._report import (
     CONFIG_FILE,
     StopRequest,
-    claim_run_folder,
-    read_json,
+    new_run_folder,
     stop_on_signal,
-    write_json,
 )
 from experiments.data import Corpus, card, decode, encode, load_corpus, read_text
 from experiments.language_model import baselines, networks, report
 from experiments.language_model.baselines import Row
-from experiments.language_model.settings import (
-    Settings,
-    from_json,
-    resolve,
-    to_json,
-)
+from experiments.language_model.models import count_parameters
+from experiments.language_model.resume import Clock, check_text, write_config
+from experiments.language_model.settings import Settings, resolve
 from experiments.language_model.settings import networks as chosen
+from jrnn.train import has_checkpoint
 
 STOPPED = 130  # what a shell reports of a program that Ctrl-C ended
 
@@ -60,25 +58,56 @@ class Score:
 
 
 def run(settings: Settings) -> int:
-    """Trains and compares; returns the exit status."""
-    folder = claim_run_folder(settings.out, "language_model", settings.resume)
-    if settings.resume:
-        stored = read_json(folder / CONFIG_FILE)
-        settings = dataclasses.replace(from_json(stored), out=folder, resume=True)
-    else:
-        settings = resolve(settings)
-    with on_device(settings.device), stop_on_signal() as stop:
+    """Trains and compares; returns the exit status.
+
+    Args:
+      settings: As given on the command line; to resume, as the run has stored them.
+
+    Raises:
+      ValueError: A setting, the device, the text or the folder is not good.
+      FloatingPointError: Training stopped being finite.
+    """
+    began = time.perf_counter()
+    settings = settings if settings.resume else resolve(settings)
+    folder = None
+    with on_device(settings.device):
         corpus = load_corpus(settings.data, settings.text, settings.fraction)
-        if not settings.resume:
-            write_json(folder / CONFIG_FILE, to_json(settings))
-        tqdm.write(f"run folder: {folder}")
-        for name, value in card(corpus).items():
-            tqdm.write(f"  {name}: {value}")
-        rows = _all_rows(corpus, settings, folder, stop)
-        if stop.asked:
-            tqdm.write(f"Stopped. Go on with: --resume --out {folder}")
-            return STOPPED
-        report.write(folder, corpus, settings, rows)
+        networks.check_fits(corpus, settings)
+        try:
+            with _run_folder(corpus, settings) as folder:
+                return _compare(corpus, settings, folder, Clock(folder, began))
+        except KeyboardInterrupt:  # the second Ctrl-C
+            return _stopped(folder)
+
+
+@contextlib.contextmanager
+def _run_folder(corpus: Corpus, settings: Settings) -> Iterator[Path]:
+    """The folder of a checked run; a new one stays only once it has a checkpoint."""
+    if settings.resume and settings.out is not None:
+        check_text(settings.out, corpus)
+        yield settings.out
+        return
+    worth_keeping = lambda folder: any(
+        has_checkpoint(networks.checkpoint_path(folder, name))
+        for name in chosen(settings)
+    )
+    with new_run_folder(settings.out, "language_model", worth_keeping) as folder:
+        write_config(folder, corpus, settings)
+        yield folder
+
+
+def _compare(corpus: Corpus, settings: Settings, folder: Path, clock: Clock) -> int:
+    tqdm.write(f"run folder: {folder}")
+    for name, value in card(corpus).items():
+        tqdm.write(f"  {name}: {value}")
+    try:
+        with stop_on_signal() as stop:
+            rows = _all_rows(corpus, settings, folder, stop, clock)
+            if rows is None:
+                return _stopped(folder)
+            report.write(folder, corpus, settings, rows, clock)
+    finally:
+        clock.keep()
     tqdm.write(report.samples(rows, corpus))
     for part in (report.table(rows), report.markov_table(rows)):
         tqdm.write("\n" + part)
@@ -86,19 +115,34 @@ def run(settings: Settings) -> int:
     return 0
 
 
+def _stopped(folder: Path | None) -> int:
+    if folder is not None and (folder / CONFIG_FILE).exists():
+        tqdm.write(f"Stopped. Go on with: --resume --out {folder}")
+    else:
+        tqdm.write("Stopped before the first checkpoint; nothing is kept.")
+    return STOPPED
+
+
 def _all_rows(
-    corpus: Corpus, settings: Settings, folder: Path, stop: StopRequest
-) -> list[Row]:
-    """Networks first: they are what a user waits for, and what can be resumed."""
+    corpus: Corpus, settings: Settings, folder: Path, stop: StopRequest, clock: Clock
+) -> list[Row] | None:
+    """Networks first: they are what a user waits for, and what can be resumed.
+
+    Returns None where a stop was asked for before every row was there.
+    """
     rows = []
     for name in chosen(settings):
-        trained = networks.train_network(name, corpus, settings, folder, stop)
-        if not trained.done:
-            return rows
+        trained = networks.train_network(
+            name, corpus, settings, folder, stop, clock.keep
+        )
+        if stop.asked:
+            return None
         rows.append(_network_row(name, trained, corpus, settings))
     key = jax.random.key(settings.seed)
     before: list[Row] = [baselines.uniform(corpus)]
-    before += baselines.markov_rows(corpus, settings.sample_length, key)
+    before += baselines.markov_rows(corpus, settings.sample_length, key, stop)
+    if stop.asked:
+        return None
     return before + rows + baselines.compressor_rows(corpus)
 
 
@@ -124,7 +168,7 @@ def _network_row(
         name,
         valid,
         test,
-        networks.count_parameters(trained.model),
+        count_parameters(trained.model),
         trained.seconds,
         {
             "hidden_size": hidden,
@@ -151,6 +195,10 @@ def sample(command: Sample) -> int:
 
 def score(command: Score) -> int:
     """Prints how many bits per character a text takes under the network."""
+    if command.text.is_dir():
+        raise ValueError(
+            f"Expected a text file, got {command.text}: a folder. Name one file in it."
+        )
     text = read_text(command.text)
     model, params, alphabet = networks.load_network(command.checkpoint)
     bits = networks.bits_per_character(model, params, encode(alphabet, text))

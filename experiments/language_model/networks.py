@@ -1,4 +1,4 @@
-"""The recurrent networks: equal numbers of parameters, trained, stopped and resumed."""
+"""The recurrent networks: trained, stopped and resumed; loaded again; scored."""
 
 import functools
 import math
@@ -10,21 +10,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 from tqdm import tqdm
 
 import jrnn
 from experiments._report import StopRequest, append_metrics, keep_metrics
 from experiments.data import Alphabet, Corpus, encode
+from experiments.language_model.models import (
+    CELLS,
+    build,
+    make_optimizer,
+    match_hidden_size,
+)
 from experiments.language_model.settings import Settings, learning_rate
 from jrnn import train
-
-CELLS: dict[str, Callable[..., jrnn.Cell]] = {
-    "elman": jrnn.elman,
-    "gru": jrnn.gru,
-    "lstm": jrnn.lstm,
-}
 
 # Held-out text is scored as this many consecutive pieces side by side; each starts
 # without context, 16 characters in 200,000.
@@ -60,55 +59,12 @@ class Trained(NamedTuple):
       params: Those that did best on the validation part (early stopping).
       step: After how many steps that was.
       seconds: Time spent in training steps, compilation included.
-      done: False where training was stopped early.
     """
 
     model: jrnn.SequenceModel
     params: Any
     step: int
     seconds: float
-    done: bool
-
-
-def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
-    """Returns the sequence model of a cell's name and sizes."""
-    cell = CELLS[name](vocab_size, hidden_size, input_init=jrnn.one_hot_normal)
-    return jrnn.sequence_model(cell, jrnn.categorical(vocab_size))
-
-
-def count_parameters(model: jrnn.SequenceModel) -> int:
-    """Returns how many numbers the model learns."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-
-
-@functools.cache
-def match_hidden_size(name: str, vocab_size: int, parameters: int) -> int:
-    """Returns the hidden size whose number of parameters comes nearest."""
-    low, high = 1, 2
-    while count_parameters(build(name, vocab_size, high)) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        above = count_parameters(build(name, vocab_size, middle)) >= parameters
-        low, high = (low, middle) if above else (middle, high)
-    return min(
-        (low, high),
-        key=lambda h: abs(count_parameters(build(name, vocab_size, h)) - parameters),
-    )
-
-
-def make_optimizer(name: str, settings: Settings) -> optax.GradientTransformation:
-    """Returns Adam under a warm-up and a cosine, behind a clipped gradient."""
-    steps, peak = int(settings.steps or 1), learning_rate(name, settings)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        peak,
-        warmup_steps=max(1, steps // 20),
-        decay_steps=max(2, steps),
-        end_value=peak / 100,
-    )
-    return optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(schedule))
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
@@ -116,8 +72,26 @@ def checkpoint_path(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / name
 
 
+def check_fits(corpus: Corpus, settings: Settings) -> None:
+    """Checks that the training text fills one window of every stream.
+
+    Raises:
+      ValueError: It does not.
+    """
+    if len(corpus.train) // settings.streams < settings.window:
+        raise ValueError(
+            f"Expected at least {settings.streams} x {settings.window} training "
+            f"characters, got {len(corpus.train)}; lower --streams or --window."
+        )
+
+
 def train_network(
-    name: str, corpus: Corpus, settings: Settings, folder: Path, stop: StopRequest
+    name: str,
+    corpus: Corpus,
+    settings: Settings,
+    folder: Path,
+    stop: StopRequest,
+    on_save: Callable[[], None],
 ) -> Trained:
     """Trains one network, from its checkpoint if there is one.
 
@@ -127,20 +101,19 @@ def train_network(
       settings: Resolved.
       folder: The run folder; checkpoints and metrics go there.
       stop: Looked at between steps; once asked, a checkpoint is written.
+      on_save: Called after each checkpoint.
 
     Returns:
       The network, trained or stopped.
+
+    Raises:
+      FloatingPointError: Training stopped being finite.
     """
     size = match_hidden_size(name, corpus.alphabet.size, int(settings.parameters or 1))
     model = build(name, corpus.alphabet.size, size)
     optimizer = make_optimizer(name, settings)
     ids = jnp.asarray(encode(corpus.alphabet, corpus.train))
     xs = np.asarray(train.streams(ids, settings.streams))
-    if xs.shape[0] < settings.window:
-        raise ValueError(
-            f"Expected at least {settings.streams} x {settings.window} training "
-            f"characters, got {len(corpus.train)}; lower --streams or --window."
-        )
     key_init, key_run = jax.random.split(jax.random.key(settings.seed))
     params = model.init(key_init, jnp.dtype(settings.dtype))
     carry = model.init_state(params, (settings.streams,))
@@ -148,7 +121,7 @@ def train_network(
     # Training steps donate their parameters: what is kept beside them is a copy.
     progress = Progress(state, jax.tree.map(jnp.copy, params))
     path = checkpoint_path(folder, name)
-    if path.exists():
+    if train.has_checkpoint(path):
         (state, best), known = train.load_checkpoint(path, (state, progress.best))
         progress = Progress(
             state=state,
@@ -160,20 +133,20 @@ def train_network(
     keep_metrics(folder, name, int(progress.state.step))
 
     def save(progress: Progress) -> None:
-        described = describe(name, size, corpus.alphabet, settings)
+        described = describe(name, size, corpus, settings)
         known = {
-            "best_bits": finite(progress.best_bits),
+            "best_bits": None if progress.best_step == 0 else progress.best_bits,
             "best_step": progress.best_step,
             "seconds": progress.seconds,
         }
         train.save_checkpoint(path, progress[:2], {**described, **known})
+        on_save()
 
     step = train.make_train_step(train.sequence_loss(model), optimizer)
     progress = _loop(
         name, model, step, xs, corpus, settings, folder, stop, progress, save
     )
-    done = int(progress.state.step) >= int(settings.steps or 1)
-    return Trained(model, progress.best, progress.best_step, progress.seconds, done)
+    return Trained(model, progress.best, progress.best_step, progress.seconds)
 
 
 def _loop(
@@ -200,7 +173,9 @@ def _loop(
             place = number % per_pass * window
             state, metrics = step(state, jnp.asarray(xs[place : place + window]))
             bits = float(metrics["loss"]) / math.log(2)
+            norm = float(metrics["gradient_norm"])
             seconds += time.perf_counter() - started
+            check_finite(name, number + 1, {"loss": bits, "gradient": norm}, settings)
             characters = (number + 1) * window * settings.streams
             bar.set_postfix_str(
                 f"loss {bits * math.log(2):.3f}, {bits:.3f} bits/char, "
@@ -211,16 +186,17 @@ def _loop(
             due = (number + 1) % every == 0 or number + 1 == steps
             if due:
                 valid = bits_per_character(model, state.params, shown)
-                if not valid >= best_bits:  # the first one counts even if it is NaN
+                check_finite(name, number + 1, {"validation": valid}, settings)
+                if valid < best_bits:
                     best = jax.tree.map(jnp.copy, state.params)  # steps donate theirs
                     best_bits, best_step = valid, number + 1
                 row = {
                     "model": name,
                     "step": number + 1,
                     "characters": characters,
-                    "train_bits": finite(bits),
-                    "valid_bits": finite(valid),
-                    "gradient_norm": finite(float(metrics["gradient_norm"])),
+                    "train_bits": bits,
+                    "valid_bits": valid,
+                    "gradient_norm": norm,
                 }
                 append_metrics(folder, row)
             if due or stop.asked:
@@ -231,19 +207,33 @@ def _loop(
     return progress
 
 
-def finite(value: float) -> float | None:
-    """Returns the value, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None
+def check_finite(
+    name: str, step: int, found: dict[str, float], settings: Settings
+) -> None:
+    """Ends a training that can only go on with NaN.
+
+    Raises:
+      FloatingPointError: A number is not finite.
+    """
+    bad = {what: value for what, value in found.items() if not math.isfinite(value)}
+    if bad:
+        wider = "" if settings.dtype == "float32" else ", or --dtype float32"
+        raise FloatingPointError(
+            f"Expected training of {name} to stay finite, got {bad} at step {step}. "
+            f"Start a new run with --learning-rate below "
+            f"{learning_rate(name, settings)} or --clip below {settings.clip}{wider}."
+        )
 
 
 def describe(
-    name: str, hidden_size: int, alphabet: Alphabet, settings: Settings
+    name: str, hidden_size: int, corpus: Corpus, settings: Settings
 ) -> dict[str, Any]:
     """Returns what is needed to build the network again, as JSON can hold it."""
     return {
         "cell": name,
         "hidden_size": hidden_size,
-        "characters": alphabet.characters,
+        "characters": corpus.alphabet.characters,
+        "corpus_sha256": corpus.sha256,
         "dtype": settings.dtype,
         "streams": settings.streams,
         "clip": settings.clip,
@@ -259,6 +249,13 @@ def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
       CheckpointError: There is none, or it was damaged.
       ValueError: It is not one of this experiment.
     """
+    places = [place / name for place in (path / "checkpoints", path) for name in CELLS]
+    inside = [str(place) for place in places if train.has_checkpoint(place)]
+    if inside:
+        raise ValueError(
+            f"Expected a checkpoint, got {path}, which holds several things; give "
+            f"{' or '.join(inside)}."
+        )
     metadata = train.read_metadata(path)
     needed = {"cell", "hidden_size", "characters", "dtype", "streams", "steps"}
     needed |= {"clip", "learning_rate", "best_step"}

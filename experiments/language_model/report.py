@@ -14,6 +14,7 @@ from experiments._report import (
 )
 from experiments.data import Corpus, card, decode
 from experiments.language_model.baselines import Row
+from experiments.language_model.resume import Clock
 from experiments.language_model.settings import RNNS, Settings, to_json
 
 
@@ -62,7 +63,7 @@ def answers(rows: list[Row]) -> list[str]:
     ]
     for name in found:
         caught = [order for order, bits in chains.items() if bits <= test[name]]
-        when = f"from order {min(caught)} on" if caught else "at no order up to 6"
+        when = _at(caught) if caught else f"at no order up to {max(chains)}"
         lines.append(
             f"When does a Markov chain catch up with {name} ({test[name]:.3f})? {when}."
         )
@@ -77,8 +78,24 @@ def answers(rows: list[Row]) -> list[str]:
     return lines
 
 
-def write(folder: Path, corpus: Corpus, settings: Settings, rows: list[Row]) -> None:
-    """Writes results and figures into the run folder."""
+def _at(orders: list[int]) -> str:
+    """Names orders; they may end early, for too high an order is worse again.
+
+    >>> _at([5]), _at([4, 5, 6]), _at([2, 4])
+    ('at order 5 only', 'at orders 4 to 6', 'at orders 2, 4')
+    """
+    if len(orders) == 1:
+        return f"at order {orders[0]} only"
+    if orders == list(range(orders[0], orders[-1] + 1)):
+        return f"at orders {orders[0]} to {orders[-1]}"
+    return f"at orders {', '.join(map(str, orders))}"
+
+
+def write(
+    folder: Path, corpus: Corpus, settings: Settings, rows: list[Row], clock: Clock
+) -> None:
+    """Writes figures and results into the run folder."""
+    _figures(folder, corpus, rows)
     write_json(
         folder / RESULTS_FILE,
         {
@@ -88,9 +105,9 @@ def write(folder: Path, corpus: Corpus, settings: Settings, rows: list[Row]) -> 
             "corpus": card(corpus),
             "rows": [_shown(row, corpus) for row in rows],
             "answers": answers(rows),
+            "wall_seconds": round(clock.seconds(), 3),
         },
     )
-    _figures(folder, corpus, rows)
 
 
 def _shown(row: Row, corpus: Corpus) -> dict[str, Any]:

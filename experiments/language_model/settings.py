@@ -11,7 +11,7 @@ Data = Literal["kjv", "python"]
 Model = Literal["all", "elman", "gru", "lstm"]
 Preset = Literal["default", "long"]
 Device = Literal["cpu", "gpu", "tpu"]
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Settings:
     out: Path | None = None
     """The run folder; None takes the next runs/language_model/NUMBER."""
     resume: bool = False
-    """Go on with the run in --out, or with the newest one, by its own settings."""
+    """Go on with the run in --out, or with the newest, by its own settings alone."""
 
 
 # What `None` means. 1,600 steps of 32 x 100 characters are 1.4 passes over the default
@@ -93,15 +93,28 @@ def resolve(settings: Settings) -> Settings:
     }
     settings = dataclasses.replace(settings, **chosen)
     for name in ("steps", "parameters", "streams", "window", "evaluations"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"Expected --{name} of 1 or more.")
-    if settings.learning_rate is not None and settings.learning_rate <= 0:
-        raise ValueError("Expected --learning-rate above 0.")
-    if settings.clip <= 0:
-        raise ValueError("Expected --clip above 0.")
-    if settings.sample_length < 0:
-        raise ValueError("Expected --sample-length of 0 or more.")
+        _check(name, getattr(settings, name) >= 1, settings, "of 1 or more")
+    rate = settings.learning_rate
+    _check("learning_rate", rate is None or rate > 0, settings, "above 0")
+    _check("clip", settings.clip > 0, settings, "above 0")
+    _check("sample_length", settings.sample_length >= 0, settings, "of 0 or more")
     return settings
+
+
+def _check(name: str, good: bool, settings: Settings, range_: str) -> None:
+    if not good:
+        raise ValueError(
+            f"Expected {flag(name)} {range_}, got {getattr(settings, name)}."
+        )
+
+
+def flag(name: str) -> str:
+    """Returns what a setting is called on the command line.
+
+    >>> flag("learning_rate")
+    '--learning-rate'
+    """
+    return "--" + name.replace("_", "-")
 
 
 def to_json(settings: Settings) -> dict[str, Any]:
