@@ -394,6 +394,7 @@ def test_transformations_around_bptt():
         assert_close(bptt(h), scan(h))
 
 
+@pytest.mark.slow
 def test_outer_scan_through_bptt():
     cell, params, xs, state, _, _ = inputs(MAIN[2])
 
@@ -419,6 +420,7 @@ def test_forward_mode_needs_scan():
         jax.jvp(lambda xs: run(xs, CHUNKED), (xs,), (xs,))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(
     steps=st.integers(1, 9),

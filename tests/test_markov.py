@@ -55,6 +55,7 @@ def test_equals_counts_in_dicts(vocab_size, order, w):
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_contexts_cross_neither_sequences_nor_lengths():
     lengths = [9, 0, 5]
     sequences = texts(1, 3, *lengths)
@@ -80,6 +81,7 @@ def test_the_first_levels_are_the_lower_orders():
         jrnn.markov_chain(4, 2).log_prob(params, text)
 
 
+@pytest.mark.slow
 def test_predict_is_the_distribution_that_log_prob_scores():
     chain = jrnn.markov_chain(4, 2)
     params = chain.fit(np.array(texts(4, 4, 60)[0]))
@@ -103,6 +105,7 @@ def test_an_unseen_symbol_and_an_unseen_context_have_a_price():
     np.testing.assert_allclose(jnp.exp(got), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_long_text_in_pieces_equals_the_whole(monkeypatch):
     text = np.array(texts(5, 3, 70)[0])
     chain = jrnn.markov_chain(3, 3)

@@ -30,7 +30,7 @@ METHODS = {"one block": jrnn.associative(), "blocks": jrnn.associative(chunk=37)
 # The recurrence.
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     steps=st.integers(1, 23),
     chunk=st.sampled_from([None, 1, 2, 5, 64]),

@@ -86,6 +86,7 @@ def test_the_grid_is_timed_and_drawn(tmp_path, capsys):
     assert found["environment"]["device"] == jax.devices()[0].device_kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["deer", "min", "pararnn"])
 def test_presets_stand_beside_their_papers(monkeypatch, tmp_path, capsys, preset):
     few = {timing.Min: ("min_gru", "gru"), timing.Pararnn: ("diagonal_gru",)}
@@ -153,6 +154,7 @@ def test_rounds_go_in_turn(monkeypatch):
     assert len(timing.measure(runs, timing.Limits(rounds=3))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_convergence_is_tabulated(tmp_path, capsys):
     arguments = ["--cells", "elman", "--hidden", "2", "--steps", "6", "12"]
@@ -240,6 +242,7 @@ def test_numbers_without_convergence_are_seen():
     assert shows(np.array([True, False]), jnp.asarray(ys), (jnp.ones(2), nothing[1]))
 
 
+@pytest.mark.slow
 def test_case_that_does_not_converge_is_nan_and_listed():
     case = CASE._replace(cell="elman", hidden=8, steps=300, scale=5.0)
     row = convergence.examine(case, 0)
@@ -266,6 +269,7 @@ def test_nudge_moves_every_number_by_one_rounding():
     assert 0 < (moved == up).mean() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_moves_the_weights():
     cell = jrnn.elman(8, 2)

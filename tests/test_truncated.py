@@ -119,7 +119,8 @@ def test_in_reverse_and_with_resets(method):
     assert_close(gradients(cell, truncated, *given, resets=resets), expected, 1e-10)
 
 
-@pytest.mark.parametrize("window", [T, pytest.param(T + 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [T, T + 3])
 def test_a_window_as_long_as_the_sequence_is_no_truncation(window):
     for cell in CELLS.values():
         given = numbers(cell)
@@ -129,6 +130,7 @@ def test_a_window_as_long_as_the_sequence_is_no_truncation(window):
             assert_close(gradients(cell, method, *given), full, 1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_not_truncated():
     cell = CELLS["stack"]
     params, state, xs, _ = numbers(cell)

@@ -205,6 +205,7 @@ def few_models(monkeypatch) -> dict[str, models.Classifier]:
     return few
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_run_writes_what_it_prints(monkeypatch, tmp_path, capsys):
     digits, _ = made_up(monkeypatch)

@@ -1,0 +1,328 @@
+"""python -m experiments.parallel_in_time.learning --help.
+
+Do cells that can be evaluated in parallel over time learn, and what does linearity in
+the state cost? Twelve cells, in the same small network, learn parity, associative
+recall and copying, from data that is drawn anew at each step. Parity is also tested on
+sequences ten times as long as those of training. The nonlinear diagonal cells are
+trained step by step, for speed on a CPU, and then tested once more under Newton's
+method, which evaluates the whole sequence at once.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+import jrnn
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    write_json,
+)
+from experiments.parallel_in_time import learners
+from experiments.parallel_in_time.learners import KINDS, NONLINEAR, Plan, Task
+from experiments.parallel_in_time.learning_report import PUBLISHED, draw, table
+
+FIGURE_FILE = "learning.png"
+Name = Literal["parity", "recall", "copy"]
+Preset = Literal["full", "quick"]
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "full": {
+        "cells": tuple(KINDS),
+        "seeds": (0, 1, 2),
+        "learning_rates": (5e-3, 2e-2),
+        "steps": (600, 500, 300),
+    },
+    "quick": {
+        "cells": ("gru", "min_gru", "lru", "diagonal_gru"),
+        "seeds": (0, 1),
+        "learning_rates": (1e-2,),
+        "steps": (300, 300, 150),
+    },
+}
+# Parts of a folded key: no batch of one is ever a batch of another.
+VALID, TEST = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Train cells on parity, associative recall and copying."""
+
+    preset: Preset = "full"
+    """What is left open below: everything, or a look in a minute or two."""
+    tasks: tuple[Name, ...] = ("parity", "recall", "copy")
+    """Which tasks to learn."""
+    cells: tuple[str, ...] | None = None
+    """Which cells; None leaves it to the preset."""
+    seeds: tuple[int, ...] | None = None
+    """Of weights and training data; None leaves it to the preset."""
+    learning_rates: tuple[float, ...] | None = None
+    """Of Adam, at its largest; for each cell and task the one whose seeds are best in
+    the mean on validation data is kept. None leaves it to the preset."""
+    steps: tuple[int, int, int] | None = None
+    """Training steps on parity, recall and copying; None leaves it to the preset."""
+    hidden: tuple[int, int, int] = (32, 64, 128)
+    """h on parity, recall and copying, the same for all cells."""
+    batch: tuple[int, int, int] = (64, 64, 32)
+    """Sequences per step on parity, recall and copying."""
+    length: int = 40
+    """Steps of a sequence of parity, in training."""
+    longer: int = 400
+    """Steps of a sequence of parity, in validation and test."""
+    growth: float = 0.5
+    """For this share of training only the first steps of parity count, at last all."""
+    pairs: int = 4
+    """Keys and values to be recalled, of 8 each."""
+    pattern: int = 20
+    """Steps to be copied, of 7 bits each, after a delay of 8."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; then it falls, a cosine."""
+    sequences: int = 512
+    """Validation sequences, and as many for the test."""
+    newton: int = 64
+    """The first test sequences, to be evaluated by Newton's method too."""
+    test_seed: int = 1000
+    """Of validation and test data."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/parallel_in_time_learning/NUMBER."""
+
+
+def resolve(settings: Settings) -> Settings:
+    """Fills in what the preset decides, and checks the settings.
+
+    Raises:
+      ValueError: A setting means nothing.
+    """
+    open_ = {
+        name: value
+        for name, value in PRESETS[settings.preset].items()
+        if getattr(settings, name) is None
+    }
+    settings = dataclasses.replace(settings, **open_)
+    for name in ("tasks", "cells", "seeds", "learning_rates"):
+        if not getattr(settings, name):
+            raise ValueError(f"Expected at least one of --{name.replace('_', '-')}.")
+    for name in ("steps", "hidden", "batch"):
+        if min(getattr(settings, name)) < 1:
+            raise ValueError(f"Expected --{name} of 1 or more.")
+    if not 1 <= settings.length < settings.longer:
+        raise ValueError("Expected 1 <= --length < --longer.")
+    if not 1 <= settings.newton <= settings.sequences:
+        raise ValueError("Expected 1 <= --newton <= --sequences.")
+    unknown = set(settings.cells or ()) - set(KINDS)
+    if unknown:
+        raise ValueError(
+            f"Expected --cells among {', '.join(KINDS)}; got {', '.join(unknown)}."
+        )
+    return settings
+
+
+def task_of(name: Name, settings: Settings, *, test: bool = False) -> Task:
+    """Returns a task as it is trained, or as it is tested: parity is then longer."""
+    if name == "parity":
+        length = settings.longer if test else settings.length
+        return learners.parity_task(length, settings.growth)
+    if name == "recall":
+        return learners.recall_task(settings.pairs, keys=8, values=8, fillers=4)
+    return learners.copy_task(settings.pattern, bits=7, delay=8)
+
+
+def plan_of(name: Name, settings: Settings) -> Plan:
+    """Returns how long and how the networks of one task are trained."""
+    at = ("parity", "recall", "copy").index(name)
+    hidden, steps, batch = (
+        getattr(settings, field)[at] for field in ("hidden", "steps", "batch")
+    )
+    return Plan(hidden, steps, batch, settings.clip, settings.warmup)
+
+
+def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]:
+    """Trains one cell on one task, all seeds and rates side by side, and tests it."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    task, plan = task_of(name, settings), plan_of(name, settings)
+    seeds, rates = settings.seeds or (), settings.learning_rates or ()
+    start, advance = learners.trainer(cell, task, plan)
+    keys = jnp.stack([jax.random.key(seed) for _ in rates for seed in seeds])
+    lanes = start(keys, jnp.repeat(jnp.asarray(rates, jnp.float32), len(seeds)))
+    losses, pieces = [], max(1, min(10, plan.steps))
+    for piece in range(pieces):
+        begin, end = (plan.steps * i // pieces for i in (piece, piece + 1))
+        lanes, loss = advance(lanes, end - begin)
+        losses.append(np.asarray(loss).reshape(len(rates), len(seeds)).tolist())
+        bar.update()
+    trained = time.perf_counter() - wall
+    tested = task_of(name, settings, test=True)
+    valid, test = (_held_out(tested, settings, part) for part in (VALID, TEST))
+    method = learners.method_of(cell)
+    runs = [_lane(lanes.params, i) for i in range(len(keys))]
+    params = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+    on_valid = [
+        [
+            _accuracy(learners.score(p, cell, tested, method, valid)[0], valid)
+            for p in row
+        ]
+        for row in params
+    ]
+    # Of equals the one with the lower last loss, not to depend on the order of rates.
+    last = np.mean(losses[-1], axis=1)
+    best = max(range(len(rates)), key=lambda i: (np.mean(on_valid[i]), -last[i]))
+    found = [test_one(p, cell, name, tested, settings, test) for p in params[best]]
+    result: dict[str, Any] = {
+        measure: mean_sd([row[measure] for row in found]) for measure in found[0]
+    }
+    first = jax.tree.leaves(params[best][0])
+    return {
+        **result,
+        "parameters": sum(math.prod(leaf.shape) for leaf in first),
+        "learning_rate": rates[best],
+        "valid_by_rate": {
+            f"{rate:g}": values for rate, values in zip(rates, on_valid, strict=True)
+        },
+        "losses": [[row[best][j] for row in losses] for j in range(len(seeds))],
+        "sequences": plan.steps * plan.batch,
+        "seconds_training": trained,
+        "seconds": time.perf_counter() - wall,
+        "seconds_of_cpu": time.process_time() - cpu,
+    }
+
+
+def _lane(lanes: Any, i: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[i], lanes)
+
+
+def _held_out(task: Task, settings: Settings, part: int) -> Any:
+    key = jax.random.fold_in(jax.random.key(settings.test_seed), part)
+    return task.draw(key, settings.sequences)
+
+
+def test_one(
+    params: Any, cell: str, name: Name, task: Task, settings: Settings, test: Any
+) -> dict[str, Any]:
+    """Returns one trained network's shares of right answers, and Newton's report."""
+    right, logits = learners.score(params, cell, task, learners.method_of(cell), test)
+    found: dict[str, Any] = {"accuracy": _accuracy(right, test)}
+    if name == "parity":
+        n = settings.length
+        found = {
+            "accuracy": float(right[:n].mean()),
+            "longer": float(right[n:].mean()),
+            "last_step": float(right[n - 1].mean()),
+            "last_step_longer": float(right[-1].mean()),
+        }
+    else:
+        whole = jnp.where(test.asked, right, 1).min(axis=0) == 1
+        found["whole_sequences"] = float(whole.mean())
+    if KINDS[cell] == NONLINEAR:
+        few = jax.tree.map(lambda leaf: leaf[:, : settings.newton], test)
+        if name == "parity":
+            info = learners.solve(params, cell, task, few)
+            found["newton_converged_longer"] = float(info.converged.mean())
+            few = jax.tree.map(lambda leaf: leaf[: settings.length], few)
+        found |= test_newton(params, cell, task, few)
+    return found
+
+
+def test_newton(params: Any, cell: str, task: Task, batch: Any) -> dict[str, Any]:
+    """Returns what Newton's method makes of some sequences, beside the scan.
+
+    Accuracies and the difference are those of the sequences that converged, None of
+    none: the others are NaN, by design.
+    """
+    info = learners.solve(params, cell, task, batch)
+    solved, asked = np.asarray(info.converged), np.asarray(batch.asked)
+    found: dict[str, Any] = {
+        "newton_converged": float(solved.mean()),
+        "newton_iterations": float(np.asarray(info.iterations).mean()),
+        "newton_accuracy": None,
+        "steps_accuracy": None,
+        "newton_difference": None,
+    }
+    if not solved.any():
+        return found
+    methods = {"newton": jrnn.newton(), "steps": learners.method_of(cell)}
+    shown = {}
+    for by, method in methods.items():
+        right, logits = learners.score(params, cell, task, method, batch)
+        shown[by] = np.asarray(logits)[:, solved]
+        found[f"{by}_accuracy"] = _share(np.asarray(right)[:, solved], asked[:, solved])
+    difference = np.abs(shown["newton"] - shown["steps"]).max()
+    found["newton_difference"] = float(difference / np.abs(shown["steps"]).max())
+    return found
+
+
+def _accuracy(right: Any, batch: Any) -> float:
+    return _share(np.asarray(right), np.asarray(batch.asked))
+
+
+def _share(right: np.ndarray, asked: np.ndarray) -> float:
+    """Share of right answers among those that were asked for; 0 of none."""
+    return float((right * asked).sum() / max(1, asked.sum()))
+
+
+def mean_sd(values: list[float | None]) -> dict[str, Any]:
+    """Returns values with the mean and (n - 1) deviation of those that are there."""
+    known = [value for value in values if value is not None]
+    return {
+        "values": values,
+        "mean": float(np.mean(known)) if known else None,
+        "sd": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0,
+    }
+
+
+def run(settings: Settings) -> int:
+    """Runs the experiment, writing what is known after each cell."""
+    folder = claim_run_folder(settings.out, "parallel_in_time_learning", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    cells = settings.cells or ()
+    results: dict[str, Any] = {name: {} for name in settings.tasks}
+    content = {
+        "experiment": "parallel_in_time.learning",
+        "settings": shown,
+        "environment": environment(),
+        "chance": {name: task_of(name, settings).chance for name in settings.tasks},
+        "kinds": {cell: KINDS[cell] for cell in cells},
+        "published": PUBLISHED,
+        "results": results,
+    }
+    with tqdm(total=10 * len(cells) * len(settings.tasks), unit="part") as bar:
+        for name in settings.tasks:
+            for cell in cells:
+                bar.set_description(f"{name}, {cell}")
+                row = results[name][cell] = study(cell, name, settings, bar)
+                accuracy = row["accuracy"]
+                bar.write(
+                    f"{name:7} {cell:14} {accuracy['mean']:.1%} ± {accuracy['sd']:.1%}"
+                    f"  rate {row['learning_rate']:g}  {row['seconds']:.0f} s"
+                )
+                write_json(folder / RESULTS_FILE, content)
+    print("\n" + table(content))
+    draw(folder / FIGURE_FILE, content)
+    print(f"\nWritten to {folder}.")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        return run(resolve(settings))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
