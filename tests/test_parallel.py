@@ -173,6 +173,17 @@ def test_associative_is_as_exact_as_the_scan_in_float32(name, steps):
             assert mine <= 3 * max(theirs, 6e-8)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_associative_starts_anew_where_a_segment_begins(reverse):
+    cell = LINEAR["min_gru"]
+    params, xs, _ = numbers(cell, 9)
+    resets = jnp.zeros((9, 2), bool).at[4, 0].set(True).at[2, 1].set(True)
+    run = functools.partial(
+        jrnn.unroll, cell, params, xs, resets=resets, reverse=reverse
+    )
+    assert_close(run(method=METHODS["blocks"]), run(method=jrnn.scan()), 1e-12)
+
+
 def cost(steps, method, cell):
     """Seconds to compile a gradient, and temporary memory over the size of b."""
     params = jax.eval_shape(cell.init, jax.random.key(0))

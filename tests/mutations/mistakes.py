@@ -201,7 +201,7 @@ MISTAKES = (
         file="jrnn/methods/associative.py",
         old="        if sequence.restart is not None:\n",
         new="        if sequence.restart is not None and False:\n",
-        tests=("tests/test_matrix.py::test_every_two",),
+        tests=(f"{PARALLEL}::test_associative_starts_anew_where_a_segment_begins",),
     ),
     Mutation(
         name="what did not converge passes as a number",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("jrnn", "tests")
-TIMEOUT = 240  # seconds; a mutant that hangs counts as not noticed
+TIMEOUT = 480  # seconds; a mutant that hangs counts as not noticed
 
 
 class Mutation(NamedTuple):
