@@ -191,7 +191,7 @@ MISTAKES = (
         name="gradient of constant coefficients not summed over time",
         file="jrnn/methods/_recurrence.py",
         old="    return da.sum(axis=shared, keepdims=True) if shared else da, g, dh0\n",
-        new="    return da[:1].sum(axis=shared, keepdims=True), g, dh0\n",
+        new="    return da[:1, :1] if shared else da, g, dh0\n",
         tests=(
             f"{PARALLEL}::test_coefficients_without_leading_axes_are_those_with_them",
         ),
