@@ -131,6 +131,10 @@ def find_non_finite(
     """
     xs = jnp.asarray(xs)
     check_key(key)
+    lengths, resets, mask = (
+        None if given is None else jnp.asarray(given)
+        for given in (lengths, resets, mask)
+    )
     arguments = {"lengths": lengths, "resets": resets, "mask": mask}
     run = functools.partial(unroll, cell, params, reverse=reverse, key=key, **arguments)
     jax.eval_shape(run, xs, state)  # raises what `unroll` raises

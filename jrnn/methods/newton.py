@@ -167,6 +167,13 @@ def _run(
             f"Expected a cell with a real state for jrnn.newton(), got {cell}; it is "
             "linear in its state: run it with jrnn.associative()."
         )
+    x = jax.tree.leaves(sequence.xs)[0]
+    features = jnp.issubdtype(x.dtype, jnp.inexact)
+    if any(leaf.ndim != x.ndim - features for leaf in leaves):
+        raise ValueError(
+            "Expected a state whose arrays are (*batch, n) for jrnn.newton(), got "
+            f"{cell}; run it with jrnn.bptt()."
+        )
     chosen = _Options(**options)
     if chosen.diagonal is None:
         chosen = chosen._replace(diagonal=cell.diagonal)
@@ -281,7 +288,8 @@ def _iterate(
         return unpack(new, states, diagonal), iterations, residual
 
     counts = jnp.zeros(batch, jnp.int32)
-    residual = evaluate(guess)[2]
+    # At least one iteration: with slow memory any guess has a small residual.
+    residual = jnp.full(batch, jnp.inf, leaf.dtype)
     begun = guess, counts, residual
     states, iterations, _ = jax.lax.while_loop(unsolved, improve, begun)
     residual = evaluate(states)[2]
