@@ -56,20 +56,17 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
     known = _check_lengths(lengths)
     at, weights = np.unique(np.maximum(known, 1), return_counts=True)
     seen = np.concatenate([[0], np.cumsum(weights)])
-    # cost[i, j]: padded steps of lengths i..j-1, all padded to at[j-1]; true steps are
-    # the same for every choice, so that only the padded ones count.
+    # cost[i, j]: steps of the distinct lengths i..j, all padded to the last of them.
+    # How many of them are true is the same for every choice.
     n = len(at)
+    cost = (seen[None, 1:] - seen[:, None]) * at[None].astype(float)
+    cost[np.arange(n + 1)[:, None] > np.arange(n)[None]] = np.inf
     best, cuts = np.full(n + 1, np.inf), []
-    best[0] = 0
+    best[0] = 0  # nothing to pad, and no bound so far
     for _ in range(min(count, n)):
-        totals = best[:, None] + (seen[None, 1:] - seen[:, None]) * at[None]
-        totals = np.where(
-            np.arange(n + 1)[:, None] <= np.arange(n)[None], totals, np.inf
-        )
+        totals = best[:, None] + cost
         cuts.append(totals.argmin(axis=0))
-        best = np.concatenate(
-            [[0 if best[0] == 0 and not cuts else np.inf], totals.min(0)]
-        )
+        best = np.concatenate([[np.inf], totals.min(axis=0)])
     return _walk_back(at, cuts)
 
 

@@ -76,6 +76,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
             f"Expected one rate, or {count}, one for each array of the state of "
             f"{cell}, got {rate}."
         )
+    each = jax.tree.unflatten(jax.tree.structure(like), rates)
 
     def noise(key: Key, steps: int, batch_shape: tuple[int, ...]) -> Any:
         key_cell, *keys = jax.random.split(key, count + 1)
@@ -95,9 +96,8 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
         new = cell.advance(params, state, u)
         if kept is not None:
             return jax.tree.map(jnp.where, kept, state, new)
-        leaves = zip(rates, jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
-        mixed = [rate * old + (1 - rate) * moved for rate, old, moved in leaves]
-        return jax.tree.unflatten(jax.tree.structure(new), mixed)
+        mix = lambda rate, old, moved: rate * old + (1 - rate) * moved
+        return jax.tree.map(mix, each, state, new)
 
     return cell._replace(
         project=project,
@@ -106,12 +106,12 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
         spec=_spec("zoneout", cell, rate=rate),
         gated=None,
         adjoint=None,
-        linear=_linear_zoneout(cell, rates),
+        linear=_linear_zoneout(cell, each),
         noise=noise,
     )
 
 
-def _linear_zoneout(cell: Cell, rates: tuple[float, ...]) -> Linear | None:
+def _linear_zoneout(cell: Cell, rates: State) -> Linear | None:
     """Of a diagonal linear cell: a and b mixed with 1 and 0."""
     if cell.linear is None or cell.linear.full:
         return None
@@ -121,11 +121,8 @@ def _linear_zoneout(cell: Cell, rates: tuple[float, ...]) -> Linear | None:
         u, kept = u
         a, b = inner(params, u)
         if kept is None:
-            leaves = zip(rates, jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-            mixed = [(rate + (1 - rate) * x, (1 - rate) * y) for rate, x, y in leaves]
-            xs, ys = zip(*mixed, strict=True)
-            like = jax.tree.structure(a)
-            return jax.tree.unflatten(like, xs), jax.tree.unflatten(like, ys)
+            mixed = jax.tree.map(lambda rate, x: rate + (1 - rate) * x, rates, a)
+            return mixed, jax.tree.map(lambda rate, y: (1 - rate) * y, rates, b)
         one = lambda keep, x: jnp.where(
             keep, jnp.ones((), x.dtype), expand(x, keep.ndim)
         )

@@ -49,6 +49,11 @@ def one_hot_normal(
     return jax.random.normal(key, shape, dtype)
 
 
+def small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights of a gate."""
+    return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
+
+
 def draw(
     initializer: Initializer,
     key: Key,

@@ -40,7 +40,13 @@ from jrnn._base import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._init import (
+    LECUN_NORMAL,
+    ZEROS,
+    Initializer,
+    draw,
+    small_normal,
+)
 
 
 class DiagonalGRUParams(NamedTuple):
@@ -57,11 +63,6 @@ class DiagonalGRUState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-def _small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights."""
-    return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
-
-
 @memoize
 def diagonal_gru(
     input_size: int,
@@ -69,7 +70,7 @@ def diagonal_gru(
     *,
     bias: bool = True,
     input_init: Initializer = LECUN_NORMAL,
-    recurrent_init: Initializer = _small_normal,
+    recurrent_init: Initializer = small_normal,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
     """Makes a GRU with diagonal recurrence; the equations stand in the module.

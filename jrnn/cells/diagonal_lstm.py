@@ -42,7 +42,13 @@ from jrnn._base import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._init import (
+    LECUN_NORMAL,
+    ZEROS,
+    Initializer,
+    draw,
+    small_normal,
+)
 
 
 class DiagonalLSTMParams(NamedTuple):
@@ -61,11 +67,6 @@ class DiagonalLSTMState(NamedTuple):
     c: Float[Array, "*batch h"]
 
 
-def _small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights."""
-    return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
-
-
 @memoize
 def diagonal_lstm(
     input_size: int,
@@ -76,7 +77,7 @@ def diagonal_lstm(
     forget_bias: float = 1.0,
     bias: bool = True,
     input_init: Initializer = LECUN_NORMAL,
-    recurrent_init: Initializer = _small_normal,
+    recurrent_init: Initializer = small_normal,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
     """Makes an LSTM with diagonal recurrence; the equations stand in the module.

@@ -35,6 +35,7 @@ from jrnn._base import (
     linear_advance,
     memoize,
     project_dense,
+    projected_coefficients,
     show,
     spec_of,
     split_gates,
@@ -159,11 +160,4 @@ def min_gru(
     )
 
 
-def _coefficients(
-    params: MinGRUParams, u: tuple[MinGRUState, MinGRUState]
-) -> tuple[MinGRUState, MinGRUState]:
-    del params
-    return u
-
-
-_LINEAR = Linear(_coefficients)
+_LINEAR = Linear(projected_coefficients)

@@ -39,6 +39,7 @@ from jrnn._base import (
     linear_advance,
     memoize,
     project_dense,
+    projected_coefficients,
     show,
     spec_of,
     split_gates,
@@ -149,11 +150,4 @@ def min_lstm(
     )
 
 
-def _coefficients(
-    params: MinLSTMParams, u: tuple[MinLSTMState, MinLSTMState]
-) -> tuple[MinLSTMState, MinLSTMState]:
-    del params
-    return u
-
-
-_LINEAR = Linear(_coefficients)
+_LINEAR = Linear(projected_coefficients)

@@ -38,6 +38,7 @@ from jrnn._base import (
     linear_advance,
     memoize,
     project_dense,
+    projected_coefficients,
     show,
     spec_of,
     split_gates,
@@ -171,15 +172,8 @@ def _project(params: RGLRUParams, x: Array) -> tuple[RGLRUState, RGLRUState]:
     return RGLRUState(jnp.exp(log_a)), RGLRUState(jnp.sqrt(gap) * i * x.astype(u.dtype))
 
 
-def _coefficients(
-    params: RGLRUParams, u: tuple[RGLRUState, RGLRUState]
-) -> tuple[RGLRUState, RGLRUState]:
-    del params
-    return u
-
-
 def _output(params: RGLRUParams, state: RGLRUState, x: Array) -> Array:
     return show(state.h, x, params.W_g)
 
 
-_LINEAR = Linear(_coefficients)
+_LINEAR = Linear(projected_coefficients)

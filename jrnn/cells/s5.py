@@ -56,6 +56,7 @@ from jrnn._base import (
     merge_gates,
     product,
     project_dense,
+    projected_coefficients,
     show,
     spec_of,
     split_gates,
@@ -268,13 +269,6 @@ def _project_irregular(params: S5Params, x: Array) -> tuple[S5State, S5State]:
     return S5State(jnp.exp(exponent)), S5State(held * u)
 
 
-def _coefficients_irregular(
-    params: S5Params, u: tuple[S5State, S5State]
-) -> tuple[S5State, S5State]:
-    del params
-    return u
-
-
 def _output_irregular(params: S5Params, state: S5State, x: Array) -> Array:
     return _output(params, state, x[..., :-1])
 
@@ -297,4 +291,4 @@ def _held(Lambda: Array, exponent: Array) -> Array:
 
 
 _LINEAR = Linear(_coefficients)
-_LINEAR_IRREGULAR = Linear(_coefficients_irregular)
+_LINEAR_IRREGULAR = Linear(projected_coefficients)

@@ -38,6 +38,7 @@ from jrnn._base import (
     memoize,
     merge_gates,
     project_dense,
+    projected_coefficients,
     show,
     spec_of,
     split_gates,
@@ -138,13 +139,6 @@ def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:
     return SRUState(jax.nn.sigmoid(u_f)), SRUState(jax.nn.sigmoid(-u_f) * n)
 
 
-def _coefficients(
-    params: SRUParams, u: tuple[SRUState, SRUState]
-) -> tuple[SRUState, SRUState]:
-    del params
-    return u
-
-
 def _output(params: SRUParams, state: SRUState, x: Array) -> Array:
     dtype = state.c.dtype
     if params.W_s is not None:
@@ -161,4 +155,4 @@ def _output(params: SRUParams, state: SRUState, x: Array) -> Array:
     return show(r * state.c + (1 - r) * highway, x, params.W_x)
 
 
-_LINEAR = Linear(_coefficients)
+_LINEAR = Linear(projected_coefficients)

@@ -112,3 +112,14 @@ def split_floats(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
 
     floats = [x for x, is_float in zip(leaves, floating, strict=True) if is_float]
     return floats, merge
+
+
+def place_floats(xs: Any, floats: list[Array]) -> Any:
+    """Returns the structure of `xs` with gradients at its floats, None at the rest."""
+    leaves, structure = jax.tree.flatten(xs)
+    given = iter(floats)
+    placed = [
+        next(given) if jnp.issubdtype(leaf.dtype, jnp.inexact) else None
+        for leaf in leaves
+    ]
+    return jax.tree.unflatten(structure, placed)

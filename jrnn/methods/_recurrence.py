@@ -226,12 +226,19 @@ def _between(
     zeros = jnp.zeros(b.shape[1:], b.dtype)
     (A, B), _ = jax.lax.scan(compose, (unit, zeros), blocks, reverse=adjoint)
     A = jnp.broadcast_to(A, (B.shape[0], *A.shape[1:]))
+    last, starts = _cross(full, adjoint, h0, A, B)
+    return starts, last, A
 
-    def cross(h: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+
+def _cross(
+    full: bool, adjoint: bool, h0: Array, A: Array, B: Array
+) -> tuple[Array, Array]:
+    """Goes from block to block; returns the last state, and the one before each."""
+
+    def step(h: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
         return _times(full, h, block[0]) + block[1], h
 
-    last, starts = jax.lax.scan(cross, h0, (A, B), reverse=adjoint)
-    return starts, last, A
+    return jax.lax.scan(step, h0, (A, B), reverse=adjoint)
 
 
 def _corrections(adjoint: bool, starts: Array, ends: Array, A: Array) -> Array:
@@ -246,9 +253,4 @@ def _corrections(adjoint: bool, starts: Array, ends: Array, A: Array) -> Array:
         begun = jnp.concatenate([ends[:1], starts[:-1]])
     else:
         begun = jnp.concatenate([starts[1:], ends[-1:]])
-
-    def cross(d: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
-        return _times(True, d, block[0]) + block[1], d
-
-    zero = jnp.zeros_like(starts[0])
-    return jax.lax.scan(cross, zero, (A, ends - begun), reverse=adjoint)[1]
+    return _cross(True, adjoint, jnp.zeros_like(starts[0]), A, ends - begun)[1]

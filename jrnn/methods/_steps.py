@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Sequence
+from jrnn._base import Cell, Params, Sequence, State
 
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
@@ -43,6 +43,29 @@ def renew(restart: Bool[Array, "*lead"] | None, fresh: Any, state: Any) -> Any:
         return jnp.where(over, a.astype(b.dtype), b)
 
     return jax.tree.map(choose, fresh, state)
+
+
+def shift(start: Array, states: Array) -> Array:
+    """Returns the states before each step, from those after each step."""
+    return jnp.concatenate([start[None], states[:-1]])
+
+
+def advance_flagged(
+    cell: Cell,
+    params: Params,
+    state: State,
+    u: Any,
+    active: Bool[Array, "..."] | None,
+    restart: Bool[Array, "..."] | None,
+    fresh: State | None,
+) -> State:
+    """Returns the state after a step: put back before it, or passing through it.
+
+    Flags may lack the last axes of the batch: a step that fills up a chunk counts for
+    no sequence.
+    """
+    state = renew(restart, fresh, state)
+    return select(active, cell.advance(params, state, u), state)
 
 
 def silence(active: Bool[Array, "*lead"] | None, tree: Any) -> Any:

@@ -42,9 +42,10 @@ from jrnn._base import (
     memoize,
     noisy_project,
 )
-from jrnn.methods._adjoint import adjoint_of, split_floats
+from jrnn.methods._adjoint import adjoint_of, place_floats, split_floats
 from jrnn.methods._steps import (
     Precision,
+    advance_flagged,
     cut,
     cut_sequence,
     join,
@@ -53,6 +54,7 @@ from jrnn.methods._steps import (
     renew,
     reshape_time,
     select,
+    shift,
     silence,
 )
 
@@ -223,7 +225,7 @@ def _backward(
             _Carry(dstate, *zeros),
         )
     if static.inputs:
-        dxs = _in_place(sequence.xs, join(dxs, shape, sequence.steps))
+        dxs = place_floats(sequence.xs, join(dxs, shape, sequence.steps))
     dparams, dfresh = jax.tree.map(
         lambda like, total: total.astype(like.dtype),
         (params, sequence.fresh),
@@ -266,8 +268,7 @@ def _walk_chunk(
 
     def step(state: State, inputs: Any) -> tuple[State, State]:
         u, active, restart = inputs
-        state = renew(restart, fresh, state)
-        state = select(active, cell.advance(params, state, u), state)
+        state = advance_flagged(cell, params, state, u, active, restart, fresh)
         return state, state
 
     us = noisy_project(cell.project, params, xs, noise)
@@ -366,7 +367,7 @@ def _pull_chunk(
     """The adjoint through one chunk, and its share of every gradient."""
     xs, noise, active, restart, fresh, _ = sequence
     start, states, saved = kept
-    states_tm1 = renew(restart, fresh, jax.tree.map(_shift, start, states))
+    states_tm1 = renew(restart, fresh, jax.tree.map(shift, start, states))
     floats, merge = split_floats(xs)
     floats = floats if static.inputs else []
     place = merge if static.inputs else lambda _: xs
@@ -417,11 +418,6 @@ def _show_nothing(params: Params, states: State, xs: Any) -> None:
     del params, states, xs
 
 
-def _shift(start: Array, states: Array) -> Array:
-    """Returns the states before each step, from those after each step."""
-    return jnp.concatenate([start[None], states[:-1]])
-
-
 def _add(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
 
@@ -444,14 +440,3 @@ def _accumulate(total: Any, *parts: Any) -> Any:
         return total + sum(part.astype(total.dtype) for part in parts)
 
     return jax.tree.map(one, total, *parts)
-
-
-def _in_place(xs: Any, floats: list[Array]) -> Any:
-    """Returns the structure of `xs` with gradients at its floats, None at the rest."""
-    leaves, structure = jax.tree.flatten(xs)
-    given = iter(floats)
-    placed = [
-        next(given) if jnp.issubdtype(leaf.dtype, jnp.inexact) else None
-        for leaf in leaves
-    ]
-    return jax.tree.unflatten(structure, placed)

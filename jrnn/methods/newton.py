@@ -39,10 +39,17 @@ from jrnn._base import (
     memoize,
     noisy_project,
 )
-from jrnn.methods._adjoint import split_floats
+from jrnn.methods._adjoint import place_floats, split_floats
 from jrnn.methods._jacobian import jacobians, pack, unpack
 from jrnn.methods._recurrence import walk_blocks
-from jrnn.methods._steps import Precision, products_at, renew, select
+from jrnn.methods._steps import (
+    Precision,
+    advance_flagged,
+    products_at,
+    renew,
+    select,
+    shift,
+)
 
 # Largest normwise residual that counts as solved: in float32 rounding stops it near
 # 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.
@@ -50,7 +57,8 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 # With approximate Jacobians an iteration gains a constant factor, and what is left
 # after the last is of the size of the tolerance (experiments/parallel_in_time).
 LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
-# As many as the hardest converging case of experiments/parallel_in_time needs, doubled.
+# Cases of experiments/results/newton_convergence.json that need neither damping nor a
+# diagonal approximation, and are not chaotic, take 14 at most; damped ones up to 100.
 ITERATIONS = 100
 
 
@@ -221,7 +229,7 @@ def _backward(
     """One linear recurrence backwards, and one contraction over time and batch."""
     inputs, states = kept
     dstates = cotangents[0]
-    states_tm1 = jax.tree.map(_shift, inputs.state, states)
+    states_tm1 = jax.tree.map(shift, inputs.state, states)
     exact = cell.diagonal or not options.diagonal
     with products_at(options.precision):
         pull = _pull_parallel if exact else _pull_steps
@@ -234,11 +242,7 @@ def _backward(
 
         wanted = inputs.params, floats, inputs.fresh
         dparams, dfloats, dfresh = jax.vjp(moved, *wanted)[1](lambdas)
-    leaves = iter(dfloats)
-    dus = jax.tree.map(
-        lambda leaf: next(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact) else None,
-        inputs.us,
-    )
+    dus = place_floats(inputs.us, dfloats)
     return (_Inputs(dparams, dstate, dus, None, None, dfresh, None),)
 
 
@@ -266,7 +270,7 @@ def _iterate(
     )
 
     def evaluate(states: State) -> tuple[State, State, Array]:
-        states_tm1 = jax.tree.map(_shift, state, states)
+        states_tm1 = jax.tree.map(shift, state, states)
         moved = _transition(cell, inputs, states_tm1)
         return states_tm1, moved, _residual(states, moved, batch)
 
@@ -311,17 +315,11 @@ def _steps(inputs: _Inputs) -> int:
     return jax.tree.leaves(inputs.us)[0].shape[0]
 
 
-def _shift(start: Array, states: Array) -> Array:
-    """Returns the states before each step, from those after each step."""
-    return jnp.concatenate([start[None], states[:-1]])
-
-
 def _transition(cell: Cell, inputs: _Inputs, states_tm1: State) -> State:
     """Returns f_t(s_{t-1}) of every step, flags and all."""
-    states_tm1 = renew(inputs.restart, _along(inputs.fresh), states_tm1)
-    return select(
-        inputs.active, cell.advance(inputs.params, states_tm1, inputs.us), states_tm1
-    )
+    params, _, us, active, restart, fresh, _ = inputs
+    fresh = _along(fresh)
+    return advance_flagged(cell, params, states_tm1, us, active, restart, fresh)
 
 
 def _along(fresh: State | None) -> State | None:
@@ -359,11 +357,11 @@ def _residual(states: State, moved: State, batch: tuple[int, ...]) -> Array:
 
 def _walk(cell: Cell, inputs: _Inputs) -> State:
     """The plain scan, for sequences that did not converge."""
+    params, fresh = inputs.params, inputs.fresh
 
     def step(state: State, part: tuple) -> tuple[State, State]:
         u, active, restart = part
-        state = renew(restart, inputs.fresh, state)
-        state = select(active, cell.advance(inputs.params, state, u), state)
+        state = advance_flagged(cell, params, state, u, active, restart, fresh)
         return state, state
 
     along = inputs.us, inputs.active, inputs.restart
@@ -390,14 +388,14 @@ def _pull_steps(
 ) -> tuple[State, State]:
     """The same, step by step, where the Jacobians at hand are approximate."""
     del options
+    params, fresh = inputs.params, inputs.fresh
 
     def step(carried: State, part: tuple) -> tuple[State, State]:
         state_tm1, direct, u, active, restart = part
         lambda_t = jax.tree.map(jnp.add, carried, direct)
 
         def moved(state: State) -> State:
-            state = renew(restart, inputs.fresh, state)
-            return select(active, cell.advance(inputs.params, state, u), state)
+            return advance_flagged(cell, params, state, u, active, restart, fresh)
 
         return jax.vjp(moved, state_tm1)[1](lambda_t)[0], lambda_t
 

@@ -23,7 +23,7 @@ from jrnn._base import (
     memoize,
     noisy_project,
 )
-from jrnn.methods._steps import Precision, products_at, renew, select
+from jrnn.methods._steps import Precision, advance_flagged, products_at
 
 
 @memoize
@@ -64,8 +64,7 @@ def _run(
 
     def step(state: State, inputs: Any) -> tuple[State, State]:
         u, active, restart = inputs
-        state = renew(restart, fresh, state)
-        state = select(active, cell.advance(params, state, u), state)
+        state = advance_flagged(cell, params, state, u, active, restart, fresh)
         return state, state
 
     with products_at(precision):

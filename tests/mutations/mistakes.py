@@ -36,8 +36,8 @@ MISTAKES = (
     Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
         file=BPTT,
-        old="renew(restart, fresh, jax.tree.map(_shift, start, states))",
-        new="renew(restart, fresh, jax.tree.map(_shift, start, states))\n"
+        old="renew(restart, fresh, jax.tree.map(shift, start, states))",
+        new="renew(restart, fresh, jax.tree.map(shift, start, states))\n"
         "    states_tm1 = jax.tree.map(lambda h: h.at[0].set(0), states_tm1)",
         tests=(f"{GRADIENTS}[elman]",),  # whose pullback reads no h_{t-1}
     ),
