@@ -17,8 +17,10 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
+import numpy as np
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -281,3 +283,18 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def mean_sd(values: Sequence[Any]) -> dict[str, Any]:
+    """Returns values with the mean and (n - 1) standard deviation of those not None.
+
+    >>> mean_sd([1.0, None, 3.0])["mean"], mean_sd([0.5])["sd"]
+    (2.0, 0.0)
+    """
+    numbers = [None if value is None else float(value) for value in values]
+    known = [value for value in numbers if value is not None]
+    return {
+        "values": numbers,
+        "mean": float(np.mean(known)) if known else None,
+        "sd": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0,
+    }

@@ -37,6 +37,7 @@ from experiments._report import (
     RESULTS_FILE,
     claim_run_folder,
     environment,
+    mean_sd,
     write_json,
 )
 from experiments._spoken_digits import (
@@ -212,16 +213,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     middle = (share + z2 / 2) / (1 + z2)
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
     return middle - half, middle + half
-
-
-def mean_sd(values: list[Any]) -> dict[str, Any]:
-    """Returns values with their mean and (n - 1) standard deviation, 0 of one alone."""
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return {
-        "values": [float(value) for value in values],
-        "mean": float(np.mean(values)),
-        "sd": float(deviation),
-    }
 
 
 def run(settings: Settings, digits: Digits) -> int:

@@ -27,6 +27,7 @@ from experiments._report import (
     RESULTS_FILE,
     claim_run_folder,
     environment,
+    mean_sd,
     write_json,
 )
 from experiments.parallel_in_time import learners
@@ -269,16 +270,6 @@ def _accuracy(right: Any, batch: Any) -> float:
 def _share(right: np.ndarray, asked: np.ndarray) -> float:
     """Share of right answers among those that were asked for; 0 of none."""
     return float((right * asked).sum() / max(1, asked.sum()))
-
-
-def mean_sd(values: list[float | None]) -> dict[str, Any]:
-    """Returns values with the mean and (n - 1) deviation of those that are there."""
-    known = [value for value in values if value is not None]
-    return {
-        "values": values,
-        "mean": float(np.mean(known)) if known else None,
-        "sd": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0,
-    }
 
 
 def run(settings: Settings) -> int:
