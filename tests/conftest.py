@@ -1,5 +1,6 @@
 """Strictness for every test: x64 on, no silent promotion of types or ranks."""
 
+import gc
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import jax.export  # older jax does not bring it along by itself
 import pytest
 
 RESULTS = Path(__file__).parent / "results" / "gradient_matrix.json"
+MAPPINGS = Path("/proc/self/maps")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -24,6 +26,21 @@ def pytest_configure(config):
     if config.option.markexpr == "not slow and not exhaustive":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+
+
+def pytest_runtest_teardown():
+    """Frees compiled programs before Linux runs out of mappings for them.
+
+    Each takes dozens of the 65,530 that a process may have (vm.max_map_count), and what
+    follows the last of them is a crash. Thousands of programs make a full run.
+    """
+    try:
+        mappings = MAPPINGS.read_bytes().count(b"\n")
+    except OSError:  # not Linux, which alone has such a limit
+        return
+    if mappings > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
