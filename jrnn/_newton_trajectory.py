@@ -43,9 +43,10 @@ def newton_trajectory(
       method: Made by `jrnn.newton`; None takes `jrnn.newton()`.
 
     Returns:
-      The states, with leaves (T, *batch, ...), NaN for a sequence that did not
-      converge, and `jrnn.NewtonInfo(converged, iterations, residual)`; of a stack or a
-      bidirectional cell a tuple, one entry for each child.
+      The states, with leaves (T, *batch, ...), and `jrnn.NewtonInfo(converged,
+      iterations, residual)`; of a stack or a bidirectional cell a tuple, one entry for
+      each child. A sequence that did not converge is NaN, or what the scan finds under
+      `jrnn.newton(fallback=True)`; its report tells of the iterations either way.
 
     Raises:
       TypeError: As `jrnn.unroll`.

@@ -366,8 +366,40 @@ def test_a_stack_reports_layer_by_layer():
     assert backward.converged.all()
     assert top.converged.all()
     again = jrnn.newton_trajectory(cell, params, xs, lengths=lengths, guess=states)[1]
-    assert max(leaf.iterations.max() for leaf in (*again[0], again[1])) == 0
+    assert max(leaf.iterations.max() for leaf in (*again[0], again[1])) == 1
     assert_close(states, jrnn.trajectory(cell, params, xs, lengths=lengths), 1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"diagonal": True}, {"damping": 0.3}], ids=str)
+def test_a_small_residual_of_slow_memory_is_not_taken_for_the_solution(options):
+    # Where c forgets nothing, each step is nearly solved by any trajectory; and where c
+    # is large it hides h, of which alone the outputs are made.
+    cell = jrnn.lstm(K, H, forget_bias=25.0)
+    params, xs, _ = numbers(cell, 1000, "float32")
+    state = cell.init_state(params, (2,))
+    state = state._replace(c=jnp.full_like(state.c, 1e5))
+    states, info = jrnn.newton_trajectory(
+        cell, params, xs, state, method=jrnn.newton(**options)
+    )
+    assert info.converged.all()
+    truth = jrnn.trajectory(cell, params, xs, state, method=jrnn.scan())
+    assert error(states.h, truth.h) < 1e-5
+
+
+def test_small_errors_of_many_steps_add_up_to_a_large_one():
+    # Three thousand steps that each move the state by less than the tolerance.
+    cell = jrnn.gru(1, 2)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    slow = params.b.at[2:4].add(7.0)  # the gate that keeps
+    params = params._replace(b=slow, W_h=3 * params.W_h)
+    xs = random_like(1, jax.ShapeDtypeStruct((3000, 1), "float32"))
+    state = cell.init_state(params)._replace(h=jnp.ones(2, jnp.float32))
+    states, info = jrnn.newton_trajectory(
+        cell, params, xs, state, method=jrnn.newton(tolerance=3e-3)
+    )
+    assert info.converged
+    truth = jrnn.trajectory(cell, params, xs, state, method=jrnn.scan())
+    assert error(states.h, truth.h) < 1e-4
 
 
 def test_iterations_are_not_differentiated():

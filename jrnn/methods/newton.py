@@ -39,12 +39,14 @@ from jrnn._base import (
     memoize,
     noisy_project,
 )
+from jrnn._check import check_rate
 from jrnn.methods._adjoint import place_floats, split_floats
 from jrnn.methods._jacobian import jacobians, pack, unpack
 from jrnn.methods._recurrence import walk_blocks
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
+    check_precision,
     products_at,
     renew,
     select,
@@ -57,6 +59,10 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 # With approximate Jacobians an iteration gains a constant factor, and what is left
 # after the last is of the size of the tolerance (experiments/parallel_in_time).
 LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
+# A small residual of every step can be a large error after many, and the update of an
+# iteration is what tells: to first order it is the error that it removes. Ten
+# tolerances squared, by quadratic convergence, are what remains.
+UPDATE = 10
 # Cases of experiments/results/newton_convergence.json that need neither damping nor a
 # diagonal approximation, and are not chaotic, take 14 at most; damped ones up to 100.
 ITERATIONS = 100
@@ -66,9 +72,11 @@ class NewtonInfo(NamedTuple):
     """What became of each sequence.
 
     Attributes:
-      converged: Whether the residual of what was returned is within the tolerance.
+      converged: Whether the residual of what was returned is within the tolerance,
+        and the last iteration moved it by little.
       iterations: How many linear recurrences were solved for it.
-      residual: max|s_t - f_t(s_{t-1})| / max|s_t|, over time and state.
+      residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, of that array of
+        the state where it is largest.
     """
 
     converged: Bool[Array, "*batch"]
@@ -129,10 +137,13 @@ def newton(
     check_size("iterations", iterations)
     if chunk is not None:
         check_size("chunk", chunk)
-    if not 0 <= damping < 1:
-        raise ValueError(f"Expected damping in [0, 1), got {damping!r}.")
-    if tolerance is not None and not tolerance > 0:
+    check_rate("damping", damping)
+    if diagonal not in (None, False, True):
+        raise TypeError(f"Expected diagonal to be a bool or None, got {diagonal!r}.")
+    real = isinstance(tolerance, int | float)
+    if tolerance is not None and not (real and tolerance > 0):
         raise ValueError(f"Expected a tolerance above 0, got {tolerance!r}.")
+    check_precision(precision)
     options = _Options(
         diagonal, damping, tolerance, iterations, fallback, chunk, precision
     )
@@ -272,15 +283,18 @@ def _iterate(
     def evaluate(states: State) -> tuple[State, State, Array]:
         states_tm1 = jax.tree.map(shift, state, states)
         moved = _transition(cell, inputs, states_tm1)
-        return states_tm1, moved, _residual(states, moved, batch)
+        return states_tm1, moved, _distance(states, moved, batch)
+
+    def near(residual: Array, update: Array) -> Array:
+        small = tolerance * UPDATE if exact else tolerance
+        return (residual <= tolerance) & (update <= small)
 
     def unsolved(carry: tuple[State, Array, Array]) -> Array:
-        _, iterations, residual = carry
-        going = ~(residual <= tolerance)
-        return going.any() & (iterations.max(initial=0) < options.iterations)
+        _, iterations, solved = carry
+        return (~solved).any() & (iterations.max(initial=0) < options.iterations)
 
     def improve(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-        states, iterations, _ = carry
+        states, iterations, solved = carry
         states_tm1, moved, residual = evaluate(states)
         A = _flagged_jacobians(cell, inputs, states_tm1, diagonal)
         A = A * _shrink(options, exact, residual <= tolerance, A)
@@ -288,16 +302,14 @@ def _iterate(
         b = after - jnp.matmul(before[..., None, :], A)[..., 0, :]
         new = _recurrence(options.chunk, A, b, start)
         new = jnp.where(jnp.isfinite(new), new, after)
-        iterations = iterations + (~(residual <= tolerance)).astype(iterations.dtype)
-        return unpack(new, states, diagonal), iterations, residual
+        new = unpack(new, states, diagonal)
+        iterations = iterations + (~solved).astype(iterations.dtype)
+        return new, iterations, near(residual, _distance(states, new, batch))
 
-    counts = jnp.zeros(batch, jnp.int32)
-    # At least one iteration: with slow memory any guess has a small residual.
-    residual = jnp.full(batch, jnp.inf, leaf.dtype)
-    begun = guess, counts, residual
-    states, iterations, _ = jax.lax.while_loop(unsolved, improve, begun)
+    begun = guess, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
+    states, iterations, solved = jax.lax.while_loop(unsolved, improve, begun)
     residual = evaluate(states)[2]
-    return states, NewtonInfo(residual <= tolerance, iterations, residual)
+    return states, NewtonInfo(solved & (residual <= tolerance), iterations, residual)
 
 
 def _shrink(options: _Options, exact: bool, solved: Array, A: Array) -> Array:
@@ -345,14 +357,20 @@ def _recurrence(chunk: int | None, A: Array, b: Array, start: Array) -> Array:
     return walk_blocks(True, chunk, A, b, start)[1]
 
 
-def _residual(states: State, moved: State, batch: tuple[int, ...]) -> Array:
-    """Returns max|s - f| / max|s| of each sequence, over time and the whole state."""
+def _distance(states: State, others: State, batch: tuple[int, ...]) -> Array:
+    """Returns max|s - s'| / max|s'| of each sequence, over time and units.
+
+    Of the array where it is largest: a cell of LSTM that has counted up to a thousand
+    is not to hide what its output does.
+    """
     axes = (0, len(batch) + 1)
-    off, size = jnp.zeros(batch), jnp.zeros(batch)
-    for one, other in zip(jax.tree.leaves(states), jax.tree.leaves(moved), strict=True):
-        off = jnp.maximum(off.astype(one.dtype), jnp.abs(one - other).max(axis=axes))
-        size = jnp.maximum(size.astype(one.dtype), jnp.abs(other).max(axis=axes))
-    return off / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    largest = jnp.zeros(batch, jax.tree.leaves(states)[0].dtype)
+    for one, other in zip(
+        jax.tree.leaves(states), jax.tree.leaves(others), strict=True
+    ):
+        size = jnp.maximum(jnp.abs(other).max(axes), jnp.finfo(other.dtype).tiny)
+        largest = jnp.maximum(largest, jnp.abs(one - other).max(axes) / size)
+    return largest
 
 
 def _walk(cell: Cell, inputs: _Inputs) -> State:

@@ -211,6 +211,13 @@ MISTAKES = (
         tests=(f"{PARALLEL}::test_what_did_not_converge_is_nan_and_its_gradient_too",),
     ),
     Mutation(
+        name="small residuals taken for a small error",
+        file="jrnn/methods/newton.py",
+        old="        return (residual <= tolerance) & (update <= small)\n",
+        new="        return (residual <= tolerance) & (update == update)\n",
+        tests=(f"{PARALLEL}::test_small_errors_of_many_steps_add_up_to_a_large_one",),
+    ),
+    Mutation(
         name="Jacobian of a gated cell without its recurrent matrix",
         file="jrnn/methods/_jacobian.py",
         old='    full = jnp.einsum("ligj,...gmj->...limj", R, by_gate)\n',
