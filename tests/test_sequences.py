@@ -16,9 +16,19 @@ METHODS = {
     "scan": jrnn.scan(),
     "bptt": jrnn.bptt(chunk=4),
     "checkpoints": jrnn.bptt(chunk=2, remat=2),
+    "newton": jrnn.newton(),
+    "associative": jrnn.associative(chunk=4),
 }
+SLOW = ("newton", "associative")
 LENGTHS = jnp.array([9, 4, 0])
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=pytest.mark.slow if name in SLOW else ())
+        for name, method in METHODS.items()
+    ],
+    ids=METHODS,
+)
 
 
 def drawn(seed, *shape):
@@ -32,13 +42,19 @@ def prepared(cell):
     return params, drawn(3, T, B, cell.spec.input_size), state
 
 
-def deep():
+def suited(method, factory):
+    """A factory whose cells the method can run."""
+    return jrnn.min_gru if method is METHODS["associative"] else factory
+
+
+def deep(method):
     """One of everything: both directions, depth, noise of every kind."""
-    pair = jrnn.bidirectional(
-        jrnn.zoneout(jrnn.lstm(K, H), 0.2),
-        jrnn.variational_dropout(jrnn.gru(K, H), 0.3),
-    )
-    return jrnn.stack(pair, jrnn.residual(jrnn.dropout(jrnn.gru(2 * H, 2 * H), 0.3)))
+    lstm, gru = suited(method, jrnn.lstm), suited(method, jrnn.gru)
+    backward = gru(K, H)
+    if gru is jrnn.gru:
+        backward = jrnn.variational_dropout(backward, 0.3)
+    pair = jrnn.bidirectional(jrnn.zoneout(lstm(K, H), 0.2), backward)
+    return jrnn.stack(pair, jrnn.residual(jrnn.dropout(gru(2 * H, 2 * H), 0.3)))
 
 
 def flags(seed, share=0.4):
@@ -47,7 +63,7 @@ def flags(seed, share=0.4):
 
 @every_method
 def test_padding_changes_no_bit(method):
-    cell = deep()
+    cell = deep(method)
     params, xs, state = prepared(cell)
     inside = (jnp.arange(T)[:, None] < LENGTHS[None])[..., None]
     weights = drawn(4, T, B, 2 * H)
@@ -79,7 +95,7 @@ def test_padding_changes_no_bit(method):
 
 @every_method
 def test_a_ragged_batch_equals_each_sequence_alone(method):
-    cell = deep()
+    cell = deep(method)
     params, xs, state = prepared(cell)
     marks = flags(6)
     last, ys = jrnn.unroll(
@@ -100,7 +116,7 @@ def test_a_ragged_batch_equals_each_sequence_alone(method):
 
 @every_method
 def test_reverse_is_the_flipped_sequence(method):
-    cell = jrnn.lstm(K, H)
+    cell = suited(method, jrnn.lstm)(K, H)
     params, xs, state = prepared(cell)
     last, ys = jrnn.unroll(cell, params, xs, state, reverse=True, method=method)
     other, flipped = jrnn.unroll(cell, params, xs[::-1], state, method=method)
@@ -112,7 +128,7 @@ def test_reverse_is_the_flipped_sequence(method):
 @pytest.mark.parametrize("reverse", [False, True])
 @every_method
 def test_no_gradient_crosses_a_reset(method, reverse):
-    cell = jrnn.gru(K, H)
+    cell = suited(method, jrnn.gru)(K, H)
     params, xs, state = prepared(cell)
     marks = jnp.zeros((T, B), bool).at[5].set(True)
 
@@ -133,7 +149,8 @@ def test_no_gradient_crosses_a_reset(method, reverse):
 @every_method
 def test_a_recorded_rollout_replays_step_by_step(method):
     # As an agent acts: a state of its own, put back where an episode ends.
-    cell = jrnn.stack(jrnn.lstm(K, H), jrnn.gru(H, H))
+    lower, upper = suited(method, jrnn.lstm), suited(method, jrnn.gru)
+    cell = jrnn.stack(lower(K, H), upper(H, H))
     params, xs, state = prepared(cell)
     marks, ys, now = flags(7), [], state
     for t in range(T):
@@ -149,7 +166,7 @@ def test_a_recorded_rollout_replays_step_by_step(method):
 
 @every_method
 def test_a_learned_initial_state_has_its_own_gradient(method):
-    cell = jrnn.learnable_state(jrnn.gru(K, H))
+    cell = jrnn.learnable_state(suited(method, jrnn.gru)(K, H))
     params, xs, state = prepared(cell)
     marks = flags(8)
 
@@ -172,21 +189,21 @@ def test_a_learned_initial_state_has_its_own_gradient(method):
     assert_close(started, expected, 1e-12)
 
 
-def test_nothing_given_is_the_neutral_thing_given():
-    cell = jrnn.lstm(K, H)
+@every_method
+def test_nothing_given_is_the_neutral_thing_given(method):
+    cell = suited(method, jrnn.lstm)(K, H)
     params, xs, _ = prepared(cell)
-    for method in METHODS.values():
-        given = jrnn.unroll(
-            cell,
-            params,
-            xs,
-            cell.init_state(params, (B,)),
-            lengths=jnp.full(B, T),
-            resets=jnp.zeros((T, B), bool),
-            mask=jnp.ones((T, B), bool),
-            method=method,
-        )
-        assert_close(jrnn.unroll(cell, params, xs, method=method), given, 1e-14)
+    given = jrnn.unroll(
+        cell,
+        params,
+        xs,
+        cell.init_state(params, (B,)),
+        lengths=jnp.full(B, T),
+        resets=jnp.zeros((T, B), bool),
+        mask=jnp.ones((T, B), bool),
+        method=method,
+    )
+    assert_close(jrnn.unroll(cell, params, xs, method=method), given, 1e-14)
 
 
 def test_both_directions_side_by_side():
@@ -204,10 +221,11 @@ def test_both_directions_side_by_side():
 
 
 def test_noise_is_the_same_under_every_method_and_absent_without_a_key():
-    cell = deep()
+    cell = deep(METHODS["scan"])
     params, xs, state = prepared(cell)
     run = functools.partial(jrnn.unroll, cell, params, xs, state)
-    noisy = [run(key=jax.random.key(3), method=m) for m in METHODS.values()]
+    able = [method for name, method in METHODS.items() if name != "associative"]
+    noisy = [run(key=jax.random.key(3), method=method) for method in able]
     for other in noisy[1:]:
         assert_close(other, noisy[0], 1e-12)
     assert error(run(key=jax.random.key(4))[1], noisy[0][1]) > 1e-3

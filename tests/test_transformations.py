@@ -18,7 +18,12 @@ PARAMS = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), PARAMS)
 XS = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
 LENGTHS = jnp.array([6, 4])
 RESETS = jnp.zeros((T, B), bool).at[3, 0].set(True)
-METHODS = {"scan": jrnn.scan(), "bptt": jrnn.bptt(chunk=4), "remat": jrnn.bptt(remat=1)}
+METHODS = {
+    "scan": jrnn.scan(),
+    "bptt": jrnn.bptt(chunk=4),
+    "remat": jrnn.bptt(remat=1),
+    "newton": jrnn.newton(),
+}
 
 
 def loop(xs):
