@@ -276,6 +276,10 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
                     f"{name}={value!r}; pass numbers and functions, and put arrays "
                     "into the parameters."
                 ) from error
+            wants_int = signature.parameters[name].annotation is int
+            if wants_int and not hasattr(value, "__index__"):
+                # 3.0 equals 3, and would be found: the factory is to refuse it.
+                return factory(*bound.args, **bound.kwargs)
         return make(bound.args, tuple(bound.kwargs.items()))
 
     return wrapper

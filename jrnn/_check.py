@@ -29,6 +29,31 @@ def check_cell(cell: Any) -> None:
         )
 
 
+def check_pair(cells: Any) -> None:
+    """Raises TypeError unless `cells` is a tuple of two cells."""
+    pair = isinstance(cells, tuple | list) and not isinstance(cells, Cell)
+    if not pair or len(cells) != 2:
+        shown = f"{len(cells)} of them" if pair else type(cells).__name__
+        raise TypeError(
+            "Expected two cells, (forwards, in reverse), each with its parameters, got "
+            f"{shown}; jrnn.unroll runs one."
+        )
+    for cell in cells:
+        check_cell(cell)
+
+
+def check_array(name: str, value: Any) -> Array:
+    """Returns `value` as an array, or raises TypeError where it is none."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Expected {name} to be an array, got {type(value).__name__}; make one of "
+            "it with jnp.asarray, or pad sequences of unequal length with "
+            "jrnn.batching."
+        ) from error
+
+
 def check_method(method: Any) -> None:
     """Raises TypeError unless `method` is a method."""
     if not isinstance(method, Method):

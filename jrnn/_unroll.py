@@ -22,6 +22,7 @@ from jrnn._base import (
     state_dtype,
 )
 from jrnn._check import (
+    check_array,
     check_cell,
     check_flags,
     check_guess,
@@ -30,6 +31,7 @@ from jrnn._check import (
     check_key,
     check_lengths,
     check_method,
+    check_pair,
     check_params,
     check_state,
 )
@@ -192,6 +194,7 @@ def unroll_bidirectional(
       >>> jrnn.unroll_bidirectional((cell, cell), params, xs)[1].shape
       (7, 2, 8)
     """
+    check_pair(cells)
     forward, backward = cells
     return unroll(
         bidirectional(forward, backward),
@@ -225,16 +228,16 @@ def run_checked(
         reverse=bool(reading.reverse),
     )
     check_method(reading.method)
-    xs = jnp.asarray(xs)
+    xs = check_array("xs", xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     if state is not None:
         check_state(cell, params, state, batch)
     if lengths is not None:
-        lengths = jnp.asarray(lengths)
+        lengths = check_array("lengths", lengths)
         check_lengths(lengths, xs.shape[0], batch)
-    resets = None if resets is None else jnp.asarray(resets)
-    mask = None if mask is None else jnp.asarray(mask)
+    resets = None if resets is None else check_array("resets", resets)
+    mask = None if mask is None else check_array("mask", mask)
     check_flags("resets", resets, xs.shape[0], batch)
     check_flags("mask", mask, xs.shape[0], batch)
     check_key(key)

@@ -88,7 +88,7 @@ def padded_batches(
     *,
     seed: int | None = None,
 ) -> Iterator[PaddedBatch]:
-    """Yields every sequence once, in batches of `len(bounds)` shapes and no more.
+    """Returns every sequence once, in batches of `len(bounds)` shapes and no more.
 
     A sequence goes to the smallest bound that holds it. What is left of a bucket is
     filled up with empty columns, of length 0: they change no output, no gradient and
@@ -102,8 +102,9 @@ def padded_batches(
       seed: Shuffles sequences and batches; equal seeds give equal batches. None keeps
         the order, bucket after bucket.
 
-    Yields:
-      Batches; `batch.xs` and `batch.lengths` are what `jrnn.unroll` takes.
+    Returns:
+      An iterator of batches; `batch.xs` and `batch.lengths` are what `jrnn.unroll`
+      takes.
 
     Raises:
       ValueError: A sequence is longer than the last bound, the sequences do not go
@@ -130,9 +131,8 @@ def padded_batches(
         for first in range(0, len(members), batch_size):
             groups.append((bound, members[first : first + batch_size]))
     places = range(len(groups)) if rng is None else rng.permutation(len(groups))
-    for place in places:
-        bound, members = groups[place]
-        yield _pad(arrays, members, bound, batch_size)
+    chosen = (groups[place] for place in places)
+    return (_pad(arrays, members, bound, batch_size) for bound, members in chosen)
 
 
 def _pad(

@@ -249,6 +249,36 @@ MISTAKES = {
         ValueError,
         r"params.cell.W_x of shape \(3, 16\)",
     ),
+    "one cell where two belong": (
+        lambda: jrnn.unroll_bidirectional(CELL, PARAMS, XS),
+        TypeError,
+        r"two cells, \(forwards, in reverse\).*got Cell; jrnn.unroll runs one",
+    ),
+    "no inputs": (
+        lambda: jrnn.unroll(CELL, PARAMS, None),
+        TypeError,
+        "Expected xs to be an array, got NoneType",
+    ),
+    "sequences of unequal length in a list": (
+        lambda: jrnn.unroll(CELL, PARAMS, [XS[:2, 0].tolist(), XS[:, 0].tolist()]),
+        TypeError,
+        "Expected xs to be an array, got list; .*jrnn.batching",
+    ),
+    "precision that JAX does not know": (
+        lambda: jrnn.bptt(precision="exact"),
+        ValueError,
+        'precision to be None, "default".*got .exact.',
+    ),
+    "damping of more than everything": (
+        lambda: jrnn.newton(damping=1.5),
+        ValueError,
+        r"damping in \[0, 1\), got 1.5",
+    ),
+    "size that is a float": (
+        lambda: (jrnn.gru(3, 4), jrnn.gru(3.0, 4)),
+        TypeError,
+        "input_size to be an integer, got 3.0",
+    ),
     "method not called": (
         lambda: jrnn.unroll(CELL, PARAMS, XS, method=jrnn.bptt),
         TypeError,

@@ -13,6 +13,18 @@ from jrnn._base import Cell, Params, Sequence, State
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
 
+def check_precision(precision: Any) -> None:
+    """Raises ValueError unless JAX knows the precision."""
+    try:
+        with products_at(precision):
+            pass
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            'Expected precision to be None, "default", "high", "highest" or another '
+            f"that jax.default_matmul_precision takes, got {precision!r}."
+        ) from error
+
+
 def products_at(precision: Precision) -> contextlib.AbstractContextManager[Any]:
     """Returns a context in which every matrix product runs at `precision`."""
     if precision is None:

@@ -30,7 +30,7 @@ from jrnn._base import (
     noisy_project,
 )
 from jrnn.methods._recurrence import recurrence
-from jrnn.methods._steps import Precision, products_at
+from jrnn.methods._steps import Precision, check_precision, products_at
 
 
 @memoize
@@ -64,6 +64,7 @@ def associative(*, chunk: int | None = None, precision: Precision = None) -> Met
     """
     if chunk is not None:
         check_size("chunk", chunk)
+    check_precision(precision)
     return Method(_run, (("chunk", chunk), ("precision", precision)))
 
 

@@ -46,6 +46,7 @@ from jrnn.methods._adjoint import adjoint_of, place_floats, split_floats
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
+    check_precision,
     cut,
     cut_sequence,
     join,
@@ -106,6 +107,7 @@ def bptt(
     if chunk is not None:
         check_size("chunk", chunk)
     remat = check_size("remat", remat, least=0)
+    check_precision(precision)
     options = (("chunk", chunk), ("remat", remat), ("precision", precision))
     return Method(_run, options)
 

@@ -23,7 +23,12 @@ from jrnn._base import (
     memoize,
     noisy_project,
 )
-from jrnn.methods._steps import Precision, advance_flagged, products_at
+from jrnn.methods._steps import (
+    Precision,
+    advance_flagged,
+    check_precision,
+    products_at,
+)
 
 
 @memoize
@@ -47,6 +52,7 @@ def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
       True
     """
     check_size("unroll", unroll)
+    check_precision(precision)
     return Method(_run, (("unroll", unroll), ("precision", precision)))
 
 
