@@ -22,11 +22,11 @@ as in `jrnn.bptt`.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array
 
 from jrnn._base import (
     Cell,
@@ -41,47 +41,28 @@ from jrnn._base import (
 )
 from jrnn._check import check_rate
 from jrnn.methods._adjoint import place_floats, split_floats
-from jrnn.methods._jacobian import jacobians, pack, unpack
+from jrnn.methods._jacobian import pack, unpack
+from jrnn.methods._newton_iteration import (
+    Inputs,
+    NewtonInfo,
+    Options,
+    flagged_jacobians,
+    iterate,
+    transition,
+)
 from jrnn.methods._recurrence import walk_blocks
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
     check_precision,
     products_at,
-    renew,
     select,
     shift,
 )
 
-# Largest normwise residual that counts as solved: in float32 rounding stops it near
-# 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.
-TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-# With approximate Jacobians an iteration gains a constant factor, and what is left
-# after the last is of the size of the tolerance (experiments/parallel_in_time).
-LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
-# A small residual of every step can be a large error after many, and the update of an
-# iteration is what tells: to first order it is the error that it removes. Ten
-# tolerances squared, by quadratic convergence, are what remains.
-UPDATE = 10
 # Cases of experiments/results/newton_convergence.json that need neither damping nor a
 # diagonal approximation, and are not chaotic, take 14 at most; damped ones up to 100.
 ITERATIONS = 100
-
-
-class NewtonInfo(NamedTuple):
-    """What became of each sequence.
-
-    Attributes:
-      converged: Whether the residual of what was returned is within the tolerance,
-        and the last iteration moved it by little.
-      iterations: How many linear recurrences were solved for it.
-      residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, of that array of
-        the state where it is largest.
-    """
-
-    converged: Bool[Array, "*batch"]
-    iterations: Int[Array, "*batch"]
-    residual: Float[Array, "*batch"]
 
 
 @memoize
@@ -144,32 +125,10 @@ def newton(
     if tolerance is not None and not (real and tolerance > 0):
         raise ValueError(f"Expected a tolerance above 0, got {tolerance!r}.")
     check_precision(precision)
-    options = _Options(
+    options = Options(
         diagonal, damping, tolerance, iterations, fallback, chunk, precision
     )
     return Method(_run, tuple(options._asdict().items()))
-
-
-class _Options(NamedTuple):
-    diagonal: bool | None
-    damping: float
-    tolerance: float | None
-    iterations: int
-    fallback: bool
-    chunk: int | None
-    precision: Precision
-
-
-class _Inputs(NamedTuple):
-    """The arguments of the custom rule: arrays, None where there is no such thing."""
-
-    params: Params
-    state: State
-    us: Any
-    active: Array | None
-    restart: Array | None
-    fresh: State | None
-    guess: State | None
 
 
 def _run(
@@ -193,7 +152,7 @@ def _run(
             "Expected a state whose arrays are (*batch, n) for jrnn.newton(), got "
             f"{cell}; run it with jrnn.bptt()."
         )
-    chosen = _Options(**options)
+    chosen = Options(**options)
     if chosen.diagonal is None:
         chosen = chosen._replace(diagonal=cell.diagonal)
     if chosen.diagonal and len({leaf.shape[-1] for leaf in leaves}) > 1:
@@ -204,7 +163,7 @@ def _run(
     xs, noise, active, restart, fresh, guess = sequence
     with products_at(chosen.precision):
         us = noisy_project(cell.project, params, xs, noise)
-        inputs = _Inputs(params, state, us, active, restart, fresh, guess)
+        inputs = Inputs(params, state, us, active, restart, fresh, guess)
         solved: Any = _solve(cell, chosen, inputs)
         states, info = solved
         final = jax.tree.map(lambda leaf: leaf[-1], states)
@@ -212,13 +171,13 @@ def _run(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _solve(cell: Cell, options: _Options, inputs: _Inputs) -> tuple[State, NewtonInfo]:
+def _solve(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, NewtonInfo]:
     """Returns the trajectory, NaN where it did not converge, and what became of it."""
     return _solved(cell, options, inputs)
 
 
-def _solved(cell: Cell, options: _Options, inputs: _Inputs) -> tuple[State, NewtonInfo]:
-    states, info = _iterate(cell, options, inputs)
+def _solved(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, NewtonInfo]:
+    states, info = iterate(cell, options, inputs)
     if options.fallback:
         walked = lambda: _walk(cell, inputs)
         scanned = jax.lax.cond(info.converged.all(), lambda: states, walked)
@@ -229,14 +188,14 @@ def _solved(cell: Cell, options: _Options, inputs: _Inputs) -> tuple[State, Newt
     return select(solved, states, scanned), info
 
 
-def _forward(cell: Cell, options: _Options, inputs: _Inputs) -> tuple[Any, Any]:
+def _forward(cell: Cell, options: Options, inputs: Inputs) -> tuple[Any, Any]:
     states, info = _solved(cell, options, inputs)
     return (states, info), (inputs, states)
 
 
 def _backward(
-    cell: Cell, options: _Options, kept: tuple[_Inputs, State], cotangents: Any
-) -> tuple[_Inputs]:
+    cell: Cell, options: Options, kept: tuple[Inputs, State], cotangents: Any
+) -> tuple[Inputs]:
     """One linear recurrence backwards, and one contraction over time and batch."""
     inputs, states = kept
     dstates = cotangents[0]
@@ -249,131 +208,18 @@ def _backward(
 
         def moved(params: Params, floats: list[Array], fresh: State | None) -> State:
             given = inputs._replace(params=params, us=merge(floats), fresh=fresh)
-            return _transition(cell, given, states_tm1)
+            return transition(cell, given, states_tm1)
 
         wanted = inputs.params, floats, inputs.fresh
         dparams, dfloats, dfresh = jax.vjp(moved, *wanted)[1](lambdas)
     dus = place_floats(inputs.us, dfloats)
-    return (_Inputs(dparams, dstate, dus, None, None, dfresh, None),)
+    return (Inputs(dparams, dstate, dus, None, None, dfresh, None),)
 
 
 _solve.defvjp(_forward, _backward)
 
 
-def _iterate(
-    cell: Cell, options: _Options, inputs: _Inputs
-) -> tuple[State, NewtonInfo]:
-    """Newton's method, until every sequence has converged or had its iterations."""
-    state, diagonal = inputs.state, bool(options.diagonal)
-    leaf = jax.tree.leaves(state)[0]
-    batch, steps = leaf.shape[:-1], _steps(inputs)
-    exact = cell.diagonal or not diagonal
-    usual = TOLERANCE if exact else LINEAR_TOLERANCE
-    tolerance = options.tolerance or usual[leaf.dtype.name]
-    start = pack(state, diagonal)
-    guess = state if inputs.guess is None else inputs.guess
-    guess = jax.tree.map(
-        lambda like, leaf: jnp.broadcast_to(
-            leaf.astype(like.dtype), (steps, *like.shape)
-        ),
-        state,
-        guess,
-    )
-
-    def evaluate(states: State) -> tuple[State, State, Array]:
-        states_tm1 = jax.tree.map(shift, state, states)
-        moved = _transition(cell, inputs, states_tm1)
-        return states_tm1, moved, _distance(states, moved, batch)
-
-    def near(residual: Array, update: Array) -> Array:
-        small = tolerance * UPDATE if exact else tolerance
-        return (residual <= tolerance) & (update <= small)
-
-    def unsolved(carry: tuple[State, Array, Array]) -> Array:
-        _, iterations, solved = carry
-        return (~solved).any() & (iterations.max(initial=0) < options.iterations)
-
-    def improve(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-        states, iterations, solved = carry
-        states_tm1, moved, residual = evaluate(states)
-        A = _flagged_jacobians(cell, inputs, states_tm1, diagonal)
-        A = A * _shrink(options, exact, residual <= tolerance, A)
-        before, after = pack(states_tm1, diagonal), pack(moved, diagonal)
-        b = after - jnp.matmul(before[..., None, :], A)[..., 0, :]
-        new = _recurrence(options.chunk, A, b, start)
-        new = jnp.where(jnp.isfinite(new), new, after)
-        new = unpack(new, states, diagonal)
-        iterations = iterations + (~solved).astype(iterations.dtype)
-        return new, iterations, near(residual, _distance(states, new, batch))
-
-    begun = guess, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
-    states, iterations, solved = jax.lax.while_loop(unsolved, improve, begun)
-    residual = evaluate(states)[2]
-    return states, NewtonInfo(solved & (residual <= tolerance), iterations, residual)
-
-
-def _shrink(options: _Options, exact: bool, solved: Array, A: Array) -> Array:
-    """Returns 1 - damping; 1 for the step after a sequence is solved, if A is exact.
-
-    That last step then gains digits as Newton's method does: a damped iteration gains a
-    constant factor, and would leave an error of the size of the tolerance or more.
-    """
-    damped = jnp.asarray(1 - options.damping, A.dtype)
-    shrink = jnp.where(solved & exact, jnp.ones_like(damped), damped)
-    return shrink.reshape((1, *solved.shape) + (1,) * (A.ndim - 1 - solved.ndim))
-
-
-def _steps(inputs: _Inputs) -> int:
-    return jax.tree.leaves(inputs.us)[0].shape[0]
-
-
-def _transition(cell: Cell, inputs: _Inputs, states_tm1: State) -> State:
-    """Returns f_t(s_{t-1}) of every step, flags and all."""
-    params, _, us, active, restart, fresh, _ = inputs
-    fresh = _along(fresh)
-    return advance_flagged(cell, params, states_tm1, us, active, restart, fresh)
-
-
-def _along(fresh: State | None) -> State | None:
-    """Puts an axis of time in front of a state."""
-    return None if fresh is None else jax.tree.map(lambda leaf: leaf[None], fresh)
-
-
-def _flagged_jacobians(
-    cell: Cell, inputs: _Inputs, states_tm1: State, diagonal: bool
-) -> Array:
-    """Of `_transition`: the unit matrix where no step counts, 0 where one restarts."""
-    active, restart = inputs.active, inputs.restart
-    states_tm1 = renew(restart, _along(inputs.fresh), states_tm1)
-    A = jacobians(cell, inputs.params, states_tm1, inputs.us, diagonal)
-    unit = jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape)
-    A = select(active, A, unit)
-    return A if restart is None else select(restart, jnp.zeros_like(A), A)
-
-
-def _recurrence(chunk: int | None, A: Array, b: Array, start: Array) -> Array:
-    if A.shape[-1] == 1:  # numbers rather than 1 x 1 matrices
-        return walk_blocks(False, chunk, A[..., 0], b, start)[1]
-    return walk_blocks(True, chunk, A, b, start)[1]
-
-
-def _distance(states: State, others: State, batch: tuple[int, ...]) -> Array:
-    """Returns max|s - s'| / max|s'| of each sequence, over time and units.
-
-    Of the array where it is largest: a cell of LSTM that has counted up to a thousand
-    is not to hide what its output does.
-    """
-    axes = (0, len(batch) + 1)
-    largest = jnp.zeros(batch, jax.tree.leaves(states)[0].dtype)
-    for one, other in zip(
-        jax.tree.leaves(states), jax.tree.leaves(others), strict=True
-    ):
-        size = jnp.maximum(jnp.abs(other).max(axes), jnp.finfo(other.dtype).tiny)
-        largest = jnp.maximum(largest, jnp.abs(one - other).max(axes) / size)
-    return largest
-
-
-def _walk(cell: Cell, inputs: _Inputs) -> State:
+def _walk(cell: Cell, inputs: Inputs) -> State:
     """The plain scan, for sequences that did not converge."""
     params, fresh = inputs.params, inputs.fresh
 
@@ -387,11 +233,11 @@ def _walk(cell: Cell, inputs: _Inputs) -> State:
 
 
 def _pull_parallel(
-    cell: Cell, options: _Options, inputs: _Inputs, states_tm1: State, dstates: State
+    cell: Cell, options: Options, inputs: Inputs, states_tm1: State, dstates: State
 ) -> tuple[State, State]:
     """Returns dL/ds_0 and every lambda_t, by one linear recurrence backwards."""
     diagonal = bool(options.diagonal)
-    A = _flagged_jacobians(cell, inputs, states_tm1, diagonal)
+    A = flagged_jacobians(cell, inputs, states_tm1, diagonal)
     ds = pack(dstates, diagonal)
     full = A.shape[-1] > 1
     A = A if full else A[..., 0]
@@ -402,7 +248,7 @@ def _pull_parallel(
 
 
 def _pull_steps(
-    cell: Cell, options: _Options, inputs: _Inputs, states_tm1: State, dstates: State
+    cell: Cell, options: Options, inputs: Inputs, states_tm1: State, dstates: State
 ) -> tuple[State, State]:
     """The same, step by step, where the Jacobians at hand are approximate."""
     del options

@@ -212,7 +212,7 @@ MISTAKES = (
     ),
     Mutation(
         name="small residuals taken for a small error",
-        file="jrnn/methods/newton.py",
+        file="jrnn/methods/_newton_iteration.py",
         old="        return (residual <= tolerance) & (update <= small)\n",
         new="        return (residual <= tolerance) & (update == update)\n",
         tests=(f"{PARALLEL}::test_small_errors_of_many_steps_add_up_to_a_large_one",),
