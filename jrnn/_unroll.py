@@ -35,6 +35,7 @@ from jrnn._check import (
     check_params,
     check_state,
 )
+from jrnn._mesh import align
 from jrnn._walk import KEEP, SHOW, Reading, Shown, active_steps, walk
 from jrnn.layers import bidirectional
 from jrnn.methods._steps import silence
@@ -301,9 +302,13 @@ def _unroll(
     dtype = state_dtype(params, xs)
     initial = cast_state(cell.init_state(params, batch), dtype)
     state = initial if state is None else cast_state(state, dtype)
+    noise = noise if key is None else draw_noise(cell, key, steps, batch)
+    xs, (state, initial), (params, noise, guess) = align(
+        xs, batch, (state, initial), (params, noise, guess)
+    )
     sequence = Sequence(
         xs=silence(active, xs),
-        noise=noise if key is None else draw_noise(cell, key, steps, batch),
+        noise=noise,
         active=active,
         restart=restart,
         fresh=None if restart is None else initial,

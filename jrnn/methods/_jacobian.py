@@ -148,7 +148,9 @@ def _gated(
     full = jnp.einsum("ligj,...gmj->...limj", R, by_gate)
     eye = jnp.eye(size, dtype=dtype)
     full = full + jnp.einsum("...lmj,ij->...limj", by_state, eye)
-    return full.reshape(*full.shape[:-4], count * size, count * size)
+    # Not by a reshape, which loses how the batch is split over devices.
+    rows = jnp.concatenate([full[..., m, :] for m in range(count)], -1)
+    return jnp.concatenate([rows[..., i, :, :] for i in range(count)], -2)
 
 
 def _recurrent_matrix(

@@ -76,7 +76,7 @@ def linear_recurrence(
       [1.0, 1.5, 1.75, 1.875]
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
-    h0 = jnp.zeros(b.shape[1:], b.dtype) if h0 is None else jnp.asarray(h0)
+    h0 = jnp.zeros_like(b[0]) if h0 is None else jnp.asarray(h0)
     a = _check(a, b, h0, full)
     dtype = jnp.result_type(a, b, h0)
     if chunk is not None:
@@ -215,7 +215,7 @@ def _between(
         full, False, constant, (jax.tree.map(lambda a: a[0], blocks)), b.ndim - 1
     )
     unit = jnp.eye(b.shape[-1], dtype=b.dtype) if full else jnp.ones((), b.dtype)
-    unit = jnp.broadcast_to(expand(unit, like.ndim), like.shape)
+    unit = jnp.zeros_like(like) + expand(unit, like.ndim)  # and of its type on a mesh
 
     def compose(block: tuple[Array, Array], inputs: tuple) -> tuple:
         A, B = block
@@ -223,7 +223,7 @@ def _between(
         a = _one(full, adjoint, constant, inputs, B.ndim)
         return (jnp.matmul(A, a) if full else a * A, B), None
 
-    zeros = jnp.zeros(b.shape[1:], b.dtype)
+    zeros = jnp.zeros_like(b[0])
     (A, B), _ = jax.lax.scan(compose, (unit, zeros), blocks, reverse=adjoint)
     A = jnp.broadcast_to(A, (B.shape[0], *A.shape[1:]))
     last, starts = _cross(full, adjoint, h0, A, B)

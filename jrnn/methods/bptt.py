@@ -432,7 +432,7 @@ def _zero_sums(dstate: State, like: Any) -> Any:
 
     def zeros(leaf: Array) -> Array:
         complex_ = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-        return jnp.zeros(leaf.shape, pair if complex_ else dtype)
+        return jnp.zeros_like(leaf, pair if complex_ else dtype)
 
     return jax.tree.map(zeros, like)
 

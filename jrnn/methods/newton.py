@@ -241,7 +241,7 @@ def _pull_parallel(
     ds = pack(dstates, diagonal)
     full = A.shape[-1] > 1
     A = A if full else A[..., 0]
-    zeros = jnp.zeros(ds.shape[1:], ds.dtype)
+    zeros = jnp.zeros_like(ds[0])
     dstate, lambdas = walk_blocks(full, options.chunk, A, ds, zeros, adjoint=True)
     like = inputs.state
     return unpack(dstate, like, diagonal), unpack(lambdas, like, diagonal)

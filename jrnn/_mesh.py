@@ -1,0 +1,48 @@
+"""Arrays beside each other on a mesh of devices.
+
+Inside `jax.shard_map`, and on a mesh with explicit axes, the type of an array says over
+which axes of the mesh it varies or is split, and what a loop carries may not change its
+type. A state of zeros knows nothing of this, and parameters differ from inputs in it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import float_leaves
+
+
+def align(xs: Array, batch: tuple[int, ...], states: Any, others: Any) -> Any:
+    """Gives floats the varying axes of all that is given, and states the split of `xs`.
+
+    A sum has the type that its terms share, and a zero changes no number: what JAX
+    inserts for it is differentiated to the sum over devices that a gradient needs.
+
+    Args:
+      xs: Inputs (T, *batch, ...).
+      batch: The shape of the batch.
+      states: Trees of arrays (*batch, ...).
+      others: Trees of arrays of any shape: parameters, noise, flags.
+
+    Returns:
+      Inputs, states and others; the very same where no mesh is set.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return xs, states, others
+    given = [xs, *float_leaves((states, others))]
+    zeros = [jnp.zeros_like(leaf, jnp.float32).sum() for leaf in given]
+    zero = sum(zeros[1:], zeros[0])
+    step = jnp.zeros_like(xs[0], jnp.float32)
+    split = zero + step.sum(axis=tuple(range(len(batch), step.ndim)))
+
+    def add(leaf: Array, zero: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        zero = zero.reshape(zero.shape + (1,) * (leaf.ndim - zero.ndim))
+        return leaf + zero.astype(leaf.dtype)
+
+    states = jax.tree.map(lambda leaf: add(leaf, split), states)
+    xs, others = jax.tree.map(lambda leaf: add(leaf, zero), (xs, others))
+    return xs, states, others

@@ -1,0 +1,128 @@
+"""On a mesh of devices: inside `shard_map`, and where arrays say how they are split."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jrnn
+from tests.helpers import assert_close, random_like
+
+T, B, K, H = 11, 4, 3, 4
+CELLS = {
+    "lstm": jrnn.lstm(K, H),
+    "min_gru": jrnn.min_gru(K, H),
+    "s5": jrnn.s5(K, H),
+    "deep": jrnn.stack(
+        jrnn.bidirectional(jrnn.gru(K, H), jrnn.zoneout(jrnn.lstm(K, H), 0.2)),
+        jrnn.residual(jrnn.dropout(jrnn.learnable_state(jrnn.elman(8, 8)), 0.3)),
+    ),
+}
+METHODS = {
+    "scan": jrnn.scan(),
+    "bptt": jrnn.bptt(),
+    "checkpoints": jrnn.bptt(chunk=4, remat=1),
+    "truncated": jrnn.truncated(5),
+    "newton": jrnn.newton(chunk=4),
+    "newton diagonal": jrnn.newton(diagonal=True),
+    "associative": jrnn.associative(),
+    "associative blocks": jrnn.associative(chunk=4),
+}
+LENGTHS = jnp.array([11, 3, 0, 7])
+RESETS = jnp.zeros((T, B), bool).at[4, :2].set(True)
+PLACES = {"xs": P(None, "d", None), "lengths": P("d"), "resets": P(None, "d")}
+
+
+def pairs():
+    for name in CELLS:
+        for method in METHODS:
+            linear = name in ("min_gru", "s5")
+            if method.startswith("associative") and not linear:
+                continue
+            if method.startswith("newton") and name == "s5":
+                continue  # a complex state
+            quick = (name, method) == ("lstm", "bptt")
+            yield pytest.param(name, method, marks=() if quick else pytest.mark.slow)
+
+
+def loss(name, method, params, xs, lengths, resets):
+    state, ys = jrnn.unroll(
+        CELLS[name],
+        params,
+        xs,
+        lengths=lengths,
+        resets=resets,
+        key=jax.random.key(3) if name == "deep" else None,
+        method=METHODS[method],
+    )
+    total = sum((leaf.real**2).sum() for leaf in jax.tree.leaves(state))
+    return (ys**2).sum() + total
+
+
+def graded(function, params, given):
+    grad = jax.jit(jax.value_and_grad(function, (0, 1)))
+    return grad(params, given["xs"], given["lengths"], given["resets"])
+
+
+def compare(name, method, kind, mapped, devices):
+    """Value and gradients on a mesh, beside those of one device."""
+    params = random_like(1, CELLS[name].init(jax.random.key(0), jnp.float64), 0.5)
+    xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
+    given = {"xs": xs, "lengths": LENGTHS, "resets": RESETS}
+
+    def whole(params, xs, lengths, resets):
+        return loss(name, method, params, xs, lengths, resets)
+
+    def part(params, xs, lengths, resets):
+        return jax.lax.psum(loss(name, method, params, xs, lengths, resets), "d")
+
+    mesh = jax.make_mesh((devices,), ("d",), axis_types=(kind,))
+    place = lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec))
+    placed = {key: place(leaf, PLACES[key]) for key, leaf in given.items()}
+    expected = graded(whole, params, given)
+    specs = (P(), *PLACES.values())
+    function = (
+        jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=P())
+        if mapped
+        else whole
+    )
+    with jax.set_mesh(mesh):
+        replicated = jax.tree.map(lambda leaf: place(leaf, P()), params)
+        got = graded(function, replicated, placed)
+    assert_close(jax.device_get(got), jax.device_get(expected), 1e-11)
+
+
+@pytest.mark.parametrize("mapped", [True, False], ids=["shard_map", "jit"])
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=str)
+@pytest.mark.parametrize(("name", "method"), list(pairs()))
+def test_the_types_of_a_mesh_go_together(name, method, kind, mapped):
+    # What varies over a mesh of one device is as much of a type as over many.
+    if mapped and name == "deep":
+        pytest.skip("noise of one key is drawn for the part, not for the whole")
+    compare(name, method, kind, mapped, 1)
+
+
+TWO = """
+import jax
+jax.config.update("jax_enable_x64", True)
+from tests import test_mesh
+assert jax.device_count() == 2
+PAIRS = ("lstm", "bptt"), ("lstm", "newton"), ("s5", "associative blocks")
+for name, method in PAIRS:
+    for kind in (test_mesh.AxisType.Explicit, test_mesh.AxisType.Auto):
+        for mapped in (True, False):
+            test_mesh.compare(name, method, kind, mapped, 2)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_numbers_of_one():
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", TWO]
+    subprocess.run(command, check=True, env=environment, timeout=600)
