@@ -402,6 +402,19 @@ def test_small_errors_of_many_steps_add_up_to_a_large_one():
     assert error(states.h, truth.h) < 1e-4
 
 
+def test_no_trajectory_among_many_is_called_the_solution():
+    # Every step holds to rounding, and all of it is far from what the scan walks.
+    cell = jrnn.elman(8, 32)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    params = params._replace(W_h=3 * params.W_h)
+    xs = jax.random.normal(jax.random.key(4), (100, 8, 8), jnp.float32)
+    states, info = jrnn.newton_trajectory(cell, params, xs)
+    truth = jrnn.trajectory(cell, params, xs, method=jrnn.scan())
+    assert info.residual.min() < 2e-6
+    for i in range(8):
+        assert not info.converged[i] or error(states.h[:, i], truth.h[:, i]) < 1e-4
+
+
 def test_iterations_are_not_differentiated():
     cell = jrnn.gru(K, H)
     params, xs, _ = numbers(cell, 20)

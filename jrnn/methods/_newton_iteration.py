@@ -4,6 +4,7 @@ Each iteration is one linear recurrence over time, whose coefficients are the Ja
 of the steps where the last guess is; `jrnn.methods.newton` tells the mathematics.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -25,14 +26,20 @@ LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
 # iteration is what tells: to first order it is the error that it removes. Ten
 # tolerances squared, by quadratic convergence, are what remains.
 UPDATE = 10
+# What the arithmetic of an iteration may do to each number of a step, in units of eps.
+ROUNDINGS = 4
+# Where nothing is forgotten and nothing grows they add up to a random walk: they
+# may, to so many of its standard deviations.
+WALK = 4
 
 
 class NewtonInfo(NamedTuple):
     """What became of each sequence.
 
     Attributes:
-      converged: Whether the residual of what was returned is within the tolerance,
-        and the last iteration moved it by little.
+      converged: Whether the residual of what was returned is within the tolerance, the
+        last iteration moved it by little, and so would a few roundings at every step:
+        where those grow, as in chaos, the residual says nothing of the error.
       iterations: How many linear recurrences were solved for it.
       residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, of that array of
         the state where it is largest.
@@ -75,6 +82,9 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
     exact = cell.diagonal or not diagonal
     usual = TOLERANCE if exact else LINEAR_TOLERANCE
     tolerance = options.tolerance or usual[leaf.dtype.name]
+    small = tolerance * UPDATE if exact else tolerance
+    eps, widest = jnp.finfo(leaf.dtype).eps, TOLERANCE[leaf.dtype.name]
+    limit = max(tolerance, widest, WALK * ROUNDINGS * eps * math.sqrt(steps))
     start = pack(state, diagonal)
     guess = state if inputs.guess is None else inputs.guess
     guess = jax.tree.map(
@@ -90,31 +100,72 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
         moved = transition(cell, inputs, states_tm1)
         return states_tm1, moved, _distance(states, moved, batch)
 
-    def near(residual: Array, update: Array) -> Array:
-        small = tolerance * UPDATE if exact else tolerance
-        return (residual <= tolerance) & (update <= small)
+    def unfinished(carry: _Carry) -> Array:
+        able = carry.solved | (carry.iterations < options.iterations)
+        return (able & ~carry.checked).any()
 
-    def unsolved(carry: tuple[State, Array, Array]) -> Array:
-        _, iterations, solved = carry
-        return (~solved).any() & (iterations.max(initial=0) < options.iterations)
-
-    def improve(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-        states, iterations, solved = carry
-        states_tm1, moved, residual = evaluate(states)
+    def improve(carry: _Carry) -> _Carry:
+        states_tm1, moved, residual = evaluate(carry.states)
         A = flagged_jacobians(cell, inputs, states_tm1, diagonal)
         A = A * _shrink(options, exact, residual <= tolerance, A)
         before, after = pack(states_tm1, diagonal), pack(moved, diagonal)
         b = after - jnp.matmul(before[..., None, :], A)[..., 0, :]
+        b = jnp.where(_beside(carry.solved, b), b + nudges * jnp.abs(after), b)
         new = _recurrence(options.chunk, A, b, start)
-        new = jnp.where(jnp.isfinite(new), new, after)
-        new = unpack(new, states, diagonal)
-        iterations = iterations + (~solved).astype(iterations.dtype)
-        return new, iterations, near(residual, _distance(states, new, batch))
+        new = unpack(jnp.where(jnp.isfinite(new), new, after), carry.states, diagonal)
+        update = _distance(carry.states, new, batch)
+        near = (residual <= tolerance) & (update <= small)
+        solved = jnp.broadcast_to(carry.solved, (steps, *batch))
+        return _Carry(
+            select(solved, carry.states, new),
+            carry.iterations + (~carry.solved).astype(carry.iterations.dtype),
+            carry.solved | near,
+            carry.solved,
+            jnp.where(carry.solved & ~carry.checked, update, carry.rounding),
+        )
 
-    begun = guess, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
-    states, iterations, solved = jax.lax.while_loop(unsolved, improve, begun)
-    residual = evaluate(states)[2]
-    return states, NewtonInfo(solved & (residual <= tolerance), iterations, residual)
+    nudges = _nudges(steps, start)
+    zero = jnp.zeros_like(leaf[..., 0])
+    begun = _Carry(guess, zero.astype(jnp.int32), zero > 0, zero > 0, zero)
+    ended = jax.lax.while_loop(unfinished, improve, begun)
+    residual = evaluate(ended.states)[2]
+    good = ended.checked & (residual <= tolerance) & (ended.rounding <= limit)
+    return ended.states, NewtonInfo(good, ended.iterations, residual)
+
+
+class _Carry(NamedTuple):
+    """What an iteration makes of the one before.
+
+    Attributes:
+      states: The guess.
+      iterations: How many linear recurrences each sequence took.
+      solved: Whether they were enough; the guess then stays.
+      checked: Whether, after that, it was seen what rounding does.
+      rounding: By how much that moves the trajectory.
+    """
+
+    states: State
+    iterations: Array
+    solved: Array
+    checked: Array
+    rounding: Array
+
+
+def _nudges(steps: int, like: Array) -> Array:
+    """Returns a few roundings of either sign, the same for every sequence.
+
+    Where small differences grow, a trajectory whose every step holds to rounding can be
+    far from another of which that is as true, and neither is to be called the solution.
+    """
+    batch = like.ndim - 1
+    shape = (steps, *(1,) * batch, like.shape[-1])
+    signs = jax.random.rademacher(jax.random.key(0), shape, like.dtype)
+    return signs * (ROUNDINGS * jnp.finfo(like.dtype).eps)
+
+
+def _beside(flags: Array, like: Array) -> Array:
+    """Puts flags of each sequence beside an array (T, *batch, ...)."""
+    return flags.reshape((1, *flags.shape) + (1,) * (like.ndim - 1 - flags.ndim))
 
 
 def _shrink(options: Options, exact: bool, solved: Array, A: Array) -> Array:
@@ -125,7 +176,7 @@ def _shrink(options: Options, exact: bool, solved: Array, A: Array) -> Array:
     """
     damped = jnp.asarray(1 - options.damping, A.dtype)
     shrink = jnp.where(solved & exact, jnp.ones_like(damped), damped)
-    return shrink.reshape((1, *solved.shape) + (1,) * (A.ndim - 1 - solved.ndim))
+    return _beside(shrink, A)
 
 
 def _steps(inputs: Inputs) -> int:
@@ -169,10 +220,9 @@ def _distance(states: State, others: State, batch: tuple[int, ...]) -> Array:
     is not to hide what its output does.
     """
     axes = (0, len(batch) + 1)
-    largest = jnp.zeros(batch, jax.tree.leaves(states)[0].dtype)
-    for one, other in zip(
-        jax.tree.leaves(states), jax.tree.leaves(others), strict=True
-    ):
+    largest = jnp.zeros_like(jax.tree.leaves(states)[0][0, ..., 0])
+    pairs = zip(jax.tree.leaves(states), jax.tree.leaves(others), strict=True)
+    for one, other in pairs:
         size = jnp.maximum(jnp.abs(other).max(axes), jnp.finfo(other.dtype).tiny)
         largest = jnp.maximum(largest, jnp.abs(one - other).max(axes) / size)
     return largest

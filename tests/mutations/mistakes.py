@@ -211,10 +211,17 @@ MISTAKES = (
         tests=(f"{PARALLEL}::test_what_did_not_converge_is_nan_and_its_gradient_too",),
     ),
     Mutation(
+        name="one trajectory of chaos taken for the solution",
+        file="jrnn/methods/_newton_iteration.py",
+        old="(ended.rounding <= limit)\n",
+        new="(ended.rounding == ended.rounding)\n",
+        tests=(f"{PARALLEL}::test_no_trajectory_among_many_is_called_the_solution",),
+    ),
+    Mutation(
         name="small residuals taken for a small error",
         file="jrnn/methods/_newton_iteration.py",
-        old="        return (residual <= tolerance) & (update <= small)\n",
-        new="        return (residual <= tolerance) & (update == update)\n",
+        old="        near = (residual <= tolerance) & (update <= small)\n",
+        new="        near = (residual <= tolerance) & (update == update)\n",
         tests=(f"{PARALLEL}::test_small_errors_of_many_steps_add_up_to_a_large_one",),
     ),
     Mutation(
