@@ -1,12 +1,11 @@
 """Where the first NaN or infinity came from, forwards or backwards.
 
-Every cell inside is tapped: its state is widened by what it showed, and a zero is added
-to each array of both at each step. The trajectory of the tapped cell is then all that
-the cell computed, and the gradient with respect to those zeros all that flows back.
+The cell is run with taps (`jrnn._taps`) at every array, and they are looked through in
+the order in which they were computed.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +19,12 @@ from jrnn._base import (
     Params,
     State,
     cast_state,
-    compose_step,
-    memoize,
-    noisy_project,
     state_dtype,
 )
 from jrnn._check import check_key
+from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
 from jrnn._unroll import draw_noise, run_drawn, unroll
 from jrnn._walk import Reading, Wanted, active_steps, flip
-from jrnn.layers import bidirectional, dropout, residual, stack
 from jrnn.methods._steps import silence
 from jrnn.methods.scan import scan
 
@@ -63,21 +59,6 @@ class NonFinite(NamedTuple):
         return f"{kind}{self.tensor}{layer}{step}: {self.value} at {self.place}"
 
 
-class Tapped(NamedTuple):
-    """The state of a cell, and what it showed last."""
-
-    state: State
-    y: Array
-
-
-class _Leaf(NamedTuple):
-    """A cell that has no children, and how to come to it."""
-
-    path: tuple[int, ...]
-    cell: Cell
-    reverse: bool
-
-
 def find_non_finite(
     cell: Cell,
     params: Params,
@@ -95,9 +76,10 @@ def find_non_finite(
 
     Forwards first: parameters, inputs, starting state, then layer after layer from the
     bottom, each in the order in which it reads. What is found is an origin: nothing
-    that it was computed from was non-finite. With a `loss`, and where all values are
-    finite, backwards: the layers from the top, each from the last step it read to the
-    first, then the gradients of parameters, inputs and starting state.
+    that an earlier step or layer computed was non-finite; where several arrays of one
+    step are, the first of the state's fields is told. With a `loss`, and where all
+    values are finite, backwards: the layers from the top, each from the last step it
+    read to the first, then the gradients of parameters, inputs and starting state.
 
     Not jitted as a whole: it returns Python numbers, and is meant for a batch that went
     wrong. Gradients are JAX's own, of the same equations.
@@ -148,14 +130,15 @@ def find_non_finite(
         if found is not None:
             return found
     noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
-    return _look(cell, params, xs, state, noise, loss, lengths, resets, mask, reverse)
+    start = widen(cell, state, batch)
+    return _look(cell, params, xs, start, noise, loss, lengths, resets, mask, reverse)
 
 
 def _look(
     cell: Cell,
     params: Params,
     xs: Array,
-    state: State,
+    start: Any,
     noise: Any,
     loss: Loss | None,
     lengths: Array | None,
@@ -163,16 +146,15 @@ def _look(
     mask: Array | None,
     reverse: bool,
 ) -> NonFinite | None:
-    tapped, steps = _tap(cell, noise is not None), xs.shape[0]
+    tapped, steps = tap(cell, noise is not None), xs.shape[0]
     reading = Reading(tapped, scan(), Wanted(ys=True, states=True), bool(reverse))
-    start = _widen(cell, state)
     zeros = jax.tree.map(lambda a: jnp.zeros((steps, *a.shape), a.dtype), start)
 
     def run(params: Params, xs: Array, start: State, zeros: State) -> Any:
-        drawn = _join(cell, noise, zeros)
+        drawn = join(cell, noise, zeros)
         return run_drawn(reading, params, xs, start, drawn, lengths, resets, mask)
 
-    leaves = list(_leaves(cell, reverse))
+    leaves = list(leaves_of(cell, reverse))
     final, shown = run(params, xs, start, zeros)
     found = _in_layers(leaves, lengths, shown.states, backward=False)
     found = found or _in_time("y", shown.ys)
@@ -181,7 +163,7 @@ def _look(
 
     def scalar(params: Params, floats: Any, start: State, zeros: State) -> Array:
         final, shown = run(params, xs if floats is None else floats, start, zeros)
-        return loss(_narrow(cell, final), shown.ys)
+        return loss(narrow(cell, final), shown.ys)
 
     floats = xs if jnp.issubdtype(xs.dtype, jnp.inexact) else None
     differentiated = jax.value_and_grad(scalar, (0, 1, 2, 3))
@@ -192,113 +174,12 @@ def _look(
         or _in_layers(leaves[::-1], lengths, dzeros, backward=True)
         or _whole("params", dparams, backward=True)
         or _in_time("xs", dxs, backward=True)
-        or _whole("state", _narrow(cell, dstart), backward=True)
+        or _whole("state", narrow(cell, dstart), backward=True)
     )
-
-
-# Tapping.
-
-
-@memoize
-def _tap(cell: Cell, noisy: bool) -> Cell:
-    """Returns `cell` with each cell inside tapped; its noise is (the cell's, zeros)."""
-    if cell.around is not None:
-        inner = _tap(cell.around.cell, noisy)
-        if cell.around.skip:
-            return residual(inner)
-        return dropout(inner, cell.around.rate) if noisy else inner
-    if cell.layers is not None:
-        inner = [_tap(child, noisy) for child in cell.layers.cells]
-        return bidirectional(*inner) if cell.layers.parallel else stack(*inner)
-    return _tap_one(cell)
-
-
-def _tap_one(cell: Cell) -> Cell:
-    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Tapped:
-        return _widen(cell, cell.init_state(params, batch_shape))
-
-    def project(params: Params, x: Array, noise: Any) -> Any:
-        inner, zeros = noise
-        return noisy_project(cell.project, params, x, inner), x, zeros
-
-    def advance(params: Params, state: Tapped, u: Any) -> Tapped:
-        u, x, zeros = u
-        moved = cell.advance(params, state.state, u)
-        moved = jax.tree.map(jnp.add, moved, zeros.state)
-        y = cell.output(params, moved, x)
-        return Tapped(moved, y.astype(zeros.y.dtype) + zeros.y)
-
-    def output(params: Params, state: Tapped, x: Array) -> Array:
-        like = jax.eval_shape(cell.output, params, state.state, x)
-        return state.y.astype(like.dtype)
-
-    return cell._replace(
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        gated=None,
-        adjoint=None,
-        linear=None,
-        noise=None,
-    )
-
-
-def _widen(cell: Cell, state: State) -> Any:
-    """Returns a state of the tapped cell, from one of the cell."""
-    if cell.around is not None:
-        return _widen(cell.around.cell, state)
-    if cell.layers is not None:
-        pairs = zip(cell.layers.cells, state, strict=True)
-        return tuple(_widen(child, part) for child, part in pairs)
-    first = jax.tree.leaves(state)[0]
-    dtype = jnp.finfo(first.dtype).dtype  # of the real part
-    return Tapped(state, jnp.zeros((*first.shape[:-1], cell.spec.output_size), dtype))
-
-
-def _narrow(cell: Cell, state: Any) -> State:
-    """Returns the cell's share of a state of the tapped cell."""
-    if cell.around is not None:
-        return _narrow(cell.around.cell, state)
-    if cell.layers is not None:
-        pairs = zip(cell.layers.cells, state, strict=True)
-        return tuple(_narrow(child, part) for child, part in pairs)
-    return state.state
-
-
-def _join(cell: Cell, noise: Any, zeros: Any) -> Any:
-    """Returns the noise of the tapped cell: its own, and what is added."""
-    if cell.around is not None:
-        if cell.around.rate and noise is not None:
-            kept, inner = noise
-            return kept, _join(cell.around.cell, inner, zeros)
-        return _join(cell.around.cell, noise, zeros)
-    if cell.layers is not None:
-        children = cell.layers.cells
-        parts = (None,) * len(children) if noise is None else noise
-        each = zip(children, parts, zeros, strict=True)
-        return tuple(_join(child, part, zero) for child, part, zero in each)
-    return noise, zeros
-
-
-def _leaves(cell: Cell, reverse: bool, path: tuple[int, ...] = ()) -> Iterator[_Leaf]:
-    """Yields the cells without children, in the order in which they are run."""
-    if cell.around is not None:
-        yield from _leaves(cell.around.cell, reverse, path)
-    elif cell.layers is not None:
-        for i, child in enumerate(cell.layers.cells):
-            turned = reverse ^ (cell.layers.parallel and i % 2 == 1)
-            yield from _leaves(child, turned, (*path, i))
-    else:
-        yield _Leaf(path, cell, reverse)
-
-
-# Looking.
 
 
 def _in_layers(
-    leaves: list[_Leaf], lengths: Array | None, tree: Any, backward: bool
+    leaves: list[Leaf], lengths: Array | None, tree: Any, backward: bool
 ) -> NonFinite | None:
     """Looks through each layer in its order of reading, or in that order backwards."""
     for leaf in leaves:

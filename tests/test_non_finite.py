@@ -1,10 +1,13 @@
 """Where the first NaN or infinity came from: put there on purpose, and found."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jrnn
+from jrnn._base import compose_step
 from tests.helpers import random_like
 
 T, B, K, H = 7, 2, 3, 4
@@ -155,3 +158,39 @@ def test_a_loss_that_is_not_finite_where_all_else_is():
     )
     assert found is not None
     assert (found.tensor, found.layer, found.step) == ("loss", "", None)
+
+
+class Outer(NamedTuple):
+    """The state of a cell that a user wrote: a matrix for every sequence."""
+
+    m: jax.Array
+
+
+def test_a_state_of_matrices_has_its_place_too():
+    plain = linear(K, K)
+
+    def init_state(params, batch_shape=()):
+        del params
+        return Outer(jnp.zeros((*batch_shape, K, 2), FLAT))
+
+    def advance(params, state, u):
+        del params
+        return Outer(state.m * 1e20 + u[..., None])
+
+    def output(params, state, x):
+        del params, x
+        return state.m.sum(axis=-1)
+
+    cell = plain._replace(
+        init_state=init_state,
+        advance=advance,
+        output=output,
+        step=compose_step(plain.project, advance, output),
+        gated=None,
+        adjoint=None,
+        linear=None,
+    )
+    params, xs = numbers(cell)
+    found = jrnn.find_non_finite(cell, params, xs)
+    assert found[:4] == (False, "", 2, "state.m")
+    assert len(found.place) == 3
