@@ -14,7 +14,9 @@ from jaxtyping import Array
 from jrnn._base import float_leaves
 
 
-def align(xs: Array, batch: tuple[int, ...], states: Any, others: Any) -> Any:
+def align(
+    xs: Array, batch: tuple[int, ...], params: Any, states: Any, timed: Any
+) -> Any:
     """Gives floats the varying axes of all that is given, and states the split of `xs`.
 
     A sum has the type that its terms share, and a zero changes no number: what JAX
@@ -23,26 +25,30 @@ def align(xs: Array, batch: tuple[int, ...], states: Any, others: Any) -> Any:
     Args:
       xs: Inputs (T, *batch, ...).
       batch: The shape of the batch.
-      states: Trees of arrays (*batch, ...).
-      others: Trees of arrays of any shape: parameters, noise, flags.
+      params: A tree of parameters.
+      states: A tree of arrays (*batch, ...).
+      timed: A tree of arrays (T, *batch, ...): noise, flags, a guess.
 
     Returns:
-      Inputs, states and others; the very same where no mesh is set.
+      Inputs, parameters, states and what is timed; the very same where no mesh is set.
     """
     if jax.sharding.get_abstract_mesh().empty:
-        return xs, states, others
-    given = [xs, *float_leaves((states, others))]
+        return xs, params, states, timed
+    given = [xs, *float_leaves((params, states, timed))]
     zeros = [jnp.zeros_like(leaf, jnp.float32).sum() for leaf in given]
     zero = sum(zeros[1:], zeros[0])
     step = jnp.zeros_like(xs[0], jnp.float32)
     split = zero + step.sum(axis=tuple(range(len(batch), step.ndim)))
 
-    def add(leaf: Array, zero: Array) -> Array:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
+    def add(zero: Array, leaf: Array) -> Array:
         zero = zero.reshape(zero.shape + (1,) * (leaf.ndim - zero.ndim))
-        return leaf + zero.astype(leaf.dtype)
+        return (
+            leaf ^ (zero > 0) if leaf.dtype == bool else leaf + zero.astype(leaf.dtype)
+        )
 
-    states = jax.tree.map(lambda leaf: add(leaf, split), states)
-    xs, others = jax.tree.map(lambda leaf: add(leaf, zero), (xs, others))
-    return xs, states, others
+    def each(zero: Array, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: add(zero, leaf), tree)
+
+    if jnp.issubdtype(xs.dtype, jnp.inexact):
+        xs = add(zero, xs)
+    return xs, each(zero, params), each(split, states), each(split[None], timed)

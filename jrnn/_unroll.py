@@ -303,8 +303,8 @@ def _unroll(
     initial = cast_state(cell.init_state(params, batch), dtype)
     state = initial if state is None else cast_state(state, dtype)
     noise = noise if key is None else draw_noise(cell, key, steps, batch)
-    xs, (state, initial), (params, noise, guess) = align(
-        xs, batch, (state, initial), (params, noise, guess)
+    xs, params, (state, initial), (active, restart, noise, guess) = align(
+        xs, batch, params, (state, initial), (active, restart, noise, guess)
     )
     sequence = Sequence(
         xs=silence(active, xs),
