@@ -137,6 +137,10 @@ class Cell(NamedTuple):
         Jacobian of a step is one small block for each unit.
       noise: (key, steps, batch_shape) -> a pytree of arrays (steps, *batch_shape, ...),
         what is drawn before the loop where the cell is random in training.
+      prepare: params -> what the functions above read in their place, where that is a
+        function of the parameters worth computing once for a whole sequence (a matrix
+        exponential). They take either, and `prepare` returns what was prepared as it
+        is; a method is given what was prepared, so that none of it runs in the loop.
       layers: Its children, if it consists of cells that are unrolled one by one.
       around: Its only child, if it changes nothing but what goes in and out of it.
     """
@@ -153,6 +157,7 @@ class Cell(NamedTuple):
     linear: Linear | None = None
     diagonal: bool = False
     noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None
+    prepare: Callable[[Params], Params] | None = None
     layers: "Layers | None" = None
     around: "Around | None" = None
 
@@ -442,6 +447,11 @@ def projected_coefficients(
     """Returns a and b where `project` has already made them."""
     del params
     return u
+
+
+def prepared(cell: Cell, params: Params) -> Params:
+    """Returns what the cell's parts read: `params`, or what they are prepared to."""
+    return params if cell.prepare is None else cell.prepare(params)
 
 
 def noisy_project(

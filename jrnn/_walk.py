@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
+from jrnn._base import (
+    Around,
+    Cell,
+    Layers,
+    Method,
+    Params,
+    Sequence,
+    State,
+    prepared,
+)
 from jrnn.layers import add_inputs, drop_features, reads_ahead
 from jrnn.methods._steps import silence
 from jrnn.methods.truncated import by_windows
@@ -137,6 +146,7 @@ def _walk_cell(
         sequence = _reversed(lengths, sequence)
     keep = _keeper(cell, reading.wanted)
     options = dict(method.options)
+    params = prepared(cell, params)  # once, and differentiated outside of the method
     state, shown, *report = method.run(cell, keep, params, state, sequence, **options)
     shown = shown._replace(ys=silence(sequence.active, shown.ys))
     if reading.reverse:

@@ -26,6 +26,7 @@ from jrnn._base import (
     expand,
     memoize,
     noisy_project,
+    prepared,
     split_gates,
     state_dtype,
 )
@@ -277,6 +278,9 @@ def learnable_state(cell: Cell) -> Cell:
     def output(params: LearnableParams, state: State, x: Array) -> Array:
         return cell.output(params.cell, state, x)
 
+    def prepare(params: LearnableParams) -> LearnableParams:
+        return params._replace(cell=prepared(cell, params.cell))
+
     return cell._replace(
         init=init,
         init_state=init_state,
@@ -288,6 +292,7 @@ def learnable_state(cell: Cell) -> Cell:
         gated=None if cell.gated is None else _gated_inside(cell.gated),
         adjoint=None if cell.adjoint is None else _adjoint_inside(cell.adjoint),
         linear=None if cell.linear is None else _linear_inside(cell.linear),
+        prepare=None if cell.prepare is None else prepare,
     )
 
 

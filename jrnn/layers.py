@@ -22,6 +22,7 @@ from jrnn._base import (
     State,
     memoize,
     noisy_project,
+    prepared,
 )
 from jrnn._check import check_cell, check_features, check_rate
 
@@ -92,6 +93,7 @@ def stack(*cells: Cell) -> Cell:
             "stack", _named(cells), cells[0].spec.input_size, cells[-1].spec.output_size
         ),
         noise=_noise_of_each(cells),
+        prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=False),
     )
 
@@ -143,6 +145,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
             sum(cell.spec.output_size for cell in cells),
         ),
         noise=_noise_of_each(cells),
+        prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=True),
     )
 
@@ -320,6 +323,16 @@ def _init_each(cells: tuple[Cell, ...]) -> tuple[Any, Any]:
         )
 
     return init, init_state
+
+
+def _prepare_each(cells: tuple[Cell, ...]) -> Any:
+    if all(cell.prepare is None for cell in cells):
+        return None
+
+    def prepare(params: Params) -> Params:
+        return tuple(map(prepared, cells, params))
+
+    return prepare
 
 
 def _noise_of_each(cells: tuple[Cell, ...]) -> Any:

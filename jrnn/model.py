@@ -24,6 +24,7 @@ from jrnn._base import (
     State,
     check_size,
     memoize,
+    prepared,
 )
 from jrnn._check import (
     check_ids,
@@ -280,6 +281,8 @@ def _generate(
     state: SequenceState,
     temperature: Array,
 ) -> Array:
+    params = params._replace(cell=prepared(cell, params.cell))
+
     def step(state: SequenceState, key: Key) -> tuple[SequenceState, Array]:
         inner, y = _read_last(cell, head, params, state)
         symbol = head.sample(params.head, key, y, temperature)

@@ -1,0 +1,94 @@
+r"""Cells whose parameters are functions of others, worked out once for each sequence.
+
+What is learned is free; what the cell's equations read is made of it and keeps a
+property whatever the optimiser does:
+
+    W_h = expm(A - A^T)          orthogonal
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Params,
+    Spec,
+    State,
+    compose_step,
+    noisy_project,
+    state_dtype,
+)
+
+
+def parametrised(
+    cell: Cell,
+    free: type,
+    own: Callable[[Any], Params],
+    init: Callable[..., Any],
+    spec: Spec,
+) -> Cell:
+    """Returns `cell` on parameters of which its own are a function.
+
+    Args:
+      cell: Whose equations are run; it prepares nothing itself.
+      free: The type of the parameters that are learned, another than the cell's own.
+      own: Those parameters -> the cell's own.
+      init: (key, dtype=None) -> those parameters.
+      spec: What the result is.
+
+    Returns:
+      A cell whose parts read either; `prepare` is `own` where that is still to do.
+    """
+
+    def prepare(params: Params) -> Params:
+        return own(params) if isinstance(params, free) else params
+
+    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
+        return cell.init_state(prepare(params), batch_shape)
+
+    def project(params: Params, x: Any, noise: Any = None) -> Any:
+        return noisy_project(cell.project, prepare(params), x, noise)
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        return cell.advance(prepare(params), state, u)
+
+    def output(params: Params, state: State, x: Any) -> Array:
+        return cell.output(prepare(params), state, x)
+
+    def recur(params: Params, state: State) -> Array:
+        assert cell.gated is not None
+        return cell.gated.recur(prepare(params), state)
+
+    def coefficients(params: Params, u: Any) -> tuple[State, State]:
+        assert cell.linear is not None
+        return cell.linear.coefficients(prepare(params), u)
+
+    gated, linear = cell.gated, cell.linear
+    return cell._replace(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=spec,
+        gated=None if gated is None else gated._replace(recur=recur),
+        linear=None if linear is None else linear._replace(coefficients=coefficients),
+        prepare=prepare,
+    )
+
+
+def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:
+    r"""Returns expm(A - A^T): orthogonal, of determinant 1, to rounding.
+
+    The exponential maps the skew-symmetric matrices onto all rotations. Worked out in
+    at least float32 and at the highest precision, for what is lost here is lost at
+    each step; returned in the type of A.
+    """
+    wide = A.astype(state_dtype(A))
+    with jax.default_matmul_precision("highest"):
+        return jax.scipy.linalg.expm(wide - wide.T).astype(A.dtype)
