@@ -2,6 +2,7 @@
 
 from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
+from jrnn import initializers as initializers
 from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
@@ -13,15 +14,19 @@ from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
 from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
 from jrnn.cells._init import one_hot_normal as one_hot_normal
+from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
+from jrnn.cells.co_rnn import co_rnn as co_rnn
 from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
 from jrnn.cells.diagonal_lstm import diagonal_lstm as diagonal_lstm
 from jrnn.cells.elman import elman as elman
 from jrnn.cells.elman import identity as identity
+from jrnn.cells.exp_rnn import exp_rnn as exp_rnn
 from jrnn.cells.gru import gru as gru
 from jrnn.cells.ind_rnn import ind_rnn as ind_rnn
 from jrnn.cells.layer_norm import layer_norm_elman as layer_norm_elman
 from jrnn.cells.layer_norm import layer_norm_gru as layer_norm_gru
 from jrnn.cells.layer_norm import layer_norm_lstm as layer_norm_lstm
+from jrnn.cells.lem import lem as lem
 from jrnn.cells.lru import lru as lru
 from jrnn.cells.lstm import lstm as lstm
 from jrnn.cells.min_gru import min_gru as min_gru
@@ -57,6 +62,7 @@ from jrnn.model import last_step as last_step
 from jrnn.model import mean_step as mean_step
 from jrnn.model import sequence_model as sequence_model
 from jrnn.model import supervised_model as supervised_model
+from jrnn.orthogonal import keep_orthogonal as keep_orthogonal
 
 __version__ = "0.1.0"
 
@@ -71,27 +77,33 @@ __all__ = [
     "NonFinite",
     "SequenceModel",
     "SupervisedModel",
+    "antisymmetric_rnn",
     "associative",
     "batching",
     "bidirectional",
     "bits_per_symbol",
     "bptt",
     "categorical",
+    "co_rnn",
     "context_counts",
     "diagnostics",
     "diagonal_gru",
     "diagonal_lstm",
     "dropout",
     "elman",
+    "exp_rnn",
     "find_non_finite",
     "gru",
     "identity",
     "ind_rnn",
+    "initializers",
+    "keep_orthogonal",
     "last_step",
     "layer_norm_elman",
     "layer_norm_gru",
     "layer_norm_lstm",
     "learnable_state",
+    "lem",
     "linear_recurrence",
     "lru",
     "lstm",

@@ -22,6 +22,14 @@ RARE = {
     "diagonal_lstm",
     "diagonal_lstm coupled",
     "diagonal_gru",
+    "exp_rnn",
+    "antisymmetric_rnn",
+    "antisymmetric_rnn gated",
+    "co_rnn",
+    "co_rnn implicit",
+    "lem",
+    "orthogonal elman identity",
+    "learnable exp_rnn",
 }
 # Close relatives of a cell that the quick suite runs; the slow suite runs them too.
 RELATIVES = {

@@ -29,7 +29,13 @@ METHODS = {
 }
 
 # They differ from another cell in nothing but the input's share, or its output.
-VARIANTS = {"min_gru positive", "rg_lru without projection", "sru highway"}
+VARIANTS = {
+    "min_gru positive",
+    "rg_lru without projection",
+    "sru highway",
+    "antisymmetric_rnn gated",
+    "co_rnn implicit",
+}
 
 REGISTRY = {case.name: case.make for case in CELLS if case.name not in VARIANTS}
 REGISTRY |= {
@@ -49,6 +55,10 @@ REGISTRY |= {
     ),
     "zoneout min_gru": lambda k, h: jrnn.zoneout(jrnn.min_gru(k, h), 0.3),
     "learnable lru": lambda k, h: jrnn.learnable_state(jrnn.lru(k, h)),
+    "orthogonal elman identity": lambda k, h: jrnn.keep_orthogonal(
+        jrnn.elman(k, h, activation=jrnn.identity)
+    ),
+    "learnable exp_rnn": lambda k, h: jrnn.learnable_state(jrnn.exp_rnn(k, h)),
 }
 # Which cells a method refuses, with whatever feature. Nothing else is refused.
 LINEAR = {
@@ -62,6 +72,7 @@ LINEAR = {
     "sru",
     "zoneout min_gru",
     "learnable lru",
+    "orthogonal elman identity",
 }
 COMPLEX = {"lru", "s5", "s5 irregular", "learnable lru"}
 REFUSED = {("associative", name) for name in REGISTRY if name not in LINEAR}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import jrnn
-from tests import reference
+from tests import reference, reference_long
 
 
 class Case(NamedTuple):
@@ -111,6 +111,28 @@ CELLS = [
         reference.diagonal_lstm(coupled=True),
     ),
     Case("diagonal_gru", jrnn.diagonal_gru, reference.diagonal_gru()),
+    Case("exp_rnn", jrnn.exp_rnn, reference_long.exp_rnn()),
+    Case(
+        "antisymmetric_rnn",
+        lambda k, h: jrnn.antisymmetric_rnn(k, h, epsilon=0.7, gamma=0.3),
+        reference_long.antisymmetric_rnn(0.7, 0.3),
+    ),
+    Case(
+        "antisymmetric_rnn gated",
+        lambda k, h: jrnn.antisymmetric_rnn(k, h, gated=True, epsilon=0.7),
+        reference_long.antisymmetric_rnn(0.7, 0.1, gated=True),
+    ),
+    Case(
+        "co_rnn",
+        lambda k, h: jrnn.co_rnn(k, h, dt=0.6),
+        reference_long.co_rnn(0.6, 2.7, 4.7),
+    ),
+    Case(
+        "co_rnn implicit",
+        lambda k, h: jrnn.co_rnn(k, h, dt=0.6, gamma=0.8, implicit=True, bias=False),
+        reference_long.co_rnn(0.6, 0.8, 4.7, implicit=True),
+    ),
+    Case("lem", lambda k, h: jrnn.lem(k, h, dt=0.8), reference_long.lem(0.8)),
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]

@@ -4,7 +4,9 @@
 defaults are made once, here: equal arguments then give the identical cell.
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,88 @@ def one_hot_normal(
     return jax.random.normal(key, shape, dtype)
 
 
+def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws A so that expm(A - A^T) turns planes by uniform angles.
+
+    A pair of units for each plane, and angles from (-pi, pi), so that the eigenvalues
+    are uniform on the unit circle (M. Henaff et al., ICML 2016,
+    https://arxiv.org/abs/1602.06662); a unit without a partner keeps still.
+
+    Args:
+      key: Of the draw.
+      shape: (h, h).
+      dtype: Of the result.
+
+    Returns:
+      A, zero but for every second entry above the diagonal.
+
+    Raises:
+      ValueError: `shape` is not that of a square matrix.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.exp_rnn(3, 4, recurrent_init=jrnn.initializers.henaff)
+      >>> cell.init(jax.random.key(0)).A.shape
+      (4, 4)
+    """
+    angles = jax.random.uniform(key, (_planes(shape),), dtype, -math.pi, math.pi)
+    return _blocks(angles, shape[0])
+
+
+def cayley(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws A so that expm(A - A^T) turns planes by angles of at most 1.
+
+    The angles are -tan(theta / 2), theta uniform in (0, pi / 2): what the Cayley map
+    takes to an angle of theta (K. Helfrich et al., ICML 2018,
+    https://arxiv.org/abs/1707.09520). Slower than `henaff`'s, for slower features.
+
+    Args:
+      key: Of the draw.
+      shape: (h, h).
+      dtype: Of the result.
+
+    Returns:
+      A, zero but for every second entry above the diagonal.
+
+    Raises:
+      ValueError: `shape` is not that of a square matrix.
+
+    Example:
+      >>> import jax, jrnn
+      >>> A = jrnn.initializers.cayley(jax.random.key(0), (4, 4))
+      >>> bool((A <= 0).all() & (A > -1).all())
+      True
+    """
+    theta = jax.random.uniform(key, (_planes(shape),), dtype, 0, math.pi / 2)
+    return _blocks(-jnp.tan(theta / 2), shape[0])
+
+
+def _planes(shape: tuple[int, ...]) -> int:
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"Expected the shape of a square matrix, got {shape}; draw W_x and biases "
+            "by another initialiser."
+        )
+    return shape[0] // 2
+
+
+def _blocks(angles: Array, size: int) -> Array:
+    first = 2 * jnp.arange(angles.size)
+    return jnp.zeros((size, size), angles.dtype).at[first, first + 1].set(angles)
+
+
+class OfGates(NamedTuple):
+    """An initialiser of the biases of all gates at once, for they hang together.
+
+    Attributes:
+      gates: Their names, in the order in which they stand side by side.
+      draw: (key, size, dtype) -> the biases, one array of `size` for each gate.
+    """
+
+    gates: str
+    draw: Callable[..., tuple[Array, ...]]
+
+
 def small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights of a gate."""
     return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
@@ -69,14 +153,57 @@ def draw(
 
     Raises:
       TypeError: `dtype` is not a floating type.
+      ValueError: `initializer` draws biases of several gates.
     """
+    if isinstance(initializer, OfGates):
+        raise ValueError(
+            "Expected an initialiser (key, shape, dtype), got one for the biases of "
+            f"the gates {initializer.gates}, which jrnn.lstm or jrnn.gru takes as "
+            "bias_init."
+        )
+    dtype, wide = _types(dtype)
+    keys = jax.random.split(key, gates)
+    drawn = [initializer(keys[gate], shape, wide) for gate in range(gates)]
+    return jnp.concatenate(drawn, axis=-1).astype(dtype)
+
+
+def draw_biases(
+    initializer: Initializer | OfGates,
+    key: Key,
+    size: int,
+    dtype: DTypeLike | None,
+    gates: str,
+) -> Array:
+    """Draws the biases of `gates`, each on its own, or by one that draws them all.
+
+    Raises:
+      TypeError: `dtype` is not a floating type.
+      ValueError: The initialiser is made for other gates.
+    """
+    names = gates.split()
+    if not isinstance(initializer, OfGates):
+        return draw(initializer, key, (size,), dtype, gates=len(names))
+    if initializer.gates != gates:
+        raise ValueError(
+            f"Expected an initialiser for the gates {gates}, got one for "
+            f"{initializer.gates}; jrnn.initializers.chrono_lstm is for jrnn.lstm, "
+            "chrono_gru for jrnn.gru."
+        )
+    dtype, wide = _types(dtype)
+    return jnp.concatenate(initializer.draw(key, size, wide)).astype(dtype)
+
+
+def of_no_gate(initializer: Initializer | OfGates) -> Initializer:
+    """Returns what draws a bias that is none of the gates': zeros beside `OfGates`."""
+    return ZEROS if isinstance(initializer, OfGates) else initializer
+
+
+def _types(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
+    """Returns the type of parameters, and the one that they are drawn in."""
     dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"Expected a floating dtype for parameters, got {dtype.name}; pass one of "
             "float32, bfloat16, float16, float64."
         )
-    wide = jnp.float32 if dtype.itemsize < 4 else dtype
-    keys = jax.random.split(key, gates)
-    drawn = [initializer(keys[gate], shape, wide) for gate in range(gates)]
-    return jnp.concatenate(drawn, axis=-1).astype(dtype)
+    return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype

@@ -55,7 +55,16 @@ from jrnn._base import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+from jrnn.cells._init import (
+    LECUN_NORMAL,
+    ORTHOGONAL,
+    ZEROS,
+    Initializer,
+    OfGates,
+    draw,
+    draw_biases,
+    of_no_gate,
+)
 
 
 class GRUParams(NamedTuple):
@@ -91,7 +100,7 @@ def gru(
     bias: bool = True,
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
-    bias_init: Initializer = ZEROS,
+    bias_init: Initializer | OfGates = ZEROS,
 ) -> Cell:
     """Makes a gated recurrent unit; the equations stand in the module.
 
@@ -104,7 +113,8 @@ def gru(
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of W_h, for each gate.
-      bias_init: Initialiser of b, for each gate, and of b_h.
+      bias_init: Initialiser of b, for each gate, and of b_h; for memories of known
+        length `jrnn.initializers.chrono_gru`.
 
     Returns:
       A cell with parameters `GRUParams` and state `GRUState`.
@@ -129,8 +139,12 @@ def gru(
         return GRUParams(
             W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
             W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
-            b=draw(bias_init, key_b, (hidden_size,), dtype, gates=3) if bias else None,
-            b_h=draw(bias_init, key_q, (hidden_size,), dtype) if recurrent else None,
+            b=draw_biases(bias_init, key_b, hidden_size, dtype, "r z n")
+            if bias
+            else None,
+            b_h=draw(of_no_gate(bias_init), key_q, (hidden_size,), dtype)
+            if recurrent
+            else None,
         )
 
     def init_state(params: GRUParams, batch_shape: tuple[int, ...] = ()) -> GRUState:

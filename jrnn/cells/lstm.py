@@ -60,7 +60,16 @@ from jrnn._base import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+from jrnn.cells._init import (
+    LECUN_NORMAL,
+    ORTHOGONAL,
+    ZEROS,
+    Initializer,
+    OfGates,
+    draw,
+    draw_biases,
+    of_no_gate,
+)
 
 
 class LSTMParams(NamedTuple):
@@ -101,7 +110,7 @@ def lstm(
     bias: bool = True,
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
-    bias_init: Initializer = ZEROS,
+    bias_init: Initializer | OfGates = ZEROS,
 ) -> Cell:
     """Makes a long short-term memory cell; the equations stand in the module.
 
@@ -115,14 +124,16 @@ def lstm(
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of W_h, for each gate, and of W_p.
-      bias_init: Initialiser of b, for each gate, and of p.
+      bias_init: Initialiser of b, for each gate, and of p; for memories of known
+        length `jrnn.initializers.chrono_lstm`, with `forget_bias=0.0`.
 
     Returns:
       A cell with parameters `LSTMParams` and state `LSTMState`.
 
     Raises:
       TypeError: A size is not an integer, or an argument is not hashable.
-      ValueError: A size is below 1.
+      ValueError: A size is below 1, or there is a `forget_bias` beside a `bias_init`
+        that draws it.
 
     Example:
       >>> import jax, jrnn
@@ -135,18 +146,25 @@ def lstm(
     check_size("hidden_size", hidden_size)
     if projection_size is not None:
         check_size("projection_size", projection_size)
+    if isinstance(bias_init, OfGates) and forget_bias != 0:
+        raise ValueError(
+            f"Expected forget_bias=0.0 beside a bias_init that draws the forget gate's "
+            f"bias, got {forget_bias!r}, which would be added to it."
+        )
     shown = hidden_size if projection_size is None else projection_size
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LSTMParams:
         key_x, key_h, key_b, key_p, key_r = jax.random.split(key, 5)
-        b = draw(bias_init, key_b, (hidden_size,), dtype, gates=4)
+        b = draw_biases(bias_init, key_b, hidden_size, dtype, "i f g o")
         b = b.at[hidden_size : 2 * hidden_size].add(forget_bias)
         projected = projection_size is not None
         return LSTMParams(
             W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=4),
             W_h=draw(recurrent_init, key_h, (shown, hidden_size), dtype, gates=4),
             b=b if bias else None,
-            p=draw(bias_init, key_p, (3, hidden_size), dtype) if peepholes else None,
+            p=draw(of_no_gate(bias_init), key_p, (3, hidden_size), dtype)
+            if peepholes
+            else None,
             W_p=draw(recurrent_init, key_r, (hidden_size, shown), dtype)
             if projected
             else None,

@@ -1,0 +1,220 @@
+r"""The antisymmetric recurrent network (Chang et al. 2019), plain or gated.
+
+    M = W_h - W_h^T - gamma I
+    n_t = tanh(x_t W_xn + h_{t-1} M + b_n)
+    h_t = h_{t-1} + epsilon n_t                                             plain
+    z_t = sigmoid(x_t W_xz + h_{t-1} M + b_z)
+    h_t = h_{t-1} + epsilon z_t * n_t                                       gated
+    y_t = h_t
+
+A step of size epsilon, by Euler's forward method, of dh/dt = tanh(x W_x + h M + b),
+whose Jacobian is J = M diag(tanh').
+
+The published claim that is tested ("Stability of ordinary differential equations",
+setting: gamma = 0, any W_h, any h and x): every eigenvalue of J has the real part 0, so
+that the flow neither amplifies nor damps a small difference; ("Stability of the forward
+Euler method"): the step is stable where |1 + epsilon lambda_i(J)| <= 1 for all i,
+which gamma = 0 never satisfies, and gamma > 0 does once epsilon is small enough.
+That each eigenvalue then is within the unit circle bounds no product of different J.
+
+The local derivative, given dh_t in full:
+
+    da_n = dh_t epsilon z_t (1 - n_t^2)      da_z = dh_t epsilon n_t z_t (1 - z_t)
+    dh_{t-1} = dh_t + (da_n + da_z) M^T      z_t = 1 and da_z = 0 where it is plain
+
+Gate order: z n; both see the same product h_{t-1} M. The paper writes column vectors,
+for which its W_h is the transpose of this one.
+
+Source: B. Chang, M. Chen, E. Haber and E. H. Chi, AntisymmetricRNN: A dynamical system
+view on recurrent neural networks, ICLR 2019, https://arxiv.org/abs/1902.09689.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    gated_advance,
+    memoize,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    state_dtype,
+)
+from jrnn._parametrised import parametrised
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+
+class AntisymmetricRNNParams(NamedTuple):
+    """What is learned: k inputs, h hidden units, g gates (1, or 2 if gated)."""
+
+    W_x: Float[Array, "k gh"]
+    W_h: Float[Array, "h h"]
+    b: Float[Array, " gh"] | None
+
+
+class AntisymmetricParams(NamedTuple):
+    """What the equations read; `cell.prepare(params)` makes it."""
+
+    W_x: Float[Array, "k gh"]
+    M: Float[Array, "h h"]
+    b: Float[Array, " gh"] | None
+
+
+class AntisymmetricRNNState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+@memoize
+def antisymmetric_rnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    gated: bool = False,
+    epsilon: float = 0.1,
+    gamma: float = 0.1,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = LECUN_NORMAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes an antisymmetric recurrent cell; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      gated: Whether a gate z scales what each step adds.
+      epsilon: The size of a step, above 0: about 1 / epsilon steps change the state.
+      gamma: The diffusion, at least 0, that makes steps of that size stable.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x, for each gate; for token ids take
+        `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of W_h, of variance 1 / h by default, as the paper's
+        family.
+      bias_init: Initialiser of b, for each gate.
+
+    Returns:
+      A cell with parameters `AntisymmetricRNNParams` and state
+      `AntisymmetricRNNState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1, `epsilon` is not above 0, or `gamma` is below 0.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.antisymmetric_rnn(3, 4, gated=True)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs)[1].shape
+      (7, 4)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    if not 0 < epsilon < math.inf:
+        raise ValueError(f"Expected a step epsilon above 0, got {epsilon!r}.")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"Expected a diffusion gamma of at least 0, got {gamma!r}.")
+    gates = 2 if gated else 1
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> AntisymmetricRNNParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
+        return AntisymmetricRNNParams(
+            W_x=draw(input_init, key_x, shape_x, dtype, gates),
+            W_h=draw(recurrent_init, key_h, shape_h, dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype, gates) if bias else None,
+        )
+
+    def init_state(
+        params: AntisymmetricParams, batch_shape: tuple[int, ...] = ()
+    ) -> AntisymmetricRNNState:
+        shape = (*batch_shape, hidden_size)
+        return AntisymmetricRNNState(jnp.zeros(shape, state_dtype(params)))
+
+    def own(params: AntisymmetricRNNParams) -> AntisymmetricParams:
+        W_h = params.W_h
+        M = W_h - W_h.T - gamma * jnp.eye(hidden_size, dtype=W_h.dtype)
+        return AntisymmetricParams(params.W_x, M, params.b)
+
+    seam = Gated(gates, _recur(gates), *_pointwise(gated, epsilon))
+    advance = gated_advance(seam)
+    spec = spec_of(
+        "antisymmetric_rnn",
+        hidden_size,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        gated=gated,
+        epsilon=epsilon,
+        gamma=gamma,
+        bias=bias,
+    )
+    plain = Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=advance,
+        output=_output,
+        step=compose_step(_project, advance, _output),
+        spec=spec,
+        gated=seam,
+    )
+    return parametrised(plain, AntisymmetricRNNParams, own, init, spec)
+
+
+def _project(params: AntisymmetricParams, x: Array) -> Array:
+    return project_dense(params.W_x, params.b, x)
+
+
+def _output(
+    params: AntisymmetricParams, state: AntisymmetricRNNState, x: Array
+) -> Array:
+    return show(state.h, x, params.W_x)
+
+
+def _recur(gates: int) -> Callable[..., Array]:
+    def recur(params: AntisymmetricParams, state: AntisymmetricRNNState) -> Array:
+        v = product(state.h, params.M, state.h.dtype)
+        return v if gates == 1 else jnp.concatenate([v, v], axis=-1)
+
+    return recur
+
+
+def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:
+    def pointwise(
+        state_tm1: AntisymmetricRNNState, u: Gates, v: Gates
+    ) -> tuple[AntisymmetricRNNState, Saved]:
+        n = jnp.tanh(u[-1] + v[-1])
+        z = jax.nn.sigmoid(u[0] + v[0]) if gated else None
+        added = n if z is None else z * n
+        return AntisymmetricRNNState(state_tm1.h + epsilon * added), (z, n)
+
+    def pullback(
+        state_tm1: AntisymmetricRNNState,
+        state: AntisymmetricRNNState,
+        saved: Saved,
+        dstate: AntisymmetricRNNState,
+    ) -> tuple[AntisymmetricRNNState, Gates, Gates]:
+        del state_tm1, state
+        (z, n), dh = saved, dstate.h
+        da_n = epsilon * dh * (1 - n * n)
+        if z is None:
+            return dstate, (da_n,), (da_n,)
+        da_z = epsilon * dh * n * z * (1 - z)
+        return dstate, (da_z, da_n * z), (da_z, da_n * z)
+
+    return pointwise, pullback

@@ -1,0 +1,204 @@
+r"""The coupled oscillatory recurrent network (Rusch and Mishra 2021).
+
+    a_t = x_t W_x + (h_{t-1}, z_{t-1}) W_h + b
+    z_t = z_{t-1} + dt (tanh(a_t) - gamma h_{t-1} - epsilon z_{t-1})        explicit
+    z_t = (z_{t-1} + dt (tanh(a_t) - gamma h_{t-1})) / (1 + dt epsilon)     implicit
+    h_t = h_{t-1} + dt z_t
+    y_t = h_t
+
+Driven, damped, coupled oscillators h'' = tanh(a) - gamma h - epsilon h', of position h
+(the paper's y) and velocity z; the damping is taken before the step, as in the authors'
+code, or after it. W_h is 2h x h: its upper half is what positions add, its lower half
+what velocities add.
+
+The published claim that is tested (proposition 3.1; setting: gamma = epsilon = 1,
+implicit damping, states that start at 0, h units, n steps):
+
+    |h_n|^2 + |z_n|^2 <= h n dt            for any weights and inputs, and dt <= 1.
+
+It holds more generally: with E_n = gamma |h_n|^2 + |z_n|^2, multiplying the second
+equation by z_n and using h_{n-1} = h_n - dt z_n gives
+
+    E_n - E_{n-1} <= 2 dt (tanh(a_n) . z_n) - dt (2 epsilon - gamma dt) |z_n|^2
+                  <= h dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
+
+The local derivative, given dh_t and dz_t in full, with q = 1 (explicit) or
+1 / (1 + dt epsilon) (implicit), and p = 1 - dt epsilon (explicit) or 1 (implicit):
+
+    dz = q (dz_t + dt dh_t)                  da_t = dt dz (1 - tanh(a_t)^2)
+    dz_{t-1} = p dz                          dh_{t-1} = dh_t - dt gamma dz
+
+beside what flows back through W_h, (dh_{t-1}, dz_{t-1}) gains da_t W_h^T.
+
+Source: T. K. Rusch and S. Mishra, Coupled oscillatory recurrent neural network (coRNN),
+ICLR 2021, https://arxiv.org/abs/2010.00951.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    check_size,
+    compose_step,
+    gated_advance,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+
+
+class CoRNNParams(NamedTuple):
+    """Parameters: k inputs, h oscillators."""
+
+    W_x: Float[Array, "k h"]
+    W_h: Float[Array, "2h h"]
+    b: Float[Array, " h"] | None
+
+
+class CoRNNState(NamedTuple):
+    """Positions, which the cell shows, and velocities."""
+
+    h: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+
+
+@memoize
+def co_rnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    dt: float = 0.042,
+    gamma: float = 2.7,
+    epsilon: float = 4.7,
+    implicit: bool = False,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = LECUN_NORMAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a coupled oscillatory cell; the equations stand in the module.
+
+    The three constants decide what can be learned, and the authors choose them for each
+    task; the defaults are those of their code for pixel digits of 784 steps.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the number of oscillators, and the size of the output.
+      dt: The size of a step, above 0.
+      gamma: The square of the frequency of an oscillator left alone, above 0.
+      epsilon: The damping, at least 0.
+      implicit: Whether the velocity after the step is damped, rather than that before.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of W_h, 2h x h.
+      bias_init: Initialiser of b.
+
+    Returns:
+      A cell with parameters `CoRNNParams` and state `CoRNNState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1, or a constant is out of its range.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.co_rnn(3, 4)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs)[0].z.shape
+      (4,)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    for name, value in (("dt", dt), ("gamma", gamma)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"Expected {name} above 0, got {value!r}.")
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"Expected a damping epsilon of at least 0, got {epsilon!r}.")
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> CoRNNParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        return CoRNNParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
+            W_h=draw(recurrent_init, key_h, (2 * hidden_size, hidden_size), dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
+        )
+
+    def init_state(
+        params: CoRNNParams, batch_shape: tuple[int, ...] = ()
+    ) -> CoRNNState:
+        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
+        return CoRNNState(zeros, zeros)
+
+    gated = Gated(1, _recur, *_pointwise(dt, gamma, epsilon, implicit))
+    advance = gated_advance(gated)
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=advance,
+        output=_output,
+        step=compose_step(_project, advance, _output),
+        spec=spec_of(
+            "co_rnn",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            dt=dt,
+            gamma=gamma,
+            epsilon=epsilon,
+            implicit=implicit,
+            bias=bias,
+        ),
+        gated=gated,
+    )
+
+
+def _project(params: CoRNNParams, x: Array) -> Array:
+    return project_dense(params.W_x, params.b, x)
+
+
+def _output(params: CoRNNParams, state: CoRNNState, x: Array) -> Array:
+    return show(state.h, x, params.W_x)
+
+
+def _recur(params: CoRNNParams, state: CoRNNState) -> Array:
+    return product(merge_gates((state.h, state.z)), params.W_h, state.h.dtype)
+
+
+def _pointwise(
+    dt: float, gamma: float, epsilon: float, implicit: bool
+) -> tuple[Callable, Callable]:
+    q = 1 / (1 + dt * epsilon) if implicit else 1.0
+    p = 1.0 if implicit else 1 - dt * epsilon
+
+    def pointwise(
+        state_tm1: CoRNNState, u: Gates, v: Gates
+    ) -> tuple[CoRNNState, Array]:
+        drive = jnp.tanh(u[0] + v[0])
+        z = q * (p * state_tm1.z + dt * (drive - gamma * state_tm1.h))
+        return CoRNNState(state_tm1.h + dt * z, z), drive
+
+    def pullback(
+        state_tm1: CoRNNState, state: CoRNNState, drive: Array, dstate: CoRNNState
+    ) -> tuple[CoRNNState, Gates, Gates]:
+        del state_tm1, state
+        dz = q * (dstate.z + dt * dstate.h)
+        da = (dt * dz * (1 - drive * drive),)
+        return CoRNNState(dstate.h - dt * gamma * dz, p * dz), da, da
+
+    return pointwise, pullback

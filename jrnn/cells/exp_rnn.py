@@ -1,0 +1,207 @@
+r"""expRNN: a recurrent matrix that stays orthogonal (Lezcano-Casado and others 2019).
+
+    W_h = expm(A - A^T)                     orthogonal, whatever A is
+    a_t = x_t W_x + h_{t-1} W_h
+    h_t = modReLU(a_t) = sign(a_t) max(|a_t| + b, 0)
+    y_t = h_t
+
+W_h is worked out once for a whole sequence, and its derivative taken once: a step
+costs what that of an Elman network does. A may be anything; what it has of symmetry
+has no effect and gets no gradient.
+
+The local derivative, given dh_t in full, with o_t = 1 where |a_t| + b >= 0, else 0:
+
+    da_t = dh_t * o_t                       dL/db = sum_t da_t * sign(a_t)
+    dL/dh_{t-1} gains da_t W_h^T
+
+so that |dL/dh_{t-1}| <= |dL/dh_t| without a loss in between: no gradient explodes, and
+where no unit is cut off none vanishes. With b = 0, its initial value, modReLU is the
+identity.
+
+The published claim that is tested: the exponential is onto the rotations SO(h) (the
+paper's argument for it: so it is on every compact and connected group), so that nothing
+is lost beside optimising over orthogonal W_h of determinant 1; and whatever step an
+optimiser takes, |W_h W_h^T - I| stays at rounding.
+
+Compared with others: the authors' PyTorch code learns the upper triangle of A alone,
+and gives it a learning rate of its own, as `optax.multi_transform` does
+(docs/gradients.md).
+
+Sources: M. Lezcano-Casado and D. Martinez-Rubio, Cheap orthogonal constraints in neural
+networks, ICML 2019, https://arxiv.org/abs/1901.08428; modReLU: M. Arjovsky et al.,
+Unitary evolution recurrent neural networks, ICML 2016,
+https://arxiv.org/abs/1511.06464.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    contract,
+    expand,
+    memoize,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    state_dtype,
+)
+from jrnn._parametrised import parametrised, rotation
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw, henaff
+
+
+class ExpRNNParams(NamedTuple):
+    """What is learned: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k h"]
+    A: Float[Array, "h h"]
+    b: Float[Array, " h"]
+
+
+class RotationParams(NamedTuple):
+    """What the equations read; `cell.prepare(params)` makes it."""
+
+    W_x: Float[Array, "k h"]
+    W_h: Float[Array, "h h"]
+    b: Float[Array, " h"]
+
+
+class ExpRNNState(NamedTuple):
+    """The context vector."""
+
+    h: Float[Array, "*batch h"]
+
+
+@memoize
+def exp_rnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = henaff,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes an expRNN; the equations stand in the module.
+
+    For another activation, or other cells, `jrnn.keep_orthogonal` goes around them.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of the state and of the output.
+      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of A: `jrnn.initializers.henaff` or `cayley`.
+      bias_init: Initialiser of b, the bias of modReLU.
+
+    Returns:
+      A cell with parameters `ExpRNNParams` and state `ExpRNNState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> cell = jrnn.exp_rnn(3, 4)
+      >>> W_h = cell.prepare(cell.init(jax.random.key(0))).W_h
+      >>> bool(jnp.allclose(W_h @ W_h.T, jnp.eye(4), atol=1e-6))
+      True
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> ExpRNNParams:
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        return ExpRNNParams(
+            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
+            A=draw(recurrent_init, key_h, (hidden_size, hidden_size), dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype),
+        )
+
+    def init_state(
+        params: RotationParams, batch_shape: tuple[int, ...] = ()
+    ) -> ExpRNNState:
+        return ExpRNNState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
+
+    spec = spec_of(
+        "exp_rnn", hidden_size, input_size=input_size, hidden_size=hidden_size
+    )
+    plain = Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=_advance,
+        output=_output,
+        step=compose_step(_project, _advance, _output),
+        spec=spec,
+        adjoint=Adjoint(_advance_saving, _pullback, _gradient),
+    )
+    return parametrised(plain, ExpRNNParams, _rotate, init, spec)
+
+
+def _rotate(params: ExpRNNParams) -> RotationParams:
+    return RotationParams(params.W_x, rotation(params.A), params.b)
+
+
+def _project(params: RotationParams, x: Array) -> Array:
+    return project_dense(params.W_x, None, x)
+
+
+def _output(params: RotationParams, state: ExpRNNState, x: Array) -> Array:
+    return show(state.h, x, params.W_x)
+
+
+def _advance_saving(
+    params: RotationParams, state_tm1: ExpRNNState, u: Array
+) -> tuple[ExpRNNState, Array]:
+    a = u + product(state_tm1.h, params.W_h, u.dtype)
+    opened, b = _opened(params, a)
+    # a + b sign(a) is sign(a) (|a| + b), with the slope 1 at a = 0 as well.
+    return ExpRNNState(jnp.where(opened, a + b * jnp.sign(a), jnp.zeros_like(a))), a
+
+
+def _opened(params: RotationParams, a: Array) -> tuple[Array, Array]:
+    b = expand(params.b.astype(a.dtype), a.ndim)
+    return jnp.abs(a) + b >= 0, b
+
+
+def _advance(params: RotationParams, state: ExpRNNState, u: Array) -> ExpRNNState:
+    return _advance_saving(params, state, u)[0]
+
+
+def _pullback(
+    params: RotationParams,
+    state_tm1: ExpRNNState,
+    state: ExpRNNState,
+    a: Array,
+    dstate: ExpRNNState,
+) -> tuple[ExpRNNState, Array, Saved]:
+    del state_tm1, state
+    da = jnp.where(_opened(params, a)[0], dstate.h, jnp.zeros_like(a))
+    return ExpRNNState(product(da, params.W_h.T, da.dtype)), da, ()
+
+
+def _gradient(
+    params: RotationParams,
+    states_tm1: ExpRNNState,
+    states: ExpRNNState,
+    a: Array,
+    da: Array,
+    deltas: Saved,
+) -> RotationParams:
+    del states, deltas
+    db = (da * jnp.sign(a)).sum(axis=tuple(range(a.ndim - 1)))
+    return RotationParams(
+        W_x=jnp.zeros_like(params.W_x),
+        W_h=contract(states_tm1.h, da).astype(params.W_h.dtype),
+        b=db.astype(params.b.dtype),
+    )

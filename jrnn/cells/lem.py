@@ -1,0 +1,228 @@
+r"""Long expressive memory (Rusch et al. 2022): two states, and a step size for each.
+
+    s_t = dt sigmoid(x_t W_xs + h_{t-1} W_hs + b_s)       the step size of z
+    r_t = dt sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)       the step size of h
+    n_t = tanh(x_t W_xn + h_{t-1} W_hn + b_n)
+    z_t = (1 - s_t) * z_{t-1} + s_t * n_t
+    m_t = tanh(x_t W_xm + z_t W_z + b_m)
+    h_t = (1 - r_t) * h_{t-1} + r_t * m_t
+    y_t = h_t
+
+h is the paper's y. Both states are averages of numbers within (-1, 1).
+
+The published claim that is tested (proposition 4.1; setting: dt <= 1, states that start
+at 0, n steps, t_n = n dt): for each unit i, and any weights and inputs,
+
+    max(|z_n[i]|, |h_n[i]|) <= min(1, D sqrt(t_n)),     D = (1 + dt) / sqrt(2 - dt).
+
+It holds more sharply: |z_n| <= 1 - (1 - dt)^n, for the average moves by dt at most
+towards numbers within (-1, 1), and so for h; saturated gates attain it.
+
+The local derivative, given dh_t and dz_t in full:
+
+    da_m = dh_t r_t (1 - m_t^2)              dz = dz_t + da_m W_z^T
+    da_r = dh_t (m_t - h_{t-1}) r_t (1 - r_t / dt)
+    da_s = dz (n_t - z_{t-1}) s_t (1 - s_t / dt)
+    da_n = dz s_t (1 - n_t^2)                dz_{t-1} = dz (1 - s_t)
+    dh_{t-1} = dh_t (1 - r_t) + (da_s, da_r, da_n) W_h^T
+
+Gate order: s r n m; W_h serves the first three. The authors' PyTorch code orders its
+input gates r s m n and its recurrent ones r s n.
+
+Source: T. K. Rusch, S. Mishra, N. B. Erichson and M. W. Mahoney, Long expressive memory
+for sequence modeling, ICLR 2022, https://arxiv.org/abs/2110.04744.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Key,
+    Saved,
+    check_size,
+    compose_step,
+    contract,
+    memoize,
+    merge_gates,
+    product,
+    project_dense,
+    show,
+    spec_of,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+
+
+class LEMParams(NamedTuple):
+    """Parameters: k inputs, h hidden units."""
+
+    W_x: Float[Array, "k 4h"]
+    W_h: Float[Array, "h 3h"]
+    W_z: Float[Array, "h h"]
+    b: Float[Array, " 4h"] | None
+
+
+class LEMState(NamedTuple):
+    """What the cell shows, and what moves first."""
+
+    h: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+
+
+class LEMSaved(NamedTuple):
+    """The step sizes of one step, and what the states move towards."""
+
+    s: Array
+    r: Array
+    n: Array
+    m: Array
+
+
+@memoize
+def lem(
+    input_size: int,
+    hidden_size: int,
+    *,
+    dt: float = 1.0,
+    bias: bool = True,
+    input_init: Initializer = LECUN_NORMAL,
+    recurrent_init: Initializer = ORTHOGONAL,
+    bias_init: Initializer = ZEROS,
+) -> Cell:
+    """Makes a long expressive memory; the equations stand in the module.
+
+    Args:
+      input_size: k, the number of features, or of token ids.
+      hidden_size: h, the size of each state and of the output.
+      dt: The largest step size, in (0, 1]; below 1 for slow features.
+      bias: Whether there is a b.
+      input_init: Initialiser of W_x, for each gate; for token ids take
+        `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of W_h, for each gate, and of W_z.
+      bias_init: Initialiser of b, for each gate.
+
+    Returns:
+      A cell with parameters `LEMParams` and state `LEMState`.
+
+    Raises:
+      TypeError: A size is not an integer, or an argument is not hashable.
+      ValueError: A size is below 1, or `dt` is outside (0, 1].
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.lem(3, 4)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs)[0].z.shape
+      (4,)
+    """
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    if not 0 < dt <= 1:
+        raise ValueError(
+            f"Expected a step size dt in (0, 1], got {dt!r}; above 1 the states are no "
+            "averages any more, and grow."
+        )
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> LEMParams:
+        key_x, key_h, key_z, key_b = jax.random.split(key, 4)
+        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
+        return LEMParams(
+            W_x=draw(input_init, key_x, shape_x, dtype, gates=4),
+            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
+            W_z=draw(recurrent_init, key_z, shape_h, dtype),
+            b=draw(bias_init, key_b, (hidden_size,), dtype, gates=4) if bias else None,
+        )
+
+    def init_state(params: LEMParams, batch_shape: tuple[int, ...] = ()) -> LEMState:
+        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
+        return LEMState(zeros, zeros)
+
+    saving, pullback = _forward_and_back(dt)
+
+    def advance(params: LEMParams, state: LEMState, u: Array) -> LEMState:
+        return saving(params, state, u)[0]
+
+    return Cell(
+        init=init,
+        init_state=init_state,
+        project=_project,
+        advance=advance,
+        output=_output,
+        step=compose_step(_project, advance, _output),
+        spec=spec_of(
+            "lem",
+            hidden_size,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            dt=dt,
+            bias=bias,
+        ),
+        adjoint=Adjoint(saving, pullback, _gradient),
+    )
+
+
+def _project(params: LEMParams, x: Array) -> Array:
+    return project_dense(params.W_x, params.b, x)
+
+
+def _output(params: LEMParams, state: LEMState, x: Array) -> Array:
+    return show(state.h, x, params.W_x)
+
+
+def _forward_and_back(dt: float) -> tuple[Callable, Callable]:
+    def saving(
+        params: LEMParams, state_tm1: LEMState, u: Array
+    ) -> tuple[LEMState, LEMSaved]:
+        h_tm1, z_tm1 = state_tm1
+        u_s, u_r, u_n, u_m = split_gates(u, 4)
+        v_s, v_r, v_n = split_gates(product(h_tm1, params.W_h, h_tm1.dtype), 3)
+        s = dt * jax.nn.sigmoid(u_s + v_s)
+        r = dt * jax.nn.sigmoid(u_r + v_r)
+        n = jnp.tanh(u_n + v_n)
+        z = (1 - s) * z_tm1 + s * n
+        m = jnp.tanh(u_m + product(z, params.W_z, z.dtype))
+        return LEMState((1 - r) * h_tm1 + r * m, z), LEMSaved(s, r, n, m)
+
+    def pullback(
+        params: LEMParams,
+        state_tm1: LEMState,
+        state: LEMState,
+        saved: LEMSaved,
+        dstate: LEMState,
+    ) -> tuple[LEMState, Array, Saved]:
+        del state
+        (h_tm1, z_tm1), (s, r, n, m), dh = state_tm1, saved, dstate.h
+        da_m = dh * r * (1 - m * m)
+        da_r = dh * (m - h_tm1) * r * (1 - r / dt)
+        dz = dstate.z + product(da_m, params.W_z.T, dh.dtype)
+        da_s = dz * (n - z_tm1) * s * (1 - s / dt)
+        da_n = dz * s * (1 - n * n)
+        through = product(merge_gates((da_s, da_r, da_n)), params.W_h.T, dh.dtype)
+        du = merge_gates((da_s, da_r, da_n, da_m))
+        return LEMState(dh * (1 - r) + through, dz * (1 - s)), du, ()
+
+    return saving, pullback
+
+
+def _gradient(
+    params: LEMParams,
+    states_tm1: LEMState,
+    states: LEMState,
+    saved: LEMSaved,
+    da: Array,
+    deltas: Saved,
+) -> LEMParams:
+    del saved, deltas
+    da_srn, da_m = jnp.split(da, [3 * states.h.shape[-1]], axis=-1)
+    return jax.tree.map(jnp.zeros_like, params)._replace(
+        W_h=contract(states_tm1.h, da_srn).astype(params.W_h.dtype),
+        W_z=contract(states.z, da_m).astype(params.W_z.dtype),
+    )

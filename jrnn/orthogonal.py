@@ -1,0 +1,95 @@
+r"""Recurrent matrices that stay orthogonal, for any cell that has a W_h.
+
+    W_h = (expm(A_1 - A_1^T), ..., expm(A_g - A_g^T))        one for each gate
+
+The exponential map of expRNN (M. Lezcano-Casado and D. Martinez-Rubio, ICML 2019,
+https://arxiv.org/abs/1901.08428), worked out once for a whole sequence.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import Cell, Key, Params, memoize, merge_gates
+from jrnn._check import check_cell
+from jrnn._parametrised import parametrised, rotation
+from jrnn.cells._init import Initializer, draw, henaff
+
+
+class OrthogonalParams(NamedTuple):
+    """What is learned in place of W_h, and the cell's other parameters.
+
+    `cell` is the cell's own NamedTuple with None for W_h.
+    """
+
+    A: Float[Array, "h gh"]
+    cell: Params
+
+
+@memoize
+def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
+    """Makes a cell whose W_h is orthogonal, and stays so in training.
+
+    Around `jrnn.elman(..., activation=jrnn.identity)` it keeps the norm of a state
+    without input, and of every gradient, for ever; around a gated cell each gate's
+    block is a rotation.
+
+    Args:
+      cell: A cell whose parameters have a field W_h of shape (h, g h).
+      recurrent_init: Initialiser of A, for each gate: `jrnn.initializers.henaff` or
+        `cayley`.
+
+    Returns:
+      A cell with the state of `cell` and parameters `OrthogonalParams`. What the
+      cell's equations read, W_h included, is `cell.prepare(params)`.
+
+    Raises:
+      TypeError: `cell` is not a cell.
+      ValueError: It has no such W_h, or is parametrised already.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> cell = jrnn.keep_orthogonal(jrnn.elman(3, 4, activation=jrnn.identity))
+      >>> params = cell.init(jax.random.key(0))
+      >>> h = jrnn.unroll(cell, params, jnp.ones((50, 3)).at[1:].set(0))[1]
+      >>> bool(jnp.isclose(jnp.linalg.norm(h[0]), jnp.linalg.norm(h[-1])))
+      True
+    """
+    check_cell(cell)
+    like = jax.eval_shape(cell.init, jax.random.key(0))
+    gates = _gates(cell, like)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> OrthogonalParams:
+        key_cell, key_h = jax.random.split(key)
+        size = like.W_h.shape[0]
+        A = draw(recurrent_init, key_h, (size, size), dtype, gates)
+        return OrthogonalParams(A, cell.init(key_cell, dtype)._replace(W_h=None))
+
+    def own(params: OrthogonalParams) -> Params:
+        blocks = tuple(map(rotation, jnp.split(params.A, gates, axis=-1)))
+        return params.cell._replace(W_h=merge_gates(blocks))
+
+    spec = cell.spec._replace(name="keep_orthogonal", arguments=(("cell", cell),))
+    return parametrised(cell, OrthogonalParams, own, init, spec)
+
+
+def _gates(cell: Cell, like: Params) -> int:
+    """Returns how many square blocks stand side by side in W_h."""
+    W_h = getattr(like, "W_h", None)
+    if cell.prepare is not None or W_h is None or cell.around is not None:
+        raise ValueError(
+            f"Expected a cell whose parameters have a W_h of their own, got {cell}; "
+            "put keep_orthogonal around the cells inside, and nothing around what is "
+            "parametrised already."
+        )
+    size, width = W_h.shape
+    state = jax.tree.leaves(jax.eval_shape(cell.init_state, like))
+    if width % size or any(leaf.shape != (size,) for leaf in state):
+        raise ValueError(
+            f"Expected a W_h of one square block for each gate, got {size} x {width} "
+            f"of {cell}."
+        )
+    return width // size
