@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import (
@@ -34,7 +33,8 @@ def parametrised(
     """Returns `cell` on parameters of which its own are a function.
 
     Args:
-      cell: Whose equations are run; it prepares nothing itself.
+      cell: Whose equations are run; it prepares nothing itself, and its initial state
+        reads nothing of the parameters but their type.
       free: The type of the parameters that are learned, another than the cell's own.
       own: Those parameters -> the cell's own.
       init: (key, dtype=None) -> those parameters.
@@ -46,9 +46,6 @@ def parametrised(
 
     def prepare(params: Params) -> Params:
         return own(params) if isinstance(params, free) else params
-
-    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        return cell.init_state(prepare(params), batch_shape)
 
     def project(params: Params, x: Any, noise: Any = None) -> Any:
         return noisy_project(cell.project, prepare(params), x, noise)
@@ -70,7 +67,6 @@ def parametrised(
     gated, linear = cell.gated, cell.linear
     return cell._replace(
         init=init,
-        init_state=init_state,
         project=project,
         advance=advance,
         output=output,

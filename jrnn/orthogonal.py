@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, memoize, merge_gates
+from jrnn._base import Cell, Key, Params, memoize, merge_gates, split_gates
 from jrnn._check import check_cell
 from jrnn._parametrised import parametrised, rotation
 from jrnn.cells._init import Initializer, draw, henaff
@@ -69,8 +69,10 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
         return OrthogonalParams(A, cell.init(key_cell, dtype)._replace(W_h=None))
 
     def own(params: OrthogonalParams) -> Params:
-        blocks = tuple(map(rotation, jnp.split(params.A, gates, axis=-1)))
-        return params.cell._replace(W_h=merge_gates(blocks))
+        if gates == 1:
+            return params.cell._replace(W_h=rotation(params.A))
+        blocks = jax.lax.map(rotation, jnp.stack(split_gates(params.A, gates)))
+        return params.cell._replace(W_h=merge_gates(tuple(blocks)))
 
     spec = cell.spec._replace(name="keep_orthogonal", arguments=(("cell", cell),))
     return parametrised(cell, OrthogonalParams, own, init, spec)
