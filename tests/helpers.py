@@ -29,7 +29,6 @@ RARE = {
     "co_rnn implicit",
     "lem",
     "orthogonal elman identity",
-    "learnable exp_rnn",
 }
 # Close relatives of a cell that the quick suite runs; the slow suite runs them too.
 RELATIVES = {

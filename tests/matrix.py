@@ -58,7 +58,6 @@ REGISTRY |= {
     "orthogonal elman identity": lambda k, h: jrnn.keep_orthogonal(
         jrnn.elman(k, h, activation=jrnn.identity)
     ),
-    "learnable exp_rnn": lambda k, h: jrnn.learnable_state(jrnn.exp_rnn(k, h)),
 }
 # Which cells a method refuses, with whatever feature. Nothing else is refused.
 LINEAR = {

@@ -307,6 +307,29 @@ def test_the_exponential_is_taken_outside_of_the_loop(name):
         assert not any(count(body, "lu") for _, body, _ in bodies(jaxpr))
 
 
+@pytest.mark.slow
+def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
+    cell = jrnn.learnable_state(jrnn.zoneout(jrnn.exp_rnn(K, H), 0.3))
+    params = random_like(12, cell.init(jax.random.key(0), jnp.float64))
+    xs, weights, key = normal(13, T, B, K), normal(14, T, B, H), jax.random.key(1)
+    noise, step = cell.noise(key, T, (B,)), jax.jit(cell.step)
+
+    def by_loop(params, xs):
+        state, total = cell.init_state(params, (B,)), 0.0
+        for t in range(T):
+            drawn = jax.tree.map(lambda leaf, t=t: leaf[t], noise)
+            state, y = step(params, state, xs[t], drawn)
+            total = total + (y * weights[t]).sum()
+        return total
+
+    expected = jax.value_and_grad(by_loop, (0, 1))(params, xs)
+    for method in (jrnn.scan(), jrnn.bptt(chunk=2), jrnn.newton()):
+        run = lambda params, xs, m=method: (
+            jrnn.unroll(cell, params, xs, key=key, method=m)[1] * weights
+        ).sum()
+        assert_close(jax.value_and_grad(run, (0, 1))(params, xs), expected, 1e-10)
+
+
 def test_sampling_prepares_once():
     model = jrnn.sequence_model(jrnn.exp_rnn(K, H), jrnn.categorical(K))
     params = model.init(jax.random.key(0))
