@@ -9,6 +9,8 @@ GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
 MODEL = "tests/test_notes_model.py"
 PARALLEL = "tests/test_parallel.py"
 SEQUENCES = "tests/test_sequences.py"
+LONG = "tests/test_long_memory_cells.py"
+ORTHOGONAL = "tests/test_orthogonal.py"
 
 MISTAKES = (
     Mutation(
@@ -230,6 +232,34 @@ MISTAKES = (
         old='    full = jnp.einsum("ligj,...gmj->...limj", R, by_gate)\n',
         new='    full = jnp.einsum("ligj,...gmj->...limj", 0 * R, by_gate)\n',
         tests=(f"{PARALLEL}::test_the_jacobians_are_those_of_jax",),
+    ),
+    Mutation(
+        name="what is prepared is prepared at each step",
+        file="jrnn/_walk.py",
+        old="    params = prepared(cell, params)  # once",
+        new="    params = params  # once",
+        tests=(f"{ORTHOGONAL}::test_the_exponential_is_taken_outside_of_the_loop",),
+    ),
+    Mutation(
+        name="a rotation that is none",
+        file="jrnn/_parametrised.py",
+        old="expm(wide - wide.T)",
+        new="expm(wide + wide.T)",
+        tests=(f"{ORTHOGONAL}::test_whatever_a_is_the_matrix_is_a_rotation",),
+    ),
+    Mutation(
+        name="oscillators without damping",
+        file="jrnn/cells/co_rnn.py",
+        old="q = 1 / (1 + dt * epsilon) if implicit else 1.0",
+        new="q = 1.0",
+        tests=(f"{LONG}::test_the_energy_of_oscillators_is_bounded",),
+    ),
+    Mutation(
+        name="chrono biases that do not hang together",
+        file="jrnn/initializers.py",
+        old="return -b_f, b_f, zeros, zeros",
+        new="return b_f, b_f, zeros, zeros",
+        tests=("tests/test_initializers.py",),
     ),
     Mutation(
         name="PyTorch's second bias forgotten",
