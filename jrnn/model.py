@@ -211,6 +211,7 @@ def _score(
     key: Key | None,
 ) -> tuple[SequenceState, Array]:
     steps, batch = xs.shape[0], xs.shape[1:]
+    params = params._replace(cell=prepared(cell, params.cell))
     noise = None if key is None else draw_noise(cell, key, steps, batch)
     first, others = (jax.tree.map(lambda a, s=s: a[s], noise) for s in _FIRST_OTHERS)
     moved, y = _read_last(cell, head, params, state, first)

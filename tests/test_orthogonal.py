@@ -220,11 +220,15 @@ def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
         assert_close(jax.value_and_grad(run, (0, 1))(params, xs), expected, 1e-10)
 
 
-def test_sampling_prepares_once():
+@pytest.mark.parametrize("what", ["sample", "log_prob"])
+def test_a_model_prepares_once(what):
     model = jrnn.sequence_model(jrnn.exp_rnn(K, H), jrnn.categorical(K))
     params = model.init(jax.random.key(0))
-    sample = lambda params: model.sample(params, jax.random.key(1), 5)
-    jaxpr = jax.make_jaxpr(sample)(params).jaxpr
+    run = {
+        "sample": lambda params: model.sample(params, jax.random.key(1), 5),
+        "log_prob": lambda params: model.log_prob(params, jnp.array([0, 1, 2]))[1],
+    }[what]
+    jaxpr = jax.make_jaxpr(run)(params).jaxpr
     assert count(jaxpr, "lu") == 1
     assert not any(count(body, "lu") for _, body, _ in bodies(jaxpr))
 

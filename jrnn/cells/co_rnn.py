@@ -12,15 +12,15 @@ code, or after it. W_h is 2h x h: its upper half is what positions add, its lowe
 what velocities add.
 
 The published claim that is tested (proposition 3.1; setting: gamma = epsilon = 1,
-implicit damping, states that start at 0, h units, n steps):
+implicit damping, states that start at 0, m units, n steps):
 
-    |h_n|^2 + |z_n|^2 <= h n dt            for any weights and inputs, and dt <= 1.
+    |h_n|^2 + |z_n|^2 <= m n dt            for any weights and inputs, and dt <= 1.
 
 It holds more generally: with E_n = gamma |h_n|^2 + |z_n|^2, multiplying the second
 equation by z_n and using h_{n-1} = h_n - dt z_n gives
 
     E_n - E_{n-1} <= 2 dt (tanh(a_n) . z_n) - dt (2 epsilon - gamma dt) |z_n|^2
-                  <= h dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
+                  <= m dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
 
 The local derivative, given dh_t and dz_t in full, with q = 1 (explicit) or
 1 / (1 + dt epsilon) (implicit), and p = 1 - dt epsilon (explicit) or 1 (implicit):

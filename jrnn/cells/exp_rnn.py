@@ -23,6 +23,9 @@ paper's argument for it: so it is on every compact and connected group), so that
 is lost beside optimising over orthogonal W_h of determinant 1; and whatever step an
 optimiser takes, |W_h W_h^T - I| stays at rounding.
 
+A unitary matrix of h / 2 complex units is an orthogonal one of h real units: the
+unitary networks that came before need nothing more.
+
 Compared with others: the authors' PyTorch code learns the upper triangle of A alone,
 and gives it a learning rate of its own, as `optax.multi_transform` does
 (docs/gradients.md).

@@ -235,10 +235,10 @@ MISTAKES = (
     ),
     Mutation(
         name="what is prepared is prepared at each step",
-        file="jrnn/_walk.py",
-        old="    params = prepared(cell, params)  # once",
-        new="    params = params  # once",
-        tests=(f"{ORTHOGONAL}::test_the_exponential_is_taken_outside_of_the_loop",),
+        file="jrnn/model.py",
+        old="    params = params._replace(cell=prepared(cell, params.cell))\n\n",
+        new="",
+        tests=(f"{ORTHOGONAL}::test_a_model_prepares_once",),
     ),
     Mutation(
         name="a rotation that is none",
