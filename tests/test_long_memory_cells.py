@@ -174,6 +174,42 @@ def test_the_energy_of_oscillators_is_bounded():
     assert largest > 0.4  # the bound is not idle
 
 
+def within(W, bound):
+    """W scaled until no absolute row or column sum is above `bound`."""
+    return W * (bound / max(abs(W).sum(0).max(), abs(W).sum(1).max()))
+
+
+@pytest.mark.slow
+def test_no_gradient_of_oscillators_explodes():
+    # Rusch and Mishra 2021, proposition 3.2: |dE/dtheta| <= 3/2 (m + Y sqrt(m)).
+    m, steps, largest = 2, 100, 0.0
+    dt = 1 / steps
+    cell = jrnn.co_rnn(K, m, dt=dt, gamma=1.0, epsilon=1.0, implicit=True)
+    drawn = cell.init(jax.random.key(0), jnp.float64)
+    most = dt**0.5 * (1 + dt) / dt  # dt (1 + |W|) / (1 + dt) <= dt^r, r = 1/2
+
+    @jax.jit
+    def gradient(params, xs, wanted):
+        def E(params):
+            ys = jrnn.unroll(cell, params, xs)[1]
+            return ((ys - wanted) ** 2).sum(-1).mean() / 2
+
+        return jax.grad(E)(params)
+
+    for seed in range(20):
+        params = random_like(seed, drawn)
+        by_h, by_z = jnp.split(params.W_h, 2)
+        W_h = jnp.concatenate([within(by_h, most - 1), within(by_z, most)])
+        xs = jnp.tanh(normal(seed + 20, steps, K))
+        for size in (0.1, 10.0):
+            wanted = jnp.full((steps, m), size)
+            bound = 1.5 * (m + size * m**0.5)
+            for leaf in gradient(params._replace(W_h=W_h), xs, wanted):
+                assert abs(leaf).max() <= bound
+                largest = max(largest, float(abs(leaf).max()) / bound)
+    assert largest > 0.05
+
+
 @pytest.mark.slow
 def test_the_energy_bound_of_any_constants():
     units, steps = 6, 200

@@ -11,7 +11,7 @@ Driven, damped, coupled oscillators h'' = tanh(a) - gamma h - epsilon h', of pos
 code, or after it. W_h is 2h x h: its upper half is what positions add, its lower half
 what velocities add.
 
-The published claim that is tested (proposition 3.1; setting: gamma = epsilon = 1,
+The published claims that are tested (proposition 3.1; setting: gamma = epsilon = 1,
 implicit damping, states that start at 0, m units, n steps):
 
     |h_n|^2 + |z_n|^2 <= m n dt            for any weights and inputs, and dt <= 1.
@@ -21,6 +21,12 @@ equation by z_n and using h_{n-1} = h_n - dt z_n gives
 
     E_n - E_{n-1} <= 2 dt (tanh(a_n) . z_n) - dt (2 epsilon - gamma dt) |z_n|^2
                   <= m dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
+
+Of gradients the paper proves (proposition 3.2; same setting, n dt <= 1, row sums of
+both halves of W_h such that dt (1 + |W_h|) <= sqrt(dt) (1 + dt), inputs within 1, E the
+mean over the steps of |h_n - Y_n|^2 / 2) that none explodes, whatever the length:
+
+    |dE / d(any weight)| <= 3/2 (m + sqrt(m) max|Y|).
 
 The local derivative, given dh_t and dz_t in full, with q = 1 (explicit) or
 1 / (1 + dt epsilon) (implicit), and p = 1 - dt epsilon (explicit) or 1 (implicit):
