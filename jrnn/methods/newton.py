@@ -61,7 +61,7 @@ from jrnn.methods._steps import (
 )
 
 # Cases of experiments/results/newton_convergence.json that need neither damping nor a
-# diagonal approximation, and are not chaotic, take 14 at most; damped ones up to 100.
+# diagonal approximation, and are not chaotic, take 15 at most; damped ones up to 100.
 ITERATIONS = 100
 
 
