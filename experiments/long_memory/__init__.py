@@ -1,0 +1,1 @@
+"""Which cells learn what lies a thousand steps back, and after how many sequences?"""

@@ -1,0 +1,225 @@
+"""python -m experiments.long_memory --help.
+
+Which recurrent cells learn what lies a hundred or a thousand steps back, and after how
+many sequences? The adding problem, copying, temporal order, and digits read pixel by
+pixel. Results are kept in a store, one row for each task, length, cell and seed: a run
+fills what is missing, can be stopped at any time, and goes on where it was.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from experiments._report import RESULTS_FILE, claim_run_folder
+from experiments.long_memory import report, store
+from experiments.long_memory.entrants import ENTRANTS, rate_of
+from experiments.long_memory.problems import LENGTHS, problem
+from experiments.long_memory.training import Case, train
+
+STORE = Path(__file__).parent.parent / "results" / "long_memory.json"
+Preset = Literal["quick", "full"]
+# Task -> hidden units, sequences in a batch, and in all at most.
+PLANS = {
+    "adding": (64, 32, 60_000),
+    "copy": (128, 16, 20_000),
+    "order_6a": (64, 32, 60_000),
+    "order_6b": (64, 32, 60_000),
+    "pixels": (128, 50, 40_000),
+    "permuted_pixels": (128, 50, 40_000),
+}
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "full": {
+        "only": tuple(LENGTHS),
+        "lengths": None,
+        "cells": tuple(ENTRANTS),
+        "seeds": (0, 1, 2),
+        "sequences": None,
+        "seconds": 1200.0,
+    },
+    "quick": {
+        "only": ("adding", "copy", "order_6a"),
+        "lengths": (100, 110),
+        "cells": ("elman_orthogonal", "lstm", "gru", "lru", "min_gru"),
+        "seeds": (0,),
+        "sequences": 20_000,
+        "seconds": 25.0,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Train cells on tasks that need a long memory."""
+
+    preset: Preset = "full"
+    """What is left open below: the whole table, or a look in some minutes."""
+    only: tuple[str, ...] | None = None
+    """Which tasks; None leaves it to the preset."""
+    lengths: tuple[int, ...] | None = None
+    """Which of the tasks' lengths T; None: all of the preset's."""
+    cells: tuple[str, ...] | None = None
+    """Which cells; None leaves it to the preset."""
+    seeds: tuple[int, ...] | None = None
+    """Of weights and data; None leaves it to the preset."""
+    sequences: int | None = None
+    """To train on at most, in each case; None: the preset's, or the task's own."""
+    seconds: float | None = None
+    """After which a case ends at its next evaluation; None leaves it to the preset. A
+    case that ended so is run again once it is given more."""
+    every: int = 2000
+    """Sequences between two evaluations."""
+    evaluated: int = 512
+    """Fresh sequences in each evaluation."""
+    tested: int = 2000
+    """Fresh sequences that confirm a success, and give the final loss."""
+    rate: float | None = None
+    """Of Adam; None: what the cell was given for the task."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    hidden: int | None = None
+    """Units of each cell; None: the task's own number."""
+    store: Path | None = None
+    """The results; None: those that are committed, and with --preset quick
+    runs/long_memory/NUMBER/results.json, anew."""
+    figure: Path | None = None
+    """Where the figure goes; None: beside the store."""
+    show: bool = False
+    """Only tabulate and draw what the store holds."""
+
+
+def resolve(settings: Settings) -> Settings:
+    """Fills in what the preset decides, and checks the settings.
+
+    Raises:
+      ValueError: A setting means nothing.
+    """
+    open_ = {
+        name: value
+        for name, value in PRESETS[settings.preset].items()
+        if getattr(settings, name) is None
+    }
+    settings = dataclasses.replace(settings, **open_)
+    for name, known in (("only", LENGTHS), ("cells", ENTRANTS)):
+        chosen = getattr(settings, name)
+        unknown = set(chosen) - set(known)
+        if unknown or not chosen:
+            raise ValueError(
+                f"Expected --{name} of {', '.join(known)}, got "
+                f"{', '.join(sorted(unknown)) or 'none'}."
+            )
+    for name in ("sequences", "seconds", "every", "evaluated", "tested", "hidden"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"Expected --{name} above 0, got {value}.")
+    if not settings.seeds:
+        raise ValueError("Expected at least one of --seeds.")
+    if not cases(settings):
+        raise ValueError(
+            f"Expected --lengths of {LENGTHS}, got {settings.lengths}: no case is left."
+        )
+    return settings
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Returns all cases, one seed after the other: every cell before the next seed."""
+    return [
+        case_of(task, length, cell, seed, settings)
+        for seed in settings.seeds or ()
+        for task in settings.only or ()
+        for length in LENGTHS[task]
+        if settings.lengths is None or length in settings.lengths
+        for cell in settings.cells or ()
+    ]
+
+
+def case_of(task: str, length: int, cell: str, seed: int, settings: Settings) -> Case:
+    """Returns one case, with the task's own sizes and the cell's own rate."""
+    hidden, batch, sequences = PLANS[task]
+    return Case(
+        task=task,
+        length=length,
+        cell=cell,
+        seed=seed,
+        hidden=settings.hidden or hidden,
+        batch=batch,
+        rate=settings.rate or rate_of(cell, task),
+        clip=settings.clip,
+        sequences=settings.sequences or sequences,
+        every=settings.every,
+        evaluated=settings.evaluated,
+        tested=settings.tested,
+    )
+
+
+def run(settings: Settings) -> int:
+    """Runs what the store does not hold, writing each row as soon as it is known."""
+    path = _store(settings)
+    rows = store.load(path)
+    seconds = settings.seconds or 0.0
+    all_ = [] if settings.show else cases(settings)
+    missing = [
+        case
+        for case in all_
+        if not store.is_done(rows.get(store.name_of(case)), case, seconds)
+    ]
+    if len(missing) < len(all_):
+        print(f"{len(all_) - len(missing)} of {len(all_)} cases are in {path}.")
+    for task in {case.task for case in missing}:
+        problem(task, LENGTHS[task][0]).data("train")  # missing data: now, not later
+    with tqdm(total=len(missing), unit="case") as bar:
+        for case in missing:
+            rows = store.add(path, case, _train(case, seconds, bar))
+            bar.update()
+    print("\n" + report.table(rows))
+    figure = settings.figure or path.with_suffix(".png")
+    report.draw(figure, rows)
+    print(f"\nRows in {path}, figure in {figure}.")
+    return 0
+
+
+def _store(settings: Settings) -> Path:
+    if settings.store is not None:
+        return settings.store
+    if settings.preset == "full" or settings.show:
+        return STORE
+    return claim_run_folder(None, store.EXPERIMENT, resume=False) / RESULTS_FILE
+
+
+def _train(case: Case, seconds: float, bar: Any) -> dict[str, Any]:
+    name = store.name_of(case)
+
+    def report_row(row: dict[str, Any]) -> None:
+        loss = "not finite" if row["loss"] is None else f"{row['loss']:.3g}"
+        bar.set_description(f"{name} {row['sequences']:,}: {loss}")
+
+    bar.set_description(name)
+    found = train(case, seconds, report_row)
+    loss = "not finite" if found["loss"] is None else f"{found['loss']:.3g}"
+    bar.write(
+        f"{name:32} {found['stopped']:>9} after {found['sequences']:7,}  loss {loss:>8}"
+        f"  (constant {found['baseline']:.3g})  {found['seconds']:.0f} s"
+    )
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(
+        Settings,
+        prog="python -m experiments.long_memory",
+        args=arguments,
+        description=__doc__,
+    )
+    try:
+        return run(resolve(settings))
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""The cells that are compared: one line each, with how each starts and is trained."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import jrnn
+from experiments.long_memory.problems import EACH, Problem
+
+# U(-1/sqrt(h), 1/sqrt(h)), as PyTorch draws W_h: a spectral radius near 1/sqrt(3).
+PLAIN = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _identity(key: Any, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
+# Le et al. 2015, https://arxiv.org/abs/1504.00941: W_h = 1, other weights of 0.001.
+SMALL = jax.nn.initializers.normal(0.001)
+
+
+class Entrant(NamedTuple):
+    """A cell as it enters the comparison.
+
+    Attributes:
+      make: (inputs, hidden units, task) -> Cell.
+      linear: Whether the cell is linear in its state. Such a cell is evaluated by
+        `jrnn.associative()`, and stands between two pointwise layers, as in its paper:
+        alone, with a linear map of its state, the LRU could multiply nothing. Token ids
+        need no layer in front: a row of W_x is any function of the symbol.
+      slow: Parameters that say by how much one step turns the state. Over the sequence
+        the turns add up, so these are trained at 10 / T of the rate.
+    """
+
+    make: Callable[[int, int, Problem], jrnn.Cell]
+    linear: bool = False
+    slow: tuple[str, ...] = ()
+
+
+def _elman(k: int, h: int, task: Problem) -> jrnn.Cell:
+    return jrnn.elman(k, h, recurrent_init=PLAIN, **_inputs(task))
+
+
+def _elman_orthogonal(k: int, h: int, task: Problem) -> jrnn.Cell:
+    return jrnn.elman(k, h, **_inputs(task))  # W_h's default
+
+
+def _irnn(k: int, h: int, task: Problem) -> jrnn.Cell:
+    del task
+    return jrnn.elman(
+        k, h, activation=jax.nn.relu, input_init=SMALL, recurrent_init=_identity
+    )
+
+
+def _lstm(k: int, h: int, task: Problem) -> jrnn.Cell:
+    cell = jrnn.lstm(k, h, forget_bias=0.0, **_inputs(task))
+    return _chrono(cell, h, (-1, 1, 0, 0), task.steps)
+
+
+def _gru(k: int, h: int, task: Problem) -> jrnn.Cell:
+    return _chrono(jrnn.gru(k, h, **_inputs(task)), h, (0, 1, 0), task.steps)
+
+
+def _min_gru(k: int, h: int, task: Problem) -> jrnn.Cell:
+    return _chrono(jrnn.min_gru(k, h, **_inputs(task)), h, (-1, 0), task.steps)
+
+
+def _inputs(task: Problem) -> dict[str, Any]:
+    return {"input_init": jrnn.one_hot_normal} if task.tokens else {}
+
+
+@functools.cache
+def _chrono(cell: jrnn.Cell, h: int, signs: tuple[int, ...], steps: int) -> jrnn.Cell:
+    """Returns the cell with gates that keep from one step to the whole sequence.
+
+    Gate g's bias gains sign_g * log(u), u uniform in (1, T - 1) and the same for all
+    gates of a unit (Tallec and Ollivier 2018, https://arxiv.org/abs/1804.11188).
+    """
+
+    def init(key: Any, dtype: Any = None) -> Any:
+        key, key_u = jax.random.split(key)
+        params: Any = cell.init(key, dtype)
+        slow = jnp.log(jax.random.uniform(key_u, (h,), jnp.float32, 1.0, steps - 1.0))
+        biases = jnp.concatenate([sign * slow for sign in signs])
+        return params._replace(b=params.b + biases.astype(params.b.dtype))
+
+    return cell._replace(init=init)
+
+
+def _lru(k: int, h: int, task: Problem) -> jrnn.Cell:
+    T = task.steps
+    if task.asks == EACH:  # all units keep, and tell positions apart by their phases
+        ring = {"r_min": math.exp(-1 / T), "r_max": 1.0}
+    else:  # units from fast to slow, none of which turns much within the sequence
+        ring = {"r_min": math.exp(-10 / T), "r_max": math.exp(-0.1 / T)}
+        ring["max_phase"] = math.pi / T
+    return jrnn.lru(k, h, output_size=h, **ring, **_inputs(task))
+
+
+# In the order of the table.
+ENTRANTS: dict[str, Entrant] = {
+    "elman": Entrant(_elman),
+    "elman_orthogonal": Entrant(_elman_orthogonal),
+    "irnn": Entrant(_irnn),
+    "lstm": Entrant(_lstm),
+    "gru": Entrant(_gru),
+    "lru": Entrant(_lru, linear=True, slow=("nu_log", "theta_log")),
+    "min_gru": Entrant(_min_gru, linear=True),
+}
+
+RATE = 2e-3
+# (cell, task) -> Adam's rate, by probes at T = 100; RATE where none is named.
+RATES: dict[tuple[str, str], float] = {
+    ("min_gru", "adding"): 5e-3,
+    ("lstm", "order_6a"): 5e-3,
+    ("lstm", "order_6b"): 5e-3,
+    ("gru", "order_6a"): 5e-3,
+    ("gru", "order_6b"): 5e-3,
+    ("min_gru", "order_6a"): 5e-3,
+    ("min_gru", "order_6b"): 5e-3,
+    ("lru", "order_6a"): 5e-3,
+    ("lru", "order_6b"): 5e-3,
+}
+
+
+def rate_of(cell: str, task: str) -> float:
+    """Returns the learning rate that a cell is given for a task."""
+    return RATES.get((cell, task), RATE)

@@ -1,0 +1,291 @@
+r"""One cell on one task, from one seed: trained on fresh data until it succeeds.
+
+    y_t = cell(x_t),   o_t = y_t W_y + b_y
+
+and around a cell that is linear in its state, instead,
+
+    y_t = cell(gelu(x_t W_e + b_e)),   o_t = gelu(y_t W_1 + b_1) W_y + b_y
+
+where x_t is a token id the cell reads it as it is.
+
+Adam behind a clipped gradient, at a constant rate. Every batch is drawn anew inside the
+compiled block; so is what is evaluated, from other keys: no batch of one part is ever a
+batch of another.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+import jrnn
+from experiments._long_tasks import Sequences
+from experiments.long_memory.entrants import ENTRANTS
+from experiments.long_memory.problems import EACH, Problem, problem, scores
+
+# Parts of a folded key: what is drawn for one is never drawn for another.
+INIT, TRAIN, VALID, TEST = range(4)
+SOLVED, SPENT, CUT, DIVERGED = "solved", "sequences", "seconds", "diverged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained, and how: equal cases are not run twice.
+
+    Attributes:
+      task: Name of the task.
+      length: T of the task.
+      cell: Name of the entrant.
+      seed: Of weights and data.
+      hidden: Units of the cell.
+      batch: Sequences per training step.
+      rate: Of Adam.
+      clip: Largest norm of a gradient.
+      sequences: To be trained on, at most.
+      every: Sequences between two evaluations.
+      evaluated: Fresh sequences in each evaluation.
+      tested: Fresh sequences that confirm a success, and give the final loss.
+    """
+
+    task: str
+    length: int
+    cell: str
+    seed: int
+    hidden: int
+    batch: int
+    rate: float
+    clip: float
+    sequences: int
+    every: int
+    evaluated: int
+    tested: int
+
+    @property
+    def steps_per_block(self) -> int:
+        """Training steps between two evaluations."""
+        return max(1, self.every // self.batch)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of training at most."""
+        return max(1, self.sequences // (self.steps_per_block * self.batch))
+
+
+class Dense(NamedTuple):
+    """A pointwise layer: k inputs, h outputs."""
+
+    W: Float[Array, "k h"]
+    b: Float[Array, " h"]
+
+
+class Params(NamedTuple):
+    """Parameters: the cell, the layer at the end, and those around a linear cell."""
+
+    cell: Any
+    out: Dense
+    encode: Dense | None = None
+    decode: Dense | None = None
+
+
+class Lane(NamedTuple):
+    """The state of training."""
+
+    params: Any
+    opt_state: Any
+    step: Array
+
+
+def key_of(seed: int, part: int) -> Array:
+    """Returns the key that all draws of a part come from."""
+    return jax.random.fold_in(jax.random.key(seed), part)
+
+
+def make_cell(name: str, own: Problem, hidden: int) -> jrnn.Cell:
+    """Returns the entrant's cell, for the task's inputs or for encoded ones."""
+    encoded = ENTRANTS[name].linear and not own.tokens
+    return ENTRANTS[name].make(hidden if encoded else own.inputs, hidden, own)
+
+
+def init(key: Array, name: str, own: Problem, hidden: int) -> Params:
+    """Draws parameters: variance 1 over the inputs of a sum."""
+    keys = jax.random.split(key, 4)
+    cell = make_cell(name, own, hidden)
+    h = cell.spec.output_size
+    params = Params(cell.init(keys[0]), _dense(keys[1], h, own.outputs))
+    if not ENTRANTS[name].linear:
+        return params
+    encode = None if own.tokens else _dense(keys[2], own.inputs, hidden)
+    return params._replace(encode=encode, decode=_dense(keys[3], h, h))
+
+
+def _dense(key: Array, inputs: int, outputs: int) -> Dense:
+    drawn = jax.random.normal(key, (inputs, outputs), jnp.float32)
+    return Dense(drawn * inputs**-0.5, jnp.zeros(outputs, jnp.float32))
+
+
+def _apply(layer: Dense, xs: Array) -> Array:
+    return xs @ layer.W + layer.b.reshape((1,) * (xs.ndim - 1) + (-1,))
+
+
+def predict(params: Params, name: str, own: Problem, batch: Sequences) -> Array:
+    """Returns o: (T, B, v) where each step is asked, else (B, v) at the last steps."""
+    cell = make_cell(name, own, params.out.W.shape[0])
+    method = jrnn.associative() if ENTRANTS[name].linear else jrnn.bptt()
+    us = batch.xs
+    if params.encode is not None:
+        us = jax.nn.gelu(_apply(params.encode, us))
+    ys = jrnn.unroll(cell, params.cell, us, method=method)[1]
+    if own.asks != EACH:  # no step looks ahead: padding behind a last step is unread
+        ys = jnp.take_along_axis(ys, batch.lengths[None, :, None] - 1, axis=0)[0]
+    if params.decode is not None:
+        ys = jax.nn.gelu(_apply(params.decode, ys))
+    return _apply(params.out, ys)
+
+
+class Trainer(NamedTuple):
+    """Compiled: start(seed's key), advance(lane, key, data), evaluate(params, ...)."""
+
+    start: Callable[[Array], Lane]
+    advance: Callable[[Lane, Array, Any], tuple[Lane, Array]]
+    evaluate: Callable[[Any, Array, Any, int], tuple[Array, Array]]
+
+
+def trainer(case: Case) -> Trainer:
+    """Compiles what a case needs; cases that differ in their seed share it."""
+    return _trainer(dataclasses.replace(case, seed=0, sequences=0))
+
+
+@functools.lru_cache(maxsize=4)
+def _trainer(case: Case) -> Trainer:
+    own = problem(case.task, case.length)
+    optimizer = optax.chain(optax.clip_by_global_norm(case.clip), optax.adam(case.rate))
+
+    def start(key: Array) -> Lane:
+        params: Any = init(key, case.cell, own, case.hidden)
+        return Lane(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def loss(params: Any, batch: Sequences) -> Array:
+        return scores(own, predict(params, case.cell, own, batch), batch)[0]
+
+    def advance(lane: Lane, key: Array, data: Any) -> tuple[Lane, Array]:
+        def one(lane: Lane, _: None) -> tuple[Lane, Array]:
+            used = jax.random.fold_in(key, lane.step)
+            batch = own.draw(used, case.batch, data)
+            value, gradient = jax.value_and_grad(loss)(lane.params, batch)
+            updates, opt_state = optimizer.update(gradient, lane.opt_state)
+            params = optax.apply_updates(lane.params, _slowed(updates, case, own))
+            return Lane(params, opt_state, lane.step + 1), value
+
+        lane, values = jax.lax.scan(one, lane, None, length=case.steps_per_block)
+        return lane, values.mean()
+
+    def evaluate(
+        params: Any, key: Array, data: Any, sequences: int
+    ) -> tuple[Array, Array]:
+        size = min(case.batch, sequences)  # as in training: memory stays as it is
+
+        def one(index: Array) -> tuple[Array, Array]:
+            batch = own.fresh(key, index, size, data)
+            return scores(own, predict(params, case.cell, own, batch), batch)
+
+        found = jax.lax.map(one, jnp.arange(-(-sequences // size), dtype=jnp.int32))
+        return found[0].mean(), found[1].mean()
+
+    return Trainer(
+        jax.jit(start),
+        jax.jit(advance, donate_argnums=0),
+        jax.jit(evaluate, static_argnums=3),
+    )
+
+
+def _slowed(updates: Any, case: Case, own: Problem) -> Any:
+    """Returns the updates, those of the entrant's slow parameters made small."""
+    factor = min(1.0, 10 / own.steps)
+    slow = {
+        name: factor * getattr(updates.cell, name) for name in ENTRANTS[case.cell].slow
+    }
+    return updates._replace(cell=updates.cell._replace(**slow)) if slow else updates
+
+
+def is_solved(own: Problem, loss: float, wrong: float) -> bool:
+    """Returns whether the task's threshold is passed; never where it has none."""
+    measured = {"loss": loss, "wrong": wrong}
+    return own.measure is not None and measured[own.measure] < own.threshold
+
+
+def train(case: Case, seconds: float, report: Callable[[dict], None]) -> dict[str, Any]:
+    """Trains until success, or until sequences or seconds are spent.
+
+    Args:
+      case: What to train.
+      seconds: Wall-clock time that ends training at the next evaluation.
+      report: Called with every row of the course.
+
+    Returns:
+      Why it stopped, sequences to success (None without), the final loss and share of
+      errors on test data, the course of losses, and what it took.
+    """
+    began = time.perf_counter()
+    own, run = problem(case.task, case.length), trainer(case)
+    train_data, valid_data = own.data("train"), own.data("valid")
+    lane = run.start(key_of(case.seed, INIT))
+    course: list[dict[str, Any]] = []
+    stopped, final = SPENT, None
+    for block in range(1, case.blocks + 1):
+        lane, trained = run.advance(lane, key_of(case.seed, TRAIN), train_data)
+        key = jax.random.fold_in(key_of(case.seed, VALID), block)
+        found = run.evaluate(lane.params, key, valid_data, case.evaluated)
+        loss, wrong = map(float, found)
+        row = {
+            "sequences": block * case.steps_per_block * case.batch,
+            "training_loss": _finite(float(trained)),
+            "loss": _finite(loss),
+            "wrong": wrong,
+        }
+        course.append(row)
+        report(row)
+        if not math.isfinite(loss):
+            stopped = DIVERGED
+            break
+        if is_solved(own, loss, wrong):
+            final = _test(case, run, lane)
+            if is_solved(own, *final):
+                stopped = SOLVED
+                break
+        if time.perf_counter() - began > seconds and block < case.blocks:
+            stopped = CUT
+            break
+        final = None
+    loss, wrong = final or _test(case, run, lane)
+    leaves = jax.tree.leaves(lane.params)
+    return {
+        "stopped": stopped,
+        "sequences": course[-1]["sequences"],
+        "sequences_to_success": course[-1]["sequences"] if stopped == SOLVED else None,
+        "loss": _finite(loss),
+        "wrong": wrong,
+        "baseline": own.baseline,
+        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
+        "course": course,
+        "seconds": time.perf_counter() - began,
+        "seconds_limit": seconds,
+    }
+
+
+def _test(case: Case, run: Trainer, lane: Lane) -> tuple[float, float]:
+    """Returns loss and errors on test data, which no earlier call has drawn."""
+    data = problem(case.task, case.length).data("test")
+    key = jax.random.fold_in(key_of(case.seed, TEST), lane.step)
+    loss, wrong = run.evaluate(lane.params, key, data, case.tested)
+    return float(loss), float(wrong)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
