@@ -46,7 +46,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "cells": ("elman_orthogonal", "lstm", "gru", "lru", "min_gru"),
         "seeds": (0,),
         "sequences": 20_000,
-        "seconds": 25.0,
+        "seconds": 20.0,
     },
 }
 

@@ -15,15 +15,6 @@ from experiments.long_memory.problems import EACH, Problem
 PLAIN = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def _identity(key: Any, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
-    del key
-    return jnp.eye(*shape, dtype=dtype)
-
-
-# Le et al. 2015, https://arxiv.org/abs/1504.00941: W_h = 1, other weights of 0.001.
-SMALL = jax.nn.initializers.normal(0.001)
-
-
 class Entrant(NamedTuple):
     """A cell as it enters the comparison.
 
@@ -51,23 +42,40 @@ def _elman_orthogonal(k: int, h: int, task: Problem) -> jrnn.Cell:
 
 
 def _irnn(k: int, h: int, task: Problem) -> jrnn.Cell:
+    # Le et al. 2015, https://arxiv.org/abs/1504.00941: W_h = 1, other weights of 0.001.
     del task
     return jrnn.elman(
-        k, h, activation=jax.nn.relu, input_init=SMALL, recurrent_init=_identity
+        k,
+        h,
+        activation=jax.nn.relu,
+        input_init=jrnn.initializers.normal(0.001),
+        recurrent_init=jrnn.initializers.identity(),
     )
 
 
+def _exp_rnn(k: int, h: int, task: Problem) -> jrnn.Cell:
+    return jrnn.exp_rnn(k, h, **_inputs(task))
+
+
+def _co_rnn(k: int, h: int, task: Problem) -> jrnn.Cell:
+    # The constants of the authors' code for 784 pixels, and steps of such a size that
+    # as much time passes in a whole sequence of another task.
+    dt = min(0.1, 0.042 * 784 / task.steps)
+    return jrnn.co_rnn(k, h, dt=dt, gamma=2.7, epsilon=4.7, **_inputs(task))
+
+
 def _lstm(k: int, h: int, task: Problem) -> jrnn.Cell:
-    cell = jrnn.lstm(k, h, forget_bias=0.0, **_inputs(task))
-    return _chrono(cell, h, (-1, 1, 0, 0), task.steps)
+    chrono = jrnn.initializers.chrono_lstm(task.steps)
+    return jrnn.lstm(k, h, forget_bias=0.0, bias_init=chrono, **_inputs(task))
 
 
 def _gru(k: int, h: int, task: Problem) -> jrnn.Cell:
-    return _chrono(jrnn.gru(k, h, **_inputs(task)), h, (0, 1, 0), task.steps)
+    chrono = jrnn.initializers.chrono_gru(task.steps)
+    return jrnn.gru(k, h, bias_init=chrono, **_inputs(task))
 
 
 def _min_gru(k: int, h: int, task: Problem) -> jrnn.Cell:
-    return _chrono(jrnn.min_gru(k, h, **_inputs(task)), h, (-1, 0), task.steps)
+    return _chrono_min_gru(jrnn.min_gru(k, h, **_inputs(task)), h, task.steps)
 
 
 def _inputs(task: Problem) -> dict[str, Any]:
@@ -75,19 +83,18 @@ def _inputs(task: Problem) -> dict[str, Any]:
 
 
 @functools.cache
-def _chrono(cell: jrnn.Cell, h: int, signs: tuple[int, ...], steps: int) -> jrnn.Cell:
-    """Returns the cell with gates that keep from one step to the whole sequence.
+def _chrono_min_gru(cell: jrnn.Cell, h: int, steps: int) -> jrnn.Cell:
+    """Returns the cell with units that keep from one step to the whole sequence.
 
-    Gate g's bias gains sign_g * log(u), u uniform in (1, T - 1) and the same for all
-    gates of a unit (Tallec and Ollivier 2018, https://arxiv.org/abs/1804.11188).
+    As `jrnn.initializers.chrono_gru`; but z is what is overwritten here: b_z = -log(u),
+    u uniform in (1, T - 1).
     """
 
     def init(key: Any, dtype: Any = None) -> Any:
         key, key_u = jax.random.split(key)
         params: Any = cell.init(key, dtype)
         slow = jnp.log(jax.random.uniform(key_u, (h,), jnp.float32, 1.0, steps - 1.0))
-        biases = jnp.concatenate([sign * slow for sign in signs])
-        return params._replace(b=params.b + biases.astype(params.b.dtype))
+        return params._replace(b=params.b.at[:h].add(-slow.astype(params.b.dtype)))
 
     return cell._replace(init=init)
 
@@ -107,6 +114,8 @@ ENTRANTS: dict[str, Entrant] = {
     "elman": Entrant(_elman),
     "elman_orthogonal": Entrant(_elman_orthogonal),
     "irnn": Entrant(_irnn),
+    "exp_rnn": Entrant(_exp_rnn, slow=("A",)),
+    "co_rnn": Entrant(_co_rnn),
     "lstm": Entrant(_lstm),
     "gru": Entrant(_gru),
     "lru": Entrant(_lru, linear=True, slow=("nu_log", "theta_log")),
