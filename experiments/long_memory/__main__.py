@@ -170,11 +170,11 @@ def run(settings: Settings) -> int:
         print(f"{len(all_) - len(missing)} of {len(all_)} cases are in {path}.")
     for task in {case.task for case in missing}:
         problem(task, LENGTHS[task][0]).data("train")  # missing data: now, not later
-    with tqdm(total=len(missing), unit="case") as bar:
+    with tqdm(total=len(missing), unit="case", disable=not missing) as bar:
         for case in missing:
             rows = store.add(path, case, _train(case, seconds, bar))
             bar.update()
-    print("\n" + report.table(rows))
+    print(f"\n{report.table(rows)}\n\n{report.NOTES}")
     figure = settings.figure or path.with_suffix(".png")
     report.draw(figure, rows)
     print(f"\nRows in {path}, figure in {figure}.")
