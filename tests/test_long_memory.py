@@ -190,14 +190,15 @@ def test_what_is_evaluated_was_never_trained_on(monkeypatch):
         noted("fresh", jax.random.fold_in(key, i))
         return real.fresh(key, i, batch, data)
 
-    # Solved at once, so that every evaluation is followed by one of test data.
+    # Never solved; blocks of one step, so that steps and blocks bear equal numbers.
     spied = real._replace(draw=draw, fresh=fresh, threshold=1e-30)
     monkeypatch.setattr(training, "problem", lambda name, length: spied)
     training._trainer.cache_clear()
-    training.train(CASE, 1e9, lambda row: None)
+    case = dataclasses.replace(CASE, every=4, sequences=12)
+    training.train(case, 1e9, lambda row: None)
     jax.effects_barrier()
     training._trainer.cache_clear()
-    assert len(drawn["draw"]) == len(set(drawn["draw"])) == 6
+    assert len(drawn["draw"]) == len(set(drawn["draw"])) == 3
     # Three evaluations of two batches, and the last of three.
     assert len(drawn["fresh"]) == len(set(drawn["fresh"])) == 3 * 2 + 3
     assert not set(drawn["draw"]) & set(drawn["fresh"])
@@ -239,6 +240,7 @@ def test_outputs_are_read_at_the_own_last_step(key):
         assert (np.asarray(outputs[0]) != np.asarray(outputs[2])).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_turns_of_the_state_are_trained_slowly():
     """Adam's first update is the rate, of whatever sign: of lambda 10 / T of it."""
@@ -255,7 +257,9 @@ def test_turns_of_the_state_are_trained_slowly():
 
 def test_a_store_is_filled_run_by_run(monkeypatch, tmp_path, capsys):
     calls: list[str] = []
+    drawn: list[int] = []
     monkeypatch.setattr(command, "train", stand_in(calls))
+    monkeypatch.setattr(report, "draw", lambda path, rows: drawn.append(len(rows)))
     where = [
         "--store",
         str(tmp_path / "found.json"),
@@ -277,6 +281,7 @@ def test_a_store_is_filled_run_by_run(monkeypatch, tmp_path, capsys):
     assert rows["adding/100/gru/1"]["settings"]["rate"] != 0.5
     assert command.main([*where, "--show"]) == 0
     assert len(calls) == 6
+    assert drawn == [2, 4, 4, 4]
     assert "4,000 ± 0" in capsys.readouterr().out
 
 
@@ -439,14 +444,15 @@ def test_real_pixels_are_five_hundred_of_each_digit():
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_quick_preset_runs(tmp_path, capsys):
-    arguments = ["--preset", "quick", *TINY, "--sequences", "64", "--seconds", "1"]
+    few = ["--only", "adding", "copy", "--cells", "elman_orthogonal", "lru"]
+    arguments = ["--preset", "quick", *TINY, *few, "--sequences", "64"]
     path = tmp_path / "store.json"
     assert command.main([*arguments, "--store", str(path)]) == 0
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    quick = command.cases(command.resolve(command.Settings(preset="quick")))
-    assert set(rows) == {store.name_of(case) for case in quick}
+    cells, tasks_ = ("elman_orthogonal", "lru"), ("adding", "copy")
+    assert set(rows) == {f"{task}/100/{cell}/0" for task in tasks_ for cell in cells}
     for row in rows.values():
-        assert 0 < row["sequences"] <= 64
+        assert row["sequences"] == 64
         assert row["loss"] > 0
         assert row["environment"]["packages"]["jax"]
     assert "best constant answer" in capsys.readouterr().out
