@@ -222,6 +222,16 @@ def test_training_lowers_the_loss_until_success():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
+def test_what_diverges_is_given_up():
+    found = training.train(dataclasses.replace(CASE, rate=1e30), 1e9, lambda row: None)
+    assert (found["stopped"], found["sequences"]) == (training.DIVERGED, 8)
+    assert found["loss"] is None
+    assert found["wrong"] == 1  # what is not a number is wrong
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
 def test_outputs_are_read_at_the_own_last_step(key):
     """What stands behind a sequence's last step changes no bit of its output."""
     own = problem("order_6a", 110)

@@ -194,6 +194,8 @@ def _as_sequences(rows: Array, data: Any) -> Sequences:
 def scores(own: Problem, outputs: Array, batch: Sequences) -> tuple[Array, Array]:
     """Returns the loss, and the share that is wrong, of a batch.
 
+    What is not a number is wrong.
+
     Args:
       own: The task.
       outputs: Numbers or logits, (B, v), or (T, B, v) where each step is asked.
@@ -206,7 +208,7 @@ def scores(own: Problem, outputs: Array, batch: Sequences) -> tuple[Array, Array
     """
     if own.asks == NUMBER:
         error = outputs[..., 0] - batch.targets
-        return jnp.mean(error**2), _share(jnp.abs(error) > 0.04)
+        return jnp.mean(error**2), _share(~(jnp.abs(error) <= 0.04))
     logs = jax.nn.log_softmax(outputs)
     chosen = jnp.take_along_axis(logs, batch.targets[..., None], axis=-1)[..., 0]
     if own.asks == EACH:
@@ -214,7 +216,7 @@ def scores(own: Problem, outputs: Array, batch: Sequences) -> tuple[Array, Array
         wrong = wrong[-_long_tasks.PATTERN :]
     elif own.measure == "wrong":
         ones = jax.nn.one_hot(batch.targets, own.outputs, dtype=jnp.float32)
-        wrong = jnp.max(jnp.abs(jnp.exp(logs) - ones), axis=-1) >= OFF
+        wrong = ~(jnp.max(jnp.abs(jnp.exp(logs) - ones), axis=-1) < OFF)
     else:
         wrong = outputs.argmax(axis=-1).astype(jnp.int32) != batch.targets
     return -jnp.mean(chosen), _share(wrong)

@@ -234,36 +234,19 @@ def train(case: Case, seconds: float, report: Callable[[dict], None]) -> dict[st
     """
     began = time.perf_counter()
     own, run = problem(case.task, case.length), trainer(case)
-    train_data, valid_data = own.data("train"), own.data("valid")
     lane = run.start(key_of(case.seed, INIT))
     course: list[dict[str, Any]] = []
     stopped, final = SPENT, None
     for block in range(1, case.blocks + 1):
-        lane, trained = run.advance(lane, key_of(case.seed, TRAIN), train_data)
-        key = jax.random.fold_in(key_of(case.seed, VALID), block)
-        found = run.evaluate(lane.params, key, valid_data, case.evaluated)
-        loss, wrong = map(float, found)
-        row = {
-            "sequences": block * case.steps_per_block * case.batch,
-            "training_loss": _finite(float(trained)),
-            "loss": _finite(loss),
-            "wrong": wrong,
-        }
+        lane, row = _block(case, own, run, lane, block)
         course.append(row)
         report(row)
-        if not math.isfinite(loss):
-            stopped = DIVERGED
+        final = _confirm(case, own, run, lane, row)
+        late = time.perf_counter() - began > seconds and block < case.blocks
+        if row["loss"] is None or final or late:
+            stopped = SOLVED if final else DIVERGED if row["loss"] is None else CUT
             break
-        if is_solved(own, loss, wrong):
-            final = _test(case, run, lane)
-            if is_solved(own, *final):
-                stopped = SOLVED
-                break
-        if time.perf_counter() - began > seconds and block < case.blocks:
-            stopped = CUT
-            break
-        final = None
-    loss, wrong = final or _test(case, run, lane)
+    loss, wrong = final or _test(case, own, run, lane)
     leaves = jax.tree.leaves(lane.params)
     return {
         "stopped": stopped,
@@ -279,9 +262,36 @@ def train(case: Case, seconds: float, report: Callable[[dict], None]) -> dict[st
     }
 
 
-def _test(case: Case, run: Trainer, lane: Lane) -> tuple[float, float]:
-    """Returns loss and errors on test data, which no earlier call has drawn."""
-    data = problem(case.task, case.length).data("test")
+def _block(
+    case: Case, own: Problem, run: Trainer, lane: Lane, block: int
+) -> tuple[Lane, dict[str, Any]]:
+    """Trains for a block, and evaluates on sequences that nobody has seen."""
+    key = key_of(case.seed, TRAIN)
+    lane, trained = run.advance(lane, key, own.data("train"))
+    key = jax.random.fold_in(key_of(case.seed, VALID), block)
+    found = run.evaluate(lane.params, key, own.data("valid"), case.evaluated)
+    loss, wrong = map(float, found)
+    return lane, {
+        "sequences": block * case.steps_per_block * case.batch,
+        "training_loss": _finite(float(trained)),
+        "loss": _finite(loss),
+        "wrong": wrong,
+    }
+
+
+def _confirm(
+    case: Case, own: Problem, run: Trainer, lane: Lane, row: dict[str, Any]
+) -> tuple[float, float] | None:
+    """Returns loss and errors on test data, where these too say that it is solved."""
+    if row["loss"] is None or not is_solved(own, row["loss"], row["wrong"]):
+        return None
+    final = _test(case, own, run, lane)
+    return final if is_solved(own, *final) else None
+
+
+def _test(case: Case, own: Problem, run: Trainer, lane: Lane) -> tuple[float, float]:
+    """Returns loss and errors on test data, which no earlier block has drawn."""
+    data = own.data("test")
     key = jax.random.fold_in(key_of(case.seed, TEST), lane.step)
     loss, wrong = run.evaluate(lane.params, key, data, case.tested)
     return float(loss), float(wrong)
