@@ -123,7 +123,7 @@ ENTRANTS: dict[str, Entrant] = {
 }
 
 RATE = 2e-3
-# (cell, task) -> Adam's rate, by probes at T = 100; RATE where none is named.
+# (cell, task) -> Adam's rate, by short probes with seed 0; RATE where none is named.
 RATES: dict[tuple[str, str], float] = {
     ("min_gru", "adding"): 5e-3,
     ("lstm", "order_6a"): 5e-3,
