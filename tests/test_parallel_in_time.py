@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +156,24 @@ def test_rounds_go_in_turn(monkeypatch):
 
 
 @pytest.mark.slow
+def test_what_is_committed_holds():
+    results = Path(__file__).parents[1] / "experiments" / "results"
+    path = results / "newton_convergence.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    plain = [row for row in rows if row["scale"] == 1]
+    asked = {(c, h) for c in ("elman", "gru", "lstm") for h in (1, 2, 8, 32)}
+    assert {(row["cell"], row["hidden"]) for row in plain} == asked
+    assert max(row["steps"] for row in plain) == 10_000
+    assert all(row["converged"] == 1 for row in plain)
+    bounds = {"float32": (1e-6, 1e-5), "float64": (1e-10, 1e-10)}
+    for row in plain:
+        outputs, gradients = bounds[row["dtype"]]
+        assert row["outputs_float64"] <= outputs
+        assert row["gradients_float64"] <= gradients
+    assert not any(row["wrong_number"] for row in rows)
+    assert not any(row["verdict"] == "beyond" for row in rows)
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_convergence_is_tabulated(tmp_path, capsys):
     arguments = ["--cells", "elman", "--hidden", "2", "--steps", "6", "12"]

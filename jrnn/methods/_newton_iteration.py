@@ -40,7 +40,8 @@ class NewtonInfo(NamedTuple):
       converged: Whether the residual of what was returned is within the tolerance, the
         last iteration moved it by little, and so would a few roundings at every step:
         where those grow, as in chaos, the residual says nothing of the error.
-      iterations: How many linear recurrences were solved for it.
+      iterations: How many linear recurrences were solved for it, without the one that
+        tries the roundings.
       residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, of that array of
         the state where it is largest.
     """
@@ -128,8 +129,13 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
     zero = jnp.zeros_like(leaf[..., 0])
     begun = _Carry(guess, zero.astype(jnp.int32), zero > 0, zero > 0, zero)
     ended = jax.lax.while_loop(unfinished, improve, begun)
-    residual = evaluate(ended.states)[2]
-    good = ended.checked & (residual <= tolerance) & (ended.rounding <= limit)
+    states_tm1, moved, residual = evaluate(ended.states)
+    rounding = ended.rounding
+    if not exact:  # approximate Jacobians do not see what grows
+        added = unpack(nudges * jnp.abs(pack(moved, diagonal)), moved, diagonal)
+        off = carry_on(cell, inputs, states_tm1, added)
+        rounding = _distance(jax.tree.map(jnp.add, moved, off), moved, batch)
+    good = ended.checked & (residual <= tolerance) & (rounding <= limit)
     return ended.states, NewtonInfo(good, ended.iterations, residual)
 
 
@@ -188,6 +194,29 @@ def transition(cell: Cell, inputs: Inputs, states_tm1: State) -> State:
     params, _, us, active, restart, fresh, _ = inputs
     fresh = _along(fresh)
     return advance_flagged(cell, params, states_tm1, us, active, restart, fresh)
+
+
+def carry_on(cell: Cell, inputs: Inputs, states_tm1: State, added: State) -> State:
+    """Returns what small additions to every state become, step by step.
+
+    By the derivative of each step, where approximate Jacobians will not do:
+    d_t = d_{t-1} A_t + added_t.
+    """
+    params, _, us, active, restart, fresh, _ = inputs
+
+    def step(carried: State, part: tuple) -> tuple[State, State]:
+        state_tm1, addition, u, active, restart = part
+
+        def moved(state: State) -> State:
+            return advance_flagged(cell, params, state, u, active, restart, fresh)
+
+        pushed = jax.jvp(moved, (state_tm1,), (carried,))[1]
+        carried = jax.tree.map(jnp.add, pushed, addition)
+        return carried, carried
+
+    zeros = jax.tree.map(jnp.zeros_like, inputs.state)
+    along = states_tm1, added, us, active, restart
+    return jax.lax.scan(step, zeros, along)[1]
 
 
 def _along(fresh: State | None) -> State | None:

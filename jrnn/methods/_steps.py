@@ -137,7 +137,8 @@ def join(tree: Any, shape: tuple[int, ...], steps: int) -> Any:
     """Reshapes (*shape, ...) to (T, ...), without what was filled up."""
 
     def one(leaf: Array) -> Array:
-        return leaf.reshape(-1, *leaf.shape[len(shape) :])[:steps]
+        filled = math.prod(shape)
+        return leaf.reshape(filled, *leaf.shape[len(shape) :])[:steps]
 
     return jax.tree.map(one, tree)
 

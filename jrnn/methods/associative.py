@@ -11,6 +11,8 @@ A step that does not count has a = 1 and b = 0. A step that starts anew has a = 
 b = a * fresh + b.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,7 +32,18 @@ from jrnn._base import (
     noisy_project,
 )
 from jrnn.methods._recurrence import recurrence
-from jrnn.methods._steps import Precision, check_precision, products_at
+from jrnn.methods._steps import (
+    Precision,
+    check_precision,
+    cut,
+    join,
+    products_at,
+)
+
+# The coefficients of a long sequence are worked out in 2^HALVINGS pieces, for the
+# memory that their gradient takes; of fewer steps than LONG, at once. From there on
+# time to compile is the same.
+HALVINGS, LONG = 4, 1000
 
 
 @memoize
@@ -86,22 +99,73 @@ def _run(
             "with jrnn.newton()."
         )
 
-    def along(h0: Array, a: Array, b: Array, fresh: Array) -> Array:
-        a = expand(a, b.ndim + linear.full)
-        a, b = a.astype(h0.dtype), b.astype(h0.dtype)
-        if sequence.active is not None:
-            a, b = _pass_by(linear.full, sequence.active, a, b)
-        if sequence.restart is not None:
-            a, b = _start_anew(linear.full, sequence.restart, fresh, a, b)
-        return recurrence(linear.full, chunk, a, b, h0)
-
-    with products_at(precision):
-        us = noisy_project(cell.project, params, sequence.xs, sequence.noise)
+    def prepare(shared: tuple, timed: tuple) -> tuple[State, State]:
+        params, fresh = shared
+        xs, noise, active, restart = timed
+        us = noisy_project(cell.project, params, xs, noise)
         a, b = linear.coefficients(params, us)
-        fresh = state if sequence.fresh is None else sequence.fresh  # not read, if None
-        states = jax.tree.map(along, state, a, b, fresh)
+
+        def one(h0: Array, a: Array, b: Array, fresh: Array) -> tuple[Array, Array]:
+            a = expand(a, b.ndim + linear.full)
+            a, b = a.astype(h0.dtype), b.astype(h0.dtype)
+            if active is not None:
+                a, b = _pass_by(linear.full, active, a, b)
+            if restart is not None:
+                a, b = _start_anew(linear.full, restart, fresh, a, b)
+            return a, b
+
+        pairs = jax.tree.map(one, state, a, b, fresh)
+        first = lambda i: jax.tree.map(lambda _, pair: pair[i], state, pairs)
+        return first(0), first(1)
+
+    xs, noise, active, restart, fresh, _ = sequence
+    with products_at(precision):
+        fresh = state if fresh is None else fresh  # not read, if None
+        a, b = by_pieces(prepare, (params, fresh), (xs, noise, active, restart))
+        run = functools.partial(recurrence, linear.full, chunk)
+        states = jax.tree.map(lambda a, b, h0: run(a, b, h0, restart), a, b, state)
         final = jax.tree.map(lambda leaf: leaf[-1], states)
-        return final, keep(params, states, sequence.xs)
+        show = lambda params, timed: keep(params, *timed)
+        return final, jax.checkpoint(show, prevent_cse=False)(params, (states, xs))
+
+
+def by_pieces(function: Callable[[Any, Any], Any], shared: Any, timed: Any) -> Any:
+    """Returns function(shared, timed), worked out piece after piece of a long time.
+
+    Its gradient works each piece out again, so that what lies between inputs and
+    results is never kept whole.
+
+    Args:
+      function: Of each step by itself, (shared, timed) -> results whose axis 0 is time,
+        or 1 where they are the same at every step.
+      shared: What every step is given.
+      timed: A tree of arrays (T, ...).
+    """
+    steps = jax.tree.leaves(timed)[0].shape[0]
+    if steps < LONG:
+        return jax.checkpoint(function)(shared, timed)
+    pieces = 2**HALVINGS
+    shape = pieces, -(-steps // pieces)
+    again = jax.checkpoint(function, prevent_cse=False)  # not needed within a loop
+    given = jax.tree.map(_doubled, shared), cut(timed, shape)
+    results = jax.lax.map(lambda piece: again(*piece), given)
+    like = jax.eval_shape(function, shared, timed)
+
+    def one(leaf: Array, like: Any) -> Array:
+        return leaf[0] if like.shape[0] == 1 else join(leaf, shape, steps)
+
+    return jax.tree.map(one, results, like)
+
+
+def _doubled(leaf: Array) -> Array:
+    """Returns a copy for each piece, whose gradients are added pair by pair.
+
+    One after another in float32 they would lose more than the recurrence does.
+    """
+    leaf = leaf[None]
+    for _ in range(HALVINGS):
+        leaf = jnp.concatenate([leaf, leaf])
+    return leaf
 
 
 def _pass_by(

@@ -22,6 +22,8 @@ as in `jrnn.bptt`.
 """
 
 import functools
+import math
+import numbers
 from typing import Any
 
 import jax
@@ -46,6 +48,7 @@ from jrnn.methods._newton_iteration import (
     Inputs,
     NewtonInfo,
     Options,
+    carry_on,
     flagged_jacobians,
     iterate,
     transition,
@@ -121,8 +124,8 @@ def newton(
     check_rate("damping", damping)
     if diagonal not in (None, False, True):
         raise TypeError(f"Expected diagonal to be a bool or None, got {diagonal!r}.")
-    real = isinstance(tolerance, int | float)
-    if tolerance is not None and not (real and tolerance > 0):
+    real = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
+    if tolerance is not None and not (real and 0 < tolerance < math.inf):
         raise ValueError(f"Expected a tolerance above 0, got {tolerance!r}.")
     check_precision(precision)
     options = Options(
@@ -140,10 +143,10 @@ def _run(
     **options: Any,
 ) -> tuple[State, Any, NewtonInfo]:
     leaves = jax.tree.leaves(state)
-    if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise ValueError(
-            f"Expected a cell with a real state for jrnn.newton(), got {cell}; it is "
-            "linear in its state: run it with jrnn.associative()."
+            f"Expected a cell with a real state for jrnn.newton(), got {cell}; run it "
+            "with jrnn.associative(), if it is linear in its state, or jrnn.bptt()."
         )
     x = jax.tree.leaves(sequence.xs)[0]
     features = jnp.issubdtype(x.dtype, jnp.inexact)
@@ -190,7 +193,24 @@ def _solved(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
 
 def _forward(cell: Cell, options: Options, inputs: Inputs) -> tuple[Any, Any]:
     states, info = _solved(cell, options, inputs)
+    if not (cell.diagonal or not options.diagonal):
+        states = _polish(cell, options, inputs, states)
     return (states, info), (inputs, states)
+
+
+def _polish(cell: Cell, options: Options, inputs: Inputs, states: State) -> State:
+    """One step of Newton's method with the true Jacobians, from where it ended.
+
+    It changes the numbers by less than the tolerance. But forward mode over this rule,
+    a Hessian, then goes through it, where through iterations with approximate
+    Jacobians a derivative would be only as good as they have made it.
+    """
+    frozen = jax.tree.map(jax.lax.stop_gradient, states)
+    states_tm1 = jax.tree.map(shift, inputs.state, frozen)
+    with products_at(options.precision):
+        moved = transition(cell, inputs, states_tm1)
+        off = jax.tree.map(jnp.subtract, moved, frozen)
+        return jax.tree.map(jnp.add, frozen, carry_on(cell, inputs, states_tm1, off))
 
 
 def _backward(

@@ -178,22 +178,22 @@ MISTAKES = (
     Mutation(
         name="adjoint of a linear recurrence one step off",
         file="jrnn/methods/_recurrence.py",
-        old="        return _times(full, g, a), g\n",
-        new="        return _times(full, g, a), h\n",
+        old="        return _sever(restart, _times(full, g, a)), g\n",
+        new="        return _sever(restart, _times(full, g, a)), h\n",
         tests=(f"{PARALLEL}::test_associative_equals_scan_and_bptt",),
     ),
     Mutation(
         name="state between blocks not carried",
         file="jrnn/methods/_recurrence.py",
-        old="        return _times(full, h, block[0]) + block[1], h\n",
-        new="        return block[1], h\n",
+        old="        return _sever(nothing, _times(full, h, A)) + B, h\n",
+        new="        return B, h\n",
         tests=(f"{PARALLEL}::test_the_closed_form",),
     ),
     Mutation(
         name="gradient of constant coefficients not summed over time",
         file="jrnn/methods/_recurrence.py",
-        old="    return da.sum(axis=shared, keepdims=True) if shared else da, g, dh0\n",
-        new="    return da[:1, :1] if shared else da, g, dh0\n",
+        old="    return da.sum(axis=shared, keepdims=True) if shared else da, g, dh0, None\n",
+        new="    return da[:1, :1] if shared else da, g, dh0, None\n",
         tests=(
             f"{PARALLEL}::test_coefficients_without_leading_axes_are_those_with_them",
         ),
@@ -218,6 +218,31 @@ MISTAKES = (
         old="(ended.rounding <= limit)\n",
         new="(ended.rounding == ended.rounding)\n",
         tests=(f"{PARALLEL}::test_no_trajectory_among_many_is_called_the_solution",),
+    ),
+    Mutation(
+        name="products of blocks not made good",
+        file="jrnn/methods/_recurrence.py",
+        old="    starts = starts + _corrections(full, adjoint, starts, ends, A, blocks[2])\n",
+        new="",
+        tests=(
+            f"{PARALLEL}::test_blocks_of_constant_slow_memory_are_as_exact_as_a_loop",
+        ),
+    ),
+    Mutation(
+        name="what is not finite crosses a restart",
+        file="jrnn/methods/_recurrence.py",
+        old="    if restart is None:\n        return h\n",
+        new="    if restart is None or h.ndim:\n        return h\n",
+        tests=(f"{PARALLEL}::test_a_reset_stops_what_is_not_finite",),
+    ),
+    Mutation(
+        name="a Hessian through approximate iterations",
+        file="jrnn/methods/newton.py",
+        old="        states = _polish(cell, options, inputs, states)\n",
+        new="        del cell\n",
+        tests=(
+            f"{PARALLEL}::test_a_hessian_does_not_depend_on_how_few_iterations_were_needed",
+        ),
     ),
     Mutation(
         name="small residuals taken for a small error",
