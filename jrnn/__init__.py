@@ -3,6 +3,7 @@
 from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
+from jrnn import regularisers as regularisers
 from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
@@ -116,6 +117,7 @@ __all__ = [
     "newton_trajectory",
     "one_hot_normal",
     "positive",
+    "regularisers",
     "residual",
     "rg_lru",
     "s5",

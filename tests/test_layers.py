@@ -30,7 +30,8 @@ BELOW = {
     "_taps": {"_base", "layers"},
     "_non_finite": {"_base", "_check", "_taps", "_unroll", "_walk", "methods"},
     "batching": {"_base"},
-    "diagnostics": {"_base", "_check", "_unroll", "methods"},
+    "diagnostics": {"_base", "_check", "_unroll", "diagnostics", "layers", "methods"},
+    "regularisers": {"_base", "diagnostics"},
     "likelihood": {"_base", "_check", "_init"},
     "markov": {"_base", "_check"},
     "model": {

@@ -1,4 +1,4 @@
-r"""What happens inside a recurrent network: the notes' dL/dh_t, made visible."""
+r"""The notes' dL/dh_t, made visible: the gradient that arrives at every state."""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
-from jrnn._base import Cell, Params, State, cast_state, state_dtype
-from jrnn._check import check_cell, check_inputs, check_params, check_state
+from jrnn._base import Cell, Params, State
+from jrnn.diagnostics._run import prepare
 
 Loss = Callable[[State, Array], Array]
 
@@ -41,7 +41,7 @@ def state_adjoints(
 
     Raises:
       TypeError: As `jrnn.unroll`.
-      ValueError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`; or the cell reads in both directions.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -51,20 +51,13 @@ def state_adjoints(
       >>> state_adjoints(cell, params, xs, lambda state, ys: ys.sum()).h[-1].tolist()
       [1.0, 1.0, 1.0]
     """
-    check_cell(cell)
-    xs = jnp.asarray(xs)
-    check_params(cell, params)
-    batch = check_inputs(cell, xs)
-    if state is None:
-        state = cell.init_state(params, batch)
-    else:
-        check_state(cell, params, state, batch)
-    return _adjoints(cell, loss, params, xs, state)
+    xs, state = prepare(cell, params, xs, state)
+    return adjoints(cell, loss, params, xs, state)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "loss"))
-def _adjoints(cell: Cell, loss: Loss, params: Params, xs: Array, state: State) -> State:
-    state = cast_state(state, state_dtype(params, xs))
+def adjoints(cell: Cell, loss: Loss, params: Params, xs: Array, state: State) -> State:
+    """As `state_adjoints`, unchecked, from a state of the right type."""
     us = cell.project(params, xs)
 
     def step(state: State, inputs: tuple[Array, State]) -> tuple[State, State]:

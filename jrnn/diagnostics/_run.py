@@ -1,0 +1,195 @@
+r"""What every diagnostic begins with: checks, a run of the cell, and a flat state.
+
+The state is taken whole: all its arrays side by side as one real vector, (h, c) for an
+LSTM, every layer's for a stack, a complex array as its real part and then its imaginary
+part. With row vectors, the Jacobian of a step is
+
+.. math:: J_t[i, j] = \partial s_t[j] / \partial s_{t-1}[i],
+  \quad ds_t = ds_{t-1} J_t.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import Cell, Params, State, cast_state, state_dtype
+from jrnn._check import check_cell, check_inputs, check_params, check_state
+from jrnn.layers import reads_ahead
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Run(NamedTuple):
+    """A cell along a sequence: the state before each step, and the input's share."""
+
+    states_tm1: State
+    us: Any
+    final: State
+
+
+def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Jits a function, with `cell` and `static` static, at full precision.
+
+    Products in TensorFloat-32 or bfloat16, an accelerator's default, would blur what is
+    measured here.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def precisely(*args: P.args, **kwargs: P.kwargs) -> R:
+            with jax.default_matmul_precision("highest"):
+                return function(*args, **kwargs)
+
+        return jax.jit(precisely, static_argnames=("cell", *static))
+
+    return decorate
+
+
+def prepare(
+    cell: Cell, params: Params, xs: Any, state: State | None
+) -> tuple[Array, State]:
+    """Returns inputs and the starting state, or raises what `jrnn.unroll` raises.
+
+    Raises:
+      TypeError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`; or the cell reads in both directions.
+    """
+    check_cell(cell)
+    if reads_ahead(cell):
+        raise ValueError(
+            f"Expected a cell that reads forwards alone, got {cell}, which has no one "
+            "state per step, so that there is no product of Jacobians; pass each "
+            "direction's cell by itself, the second with its inputs reversed."
+        )
+    xs = jnp.asarray(xs)
+    check_params(cell, params)
+    batch = check_inputs(cell, xs)
+    if state is None:
+        state = cell.init_state(params, batch)
+    else:
+        check_state(cell, params, state, batch)
+    return xs, cast_state(state, state_dtype(params, xs))
+
+
+def batch_shape(xs: Array) -> tuple[int, ...]:
+    """Returns the batch axes of inputs: all between time and features."""
+    return xs.shape[1:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape[1:]
+
+
+def run(cell: Cell, params: Params, xs: Array, state: State) -> Run:
+    """Walks a cell along a sequence, and keeps what Jacobians need."""
+    us = cell.project(params, xs)
+
+    def step(state: State, u: Any) -> tuple[State, State]:
+        return cell.advance(params, state, u), state
+
+    final, states_tm1 = jax.lax.scan(step, state, us)
+    return Run(states_tm1, us, final)
+
+
+def after(states_tm1: State, final: State) -> State:
+    """Returns the state after each step, of those before each and the last."""
+    join = lambda old, last: jnp.concatenate([old[1:], last[None]])
+    return jax.tree.map(join, states_tm1, final)
+
+
+def flatten(state: State, lead: int) -> Array:
+    """Returns a state as real vectors (*lead axes, n).
+
+    Args:
+      state: Any state.
+      lead: How many axes of time and batch stand in front.
+    """
+    parts = []
+    for leaf in jax.tree.leaves(state):
+        flat = leaf.reshape(*leaf.shape[:lead], math.prod(leaf.shape[lead:]))
+        is_complex = jnp.issubdtype(flat.dtype, jnp.complexfloating)
+        parts += [flat.real, flat.imag] if is_complex else [flat]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def unflatten(vector: Array, like: State, lead: int) -> State:
+    """Returns the state that `flatten` flattened, of the structure of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    parts, start = [], 0
+    for leaf in leaves:
+        size = math.prod(leaf.shape[lead:])
+        shape = (*vector.shape[:-1], *leaf.shape[lead:])
+        part = vector[..., start : start + size].reshape(shape)
+        start += size
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            imaginary = vector[..., start : start + size].reshape(shape)
+            part = jax.lax.complex(part, imaginary)
+            start += size
+        parts.append(part)
+    return jax.tree.unflatten(structure, parts)
+
+
+def fields(state: State, lead: int) -> dict[str, slice]:
+    """Returns where in the flat state each array stands: "h", "c", or "[0].h"."""
+    found, start = {}, 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+        size = math.prod(leaf.shape[lead:]) * (2 if is_complex else 1)
+        name = jax.tree_util.keystr(path).removeprefix(".")
+        found[name] = slice(start, start + size)
+        start += size
+    return found
+
+
+def field(name: str | None, state: State, lead: int) -> slice:
+    """Returns where a field stands; None is the whole state.
+
+    Raises:
+      ValueError: The state has no such field.
+    """
+    if name is None:
+        return slice(None)
+    known = fields(state, lead)
+    if name not in known:
+        raise ValueError(
+            f"Expected a field of the state, one of {', '.join(known)}, or None for "
+            f"the whole, got {name!r}."
+        )
+    return known[name]
+
+
+def step_jacobian(
+    cell: Cell, params: Params, state_tm1: State, u: Any, lead: int
+) -> Array:
+    """Returns J (*lead axes, n, n) of a step, or of many at once."""
+    vector = flatten(state_tm1, lead)
+
+    def moved(vector: Array) -> Array:
+        state = cell.advance(params, unflatten(vector, state_tm1, lead), u)
+        return flatten(state, lead)
+
+    def row(unit: Array) -> Array:
+        tangent = jnp.broadcast_to(unit, vector.shape)
+        return jax.jvp(moved, (vector,), (tangent,))[1]
+
+    units = jnp.eye(vector.shape[-1], dtype=vector.dtype)
+    units = units.reshape(units.shape[:1] + (1,) * lead + units.shape[1:])
+    return jax.vmap(row, out_axes=-2)(units)
+
+
+def inside(cell: Cell, params: Params) -> tuple[Cell, Params]:
+    """Returns the cell whose loop is run, without what changes nothing of the loop."""
+    if cell.around is not None:
+        return inside(cell.around.cell, params)
+    if cell.spec.name == "learnable_state":
+        child = dict(cell.spec.arguments)["cell"]
+        assert isinstance(child, Cell)
+        return inside(child, params.cell)
+    return cell, params
+
+
+def spectral_norm(matrix: Array) -> Array:
+    """Returns the largest singular value of each matrix."""
+    return jnp.linalg.svd(matrix, compute_uv=False)[..., 0]

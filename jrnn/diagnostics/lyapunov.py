@@ -1,0 +1,143 @@
+r"""Lyapunov exponents: how fast small differences grow, along each direction.
+
+The QR method: orthonormal directions are moved by the Jacobian of each step and made
+orthonormal again,
+
+.. math:: V_{t-1} J_t = R_t V_t, \quad
+  \lambda_i = \frac{1}{T} \sum_t \log |R_t[i, i]|
+
+with the directions as rows of V. The largest exponent is negative where the network
+forgets its past, and positive where it is chaotic; T times it is the logarithm of the
+norm that the notes bound.
+
+Source: G. Benettin et al., Meccanica 15 (1980), https://doi.org/10.1007/BF02128236, as
+for recurrent networks in R. Engelken et al., Physical Review Research 5 (2023),
+https://doi.org/10.1103/PhysRevResearch.5.043044.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jrnn._base import Cell, Params, State, check_size
+from jrnn.diagnostics._run import batch_shape, compiled, flatten, prepare, unflatten
+
+# Of the steps, what is left out at first, while the directions settle.
+SETTLE = 4  # one in four
+BLOCKS = 20  # of which each gives an estimate of its own
+
+
+class LyapunovSpectrum(NamedTuple):
+    """Exponents in nats per step, the largest first.
+
+    Attributes:
+      exponents: The exponents, (*batch, count); -inf for a direction that is lost.
+      errors: The standard error of each, from the spread over consecutive blocks of
+        time: too small where the memory of the run is longer than a block.
+    """
+
+    exponents: Float[Array, "*batch count"]
+    errors: Float[Array, "*batch count"]
+
+
+def lyapunov_spectrum(
+    cell: Cell,
+    params: Params,
+    xs: Num[Array, "T ..."],
+    state: State | None = None,
+    *,
+    count: int | None = None,
+    discard: int | None = None,
+) -> LyapunovSpectrum:
+    r"""Returns the Lyapunov exponents of a cell along a sequence of inputs.
+
+    Of a linear network without more, they are the logarithms of the moduli of the
+    eigenvalues of W_h.
+
+    Args:
+      cell: Any cell that reads forwards alone. The state is the whole flattened one.
+      params: Its parameters.
+      xs: Inputs (T, *batch, input_size), or token ids (T, *batch); zeros for the
+        network by itself.
+      state: Where the sequence starts; None takes `cell.init_state`. From a state of
+        zeros without inputs a network without biases never moves.
+      count: How many exponents, from the largest; None: all.
+      discard: Steps at first that are left out, while state and directions settle;
+        None: a quarter of T.
+
+    Returns:
+      Exponents and their standard errors, (*batch, count).
+
+    Raises:
+      TypeError: As `jrnn.unroll`; `count` or `discard` is not an integer.
+      ValueError: As `jrnn.unroll`; the cell reads in both directions; `count` is not
+        within 1..n for n numbers in the state; or fewer than two steps would be left.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> cell = jrnn.elman(2, 3, activation=jrnn.identity)
+      >>> params = cell.init(jax.random.key(0))  # orthogonal: all moduli are 1
+      >>> xs = jnp.zeros((100, 2))
+      >>> found = jrnn.diagnostics.lyapunov_spectrum(cell, params, xs)
+      >>> bool(abs(found.exponents).max() < 1e-5)
+      True
+    """
+    xs, state = prepare(cell, params, xs, state)
+    steps, lead = xs.shape[0], len(batch_shape(xs))
+    size = jax.eval_shape(functools.partial(flatten, lead=lead), state).shape[-1]
+    count = check_size("count", size if count is None else count)
+    if count > size:
+        raise ValueError(
+            f"Expected count within 1..{size}, for the state of {cell} holds {size} "
+            f"numbers, got {count}."
+        )
+    if discard is None:
+        discard = steps // SETTLE
+    if check_size("discard", discard, least=0) > steps - 2:
+        raise ValueError(
+            f"Expected at least 2 steps beside those that are left out, got T={steps} "
+            f"and discard={discard}; pass a longer sequence or a smaller discard."
+        )
+    return _spectrum(cell, params, xs, state, count=count, discard=discard)
+
+
+@compiled("count", "discard")
+def _spectrum(
+    cell: Cell, params: Params, xs: Array, state: State, *, count: int, discard: int
+) -> LyapunovSpectrum:
+    us, lead = cell.project(params, xs), len(batch_shape(xs))
+    vector = flatten(state, lead)
+
+    def step(carry: tuple[State, Array], u: Any) -> tuple[tuple[State, Array], Array]:
+        state, V = carry
+        moved = lambda vector: flatten(
+            cell.advance(params, unflatten(vector, state, lead), u), lead
+        )
+        state, row = jax.linearize(moved, flatten(state, lead))
+        state = unflatten(state, carry[0], lead)
+        W = jax.vmap(row, in_axes=-2, out_axes=-1)(V)  # columns, as QR has them
+        Q, R = jnp.linalg.qr(W)
+        return (state, Q.mT), jnp.log(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
+
+    # Directions at random, so that none is at first outside what it would grow into.
+    key = jax.random.key(0)
+    V = jax.random.normal(key, (vector.shape[-1], count), vector.dtype)
+    V = jnp.broadcast_to(jnp.linalg.qr(V)[0].T, (*vector.shape[:-1], *V.T.shape))
+    logs = jax.lax.scan(step, (state, V), us)[1][discard:]
+    exponents, errors = logs.mean(axis=0), _standard_error(logs)
+    order = jnp.argsort(-exponents, axis=-1)
+    return LyapunovSpectrum(
+        jnp.take_along_axis(exponents, order, axis=-1),
+        jnp.take_along_axis(errors, order, axis=-1),
+    )
+
+
+def _standard_error(logs: Array) -> Array:
+    """Returns that of the mean over time, from the means of consecutive blocks."""
+    blocks = min(BLOCKS, logs.shape[0])
+    each = logs.shape[0] // blocks
+    cut = logs[: blocks * each].reshape(blocks, each, *logs.shape[1:])
+    return jnp.std(cut.mean(axis=1), axis=0, ddof=1) / blocks**0.5

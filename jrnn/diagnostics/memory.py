@@ -1,0 +1,124 @@
+r"""Linear memory: how much of past inputs can be read off the state.
+
+Jaeger's memory capacity: a cell is driven by independent inputs nu_t, and for each
+delay k a linear readout of the state is fitted to nu_{t-k},
+
+.. math:: MC_k = \max_w \frac{\mathrm{cov}^2(\nu_{t-k}, s_t w)}
+  {\mathrm{var}(\nu_t) \, \mathrm{var}(s_t w)}, \quad MC = \sum_{k \ge 1} MC_k .
+
+No state of n numbers has more than n. Readouts are fitted on the first half of the run
+and judged on the second, so that chance adds 1 / T to each delay and not n / T.
+
+Source: H. Jaeger, Short term memory in echo state networks, GMD report 152 (2001),
+https://doi.org/10.24406/publica-fhg-291107.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jrnn._base import Cell, Key, Params, check_size, state_dtype
+from jrnn._check import check_key
+from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
+
+
+class MemoryCapacity(NamedTuple):
+    """What a linear readout recalls.
+
+    Attributes:
+      by_delay: MC_k for k = 0..max_delay, summed over input features; k = 0, the input
+        just read, does not count as memory.
+      total: MC, the sum over k = 1..max_delay.
+    """
+
+    by_delay: Float[Array, " delays"]
+    total: Float[Array, ""]
+
+
+def memory_capacity(
+    cell: Cell,
+    params: Params,
+    key: Key,
+    *,
+    max_delay: int,
+    steps: int = 2000,
+    washout: int | None = None,
+    scale: float = 1.0,
+) -> MemoryCapacity:
+    r"""Returns the linear memory capacity of a cell, by delay and in sum.
+
+    Args:
+      cell: Any cell that reads floats, forwards alone.
+      params: Its parameters.
+      key: Draws the inputs, uniform in (-scale, scale), each feature by itself.
+      max_delay: The longest delay k.
+      steps: How many steps count, half of them to fit and half to judge.
+      washout: Steps before these, for the starting state to be forgotten; at least
+        `max_delay`. None: the larger of 100 and `max_delay`.
+      scale: Of the inputs. Large ones drive a network out of its linear range, which
+        costs memory.
+
+    Returns:
+      The capacities.
+
+    Raises:
+      TypeError: A number is not an integer, or `key` is no key.
+      ValueError: The cell reads in both directions; `washout` is below `max_delay`; or
+        fewer than two steps per number of the state would be fitted.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> cell = jrnn.elman(1, 3, activation=jrnn.identity, bias=False)
+      >>> params = cell.init(jax.random.key(0))  # then a delay line: h_i = x_{t-i}
+      >>> params = params._replace(W_x=jnp.eye(1, 3), W_h=jnp.eye(3, k=1))
+      >>> found = jrnn.diagnostics.memory_capacity(
+      ...     cell, params, jax.random.key(1), max_delay=4)
+      >>> [round(float(capacity), 2) for capacity in found.by_delay[:3]]
+      [1.0, 1.0, 1.0]
+    """
+    check_size("max_delay", max_delay)
+    check_size("steps", steps, least=4)
+    washout = max(100, max_delay) if washout is None else washout
+    check_size("washout", washout, least=max_delay)
+    check_key(key)
+    if key is None:
+        raise TypeError("Expected a key, made by jax.random.key(seed), got None.")
+    dtype = state_dtype(params)
+    shape = (washout + steps, cell.spec.input_size)
+    xs, state = prepare(cell, params, jnp.zeros(shape, dtype), None)
+    size = jax.eval_shape(lambda state: flatten(state, 0), state).size
+    if steps < 4 * size:
+        raise ValueError(
+            f"Expected steps of at least {4 * size}, two for each of the {size} "
+            f"numbers of the state in the half that is fitted, got {steps}."
+        )
+    xs = jax.random.uniform(key, xs.shape, dtype, minval=-scale, maxval=scale)
+    by_delay = _recalled(cell, params, xs, state, max_delay=max_delay, steps=steps)
+    return MemoryCapacity(by_delay, by_delay[1:].sum())
+
+
+@compiled("max_delay", "steps")
+def _recalled(
+    cell: Cell, params: Params, xs: Array, state: Array, *, max_delay: int, steps: int
+) -> Array:
+    done = run(cell, params, xs, state)
+    s = flatten(after(done.states_tm1, done.final), 1)[-steps:]
+    first = xs.shape[0] - steps
+    targets = jnp.stack(
+        [xs[first - k : first - k + steps] for k in range(max_delay + 1)], axis=1
+    ).reshape(steps, -1)  # delays x features
+    half = steps // 2
+    with_one = lambda part: jnp.pad(part, ((0, 0), (0, 1)), constant_values=1)
+    w = jnp.linalg.lstsq(with_one(s[:half]), targets[:half])[0]
+    recalled = _squared_correlation(with_one(s[half:]) @ w, targets[half:])
+    return recalled.reshape(max_delay + 1, -1).sum(axis=1)
+
+
+def _squared_correlation(a: Array, b: Array) -> Array:
+    """Returns that of each column; 0 where one does not vary."""
+    a, b = (x - x.mean(axis=0, keepdims=True) for x in (a, b))
+    below = jnp.square(a).sum(axis=0) * jnp.square(b).sum(axis=0)
+    above = jnp.square((a * b).sum(axis=0))
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)

@@ -1,0 +1,90 @@
+r"""Penalties that keep gradients from vanishing, as pure functions to add to a loss."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jrnn._base import Cell, Params, State
+from jrnn.diagnostics._run import batch_shape, flatten, prepare, run
+from jrnn.diagnostics.adjoints import adjoints
+
+Loss = Callable[[State, Array], Array]
+
+
+def gradient_norm_penalty(
+    cell: Cell,
+    params: Params,
+    xs: Num[Array, "T ..."],
+    loss: Loss,
+    state: State | None = None,
+    *,
+    immediate: bool = True,
+) -> Float[Array, ""]:
+    r"""Returns by how much a step changes the size of the gradient that passes it.
+
+    .. math:: \Omega = \sum_{t=1}^{T-1} \left( \frac{
+      \left\| \lambda_{t+1} \, \partial s_{t+1} / \partial s_t \right\|}{
+      \left\| \lambda_{t+1} \right\|} - 1 \right)^2,
+      \quad \lambda_t = \frac{dL}{ds_t}
+
+    over the whole flattened state of each sequence, and the mean over the batch: 0
+    where every gradient keeps its norm on its way back, in the one direction that
+    matters, its own. A gradient that is 0 has no direction, and adds nothing. With
+    `learning_rate` and all else as before, minimise `loss + weight * penalty`; the
+    paper has weights from 0.5 to 4.
+
+    Args:
+      cell: Any cell that reads forwards alone.
+      params: Its parameters.
+      xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
+      loss: (final state, outputs) -> scalar, as `jrnn.unroll` returns them.
+      state: Where the sequence starts; None takes `cell.init_state`.
+      immediate: Whether states and lambda are held fixed where the penalty is
+        differentiated, as in the paper, so that its gradient takes one step and cannot
+        itself explode. False: the gradient in full, through both.
+
+    Returns:
+      The penalty, a scalar.
+
+    Raises:
+      TypeError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`; or the cell reads in both directions.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> cell = jrnn.elman(2, 3, activation=jrnn.identity)
+      >>> params = cell.init(jax.random.key(0))  # W_h is orthogonal
+      >>> args = cell, params, jnp.ones((5, 2)), lambda state, ys: ys[-1].sum()
+      >>> round(float(jrnn.regularisers.gradient_norm_penalty(*args)), 6)
+      0.0
+
+    Source: R. Pascanu et al., ICML 2013, https://arxiv.org/abs/1211.5063, section 3.3.
+    """
+    xs, state = prepare(cell, params, xs, state)
+    fixed = jax.lax.stop_gradient(params) if immediate else params
+    lead = 1 + len(batch_shape(xs))
+    states_tm1 = run(cell, fixed, xs, state).states_tm1
+    lambdas = adjoints(cell, loss, fixed, xs, state)
+    if immediate:
+        states_tm1, lambdas = jax.lax.stop_gradient((states_tm1, lambdas))
+    later = lambda tree: jax.tree.map(lambda leaf: leaf[1:], tree)
+    states, lambdas, us = later(states_tm1), later(lambdas), cell.project(params, xs)
+    advance = lambda states: cell.advance(params, states, later(us))
+    passed = jax.vjp(advance, states)[1](lambdas)[0]
+    before, after = (_squared_norm(tree, lead) for tree in (lambdas, passed))
+    there = before > 0
+    ratio = _root(jnp.where(there, after / jnp.where(there, before, 1), 1))
+    squares = jnp.square(ratio - 1)
+    return squares.sum(axis=0).mean()
+
+
+def _squared_norm(tree: State, lead: int) -> Array:
+    return jnp.square(flatten(tree, lead)).sum(axis=-1)
+
+
+def _root(square: Array) -> Array:
+    """Returns the square root, whose slope at 0 is taken to be 0."""
+    there = square > 0
+    return jnp.where(there, jnp.sqrt(jnp.where(there, square, 1)), 0)
