@@ -1,0 +1,384 @@
+"""Gradients by lag, Lyapunov exponents, memory, gates and the penalty on gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jrnn
+from jrnn.diagnostics import (
+    gradient_by_lag,
+    lyapunov_spectrum,
+    memory_capacity,
+    saturation,
+    state_adjoints,
+    step_jacobians,
+)
+from jrnn.regularisers import gradient_norm_penalty
+from tests.helpers import assert_close, random_like
+
+slow = pytest.mark.slow
+MAKE = {
+    "elman": jrnn.elman,
+    "lstm": jrnn.lstm,
+    "lru": jrnn.lru,
+    "stack": lambda k, h: jrnn.stack(jrnn.gru(k, h), jrnn.elman(h, h)),
+}
+CELLS = [
+    pytest.param(make, id=name, marks=() if name == "elman" else slow)
+    for name, make in MAKE.items()
+]
+
+
+def example(make, steps=5, batch=2, k=3, h=2):
+    cell = make(k, h)
+    params = random_like(0, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    xs = random_like(1, jnp.zeros((steps, batch, k)))
+    state = random_like(2, cell.init_state(params, (batch,)), 0.5)
+    return cell, params, xs, state
+
+
+def sum_of_squares(final, ys):
+    weights = jnp.arange(1, ys.size + 1, dtype=ys.dtype).reshape(ys.shape)
+    ends = [jnp.abs(leaf).sum() for leaf in jax.tree.leaves(final)]
+    return (weights * jnp.square(ys)).sum() + jnp.stack(ends).sum()
+
+
+def of_the_last_step(final, ys):
+    del final
+    return jnp.square(ys[-1]).sum()
+
+
+def by_copies(cell, params, xs, state, loss):
+    """dL/dtheta_t for parameters theta_1, ..., theta_T that are let differ by step."""
+
+    def run(copies):
+        s, ys = state, []
+        for x, copy in zip(xs, copies, strict=True):
+            s, _ = cell.step(copy, s, x)
+            ys.append(cell.output(params, s, x))  # what only shows is no step
+        return loss(s, jnp.stack(ys))
+
+    return jax.jit(jax.grad(run))([params] * len(xs))
+
+
+@pytest.mark.parametrize("make", CELLS)
+def test_gradient_by_lag_is_that_of_each_step_by_itself(make):
+    cell, params, xs, state = example(make)
+    found = gradient_by_lag(cell, params, xs, of_the_last_step, state)
+    copies = by_copies(cell, params, xs, state, of_the_last_step)
+    total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *copies)
+    inner = lambda a, b: float(np.vdot(flat(a), flat(b)))
+    for lag, G in enumerate(reversed(copies)):
+        assert float(found.norms[lag]) == pytest.approx(inner(G, G) ** 0.5, rel=1e-10)
+        share = inner(G, total) / inner(total, total)
+        assert float(found.shares[lag]) == pytest.approx(share, rel=1e-9, abs=1e-12)
+        norms = jax.tree.map(lambda leaf: leaf[lag], found.by_parameter)  # noqa: B023 used at once
+        assert_close(norms, jax.tree.map(lambda leaf: jnp.linalg.norm(leaf.ravel()), G))
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("make", CELLS)
+def test_shares_of_all_lags_are_one_in_sum(make):
+    cell, params, xs, state = example(make)
+    found = gradient_by_lag(cell, params, xs, sum_of_squares, state)
+    assert found.norms.shape == (5,)
+    assert float(found.shares.sum()) == pytest.approx(1, abs=1e-12)
+    some = gradient_by_lag(cell, params, xs, sum_of_squares, state, lags=2)
+    np.testing.assert_allclose(some.norms, found.norms[:3], rtol=1e-13)
+    with pytest.raises(ValueError, match=r"within 0\.\.4"):
+        gradient_by_lag(cell, params, xs, sum_of_squares, state, lags=5)
+
+
+def linear(W_h):
+    """h_t = h_{t-1} W_h, of float64."""
+    size = len(W_h)
+    cell = jrnn.elman(1, size, activation=jrnn.identity, bias=False)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    return cell, params._replace(W_h=jnp.asarray(W_h))
+
+
+def rotation(angle):
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def normal_matrix(seed=0):
+    """Eigenvalues of moduli 1.2, 0.9 (a pair) and 0.5, in a random basis."""
+    D = np.zeros((4, 4))
+    D[0, 0], D[3, 3] = -1.2, 0.5
+    D[1:3, 1:3] = 0.9 * rotation(1.0)
+    U = np.linalg.qr(np.random.default_rng(seed).normal(size=(4, 4)))[0]
+    return U @ D @ U.T
+
+
+def moduli(W_h):
+    return np.sort(np.log(np.abs(np.linalg.eigvals(W_h))))[::-1]
+
+
+def test_exponents_of_a_normal_linear_network_are_log_moduli():
+    cell, params = linear(normal_matrix())
+    xs = jnp.zeros((1_000, 1))
+    found = lyapunov_spectrum(cell, params, xs)
+    np.testing.assert_allclose(found.exponents, moduli(params.W_h), atol=1e-6)
+    assert (np.asarray(found.errors) < 1e-6).all()
+
+
+@slow
+def test_exponents_of_any_linear_network_are_log_moduli():
+    """Random matrices are not normal: pairs of one modulus are right in their sum."""
+    xs = jnp.zeros((20_000, 1))
+    for seed in range(3):
+        W_h = np.random.default_rng(seed).normal(size=(6, 6))
+        cell, params = linear(W_h / np.abs(np.linalg.eigvals(W_h)).max())
+        found = np.asarray(lyapunov_spectrum(cell, params, xs).exponents)
+        expected = moduli(params.W_h)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert found.sum() == pytest.approx(expected.sum(), abs=1e-6)
+        for modulus in np.unique(expected.round(9)):
+            group = np.isclose(expected, modulus, atol=1e-8)
+            total = expected[group].sum()
+            assert found[group].sum() == pytest.approx(total, abs=1e-6)
+
+
+@slow
+def test_fewer_exponents_are_the_largest():
+    cell, params = linear(normal_matrix(1))
+    found = lyapunov_spectrum(cell, params, jnp.zeros((1_000, 1)), count=1)
+    np.testing.assert_allclose(found.exponents, moduli(params.W_h)[:1], atol=1e-6)
+
+
+@slow
+def test_errors_are_those_of_the_mean_over_independent_steps():
+    """h_t = exp(x_t) h_{t-1}: the exponent is the mean input, its error known."""
+    linear_unit = jrnn.min_gru(1, 1)._replace(
+        project=lambda params, x: x,
+        advance=lambda params, state, u: state._replace(h=jnp.exp(u) * state.h),
+    )
+    params = linear_unit.init(jax.random.key(0), jnp.float64)
+    xs = 0.3 * jax.random.normal(jax.random.key(1), (4_000, 200, 1))
+    found = lyapunov_spectrum(linear_unit, params, xs, discard=0)
+    np.testing.assert_allclose(found.exponents, xs.mean(axis=0), atol=1e-12)
+    expected = 0.3 / 4_000**0.5
+    assert float(found.exponents.std()) == pytest.approx(expected, rel=0.2)
+    assert float(found.errors.mean()) == pytest.approx(expected, rel=0.1)
+
+
+@slow
+def test_random_network_is_chaotic_above_gain_one():
+    """Sompolinsky, Crisanti and Sommers 1988: W_h of deviation g / sqrt(n)."""
+    size, found = 200, {}
+    cell = jrnn.elman(1, size, bias=False)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    W = jax.random.normal(jax.random.key(1), (size, size)) / size**0.5
+    state = random_like(2, cell.init_state(params), 0.5)
+    for gain in (0.8, 1.5, 2.0):
+        scaled = params._replace(W_h=gain * W)
+        xs = jnp.zeros((2_000, 1))
+        found[gain] = lyapunov_spectrum(cell, scaled, xs, state, count=2)
+    for gain in (1.5, 2.0):
+        assert found[gain].exponents[0] > 5 * found[gain].errors[0]
+    assert found[0.8].exponents[0] < -5 * found[0.8].errors[0]
+    # Near the fixed point at 0 differences shrink by the spectral radius, nearly 0.8.
+    assert float(found[0.8].exponents[0]) == pytest.approx(np.log(0.8), abs=0.1)
+    assert found[2.0].exponents[0] > found[1.5].exponents[0]
+
+
+def test_exponents_refuse_what_they_cannot_answer():
+    cell, params = linear(normal_matrix())
+    with pytest.raises(ValueError, match=r"within 1\.\.4"):
+        lyapunov_spectrum(cell, params, jnp.zeros((9, 1)), count=5)
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        lyapunov_spectrum(cell, params, jnp.zeros((9, 1)), discard=8)
+
+
+def test_a_delay_line_recalls_as_many_steps_as_it_has_units():
+    cell, params = linear(np.eye(4, k=1))
+    params = params._replace(W_x=jnp.eye(1, 4))
+    found = memory_capacity(cell, params, jax.random.key(0), max_delay=6)
+    np.testing.assert_allclose(found.by_delay[:4], 1, atol=1e-12)
+    assert (np.asarray(found.by_delay[4:]) < 0.02).all()  # chance: 1 / 1000
+    assert float(found.total) == pytest.approx(3, abs=0.03)
+
+
+@slow
+def test_a_linear_ring_recalls_as_many_numbers_as_it_has_units():
+    """White, Lee and Sompolinsky 2004: a scaled orthogonal network has MC = n."""
+    ring = 0.9 * np.roll(np.eye(10), 1, axis=1)
+    cell, params = linear(ring)
+    params = params._replace(W_x=jnp.eye(1, 10))
+    how = {"max_delay": 60, "steps": 20_000}
+    found = memory_capacity(cell, params, jax.random.key(0), **how)
+    assert float(found.by_delay.sum()) == pytest.approx(10, abs=0.05)
+    # The unit that read x_{t-k} has read 0.9^10 x_{t-k-10} too: 1 - 0.9^20 is its own.
+    np.testing.assert_allclose(found.by_delay[:10], 1 - 0.9**20, atol=0.02)
+    saturated = jrnn.elman(1, 10, bias=False)
+    less = memory_capacity(saturated, params, jax.random.key(0), scale=5.0, **how)
+    assert float(less.total) < float(found.total) - 1
+
+
+def test_memory_refuses_too_few_steps():
+    cell, params = linear(np.eye(4))
+    with pytest.raises(ValueError, match="at least 16"):
+        memory_capacity(cell, params, jax.random.key(0), max_delay=2, steps=15)
+    with pytest.raises(ValueError, match="at least 3"):
+        memory_capacity(cell, params, jax.random.key(0), max_delay=3, washout=2)
+
+
+def shares(gate, low, high):
+    gate = np.asarray(gate).reshape(-1, gate.shape[-1])
+    return gate.mean(axis=0), (gate < low).mean(axis=0), (gate > high).mean(axis=0)
+
+
+def check_gates(found, gates):
+    assert set(found) == set(gates)
+    for name, (gate, low, high) in gates.items():
+        for got, expected in zip(found[name], shares(gate, low, high), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "reset_after", [True, pytest.param(False, marks=slow)], ids=["after", "before"]
+)
+def test_gates_of_a_gru_are_counted(reset_after):
+    make = lambda k, h: jrnn.gru(k, h, reset_after=reset_after)
+    cell, params, xs, state = example(make, steps=30)
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    h, gates = np.asarray(state.h), {"r": [], "z": [], "n": []}
+    W, sigmoid = np.asarray(params.W_h), lambda a: 1 / (1 + np.exp(-a))
+    W_x, b = np.asarray(params.W_x), np.asarray(params.b)
+    b_h = 0 if params.b_h is None else np.asarray(params.b_h)
+    for x in np.asarray(xs):
+        u = np.split(x @ W_x + b, 3, axis=-1)
+        v = np.split(h @ W, 3, axis=-1)
+        r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
+        if reset_after:
+            n = np.tanh(u[2] + r * (v[2] + b_h))
+        else:
+            n = np.tanh(u[2] + (r * h) @ W[:, 4:])
+        h = (1 - z) * n + z * h
+        for name, gate in zip("rzn", (r, z, n), strict=True):
+            gates[name].append(gate)
+    r, z, n = (np.stack(gates[name]) for name in "rzn")
+    expected = {"r": (r, 0.1, 0.9), "z": (z, 0.1, 0.9), "n": (n, -0.8, 0.8)}
+    found = saturation(cell, params, xs, state)
+    check_gates(found, expected)
+    assert 0 < float(found["z"].low.mean()) < 1
+
+
+@slow
+def test_gates_inside_stacks_and_pairs_are_counted():
+    pair = jrnn.bidirectional(jrnn.lstm(3, 2), jrnn.lstm(3, 2))
+    cell = jrnn.stack(pair, jrnn.residual(jrnn.lru(4, 4)))
+    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    xs = random_like(1, jnp.zeros((7, 2, 3)))
+    found = saturation(cell, params, xs)
+    names = {f"[0][{i}].{gate}" for i in range(2) for gate in "ifgo"}
+    assert set(found) == names | {"[0][0].tanh_c", "[0][1].tanh_c", "[1].a"}
+    # Each direction as its own cell, the second on reversed inputs.
+    for i, read in enumerate((xs, xs[::-1])):
+        alone = saturation(jrnn.lstm(3, 2), params[0][i], read)
+        for name, gate in alone.items():
+            assert_close(found[f"[0][{i}].{name}"], gate)
+    moduli = np.exp(-np.exp(np.asarray(params[1].nu_log)))
+    np.testing.assert_allclose(found["[1].a"].mean, moduli, rtol=1e-12)
+
+
+@slow
+def test_states_stand_in_where_a_cell_has_no_gates():
+    for activation, low, high in ((jnp.tanh, -0.8, 0.8), (jax.nn.sigmoid, 0.1, 0.9)):
+        make = lambda k, h, phi=activation: jrnn.elman(k, h, activation=phi)
+        cell, params, xs, state = example(make, steps=30)
+        params = jax.tree.map(lambda leaf: 3 * leaf, params)
+        h = jrnn.trajectory(cell, params, xs, state).h
+        check_gates(saturation(cell, params, xs, state), {"h": (h, low, high)})
+
+
+def penalty_by_numpy(cell, params, xs, state, loss):
+    """The formula, sequence by sequence, from adjoints and Jacobians."""
+    lambdas = jax.tree.leaves(state_adjoints(cell, params, xs, loss, state))
+    lambdas = np.concatenate(lambdas, axis=-1)
+    J = np.asarray(step_jacobians(cell, params, xs, state))
+    total = 0.0
+    for b in range(xs.shape[1]):
+        for t in range(1, len(xs)):
+            later = lambdas[t, b]
+            norm = np.linalg.norm
+            total += (norm(J[t, b] @ later) / norm(later) - 1) ** 2
+    return total / xs.shape[1]
+
+
+@pytest.mark.parametrize("make", [CELLS[0], CELLS[1]])
+def test_penalty_equals_its_formula(make):
+    cell, params, xs, state = example(make)
+    found = gradient_norm_penalty(cell, params, xs, sum_of_squares, state)
+    expected = penalty_by_numpy(cell, params, xs, state, sum_of_squares)
+    assert float(found) == pytest.approx(expected, rel=1e-10)
+    assert float(found) > 0.1
+
+
+@pytest.mark.parametrize(
+    "immediate", [pytest.param(True, id="immediate"), pytest.param(False, id="full")]
+)
+def test_penalty_has_the_gradient_it_says(immediate):
+    """By central differences; with states and adjoints held fixed if immediate."""
+    cell, params, xs, state = example(jrnn.elman)
+    lambdas = state_adjoints(cell, params, xs, sum_of_squares, state).h
+    states = jrnn.trajectory(cell, params, xs, state).h
+
+    def fixed(W_h):
+        """The penalty as a function of W_h in one step alone."""
+        a = xs[1:] @ params.W_x + params.b + states[:-1] @ W_h
+        passed = (lambdas[1:] * (1 - np.tanh(a) ** 2)) @ W_h.T
+        ratio = np.linalg.norm(passed, axis=-1) / np.linalg.norm(lambdas[1:], axis=-1)
+        return ((ratio - 1) ** 2).sum(axis=0).mean()
+
+    def whole(W_h):
+        moved = params._replace(W_h=jnp.asarray(W_h))
+        return penalty_by_numpy(cell, moved, xs, state, sum_of_squares)
+
+    penalty = lambda params: gradient_norm_penalty(
+        cell, params, xs, sum_of_squares, state, immediate=immediate
+    )
+    with jax.numpy_rank_promotion("allow"):
+        got = jax.grad(penalty)(params).W_h
+        function, W_h = (fixed if immediate else whole), np.asarray(params.W_h)
+        for i, j in ((0, 0), (1, 0)):
+            nudge = np.zeros_like(W_h)
+            nudge[i, j] = 1e-6
+            slope = (function(W_h + nudge) - function(W_h - nudge)) / 2e-6
+            assert float(got[i, j]) == pytest.approx(float(slope), rel=1e-6)
+
+
+@slow
+def test_penalty_and_its_gradient_are_finite_where_no_gradient_flows():
+    cell, params, xs, state = example(jrnn.elman)
+    nothing = lambda final, ys: 0 * ys.sum()
+    first = lambda final, ys: ys[1].sum()  # all adjoints behind it are 0
+    for loss in (nothing, first):
+        for immediate in (True, False):
+            penalty = lambda params, loss=loss, immediate=immediate: (
+                gradient_norm_penalty(cell, params, xs, loss, immediate=immediate)
+            )
+            value, gradient = jax.value_and_grad(penalty)(params)
+            assert np.isfinite(value)
+            assert (value == 0) == (loss is nothing)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@slow
+def test_penalty_lowered_brings_the_norm_back_to_one():
+    cell, params, xs, _ = example(jrnn.elman, steps=20)
+    params = params._replace(W_h=0.5 * params.W_h)
+    penalty = lambda params: gradient_norm_penalty(cell, params, xs, of_the_last_step)
+    step = jax.jit(
+        lambda params: jax.tree.map(
+            lambda leaf, slope: leaf - 0.01 * slope, params, jax.grad(penalty)(params)
+        )
+    )
+    before = float(penalty(params))
+    for _ in range(200):
+        params = step(params)
+    assert float(penalty(params)) < 0.2 * before
