@@ -31,9 +31,8 @@ def gradient_norm_penalty(
 
     over the whole flattened state of each sequence, and the mean over the batch: 0
     where every gradient keeps its norm on its way back, in the one direction that
-    matters, its own. A gradient that is 0 has no direction, and adds nothing. With
-    `learning_rate` and all else as before, minimise `loss + weight * penalty`; the
-    paper has weights from 0.5 to 4.
+    matters, its own. A gradient that is 0 has no direction, and adds nothing. To be
+    minimised as `loss + weight * penalty`.
 
     Args:
       cell: Any cell that reads forwards alone.

@@ -17,6 +17,7 @@ from tests.helpers import CELLS, assert_close, random_like, random_params
 
 SLACK = 1e-12  # relative, of norms: absolute of their logarithms
 STEPS, BATCH = 4, 2
+LINE = 600  # 2^600 / 2^-600 is beyond what a float64 can hold
 QUICK = ("elman", "lru")
 slow = pytest.mark.slow
 
@@ -131,28 +132,28 @@ def test_fields_are_blocks_of_the_whole():
     assert_close(block, whole[..., 2:, :2], 0)
 
 
-def relu_line(steps):
+def relu_line():
     """Units that do not mix: one that doubles and dies at the end, one that halves."""
     cell = jrnn.elman(2, 2, activation=jax.nn.relu, bias=False)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_x=jnp.eye(2), W_h=jnp.diag(jnp.array([2.0, 0.5])))
-    xs = jnp.ones((steps, 2)).at[-1, 0].set(-1e200)
+    xs = jnp.ones((LINE, 2)).at[-1, 0].set(-1e200)
     return cell, params, xs
 
 
 def test_a_direction_that_matters_late_is_not_lost_to_rounding():
-    cell, params, xs = relu_line(400)
+    cell, params, xs = relu_line()
     found = jacobian_products_by_lag(cell, params, xs)[0]
-    lags = np.arange(400)
-    np.testing.assert_allclose(found[:400], lags * np.log(2), rtol=1e-13)
-    np.testing.assert_allclose(found[400], -400 * np.log(2), rtol=1e-13)
+    lags = np.arange(LINE)
+    np.testing.assert_allclose(found[:LINE], lags * np.log(2), rtol=1e-13)
+    np.testing.assert_allclose(found[LINE], -LINE * np.log(2), rtol=1e-13)
 
 
 def test_a_product_that_is_zero_has_the_logarithm_of_zero():
-    cell, params, xs = relu_line(400)
+    cell, params, xs = relu_line()
     found = jacobian_products_by_lag(cell, params, xs.at[-1].set(-1e200))[0]
-    assert np.isfinite(found[:400]).all()
-    assert found[400] == -np.inf
+    assert np.isfinite(found[:LINE]).all()
+    assert found[LINE] == -np.inf
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,60 @@ def test_norms_lie_below_step_norms_and_these_below_the_bound(make, label):
     assert np.isfinite(bound.log_beta).all()
 
 
+def gru_zeros(reset_after, W_r, W_z, W_n, b):
+    """A GRU of two units that keep to themselves, and whose gates are as set."""
+    cell = jrnn.gru(1, 2, reset_after=reset_after)
+    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), jnp.float64))
+    W_h = jnp.concatenate([W * jnp.eye(2) for W in (W_r, W_z, W_n)], axis=1)
+    return cell, params._replace(W_h=W_h, b=jnp.repeat(jnp.array(b), 2))
+
+
+OPEN = 50.0  # a gate's argument that leaves it open, or, with a minus, shut
+
+
+def worst_case(name, m):
+    """Cells that nearly meet their bound, each term of it by itself; large weights."""
+    if name == "z":  # z = 1/2, n = -1, h = m
+        cell, params = gru_zeros(True, 0, 100.0, 0, [0, -100.0 * m, -OPEN])
+    elif name == "r after" or name == "r before":  # r = 1/2, z = 0, n = 0, h = m
+        b = [-100.0 * m, -OPEN, -m]
+        cell, params = gru_zeros(name == "r after", 100.0, 0, 2.0, b)
+    if name != "f":
+        return (
+            cell,
+            params,
+            jnp.zeros((1, 1)),
+            cell.init_state(params)._replace(h=jnp.full(2, m)),
+        )
+    # f = 1/2 at both steps, for what step 1 shows is taken off step 2's input
+    cell = jrnn.lstm(1, 2)
+    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), jnp.float64))
+    ones, none = jnp.ones((1, 2)), jnp.zeros((1, 2))
+    W_x = jnp.concatenate([none, ones, none, none], axis=1)
+    W_h = jnp.pad(100.0 * jnp.eye(2), ((0, 0), (2, 4)))
+    b = jnp.repeat(jnp.array([-OPEN, 0.0, 0.0, OPEN]), 2)
+    xs = jnp.array([[0.0], [-100.0 * np.tanh(4.0 * m)]])
+    state = cell.init_state(params)._replace(c=jnp.full(2, 8.0 * m))
+    return cell, params._replace(W_x=W_x, W_h=W_h, b=b), xs, state
+
+
+@slow
+@pytest.mark.parametrize("m", [1.0, 3.0])
+@pytest.mark.parametrize("name", ["z", "r after", "r before", "f"])
+def test_bounds_are_nearly_met_by_the_worst_cells(name, m):
+    cell, params, xs, state = worst_case(name, m)
+    J = np.asarray(step_jacobians(cell, params, xs, state))
+    norms = np.linalg.norm(J, 2, axis=(-2, -1))
+    bound = jacobian_bound(cell, params, xs, state)
+    assert bound.proven
+    betas = np.exp(bound.log_steps)
+    assert (norms <= betas * (1 + SLACK)).all()
+    # The LSTM's bound takes the slope of tanh(c) as 1, which here is nearly 0, and so
+    # dh as large as dc; and f as 1 at step 1, which here was 1/2.
+    shares = [0.7, 0.35] if name == "f" else [0.96]
+    assert (norms >= np.array(shares) * betas).all()
+
+
 @slow
 def test_blocks_bound_the_blocks_of_a_product():
     cell, params, xs, state = draws(jrnn.lstm, 200, seed=1)
@@ -324,7 +379,7 @@ def test_mistakes_are_refused():
     pair = jrnn.bidirectional(cell, cell)
     both = pair.init(jax.random.key(0))
     for function in (step_jacobians, jacobian_products, jacobian_bound):
-        with pytest.raises(ValueError, match="reads forwards alone"):
+        with pytest.raises(ValueError, match="no product of Jacobians"):
             function(pair, both, xs)
     with pytest.raises(ValueError, match="one of h, or None"):
         jacobian_products(cell, params, xs, source="c")

@@ -15,7 +15,9 @@ logarithms, and each row of T of largest entry 1. A step replaces
 
 R is triangular, so that a small row never takes up the rounding of a larger one
 (the stratification of Bai et al. 2011, Linear Algebra and its Applications 435,
-https://doi.org/10.1016/j.laa.2010.06.023).
+https://doi.org/10.1016/j.laa.2010.06.023). What is found are the norms for Jacobians
+that differ from J by its rounding: where small changes of J grow, as along a chain of
+dozens of units that each stretch what they hand on, so does that difference.
 """
 
 from typing import Any, NamedTuple
@@ -128,7 +130,7 @@ def jacobian_products(
     """
     xs, state = prepare(cell, params, xs, state)
     lead, steps = len(batch_shape(xs)), xs.shape[0]
-    block = _Block.of(source, target, state, lead)
+    block = _block(source, target, state, lead)
     starts = jnp.arange(steps + 1)
     by_lag = _log_norms(cell, params, xs, state, starts, lags=steps, block=block)
     lag = starts[None] - starts[:, None]  # t - k
@@ -188,7 +190,7 @@ def jacobian_products_by_lag(
             f"Expected starts and lags within 0..{steps}, the number of steps in xs, "
             f"got starts={starts} and lags={lags}."
         )
-    block = _Block.of(source, target, state, len(batch_shape(xs)))
+    block = _block(source, target, state, len(batch_shape(xs)))
     places = jnp.asarray(starts)
     return _log_norms(cell, params, xs, state, places, lags=lags, block=block)
 
@@ -199,10 +201,10 @@ class _Block(NamedTuple):
     rows: tuple[int | None, int | None]
     columns: tuple[int | None, int | None]
 
-    @staticmethod
-    def of(source: str | None, target: str | None, state: State, lead: int) -> "_Block":
-        rows, columns = field(source, state, lead), field(target, state, lead)
-        return _Block((rows.start, rows.stop), (columns.start, columns.stop))
+
+def _block(source: str | None, target: str | None, state: State, lead: int) -> _Block:
+    rows, columns = field(source, state, lead), field(target, state, lead)
+    return _Block((rows.start, rows.stop), (columns.start, columns.stop))
 
 
 class _Product(NamedTuple):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, check_size, state_dtype
+from jrnn._base import Cell, Key, Params, State, check_size, state_dtype
 from jrnn._check import check_key
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
@@ -101,7 +101,7 @@ def memory_capacity(
 
 @compiled("max_delay", "steps")
 def _recalled(
-    cell: Cell, params: Params, xs: Array, state: Array, *, max_delay: int, steps: int
+    cell: Cell, params: Params, xs: Array, state: State, *, max_delay: int, steps: int
 ) -> Array:
     done = run(cell, params, xs, state)
     s = flatten(after(done.states_tm1, done.final), 1)[-steps:]

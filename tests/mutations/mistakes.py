@@ -7,6 +7,8 @@ BPTT = "jrnn/methods/bptt.py"
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
 MODEL = "tests/test_notes_model.py"
+DYNAMICS = "tests/test_dynamics.py"
+JACOBIANS = "tests/test_jacobians.py"
 PARALLEL = "tests/test_parallel.py"
 SEQUENCES = "tests/test_sequences.py"
 LONG = "tests/test_long_memory_cells.py"
@@ -292,5 +294,30 @@ MISTAKES = (
         old="b_hh is None else b_ih + b_hh\n",
         new="b_hh is None else b_ih\n",
         tests=("tests/test_interop_torch.py",),
+    ),
+    Mutation(
+        name="small directions of a long product overwritten",
+        file="jrnn/diagnostics/jacobians.py",
+        old="    order = jnp.argsort(-product.d, axis=-1)\n",
+        new="    order = jnp.argsort(product.d, axis=-1)\n",
+        tests=(
+            f"{JACOBIANS}::test_a_direction_that_matters_late_is_not_lost_to_rounding",
+        ),
+    ),
+    Mutation(
+        name="terms of the GRU's bound forgotten",
+        file="jrnn/diagnostics/bound.py",
+        old="    beta = jnp.sqrt(1 + B * B) + (1 + m)",
+        new="    beta = 0.2 * jnp.sqrt(1 + B * B) + 0 * (1 + m)",
+        tests=(
+            f"{JACOBIANS}::test_norms_lie_below_step_norms_and_these_below_the_bound",
+        ),
+    ),
+    Mutation(
+        name="gradient by lag that never goes back",
+        file="jrnn/diagnostics/gradients.py",
+        old="jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])])",
+        new="leaf",
+        tests=(f"{DYNAMICS}::test_shares_of_all_lags_are_one_in_sum",),
     ),
 )
