@@ -368,6 +368,20 @@ def test_penalty_and_its_gradient_are_finite_where_no_gradient_flows():
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+def test_penalty_and_its_gradient_are_finite_where_units_are_dead():
+    """Then a gradient arrives and none passes: a ratio of 0, whose root has no slope."""
+    cell = jrnn.elman(3, 2, activation=jax.nn.relu)
+    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = params._replace(b=jnp.full(2, -100.0))
+    xs = random_like(1, jnp.zeros((5, 2, 3)))
+    penalty = lambda params: gradient_norm_penalty(
+        cell, params, xs, lambda final, ys: ys.sum()
+    )
+    value, gradient = jax.value_and_grad(penalty)(params)
+    assert float(value) == 4  # (0 - 1)^2 at each step but the last
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
 @slow
 def test_penalty_lowered_brings_the_norm_back_to_one():
     cell, params, xs, _ = example(jrnn.elman, steps=20)

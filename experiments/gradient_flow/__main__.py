@@ -1,0 +1,226 @@
+"""python -m experiments.gradient_flow --help.
+
+The notes' page on far back, measured: ||dh_t/dh_k|| and its bound beta^(t-k) against
+lag, for spectral radius 0.5 to 1.5; that beta < 1 forces gradients to vanish, and that
+beta > 1 only permits them to explode; five cells before and after training on the
+adding problem; gradient norms of a training run that explodes, with and without
+clipping; and how much of the gradient comes from far back, in an Elman network, a GRU
+and an LSTM.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    mean_sd,
+    write_json,
+)
+from experiments.gradient_flow import norms, training
+from experiments.gradient_flow.report import draw, tables, verdict
+from experiments.gradient_flow.training import CELLS, Plan
+
+FIGURE_FILE = "gradient_flow.png"
+BEFORE, AFTER = "before training", "after training"
+CLIPS = ("none", "norm", "value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Measure how gradients travel back."""
+
+    radii: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    """Spectral radii of W_h, orthogonal but for that factor."""
+    cells: tuple[str, ...] = tuple(CELLS)
+    """Which cells are trained."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights and data; the spread is over these."""
+    hidden: int = 32
+    """Hidden units."""
+    steps: int = 200
+    """T, and the longest lag."""
+    beyond: int = 100
+    """The share of the gradient is that from further back than this many steps."""
+    batch: int = 32
+    """Sequences of each update."""
+    measured: int = 8
+    """Sequences along which norms and gradients are measured."""
+    updates: int = 1_000
+    """Updates of each cell, by Adam behind a clipped norm."""
+    rate_factor: float = 1.0
+    """On the learning rates of Adam, each cell's own."""
+    clip: float = 1.0
+    """What the norm of a gradient, or each number of it, is clipped to."""
+    exploding_updates: int = 60
+    """Updates of the run that explodes: an IRNN, by plain gradient descent."""
+    exploding_rate: float = 0.03
+    """Its learning rate."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/gradient_flow/NUMBER."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError where settings make no sense."""
+    unknown = set(settings.cells) - set(CELLS)
+    if unknown or not settings.cells or not settings.seeds or not settings.radii:
+        raise ValueError(
+            f"Expected at least one radius, one seed, and one of the cells "
+            f"{', '.join(CELLS)}, got {settings.cells}."
+        )
+    for name in ("hidden", "steps", "batch", "measured", "updates"):
+        if getattr(settings, name) < 2:
+            raise ValueError(
+                f"Expected --{name} of 2 or more, got {getattr(settings, name)}."
+            )
+    if not 0 <= settings.beyond < settings.steps - 1:
+        raise ValueError(
+            f"Expected --beyond within 0..{settings.steps - 2}, for {settings.steps} "
+            f"steps reach no further back than {settings.steps - 1}, got "
+            f"{settings.beyond}."
+        )
+
+
+def study(name: str, settings: Settings, bar: tqdm) -> dict[str, Any]:
+    """Trains a cell once for each seed, and measures it before and after."""
+    cell, found = CELLS[name](settings.hidden), []
+    plan = Plan(
+        "adam",
+        settings.rate_factor * training.RATES[name],
+        "norm",
+        settings.clip,
+        settings.steps,
+        settings.batch,
+    )
+    for seed in settings.seeds:
+        learned = training.init(cell, seed)
+        row = {BEFORE: look(cell, learned, settings, seed)}
+        learned, _, _ = training.fit(
+            cell, learned, plan, settings.updates, seed, bar.update
+        )
+        found.append({**row, AFTER: look(cell, learned, settings, seed)})
+    merged: dict[str, Any] = {"cell": repr(cell)}
+    for when in (BEFORE, AFTER):
+        rows = [row[when] for row in found]
+        merged[when] = {
+            "share": mean_sd([row["share"] for row in rows]),
+            "error": mean_sd([row["error"] for row in rows]),
+            "log_norms": [row["curve"].log_norms for row in rows],
+            "log_beta": mean_sd([row["curve"].log_beta for row in rows]),
+            "proven": rows[0]["curve"].proven,
+            "broken": sum(row["curve"].broken for row in rows),
+            "gradient_by_lag": [row["by_lag"] for row in rows],
+        }
+    return merged
+
+
+def look(cell: Any, learned: Any, settings: Settings, seed: int) -> dict[str, Any]:
+    """Measures a cell on sequences that it was not trained on."""
+    key = jax.random.fold_in(jax.random.key(seed), training.TEST + 1)
+    xs, targets = training.adding(key, settings.steps, settings.measured)
+    wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype("float64"), tree)
+    learned_64, xs_64, targets_64 = wide((learned, xs, targets))
+    by_lag = np.asarray(training.by_lag(cell, learned_64, xs_64, targets_64))
+    return {
+        "curve": norms.measure(cell, learned_64.cell, xs_64),
+        "share": training.share_beyond(by_lag, settings.beyond),
+        "by_lag": [float(x) for x in by_lag],
+        "error": training.test_error(cell, learned, settings.steps, seed),
+    }
+
+
+def explode(settings: Settings, bar: tqdm) -> dict[str, Any]:
+    """Trains an IRNN by plain gradient descent, as it is and with clipped gradients.
+
+    Returns:
+      For each way to clip the norms of gradients before clipping, up to the first that
+      is not finite, and at which update that came; None: it did not.
+    """
+    cell, found = CELLS["irnn"](settings.hidden), {}
+    for clip in CLIPS:
+        rate = settings.exploding_rate
+        plan = Plan("sgd", rate, clip, settings.clip, settings.steps, settings.batch)
+        learned = training.init(cell, settings.seeds[0])
+        _, losses, sizes = training.fit(
+            cell,
+            learned,
+            plan,
+            settings.exploding_updates,
+            settings.seeds[0],
+            bar.update,
+        )
+        gone = np.flatnonzero(~(np.isfinite(sizes) & np.isfinite(losses)))
+        last = int(gone[0]) if len(gone) else None
+        found[clip] = {
+            "gradient_norms": [float(x) for x in sizes[:last]],
+            "losses": [float(x) for x in losses[:last]],
+            "not_finite_at": last,
+        }
+    return found
+
+
+def run(settings: Settings) -> int:
+    """Runs the experiment; returns 1 where a norm is above its bound."""
+    check(settings)
+    folder = claim_run_folder(settings.out, "gradient_flow", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    start = time.perf_counter()
+    size = (settings.hidden, settings.steps, settings.measured, settings.seeds[0])
+    count = len(settings.cells) * len(settings.seeds) * settings.updates
+    count += len(CLIPS) * settings.exploding_updates
+    with tqdm(total=count, unit="update") as bar:
+        bar.set_description("norms and bounds")
+        by_radius = norms.by_radius(settings.radii, *size)
+        examples = norms.counter_examples(*size)
+        cells = {}
+        for name in settings.cells:
+            bar.set_description(name)
+            cells[name] = study(name, settings, bar)
+        bar.set_description("exploding run")
+        exploding = explode(settings, bar)
+    results = {
+        "experiment": "gradient_flow",
+        "settings": shown,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "by_radius": {name: curve._asdict() for name, curve in by_radius.items()},
+        "counter_examples": {name: curve._asdict() for name, curve in examples.items()},
+        "cells": cells,
+        "chance": training.CHANCE,
+        "exploding": exploding,
+    }
+    said, good = verdict(results)
+    results["verdict"] = said
+    write_json(folder / RESULTS_FILE, results)
+    draw(folder / FIGURE_FILE, results)
+    print(f"{tables(results)}\n\n{said}\nWritten to {folder}.")
+    return 0 if good else 1
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        return run(settings)
+    except ValueError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,292 @@
+"""What the experiment on gradient flow has to say: tables, a verdict, a figure."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments import plots
+from experiments._report import format_table
+
+FIGURE_SIZE = (13.5, 8.2)  # inches
+BEFORE, AFTER = "before training", "after training"
+CLIP_NAMES = {
+    "none": "not clipped",
+    "norm": "norm clipped to {clip:g}",
+    "value": "each number clipped to {clip:g}",
+}
+GREY = "#777777"
+LOG_10 = math.log(10)
+
+
+def power(log_norm: float | None) -> str:
+    """Returns a natural logarithm as a power of ten.
+
+    >>> power(-230.2585), power(None)
+    ('1e-100.0', '0')
+    """
+    return "0" if log_norm is None else f"1e{log_norm / LOG_10:+.1f}"
+
+
+def percent(share: dict[str, Any]) -> str:
+    """Returns mean and deviation in percent, and how many seeds have no gradient.
+
+    >>> percent({"values": [0.25, None], "mean": 0.25, "sd": 0.0})
+    '25 ± 0, 1 dead'
+    """
+    dead = sum(value is None for value in share["values"])
+    if dead == len(share["values"]):
+        return "dead"
+    shown = f"{100 * share['mean']:.2g} ± {100 * share['sd']:.2g}"
+    return f"{shown}, {dead} dead" if dead else shown
+
+
+def median_of(curves: list[list[float | None]]) -> np.ndarray:
+    """Returns the median of curves that hold None where a norm is 0: there -inf."""
+    wide = [[-np.inf if x is None else x for x in curve] for curve in curves]
+    return np.median(np.asarray(wide, np.float64), axis=0)
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Returns norms beside bounds, cells beside each other, and the exploding run."""
+    settings = results["settings"]
+    steps, beyond = settings["steps"], settings["beyond"]
+    rows = [
+        (f"spectral radius {name}", curve)
+        for name, curve in results["by_radius"].items()
+    ]
+    rows += list(results["counter_examples"].items())
+    body = [
+        (
+            name,
+            f"{math.exp(curve['log_beta']):.3f}",
+            power(curve["log_norms"][steps]),
+            power(steps * curve["log_beta"]),
+        )
+        for name, curve in rows
+    ]
+    first = format_table((f"norm at lag {steps}", "beta", "measured", "bound"), body)
+    body = [
+        (f"{name}, {when}", *_cell_row(found[when], steps))
+        for name, found in results["cells"].items()
+        for when in (BEFORE, AFTER)
+    ]
+    header = (
+        "cell",
+        f"norm at lag {steps}",
+        "beta",
+        "bound is",
+        f"from beyond lag {beyond}, %",
+        "test error",
+    )
+    second = format_table(header, body)
+    body = [
+        (
+            CLIP_NAMES[clip].format(**settings),
+            f"{max(run['gradient_norms'], default=0):.3g}",
+            _end(run),
+        )
+        for clip, run in results["exploding"].items()
+    ]
+    third = format_table(("IRNN, gradient descent", "largest norm", "end"), body)
+    chance = f"(always answering 1: test error {results['chance']:.3f})"
+    return f"{first}\n\n{second}\n{chance}\n\n{third}"
+
+
+def _cell_row(found: dict[str, Any], steps: int) -> tuple[str, ...]:
+    norm = median_of(found["log_norms"])[steps]
+    share, error = found["share"], found["error"]
+    return (
+        power(float(norm) if np.isfinite(norm) else None),
+        f"{math.exp(found['log_beta']['mean']):.2f}",
+        "proven" if found["proven"] else "measured",
+        percent(share),
+        f"{error['mean']:.4f} ± {error['sd']:.4f}",
+    )
+
+
+def _end(run: dict[str, Any]) -> str:
+    if run["not_finite_at"] is None:
+        return f"loss {run['losses'][-1]:.3f}"
+    return f"not finite at update {run['not_finite_at'] + 1}"
+
+
+def verdict(results: dict[str, Any]) -> tuple[str, bool]:
+    """Returns whether every norm is below its bound, and both halves hold, in words."""
+    steps = results["settings"]["steps"]
+    lines, good = [], True
+    curves = [*results["by_radius"].values(), *results["counter_examples"].values()]
+    cells = [
+        found[when]
+        for found in results["cells"].values()
+        for when in found
+        if when in (BEFORE, AFTER)
+    ]
+    broken = sum(found["broken"] for found in (*curves, *cells))
+    lines.append(
+        f"{'BROKEN: norms' if broken else 'Norms'} above their bound: {broken}."
+    )
+    good = good and not broken
+    below = [c for c in curves if c["log_beta"] < 0]
+    if below:
+        gone = all(
+            c["log_norms"][steps] is None
+            or c["log_norms"][steps] <= steps * c["log_beta"] + 1e-9
+            for c in below
+        )
+        lines.append(f"beta < 1: all {len(below)} vanish{'' if gone else ': BROKEN'}.")
+        good = good and gone
+    above = [c for c in curves if c["log_beta"] > 0]
+    ends = [c["log_norms"][steps] for c in above]
+    small = sum(end is None or end < 0 for end in ends)
+    lines.append(
+        f"beta > 1: {small} of {len(above)} end below norm 1, "
+        f"{len(above) - small} above: explosion is permitted, not forced."
+    )
+    return "\n".join(lines), good
+
+
+def draw(path: Path, results: dict[str, Any]) -> None:
+    """Draws six panels.
+
+    Args:
+      path: Where the PNG goes.
+      results: As the JSON file has them.
+    """
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    grid = figure.subplots(2, 3)
+    _radii(grid[0, 0], results["by_radius"])
+    _examples(grid[0, 1], results["counter_examples"])
+    _exploding(grid[0, 2], results)
+    for axes, when in ((grid[1, 0], BEFORE), (grid[1, 1], AFTER)):
+        _cells(axes, results["cells"], when)
+    low = min(grid[1, 0].get_ylim()[0], grid[1, 1].get_ylim()[0])
+    high = max(grid[1, 0].get_ylim()[1], grid[1, 1].get_ylim()[1])
+    for axes in (grid[1, 0], grid[1, 1]):
+        axes.set_ylim(low, high)
+    _shares(grid[1, 2], results)
+    for axes in grid.flat:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    plots.save(figure, path)
+
+
+def _decades(log_norms: Any) -> np.ndarray:
+    return np.asarray([np.nan if x is None else x for x in log_norms], float) / LOG_10
+
+
+def _lag_axes(axes: Axes, title: str) -> None:
+    axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    axes.set_xlabel("lag t - k (steps)")
+    axes.set_ylabel("log10 of norm of dh_t / dh_k")
+    axes.set_title(title, fontsize=10)
+
+
+def _norm_and_bound(axes: Axes, name: str, curve: dict[str, Any], colour: str) -> None:
+    decades = _decades(curve["log_norms"])
+    lags = np.arange(len(decades))
+    axes.plot(lags, decades, color=colour, label=name)
+    bound = lags * curve["log_beta"] / LOG_10
+    axes.plot(lags, bound, "--", color=colour, linewidth=1)
+
+
+def _radii(axes: Axes, curves: dict[str, Any]) -> None:
+    for colour, (name, curve) in zip(plots.COLOURS, curves.items(), strict=False):
+        _norm_and_bound(axes, name, curve, colour)
+    _lag_axes(axes, "Elman (tanh), W_h orthogonal: beta = spectral radius")
+    handles, _ = axes.get_legend_handles_labels()
+    handles += [
+        Line2D([], [], color=GREY, label="measured"),
+        Line2D([], [], color=GREY, linestyle="--", label="bound, beta^(t-k)"),
+    ]
+    axes.legend(
+        handles=handles,
+        frameon=False,
+        fontsize=8,
+        title="spectral radius",
+        title_fontsize=8,
+    )
+
+
+def _examples(axes: Axes, curves: dict[str, Any]) -> None:
+    for colour, (name, curve) in zip(plots.COLOURS, curves.items(), strict=False):
+        decades = _decades(curve["log_norms"])
+        axes.plot(decades, color=colour, label=name)
+    curve = next(iter(curves.values()))
+    lags = np.arange(len(curve["log_norms"]))
+    bound = lags * curve["log_beta"] / LOG_10
+    axes.plot(
+        lags, bound, "--", color="#000000", linewidth=1.2, label="bound of all three"
+    )
+    beta = math.exp(curve["log_beta"])
+    _lag_axes(axes, f"beta = {beta:g} permits explosion, and does not force it")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _cells(axes: Axes, cells: dict[str, Any], when: str) -> None:
+    for colour, (name, found) in zip(plots.COLOURS, cells.items(), strict=False):
+        curves = found[when]["log_norms"]
+        for curve in curves:
+            axes.plot(_decades(curve), color=colour, linewidth=0.7, alpha=0.45)
+        axes.plot(_decades(median_of(curves)), color=colour, label=name)
+    _lag_axes(
+        axes,
+        f"Cells {when}; thin: each seed",
+    )
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _exploding(axes: Axes, results: dict[str, Any]) -> None:
+    settings = results["settings"]
+    for colour, (clip, run) in zip(
+        plots.COLOURS, results["exploding"].items(), strict=False
+    ):
+        name = CLIP_NAMES[clip].format(**settings)
+        sizes = run["gradient_norms"]
+        axes.plot(np.arange(1, len(sizes) + 1), sizes, color=colour, label=name)
+        if run["not_finite_at"] is not None and sizes:
+            axes.plot(
+                len(sizes),
+                sizes[-1],
+                "x",
+                color=colour,
+                markersize=9,
+                label="then not finite",
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("update")
+    axes.set_ylabel("norm of the gradient, before clipping")
+    axes.set_title("IRNN, adding problem, plain gradient descent", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _shares(axes: Axes, results: dict[str, Any]) -> None:
+    cells, width, everything = results["cells"], 0.38, []
+    for i, (when, colour) in enumerate(
+        zip((BEFORE, AFTER), plots.COLOURS, strict=False)
+    ):
+        for place, found in enumerate(cells.values()):
+            share = found[when]["share"]
+            known = [100 * value for value in share["values"] if value is not None]
+            everything += known
+            at = place + (i - 0.5) * width
+            mean = 100 * (share["mean"] or 0)
+            label = when if place == 0 else None
+            axes.bar(at, mean, width, color=colour, alpha=0.55, label=label)
+            dots = {"markersize": 4, "markeredgecolor": "#000000"}
+            axes.plot([at] * len(known), known, "o", color=colour, **dots)
+    axes.set_xticks(range(len(cells)), list(cells))
+    axes.set_yscale("log")
+    least = min((v for v in everything if v > 0), default=1e-3)
+    low = math.floor(math.log10(least))
+    axes.set_ylim(10.0**low, 10.0 ** (2 + (2 - low) / 6))  # the legend above the bars
+    ticks = [10.0**power for power in range(2, low - 1, -max(1, (2 - low) // 6))]
+    axes.set_yticks(ticks)
+    axes.set_ylabel("share of the gradient (%)")
+    beyond = results["settings"]["beyond"]
+    axes.set_title(f"Gradient from beyond lag {beyond}; dots: seeds", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")

@@ -1,0 +1,204 @@
+"""Cells on the adding problem: what training does to the way back of gradients.
+
+Two features, numbers in (0, 1) and marks; two numbers are marked, one in each half of
+the sequence, and after the last step their sum is asked (Hochreiter and Schmidhuber
+1997, https://doi.org/10.1162/neco.1997.9.8.1735, section 5.4). Always answering 1 has a
+mean squared error of 1/6.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+import jrnn
+from jrnn.diagnostics import gradient_by_lag
+
+FEATURES, CHANCE = 2, 1 / 6
+# Parts of a folded key: no batch of one is ever a batch of another.
+TRAINING, TEST = 1, 2
+TEST_BATCH = 500
+
+
+def identity_matrix(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Draws nothing: W_h = I."""
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
+# With relu and W_h = I the IRNN of Le et al. 2015, https://arxiv.org/abs/1504.00941,
+# where all other weights have a deviation of 0.001.
+TINY_NORMAL = jax.nn.initializers.normal(1e-3)
+
+
+CELLS: dict[str, Callable[[int], jrnn.Cell]] = {
+    "elman": lambda hidden: jrnn.elman(FEATURES, hidden),
+    "irnn": lambda hidden: jrnn.elman(
+        FEATURES,
+        hidden,
+        activation=jax.nn.relu,
+        input_init=TINY_NORMAL,
+        recurrent_init=identity_matrix,
+    ),
+    "gru": lambda hidden: jrnn.gru(FEATURES, hidden),
+    "lstm": lambda hidden: jrnn.lstm(FEATURES, hidden),
+    "lru": lambda hidden: jrnn.lru(FEATURES, hidden, output_size=hidden),
+}
+
+
+# Learning rates of Adam, chosen by hand, not searched.
+RATES = {"elman": 3e-3, "irnn": 1e-4, "gru": 1e-2, "lstm": 1e-2, "lru": 1e-2}
+
+
+class Learned(NamedTuple):
+    """What is trained: a cell, and a readout of its last output."""
+
+    cell: Any
+    W_y: Array
+    b_y: Array
+
+
+def adding(key: Array, steps: int, batch: int) -> tuple[Array, Array]:
+    """Draws sequences (T, B, 2) and their sums (B,), float32."""
+    key_x, key_1, key_2 = jax.random.split(key, 3)
+    half = steps // 2
+    values = jax.random.uniform(key_x, (steps, batch), jnp.float32)
+    first = jax.random.randint(key_1, (batch,), 0, half)
+    second = jax.random.randint(key_2, (batch,), half, steps)
+    t = jnp.arange(steps)[:, None]
+    marks = ((t == first[None]) | (t == second[None])).astype(jnp.float32)
+    return jnp.stack([values, marks], axis=-1), (values * marks).sum(axis=0)
+
+
+def init(cell: jrnn.Cell, seed: int) -> Learned:
+    """Draws what is trained; the readout starts at 0, and answers 1."""
+    params = cell.init(jax.random.key(seed), jnp.float32)
+    key = jax.random.fold_in(jax.random.key(seed), TRAINING)
+    size = cell.spec.output_size
+    W_y = jax.random.normal(key, (size,), jnp.float32) / size**0.5
+    return Learned(params, W_y, jnp.ones((), jnp.float32))
+
+
+def squared_error(learned: Learned, ys: Array, targets: Array) -> Array:
+    """Returns the mean squared error of the readout of the last outputs."""
+    answers = jnp.matmul(ys[-1], learned.W_y) + learned.b_y[None]
+    return jnp.square(answers - targets).mean()
+
+
+def loss(cell: jrnn.Cell, learned: Learned, xs: Array, targets: Array) -> Array:
+    """Returns the mean squared error of a cell."""
+    return squared_error(learned, jrnn.unroll(cell, learned.cell, xs)[1], targets)
+
+
+class Plan(NamedTuple):
+    """How is trained; hashable.
+
+    Attributes:
+      optimiser: By name and learning rate: "adam" or "sgd".
+      rate: The learning rate.
+      clip: "none", "norm" or "value".
+      limit: What is clipped to.
+      steps: T.
+      batch: Sequences of each update.
+    """
+
+    optimiser: str
+    rate: float
+    clip: str
+    limit: float
+    steps: int
+    batch: int
+
+    def make(self) -> optax.GradientTransformation:
+        """Returns the optimiser behind the clipping."""
+        clips = {
+            "none": optax.identity,
+            "norm": lambda: optax.clip_by_global_norm(self.limit),
+            "value": lambda: optax.clip(self.limit),
+        }
+        makers = {"adam": optax.adam, "sgd": optax.sgd}
+        return optax.chain(clips[self.clip](), makers[self.optimiser](self.rate))
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "plan", "count"))
+def train(
+    cell: jrnn.Cell, learned: Learned, state: Any, key: Array, plan: Plan, count: int
+) -> tuple[Learned, Any, Array, Array]:
+    """Makes `count` updates.
+
+    Returns:
+      What was learned, the optimiser's state, and losses and norms of gradients, before
+      they were clipped, of each update.
+    """
+    optimiser = plan.make()
+
+    def update(carry: Any, key: Array) -> tuple[Any, tuple[Array, Array]]:
+        learned, state = carry
+        xs, targets = adding(key, plan.steps, plan.batch)
+        value, gradient = jax.value_and_grad(functools.partial(loss, cell))(
+            learned, xs, targets
+        )
+        norm = optax.tree.norm(gradient)
+        updates, state = optimiser.update(gradient, state, learned)
+        return (optax.apply_updates(learned, updates), state), (value, norm)
+
+    keys = jax.random.split(key, count)
+    (learned, state), found = jax.lax.scan(update, (learned, state), keys)
+    return learned, state, *found
+
+
+def fit(
+    cell: jrnn.Cell,
+    learned: Learned,
+    plan: Plan,
+    updates: int,
+    seed: int,
+    tell: Callable[[int], object],
+    chunk: int = 50,
+) -> tuple[Learned, np.ndarray, np.ndarray]:
+    """Trains, and tells how many updates were made after each chunk of them."""
+    state, losses, norms = plan.make().init(learned), [], []
+    key = jax.random.fold_in(jax.random.key(seed), TRAINING)
+    for start in range(0, updates, chunk):
+        count = min(chunk, updates - start)
+        part = jax.random.fold_in(key, start)
+        learned, state, *found = train(cell, learned, state, part, plan, count)
+        losses.append(np.asarray(found[0], np.float64))
+        norms.append(np.asarray(found[1], np.float64))
+        tell(count)
+    return learned, np.concatenate(losses), np.concatenate(norms)
+
+
+def test_error(cell: jrnn.Cell, learned: Learned, steps: int, seed: int) -> float:
+    """Returns the mean squared error on sequences that training has not seen."""
+    key = jax.random.fold_in(jax.random.key(seed), TEST)
+    return float(_jitted_loss(cell, learned, *adding(key, steps, TEST_BATCH)))
+
+
+_jitted_loss = jax.jit(loss, static_argnames="cell")
+
+
+@functools.partial(jax.jit, static_argnames="cell")
+def by_lag(cell: jrnn.Cell, learned: Learned, xs: Array, targets: Array) -> Array:
+    """Returns the norm of the gradient from each distance back, (T,)."""
+    error = lambda _, ys: squared_error(learned, ys, targets)
+    return gradient_by_lag(cell, learned.cell, xs, error).norms
+
+
+def share_beyond(norms: ArrayLike, lag: int) -> float | None:
+    """Returns the share of the gradient that comes from further back than `lag`.
+
+    None where there is no gradient at all, as where every unit of an IRNN has died.
+
+    >>> share_beyond(jnp.array([1.0, 1.0, 1.0, 1.0]), 2)
+    0.25
+    """
+    sizes = np.asarray(norms, np.float64)
+    total = sizes.sum()
+    return float(sizes[lag + 1 :].sum() / total) if total > 0 else None

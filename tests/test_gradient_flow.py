@@ -1,0 +1,200 @@
+"""Gradient flow: both halves of the argument are tested, and told as they are found."""
+
+import copy
+import dataclasses
+import json
+import math
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.gradient_flow import __main__ as command
+from experiments.gradient_flow import norms, report, training
+from experiments.gradient_flow.__main__ import AFTER, BEFORE
+
+ROOT = Path(command.__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results" / "gradient_flow.json"
+FIGURE = ROOT / "docs" / "gradient_flow.png"
+TINY = ["--hidden", "4", "--steps", "12", "--beyond", "5", "--batch", "3"]
+TINY += ["--measured", "2", "--updates", "2", "--exploding-updates", "3"]
+slow = pytest.mark.slow
+
+
+def committed() -> dict:
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
+
+
+def test_chains_have_the_norm_and_the_radius_they_are_said_to_have():
+    W_h = np.asarray(norms.not_normal(16))
+    assert np.linalg.norm(W_h, 2) == pytest.approx(norms.BETA, rel=1e-14)
+    assert (np.diag(W_h) == norms.RADIUS).all()
+    assert (np.tril(W_h, -1) == 0).all()  # so that the diagonal are the eigenvalues
+    assert W_h[norms.CHAIN - 1, norms.CHAIN] == 0
+
+
+def test_adding_marks_one_number_in_each_half():
+    xs, targets = training.adding(jax.random.key(0), 9, 200)
+    assert xs.dtype == targets.dtype == jnp.float32
+    values, marks = np.asarray(xs[..., 0]), np.asarray(xs[..., 1])
+    assert (marks[:4].sum(axis=0) == 1).all()
+    assert (marks[4:].sum(axis=0) == 1).all()
+    assert (marks.mean(axis=1) > 0).all()
+    np.testing.assert_allclose(targets, (values * marks).sum(axis=0), rtol=1e-6)
+    # Always answering 1 has this error, about.
+    assert float(jnp.square(targets - 1).mean()) == pytest.approx(
+        training.CHANCE, abs=0.04
+    )
+
+
+def test_share_beyond_leaves_the_lag_itself_out():
+    assert training.share_beyond(np.array([4.0, 2.0, 1.0, 1.0]), 1) == 0.25
+
+
+def test_settings_that_make_no_sense_are_refused(tmp_path, capsys):
+    for arguments, said in (
+        (["--beyond", "199"], "within 0..198"),
+        (["--cells", "esn"], "elman, irnn, gru, lstm, lru"),
+        (["--updates", "1"], "--updates of 2 or more"),
+    ):
+        out = tmp_path / "run"
+        assert command.main([*arguments, "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_verdict_notices_what_would_refute_the_notes():
+    results = committed()
+    said, good = report.verdict(results)
+    assert good
+    assert said == results["verdict"]
+    steps = results["settings"]["steps"]
+    above = copy.deepcopy(results)
+    above["cells"]["gru"][AFTER]["broken"] = 3
+    assert report.verdict(above)[1] is False
+    assert "BROKEN: norms above their bound: 3." in report.verdict(above)[0]
+    alive = copy.deepcopy(results)
+    alive["by_radius"]["0.5"]["log_norms"][steps] = -1.0
+    assert report.verdict(alive)[1] is False
+    assert "BROKEN" in report.verdict(alive)[0]
+
+
+def test_committed_results_show_both_halves():
+    results = committed()
+    settings, steps = results["settings"], results["settings"]["steps"]
+    default = dataclasses.asdict(command.Settings())
+    assert settings == json.loads(json.dumps(default))
+    assert len(settings["seeds"]) >= 3
+    assert results["by_radius"].keys() == {"0.5", "0.75", "1", "1.25", "1.5"}
+    for radius, curve in results["by_radius"].items():
+        assert curve["proven"]
+        assert curve["log_beta"] == pytest.approx(math.log(float(radius)), abs=1e-12)
+    ends = [c["log_norms"][steps] for c in results["counter_examples"].values()]
+    betas = [c["log_beta"] for c in results["counter_examples"].values()]
+    assert betas == pytest.approx([math.log(norms.BETA)] * 3)
+    assert ends[0] == pytest.approx(steps * betas[0], rel=1e-12)
+    assert max(ends[1:]) < 0
+    for found in results["cells"].values():
+        for when in (BEFORE, AFTER):
+            for by_lag, share in zip(
+                found[when]["gradient_by_lag"],
+                found[when]["share"]["values"],
+                strict=True,
+            ):
+                beyond = training.share_beyond(by_lag, settings["beyond"])
+                assert share == pytest.approx(beyond)
+    assert results["exploding"]["none"]["not_finite_at"] is not None
+    assert results["exploding"]["norm"]["not_finite_at"] is None
+    assert FIGURE.stat().st_size > 10_000
+
+
+def test_tables_tell_what_was_measured():
+    results = committed()
+    shown = report.tables(results)
+    share = results["cells"]["lstm"][AFTER]["share"]
+    assert f"{100 * share['mean']:.2g} ± {100 * share['sd']:.2g}" in shown
+    gone = results["exploding"]["none"]["not_finite_at"]
+    assert f"not finite at update {gone + 1}" in shown
+    assert f"1e{results['by_radius']['0.5']['log_norms'][-1] / math.log(10):+.1f}" in (
+        shown
+    )
+
+
+def test_exploding_run_ends_where_numbers_do(monkeypatch):
+    settings = command.Settings(hidden=2, steps=6, exploding_updates=4)
+    plans = []
+
+    def fit(_, learned, plan, updates, *rest):
+        del rest
+        plans.append(plan)
+        sizes = np.array([1.0, 2.0, np.inf if plan.clip == "none" else 3.0, 4.0])
+        return learned, np.ones(updates), sizes
+
+    monkeypatch.setattr(training, "fit", fit)
+    bar = types.SimpleNamespace(update=None)
+    found = command.explode(settings, bar)
+    assert found["none"]["gradient_norms"] == [1.0, 2.0]
+    assert found["none"]["not_finite_at"] == 2
+    assert found["norm"]["gradient_norms"] == [1.0, 2.0, 3.0, 4.0]
+    assert found["value"]["not_finite_at"] is None
+    assert [plan.clip for plan in plans] == ["none", "norm", "value"]
+
+
+@slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_run_measures_trains_and_draws(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = [*TINY, "--cells", "elman", "lstm", "--seeds", "0", "1"]
+    assert command.main([*arguments, "--out", str(out)]) == 0
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert set(found["cells"]) == {"elman", "lstm"}
+    for cell in found["cells"].values():
+        for when in (BEFORE, AFTER):
+            assert cell[when]["proven"]
+            assert len(cell[when]["share"]["values"]) == 2
+            assert len(cell[when]["log_norms"][1]) == 13
+        assert cell[BEFORE]["share"] != cell[AFTER]["share"]
+        assert cell[BEFORE]["log_norms"] != cell[AFTER]["log_norms"]
+    shown = capsys.readouterr().out
+    assert found["verdict"] in shown
+    assert report.tables(found) in shown
+    assert (out / "gradient_flow.png").stat().st_size > 10_000
+    assert jax.config.read("jax_enable_x64")  # as it was before
+
+
+@slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_norms_are_told_before_clipping_and_updates_are_clipped():
+    cell = training.CELLS["elman"](3)
+    first, moved = {}, {}
+    for clip in command.CLIPS:
+        plan = training.Plan("sgd", 1.0, clip, 1e-3, 8, 4)
+        learned = training.init(cell, 0)
+        after, _, sizes = training.fit(cell, learned, plan, 1, 0, lambda count: None)
+        first[clip] = float(sizes[0])
+        change = jax.tree.map(lambda a, b: a - b, after, learned)
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(change)]
+        moved[clip] = np.concatenate(leaves)
+    assert first["none"] == first["norm"] == first["value"]
+    assert np.linalg.norm(moved["none"]) == pytest.approx(first["none"], rel=1e-5)
+    assert np.linalg.norm(moved["norm"]) == pytest.approx(1e-3, rel=1e-3)
+    assert np.abs(moved["value"]).max() == pytest.approx(1e-3, rel=1e-3)
+
+
+@slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_training_goes_on_from_chunk_to_chunk():
+    cell, told = training.CELLS["gru"](3), []
+    plan = training.Plan("adam", 1e-2, "norm", 1.0, 8, 16)
+    learned = training.init(cell, 0)
+    after, losses, sizes = training.fit(
+        cell, learned, plan, 120, 0, told.append, chunk=50
+    )
+    assert told == [50, 50, 20]
+    assert losses.shape == sizes.shape == (120,)
+    assert losses[-20:].mean() < 0.85 * losses[:20].mean()
+    error = training.test_error(cell, after, 8, 0)
+    assert error < training.test_error(cell, learned, 8, 0)
