@@ -369,7 +369,7 @@ def test_penalty_and_its_gradient_are_finite_where_no_gradient_flows():
 
 
 def test_penalty_and_its_gradient_are_finite_where_units_are_dead():
-    """Then a gradient arrives and none passes: a ratio of 0, whose root has no slope."""
+    """A gradient arrives and none passes: a ratio of 0, whose root has no slope."""
     cell = jrnn.elman(3, 2, activation=jax.nn.relu)
     params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
     params = params._replace(b=jnp.full(2, -100.0))

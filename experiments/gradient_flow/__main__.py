@@ -115,13 +115,22 @@ def study(name: str, settings: Settings, bar: tqdm) -> dict[str, Any]:
         merged[when] = {
             "share": mean_sd([row["share"] for row in rows]),
             "error": mean_sd([row["error"] for row in rows]),
-            "log_norms": [row["curve"].log_norms for row in rows],
+            "log_norms": [rounded(row["curve"].log_norms) for row in rows],
             "log_beta": mean_sd([row["curve"].log_beta for row in rows]),
             "proven": rows[0]["curve"].proven,
             "broken": sum(row["curve"].broken for row in rows),
-            "gradient_by_lag": [row["by_lag"] for row in rows],
+            "gradient_by_lag": [rounded(row["by_lag"]) for row in rows],
         }
     return merged
+
+
+def rounded(numbers: list[float | None]) -> list[float | None]:
+    """Returns numbers with six digits, enough for a figure.
+
+    >>> rounded([1 / 3, None])
+    [0.333333, None]
+    """
+    return [None if x is None else float(f"{x:.6g}") for x in numbers]
 
 
 def look(cell: Any, learned: Any, settings: Settings, seed: int) -> dict[str, Any]:
