@@ -320,7 +320,8 @@ def test_penalty_equals_its_formula(make):
 
 
 @pytest.mark.parametrize(
-    "immediate", [pytest.param(True, id="immediate"), pytest.param(False, id="full")]
+    "immediate",
+    [pytest.param(True, id="immediate", marks=slow), pytest.param(False, id="full")],
 )
 def test_penalty_has_the_gradient_it_says(immediate):
     """By central differences; with states and adjoints held fixed if immediate."""
@@ -368,6 +369,7 @@ def test_penalty_and_its_gradient_are_finite_where_no_gradient_flows():
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@slow
 def test_penalty_and_its_gradient_are_finite_where_units_are_dead():
     """A gradient arrives and none passes: a ratio of 0, whose root has no slope."""
     cell = jrnn.elman(3, 2, activation=jax.nn.relu)

@@ -18,7 +18,7 @@ from tests.helpers import CELLS, assert_close, random_like, random_params
 SLACK = 1e-12  # relative, of norms: absolute of their logarithms
 STEPS, BATCH = 4, 2
 LINE = 600  # 2^600 / 2^-600 is beyond what a float64 can hold
-QUICK = ("elman", "lru")
+QUICK = ("elman",)
 slow = pytest.mark.slow
 
 STACKS = {
