@@ -56,7 +56,8 @@ def associative(*, chunk: int | None = None, precision: Precision = None) -> Met
     Args:
       chunk: Steps per block: blocks are evaluated side by side, the steps in a block
         one after another. None takes all steps, one block, on a CPU, where that is
-        fastest, and about sqrt(T) elsewhere.
+        fastest, and about sqrt(T) elsewhere: decided by the default device when it is
+        traced, so that an export for another machine should name it.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
         None leaves it to JAX.
 

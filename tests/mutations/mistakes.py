@@ -203,8 +203,8 @@ MISTAKES = (
     Mutation(
         name="restart forgotten in parallel",
         file="jrnn/methods/associative.py",
-        old="        if sequence.restart is not None:\n",
-        new="        if sequence.restart is not None and False:\n",
+        old="            if restart is not None:\n",
+        new="            if restart is not None and False:\n",
         tests=(f"{PARALLEL}::test_associative_starts_anew_where_a_segment_begins",),
     ),
     Mutation(
@@ -217,8 +217,8 @@ MISTAKES = (
     Mutation(
         name="one trajectory of chaos taken for the solution",
         file="jrnn/methods/_newton_iteration.py",
-        old="(ended.rounding <= limit)\n",
-        new="(ended.rounding == ended.rounding)\n",
+        old="(rounding <= limit)\n",
+        new="(rounding == rounding)\n",
         tests=(f"{PARALLEL}::test_no_trajectory_among_many_is_called_the_solution",),
     ),
     Mutation(
