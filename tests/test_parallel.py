@@ -253,8 +253,9 @@ def test_a_batch_of_none_has_gradients(name, method):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_associative_starts_anew_where_a_segment_begins(reverse):
-    cell = LINEAR["min_gru"]
+    cell = jrnn.learnable_state(LINEAR["min_gru"])
     params, xs, _ = numbers(cell, 9)
+    params = params._replace(state=random_like(3, params.state))
     resets = jnp.zeros((9, 2), bool).at[4, 0].set(True).at[2, 1].set(True)
     run = functools.partial(
         jrnn.unroll, cell, params, xs, resets=resets, reverse=reverse
