@@ -73,6 +73,10 @@ def expected(name):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", REVERSE)
 def test_reverse_mode(name, method):
+    if (name, method) == ("reverse over reverse", "newton"):
+        with pytest.raises(ValueError, match="while_loop"):  # as its docstring says
+            REVERSE[name](functools.partial(loss, method))(XS)
+        return
     got = REVERSE[name](functools.partial(loss, method))(XS)
     assert_close(got, expected(name), 1e-9)
 
