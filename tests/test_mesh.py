@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec as P
 import jrnn
 from tests.helpers import assert_close, random_like
 
+# Where jax 0.7.0 has it, and where it has been since.
+set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
 T, B, K, H = 11, 4, 3, 4
 CELLS = {
     "lstm": jrnn.lstm(K, H),
@@ -94,7 +96,7 @@ def compare(name, method, kind, mapped, devices):
         if mapped
         else whole
     )
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         replicated = jax.tree.map(lambda leaf: place(leaf, P()), params)
         got = graded(function, replicated, placed)
     assert_close(jax.device_get(got), jax.device_get(expected), 1e-11)

@@ -182,7 +182,7 @@ def _draw_pixels(key: Array, batch: int, data: Any) -> Sequences:
 def _pixels_in_order(key: Array, i: Array, batch: int, data: Any) -> Sequences:
     """Returns the i-th images of a part, each once before the first comes again."""
     del key
-    first = i * batch + jnp.arange(batch, dtype=jnp.int32)
+    first = jnp.asarray(i, jnp.int32) * batch + jnp.arange(batch, dtype=jnp.int32)
     return _as_sequences(first % len(data.labels), data)
 
 

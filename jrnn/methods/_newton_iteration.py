@@ -84,7 +84,7 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
     usual = TOLERANCE if exact else LINEAR_TOLERANCE
     tolerance = options.tolerance or usual[leaf.dtype.name]
     small = tolerance * UPDATE if exact else tolerance
-    eps, widest = jnp.finfo(leaf.dtype).eps, TOLERANCE[leaf.dtype.name]
+    eps, widest = float(jnp.finfo(leaf.dtype).eps), TOLERANCE[leaf.dtype.name]
     limit = max(tolerance, widest, WALK * ROUNDINGS * eps * math.sqrt(steps))
     start = pack(state, diagonal)
     guess = state if inputs.guess is None else inputs.guess
@@ -166,7 +166,7 @@ def _nudges(steps: int, like: Array) -> Array:
     batch = like.ndim - 1
     shape = (steps, *(1,) * batch, like.shape[-1])
     signs = jax.random.rademacher(jax.random.key(0), shape, like.dtype)
-    return signs * (ROUNDINGS * jnp.finfo(like.dtype).eps)
+    return signs * (ROUNDINGS * float(jnp.finfo(like.dtype).eps))
 
 
 def _beside(flags: Array, like: Array) -> Array:

@@ -39,6 +39,7 @@ from jrnn._base import (
     Sequence,
     State,
     check_size,
+    float_leaves,
     memoize,
     noisy_project,
 )
@@ -227,14 +228,22 @@ def _backward(
             _Carry(dstate, *zeros),
         )
     if static.inputs:
-        dxs = place_floats(sequence.xs, join(dxs, shape, sequence.steps))
+        dxs = join(dxs, shape, sequence.steps)
+    else:  # nobody reads them, but jax 0.7 wants one structure whoever asks
+        dxs = [jnp.zeros_like(x) for x in float_leaves(sequence.xs)]
     dparams, dfresh = jax.tree.map(
         lambda like, total: total.astype(like.dtype),
         (params, sequence.fresh),
         (carry.dparams, carry.dfresh),
     )
     # Noise, activity and restarts have no derivative: None.
-    return (_Inputs(dparams, carry.dstate, Sequence(dxs, fresh=dfresh)),)
+    return (
+        _Inputs(
+            dparams,
+            carry.dstate,
+            Sequence(place_floats(sequence.xs, dxs), fresh=dfresh),
+        ),
+    )
 
 
 _bptt.defvjp(_forward, _backward, symbolic_zeros=True)
