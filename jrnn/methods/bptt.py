@@ -237,13 +237,8 @@ def _backward(
         (carry.dparams, carry.dfresh),
     )
     # Noise, activity and restarts have no derivative: None.
-    return (
-        _Inputs(
-            dparams,
-            carry.dstate,
-            Sequence(place_floats(sequence.xs, dxs), fresh=dfresh),
-        ),
-    )
+    dsequence = Sequence(place_floats(sequence.xs, dxs), fresh=dfresh)
+    return (_Inputs(dparams, carry.dstate, dsequence),)
 
 
 _bptt.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -25,8 +25,8 @@ MISTAKES = (
     Mutation(
         name="cotangent of the starting state dropped",
         file=BPTT,
-        old="(_Inputs(dparams, carry.dstate, Sequence(",
-        new="(_Inputs(dparams, jax.tree.map(jnp.zeros_like, dstate), Sequence(",
+        old="(_Inputs(dparams, carry.dstate, dsequence",
+        new="(_Inputs(dparams, jax.tree.map(jnp.zeros_like, dstate), dsequence",
         tests=(GRADIENTS,),
     ),
     Mutation(
