@@ -3,6 +3,7 @@
 from tests.mutations.runner import Mutation
 
 BPTT = "jrnn/methods/bptt.py"
+BACKWARD = "jrnn/methods/_backward.py"
 
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
@@ -17,7 +18,7 @@ ORTHOGONAL = "tests/test_orthogonal.py"
 MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
-        file=BPTT,
+        file=BACKWARD,
         old="direct, active, restart),\n        reverse=True,",
         new="direct, active, restart),\n        reverse=False,",
         tests=(GRADIENTS,),
@@ -39,7 +40,7 @@ MISTAKES = (
     ),
     Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
-        file=BPTT,
+        file=BACKWARD,
         old="renew(restart, fresh, jax.tree.map(shift, start, states))",
         new="renew(restart, fresh, jax.tree.map(shift, start, states))\n"
         "    states_tm1 = jax.tree.map(lambda h: h.at[0].set(0), states_tm1)",
@@ -135,15 +136,15 @@ MISTAKES = (
     ),
     Mutation(
         name="a checkpointed segment walked again without its resets",
-        file=BPTT,
-        old="                kept = _keep_states(static, params, start, timed)[1]\n",
+        file=BACKWARD,
+        old="                kept = keep_states(static, params, start, timed)[1]\n",
         new="                bare = timed._replace(restart=None, fresh=None)\n"
-        "                kept = _keep_states(static, params, start, bare)[1]\n",
+        "                kept = keep_states(static, params, start, bare)[1]\n",
         tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
     ),
     Mutation(
         name="gradient of a learned initial state lost at resets",
-        file=BPTT,
+        file=BACKWARD,
         old="    if ended is not None:\n",
         new="    if ended is not None and False:\n",
         tests=(f"{SEQUENCES}::test_a_learned_initial_state_has_its_own_gradient",),
