@@ -12,15 +12,8 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Params,
-    Spec,
-    State,
-    compose_step,
-    noisy_project,
-    state_dtype,
-)
+from jrnn._base import Cell, Params, Spec, State
+from jrnn._parts import compose_step, noisy_project, state_dtype
 
 
 def parametrised(

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, compose_step, memoize, noisy_project
+from jrnn._base import Cell, Params, State, memoize
+from jrnn._parts import compose_step, noisy_project
 from jrnn.layers import bidirectional, dropout, residual, stack
 
 

@@ -11,16 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from jrnn._base import (
-    Cell,
-    Key,
-    Method,
-    Params,
-    Sequence,
-    State,
-    cast_state,
-    state_dtype,
-)
+from jrnn._base import Cell, Key, Method, Params, Sequence, State
 from jrnn._check import (
     check_array,
     check_cell,
@@ -36,6 +27,7 @@ from jrnn._check import (
     check_state,
 )
 from jrnn._mesh import align
+from jrnn._parts import cast_state, state_dtype
 from jrnn._walk import KEEP, SHOW, Reading, Shown, active_steps, walk
 from jrnn.layers import bidirectional
 from jrnn.methods._steps import silence

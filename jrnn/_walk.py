@@ -14,16 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import (
-    Around,
-    Cell,
-    Layers,
-    Method,
-    Params,
-    Sequence,
-    State,
-    prepared,
-)
+from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
+from jrnn._parts import prepared
 from jrnn.layers import add_inputs, drop_features, reads_ahead
 from jrnn.methods._steps import silence
 from jrnn.methods.truncated import by_windows

@@ -13,24 +13,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import (
-    Adjoint,
-    Cell,
-    Gated,
-    Key,
-    Linear,
-    Params,
-    Spec,
-    State,
+from jrnn._base import Adjoint, Cell, Gated, Key, Linear, Params, Spec, State, memoize
+from jrnn._check import check_cell, check_rate
+from jrnn._parts import (
     compose_step,
     expand,
-    memoize,
     noisy_project,
     prepared,
     split_gates,
     state_dtype,
 )
-from jrnn._check import check_cell, check_rate
 
 
 @memoize

@@ -12,19 +12,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import (
-    Around,
-    Cell,
-    Key,
-    Layers,
-    Params,
-    Spec,
-    State,
-    memoize,
-    noisy_project,
-    prepared,
-)
+from jrnn._base import Around, Cell, Key, Layers, Params, Spec, State, memoize
 from jrnn._check import check_cell, check_features, check_rate
+from jrnn._parts import noisy_project, prepared
 
 
 @memoize

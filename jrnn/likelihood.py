@@ -15,18 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import (
-    Key,
-    Params,
-    Spec,
-    check_size,
-    expand,
-    memoize,
-    product,
-    sample_symbols,
-    spec_of,
-    state_dtype,
-)
+from jrnn._base import Key, Params, Spec, check_size, memoize, spec_of
+from jrnn._parts import expand, product, sample_symbols, state_dtype
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, draw
 
 

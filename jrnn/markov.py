@@ -11,10 +11,7 @@ and c' the context without its oldest symbol:
     P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
     P_{-1}(s)  = 1 / V
 
-Only strings that occur are kept. Level m holds the strings of length m + 1, in order: a
-string's id is its rank among the pairs (id of the string without its last symbol,
-last symbol), so that the symbols that followed a context stand side by side, and one
-of them is found by binary search. No number ever exceeds the length of the text.
+Only strings that occur are kept, in the order that `jrnn._strings` tells of.
 
 Source: I. Witten and T. Bell, IEEE Transactions on Information Theory 37 (1991),
 https://doi.org/10.1109/18.87000; compared by S. Chen and J. Goodman, Computer Speech
@@ -31,14 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jrnn._base import (
-    Key,
-    Spec,
-    check_size,
-    memoize,
-    sample_symbols,
-    spec_of,
-)
+from jrnn._base import Key, Spec, check_size, memoize, spec_of
 from jrnn._check import (
     check_ids,
     check_lengths,
@@ -47,28 +37,18 @@ from jrnn._check import (
     check_tokens,
     is_traced,
 )
+from jrnn._parts import sample_symbols
+from jrnn._strings import (
+    Levels,
+    context_totals,
+    count_strings,
+    find,
+    later,
+    occurring,
+)
 
 # Texts are scored in pieces of at most this many symbols, so that memory stays bounded.
 PIECE = 1 << 20
-
-
-class Level(NamedTuple):
-    """The strings of one length that occur, sorted by context, then by last symbol.
-
-    Attributes:
-      start: Where each context's symbols begin, and where the last one's end.
-      symbols: The last symbol of each string.
-      counts: How often each string occurs.
-      totals: How often each context is followed by anything, n(c).
-    """
-
-    start: Int[Array, " contexts_plus_1"]
-    symbols: Int[Array, " strings"]
-    counts: Int[Array, " strings"]
-    totals: Int[Array, " contexts"]
-
-
-Levels = tuple[Level, ...]
 
 
 class MarkovChain(NamedTuple):
@@ -192,52 +172,7 @@ def _fit(vocab_size: int, order: int, xs: Any, lengths: Any = None) -> Levels:
         raise ValueError(
             f"Expected fewer than 2**31 - 1 symbols, got {symbols.size}; count a part."
         )
-    context = jnp.where(symbols >= 0, 0, -1)
-    levels, contexts = [], 1
-    for _ in range(order + 1):
-        ranked = _rank(context, symbols)
-        levels.append(_trim(ranked, contexts))
-        contexts = levels[-1].symbols.size
-        context = jnp.where(symbols >= 0, _later(ranked.ids)[:-1], -1)
-    return tuple(levels)
-
-
-class _Ranked(NamedTuple):
-    context: Array  # sorted
-    symbol: Array  # sorted along
-    first: Array  # where a new pair begins
-    ids: Array  # the rank of each position's pair, -1 where there is none
-
-
-@jax.jit
-def _rank(context: Int[Array, "T B"], symbol: Int[Array, "T B"]) -> _Ranked:
-    """Sorts the pairs (context, symbol) and numbers the different ones."""
-    absent = jnp.iinfo(jnp.int32).max
-    place = jnp.arange(context.size, dtype=jnp.int32)
-    keys = jnp.where(context < 0, absent, context).reshape(-1)
-    keys, symbols, place = jax.lax.sort((keys, symbol.reshape(-1), place), num_keys=2)
-    changed = (keys[1:] != keys[:-1]) | (symbols[1:] != symbols[:-1])
-    present = keys != absent
-    first = jnp.concatenate([jnp.ones(1, bool), changed]) & present
-    rank = jnp.where(present, jnp.cumsum(first, dtype=jnp.int32) - 1, -1)
-    ids = jnp.zeros_like(rank).at[place].set(rank, unique_indices=True)
-    return _Ranked(keys, symbols, first, ids.reshape(context.shape))
-
-
-def _trim(ranked: _Ranked, contexts: int) -> Level:
-    """Keeps what occurs: how much that is depends on the text, so not under jit."""
-    first = np.flatnonzero(np.asarray(ranked.first))
-    context = np.asarray(ranked.context)
-    present = int(np.searchsorted(context, np.iinfo(np.int32).max))
-    count = np.diff(np.append(first, present))
-    start = np.searchsorted(context[first], np.arange(contexts + 1))
-    ends = np.concatenate([[0], np.cumsum(count)])
-    return Level(
-        start=jnp.asarray(start, jnp.int32),
-        symbols=ranked.symbol[first],
-        counts=jnp.asarray(count, jnp.int32),
-        totals=jnp.asarray(np.diff(ends[start]), jnp.int32),
-    )
+    return count_strings(symbols, order)
 
 
 def _init_state(
@@ -247,55 +182,12 @@ def _init_state(
     return jnp.full((order, *batch_shape), -1, jnp.int32)
 
 
-def _find(vocab_size: int, level: Level, context: Array, symbol: Array) -> Array:
-    """Returns the id of each string (context, symbol), -1 where it never occurred.
-
-    A binary search among the symbols that followed the context, V at most.
-    """
-    known = jnp.maximum(context, 0)
-    last = level.symbols.size - 1
-    low, end = level.start[known], level.start[known + 1]
-
-    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) // 2
-        open_ = low < high
-        below = open_ & (level.symbols[jnp.minimum(middle, last)] < symbol)
-        above = open_ & ~below
-        return jnp.where(below, middle + 1, low), jnp.where(above, middle, high)
-
-    shape = jnp.broadcast_shapes(low.shape, symbol.shape)
-    low, end = jnp.broadcast_to(low, shape), jnp.broadcast_to(end, shape)
-    low, _ = jax.lax.fori_loop(0, vocab_size.bit_length(), halve, (low, end))
-    hit = (low < end) & (level.symbols[jnp.minimum(low, last)] == symbol)
-    return jnp.where(hit & (context >= 0), low, -1)
-
-
-def _occurring(params: Levels) -> Levels:
-    """Leaves out levels longer than the text: they hold nothing, nor can a gather."""
-    return tuple(level for level in params if level.symbols.size)
-
-
-def _later(ids: Array) -> Array:
-    """Moves the ids of strings to where they are contexts: one step later."""
-    edge = [(1, 0)] + [(0, 0)] * (ids.ndim - 1)
-    return jnp.pad(ids, edge, constant_values=-1)
-
-
 def _mix(n_cs: Array, n_c: Array, d_c: Array, below: Array, w: Any) -> Array:
     """Returns P_m from the counts and P_{m-1}; P_{m-1} itself for a new context."""
     lean = w * d_c.astype(below.dtype)
     whole = n_c.astype(below.dtype) + lean
     mixed = (n_cs.astype(below.dtype) + lean * below) / jnp.where(whole > 0, whole, 1)
     return jnp.where(whole > 0, mixed, below)
-
-
-def _counts(level: Level, context: Array) -> tuple[Array, Array]:
-    """Returns n(c) and d(c); zeros for a context that never occurred."""
-    known = jnp.maximum(context, 0)
-    different = level.start[known + 1] - level.start[known]
-    seen = context >= 0
-    return jnp.where(seen, level.totals[known], 0), jnp.where(seen, different, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
@@ -307,11 +199,11 @@ def _score(
     symbols = jnp.concatenate([state, xs])
     p = jnp.full(symbols.shape, 1 / vocab_size)
     context = jnp.zeros(symbols.shape, jnp.int32)
-    for level in _occurring(params):
-        found = _find(vocab_size, level, context, symbols)
+    for level in occurring(params):
+        found = find(vocab_size, level, context, symbols)
         n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
-        p = _mix(n_cs, *_counts(level, context), p, smoothing)
-        context = _later(found)[:-1]
+        p = _mix(n_cs, *context_totals(level, context), p, smoothing)
+        context = later(found)[:-1]
     known = (symbols >= 0) & (symbols < vocab_size)
     return jnp.where(known, jnp.log(p), jnp.nan)[order:]
 
@@ -385,12 +277,12 @@ def _next(vocab_size: int, smoothing: float, params: Levels, state: Array) -> Ar
         jnp.arange(vocab_size, dtype=jnp.int32), (*batch, vocab_size)
     )
     contexts = jnp.zeros((state.shape[0] + 1, *batch), jnp.int32)
-    for level in _occurring(params):
+    for level in occurring(params):
         context = contexts[-1][..., None]
-        found = _find(vocab_size, level, context, every)
+        found = find(vocab_size, level, context, every)
         n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
-        p = _mix(n_cs, *_counts(level, context), p, smoothing)
-        contexts = _later(_find(vocab_size, level, contexts[:-1], state))
+        p = _mix(n_cs, *context_totals(level, context), p, smoothing)
+        contexts = later(find(vocab_size, level, contexts[:-1], state))
     return jnp.log(p)
 
 

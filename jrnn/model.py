@@ -16,16 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jrnn._base import (
-    Cell,
-    Key,
-    Method,
-    Params,
-    State,
-    check_size,
-    memoize,
-    prepared,
-)
+from jrnn._base import Cell, Key, Method, Params, State, check_size, memoize
 from jrnn._check import (
     check_ids,
     check_key,
@@ -36,6 +27,7 @@ from jrnn._check import (
     check_temperature,
     check_tokens,
 )
+from jrnn._parts import prepared
 from jrnn._unroll import draw_noise, unroll, unroll_drawn
 from jrnn._walk import active_steps
 from jrnn.cells._init import ZEROS, draw

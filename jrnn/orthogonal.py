@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, memoize, merge_gates, split_gates
+from jrnn._base import Cell, Key, Params, memoize
 from jrnn._check import check_cell
 from jrnn._parametrised import parametrised, rotation
+from jrnn._parts import merge_gates, split_gates
 from jrnn.cells._init import Initializer, draw, henaff
 
 

@@ -38,23 +38,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    Saved,
-    check_size,
+from jrnn._base import Cell, Gated, Gates, Key, Saved, check_size, memoize, spec_of
+from jrnn._parametrised import parametrised
+from jrnn._parts import (
     compose_step,
     gated_advance,
-    memoize,
     product,
     project_dense,
     show,
-    spec_of,
     state_dtype,
 )
-from jrnn._parametrised import parametrised
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
 
 

@@ -49,20 +49,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    check_size,
+from jrnn._base import Cell, Gated, Gates, Key, check_size, memoize, spec_of
+from jrnn._parts import (
     compose_step,
     gated_advance,
-    memoize,
     merge_gates,
     product,
     project_dense,
     show,
-    spec_of,
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw

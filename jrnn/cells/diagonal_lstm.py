@@ -28,17 +28,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Gates,
-    Key,
-    check_size,
+from jrnn._base import Cell, Gates, Key, check_size, memoize, spec_of
+from jrnn._parts import (
     compose_step,
     expand,
-    memoize,
     project_dense,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

@@ -38,13 +38,15 @@ from jrnn._base import (
     Saved,
     check_function,
     check_size,
+    memoize,
+    spec_of,
+)
+from jrnn._parts import (
     compose_step,
     gated_advance,
-    memoize,
     product,
     project_dense,
     show,
-    spec_of,
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw

@@ -43,23 +43,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Adjoint,
-    Cell,
-    Key,
-    Saved,
-    check_size,
+from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
+from jrnn._parametrised import parametrised, rotation
+from jrnn._parts import (
     compose_step,
     contract,
     expand,
-    memoize,
     product,
     project_dense,
     show,
-    spec_of,
     state_dtype,
 )
-from jrnn._parametrised import parametrised, rotation
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw, henaff
 
 

@@ -39,13 +39,15 @@ from jrnn._base import (
     Saved,
     check_function,
     check_size,
+    memoize,
+    spec_of,
+)
+from jrnn._parts import (
     compose_step,
     expand,
     gated_advance,
-    memoize,
     project_dense,
     show,
-    spec_of,
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw

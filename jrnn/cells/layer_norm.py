@@ -39,13 +39,15 @@ from jrnn._base import (
     State,
     check_function,
     check_size,
+    memoize,
+    spec_of,
+)
+from jrnn._parts import (
     compose_step,
     expand,
-    memoize,
     product,
     project_dense,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

@@ -41,20 +41,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Adjoint,
-    Cell,
-    Key,
-    Saved,
-    check_size,
+from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
+from jrnn._parts import (
     compose_step,
     contract,
-    memoize,
     merge_gates,
     product,
     project_dense,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

@@ -47,16 +47,18 @@ from jrnn._base import (
     Key,
     Saved,
     check_size,
+    memoize,
+    spec_of,
+)
+from jrnn._parts import (
     compose_step,
     contract,
     expand,
     gated_advance,
-    memoize,
     merge_gates,
     product,
     project_dense,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

@@ -25,19 +25,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Key,
-    Linear,
-    check_function,
-    check_size,
+from jrnn._base import Cell, Key, Linear, check_function, check_size, memoize, spec_of
+from jrnn._parts import (
     compose_step,
     linear_advance,
-    memoize,
     project_dense,
     projected_coefficients,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

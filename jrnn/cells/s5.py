@@ -44,21 +44,16 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
-from jrnn._base import (
-    Cell,
-    Key,
-    Linear,
-    check_size,
+from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._parts import (
     compose_step,
     expand,
     linear_advance,
-    memoize,
     merge_gates,
     product,
     project_dense,
     projected_coefficients,
     show,
-    spec_of,
     split_gates,
     state_dtype,
 )

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, cast_state, state_dtype
+from jrnn._base import Cell, Params, State
 from jrnn._check import check_cell, check_inputs, check_params, check_state
+from jrnn._parts import cast_state, state_dtype
 from jrnn.layers import reads_ahead
 
 P = ParamSpec("P")

@@ -59,7 +59,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, expand, split_gates
+from jrnn._base import Cell, Params, State
+from jrnn._parts import expand, split_gates
 from jrnn.diagnostics._run import (
     Run,
     batch_shape,

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, State, check_size, state_dtype
+from jrnn._base import Cell, Key, Params, State, check_size
 from jrnn._check import check_key
+from jrnn._parts import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
 

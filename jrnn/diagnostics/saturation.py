@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, cast_state, split_gates, state_dtype
+from jrnn._base import Cell, Params, State
 from jrnn._check import check_cell, check_inputs, check_params, check_state
+from jrnn._parts import cast_state, split_gates, state_dtype
 from jrnn.diagnostics._run import after, batch_shape, compiled, inside, run
 from jrnn.layers import add_inputs
 

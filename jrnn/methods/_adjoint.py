@@ -15,15 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Params,
-    Saved,
-    State,
-    gated_advance_saving,
-    merge_gates,
-)
+from jrnn._base import Cell, Gated, Params, Saved, State
+from jrnn._parts import gated_advance_saving, merge_gates
 
 
 class Closed(NamedTuple):

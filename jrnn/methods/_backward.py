@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Params, Sequence, State, noisy_project
+from jrnn._base import Params, Sequence, State
+from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import adjoint_of, split_floats
 from jrnn.methods._forward import Kept, Static, keep_starts, keep_states
 from jrnn.methods._steps import renew, select, shift, silence

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jrnn._base import Cell, Keep, Params, Saved, Sequence, State, noisy_project
+from jrnn._base import Cell, Keep, Params, Saved, Sequence, State
+from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import adjoint_of
 from jrnn.methods._steps import (
     Precision,

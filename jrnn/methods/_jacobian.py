@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Gated, Params, State, split_gates
+from jrnn._base import Cell, Gated, Params, State
+from jrnn._parts import split_gates
 
 
 def pack(state: State, diagonal: bool) -> Array:

@@ -36,7 +36,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
-from jrnn._base import check_size, expand
+from jrnn._base import check_size
+from jrnn._parts import expand
 from jrnn.methods._steps import chunk_shape, cut, join
 
 

@@ -19,18 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import (
-    Cell,
-    Keep,
-    Method,
-    Params,
-    Sequence,
-    State,
-    check_size,
-    expand,
-    memoize,
-    noisy_project,
-)
+from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._parts import expand, noisy_project
 from jrnn.methods._recurrence import recurrence
 from jrnn.methods._steps import (
     Precision,

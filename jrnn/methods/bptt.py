@@ -30,18 +30,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Keep,
-    Method,
-    Params,
-    Sequence,
-    State,
-    check_size,
-    float_leaves,
-    memoize,
-    noisy_project,
-)
+from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._parts import float_leaves, noisy_project
 from jrnn.methods._adjoint import place_floats
 from jrnn.methods._backward import Carry, pull, zero_sums
 from jrnn.methods._forward import Static, keep_starts, keep_states, walk

@@ -30,18 +30,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Keep,
-    Method,
-    Params,
-    Sequence,
-    State,
-    check_size,
-    memoize,
-    noisy_project,
-)
+from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
 from jrnn._check import check_rate
+from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import place_floats, split_floats
 from jrnn.methods._jacobian import pack, unpack
 from jrnn.methods._newton_iteration import (

@@ -12,17 +12,8 @@ from typing import Any
 
 import jax
 
-from jrnn._base import (
-    Cell,
-    Keep,
-    Method,
-    Params,
-    Sequence,
-    State,
-    check_size,
-    memoize,
-    noisy_project,
-)
+from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._parts import noisy_project
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,

@@ -18,15 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jrnn._base import (
-    Method,
-    Params,
-    Sequence,
-    State,
-    Truncation,
-    check_size,
-    memoize,
-)
+from jrnn._base import Method, Params, Sequence, State, Truncation, check_size, memoize
 from jrnn._check import check_method
 from jrnn.methods.bptt import bptt
 

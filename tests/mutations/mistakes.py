@@ -48,7 +48,7 @@ MISTAKES = (
     ),
     Mutation(
         name="bias forgotten",
-        file="jrnn/_base.py",
+        file="jrnn/_parts.py",
         old="    return u if b is None else u + expand(b.astype(dtype), u.ndim)\n",
         new="    return u\n",
         tests=(STEP,),

@@ -1,0 +1,178 @@
+"""What cells are made of: types of numbers, products, gates, and how parts compose.
+
+Each function here is one that a cell's equations need more than once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Inexact, Int, Num
+
+from jrnn._base import Cell, Gated, Gates, Key, Linear, Params, Saved, State
+
+
+def float_leaves(tree: Any) -> list[Array]:
+    """Returns the leaves of `tree` that are of a floating or complex type."""
+    leaves = jax.tree.leaves(tree)
+    return [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+
+
+def state_dtype(*trees: Any) -> DTypeLike:
+    """Returns the type of a state beside parameters and inputs: float64 or float32.
+
+    The widest floating type that occurs, and float32 where that is narrower: a state
+    kept in bfloat16 or float16 drifts. Integer leaves (token ids) do not count.
+    """
+    bits = [jnp.finfo(x.dtype).bits for x in float_leaves(trees)]
+    return jnp.float64 if max(bits, default=32) == 64 else jnp.float32
+
+
+def cast_state(state: State, dtype: DTypeLike) -> State:
+    """Casts each floating leaf to `dtype`, complex ones to the complex type beside."""
+    pair = jnp.complex128 if jnp.dtype(dtype) == jnp.float64 else jnp.complex64
+
+    def cast(leaf: Array) -> Array:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            return leaf.astype(pair)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf.astype(dtype)
+        return leaf
+
+    return jax.tree.map(cast, state)
+
+
+def product(
+    x: Inexact[Array, "*batch k"], W: Inexact[Array, "k n"], dtype: DTypeLike
+) -> Inexact[Array, "*batch n"]:
+    """Returns x W: computed in the type of W, accumulated in `dtype`."""
+    return jnp.matmul(x.astype(W.dtype), W, preferred_element_type=jnp.dtype(dtype))
+
+
+def contract(
+    a: Inexact[Array, "*steps m"], b: Inexact[Array, "*steps n"]
+) -> Inexact[Array, "m n"]:
+    """Returns sum_t a_t^T b_t, over time and batch."""
+    steps = tuple(range(a.ndim - 1))
+    return jnp.tensordot(a, b, axes=(steps, steps))
+
+
+def project_dense(
+    W_x: Inexact[Array, "k n"],
+    b: Inexact[Array, " n"] | None,
+    x: Num[Array, "..."],
+) -> Inexact[Array, "*batch n"]:
+    """Returns u = x W_x + b, or the rows W_x[x] + b where x holds token ids.
+
+    A row lookup is the same as one-hot vectors times W_x. An id outside 0..k-1 gives
+    NaN: a plain gather would clamp it in silence.
+    """
+    dtype = state_dtype(W_x, x)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        rows = W_x.at[x].get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        )
+        u = rows.astype(dtype)
+    else:
+        u = product(x, W_x, dtype)
+    return u if b is None else u + expand(b.astype(dtype), u.ndim)
+
+
+def expand(vector: Array, ndim: int) -> Array:
+    """Puts axes of size 1 in front, so that `vector` broadcasts against rank `ndim`."""
+    return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
+
+
+def sample_symbols(
+    key: Key, log_p: Float[Array, "*batch v"], temperature: Float[Array, ""]
+) -> Int[Array, "*batch"]:
+    """Draws from softmax(log_p / temperature); at 0 the most probable symbol."""
+    below = log_p - log_p.max(axis=-1, keepdims=True)
+    # At temperature 0 the most probable symbol keeps 0, all others fall to -inf.
+    heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
+    return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)
+
+
+def show(y: Array, x: Array, W_x: Array) -> Array:
+    """Casts an output to the type of the inputs; of the parameters, for token ids."""
+    integer = jnp.issubdtype(x.dtype, jnp.integer)
+    return y.astype(W_x.dtype if integer else x.dtype)
+
+
+def split_gates(array: Array, gates: int) -> Gates:
+    """Cuts the last axis into `gates` arrays of equal size."""
+    return tuple(jnp.split(array, gates, axis=-1))
+
+
+def merge_gates(arrays: Gates) -> Array:
+    """Puts gate arrays side by side: the inverse of `split_gates`."""
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
+
+
+def gated_advance_saving(
+    gated: Gated, params: Params, state: State, u: Array
+) -> tuple[State, Saved]:
+    """Returns the state after a step of a gated cell, and what the step saves."""
+    v = gated.recur(params, state)
+    return gated.pointwise(
+        state, split_gates(u, gated.gates), split_gates(v, gated.gates)
+    )
+
+
+def gated_advance(gated: Gated) -> Callable[[Params, State, Array], State]:
+    """Returns the `advance` that a gated seam describes."""
+    return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
+
+
+def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
+    """Returns the `advance` that a linear seam describes."""
+
+    def one(h: Array, a: Array, b: Array) -> Array:
+        if linear.full:
+            return jnp.matmul(h, a.astype(h.dtype)) + b
+        return expand(a, h.ndim) * h + b
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        return jax.tree.map(one, state, *linear.coefficients(params, u))
+
+    return advance
+
+
+def projected_coefficients(
+    params: Params, u: tuple[State, State]
+) -> tuple[State, State]:
+    """Returns a and b where `project` has already made them."""
+    del params
+    return u
+
+
+def prepared(cell: Cell, params: Params) -> Params:
+    """Returns what the cell's parts read: `params`, or what they are prepared to."""
+    return params if cell.prepare is None else cell.prepare(params)
+
+
+def noisy_project(
+    project: Callable[..., Any], params: Params, x: Any, noise: Any
+) -> Any:
+    """Returns the input's share, with the noise in it where there is some."""
+    return project(params, x) if noise is None else project(params, x, noise)
+
+
+def compose_step(
+    project: Callable[..., Any],
+    advance: Callable[[Params, State, Any], State],
+    output: Callable[[Params, State, Any], Array],
+) -> Callable[..., tuple[State, Array]]:
+    """Returns `step`: nothing but project, advance and output, one after the other."""
+
+    def step(
+        params: Params, state: State, x: Any, noise: Any = None
+    ) -> tuple[State, Array]:
+        state = cast_state(state, state_dtype(params, x))
+        u = noisy_project(project, params, x, noise)
+        state = advance(params, state, u)
+        return state, output(params, state, x)
+
+    return step
