@@ -1,0 +1,1 @@
+"""jrnn and the libraries it is measured against, side by side in one process."""

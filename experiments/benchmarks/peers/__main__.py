@@ -1,0 +1,136 @@
+"""python -m experiments.benchmarks.peers --help.
+
+How long does jrnn take beside PyTorch, flax.linen, flax.nnx, Haiku, Equinox and Keras 3?
+Every library runs the same cells with the same weights, inputs and loss, after a check
+that outputs and gradients agree; then they are timed in turn, round after round, in one
+process. Beside them stands the time of the matrix products alone, which is the floor.
+Defaults are used throughout. `pip install -e ".[peers]"` brings all but PyTorch, of
+which the build for CPUs is meant: `pip install torch==2.13.0`.
+"""
+
+import dataclasses
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from experiments._report import environment, write_json
+from experiments.benchmarks.peers import memory, report
+from experiments.benchmarks.peers.jax_peers import JAX_PEERS
+from experiments.benchmarks.peers.problems import CELLS, GRID, PASSES, make_problem
+from experiments.benchmarks.peers.running import SECONDS, TORCH, compare
+
+EVERY = (*JAX_PEERS, TORCH)
+PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
+LARGEST = GRID[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Time jrnn and its peers side by side."""
+
+    cells: tuple[str, ...] = CELLS
+    """Which cells."""
+    shapes: tuple[int, ...] = tuple(range(len(GRID)))
+    """Which shapes of the grid, by number."""
+    systems: tuple[str, ...] = EVERY
+    """Which libraries; jrnn must be among them."""
+    seconds: float = SECONDS
+    """For each comparison; at least five rounds are made."""
+    memory: bool = False
+    """Also measure the memory of an LSTM's training step at the largest shape."""
+    out: Path = Path("runs/peers.json")
+    """Where the results go; the figure goes beside it."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError where a setting names nothing."""
+    for name, chosen, known in (
+        ("cells", settings.cells, CELLS),
+        ("systems", settings.systems, EVERY),
+        ("shapes", settings.shapes, range(len(GRID))),
+    ):
+        unknown = [one for one in chosen if one not in known]
+        if unknown or not chosen:
+            raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
+    if "jrnn" not in settings.systems:
+        raise ValueError(
+            "Expected jrnn among --systems: the others are compared to it."
+        )
+
+
+def installed() -> dict[str, str]:
+    """Returns the versions of the libraries compared with, as far as they are there."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def threads() -> dict[str, int | None]:
+    """Returns how many threads PyTorch takes; XLA takes one for each core."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {"torch": None}
+    return {"torch": torch.get_num_threads()}
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Measures, and returns what goes into the results file."""
+    problems = [(c, GRID[s]) for c in settings.cells for s in settings.shapes]
+    rows: list[dict[str, Any]] = []
+    with tqdm(problems, unit="comparison") as bar:
+        for cell, shape in bar:
+            bar.set_description(f"{cell} {shape}")
+            rows += compare(
+                make_problem(cell, shape), settings.systems, settings.seconds
+            )
+            jax.clear_caches()
+    usage = []
+    if settings.memory:
+        systems = [n for n in settings.systems if n != "jrnn, reset before"]
+        usage = [memory.of_child(name, "lstm", LARGEST) for name in systems]
+    return {
+        "experiment": "benchmarks.peers",
+        "environment": environment() | {"peers": installed(), "threads": threads()},
+        "settings": {**dataclasses.asdict(settings), "out": None},
+        "rows": rows,
+        "memory": usage,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, prints tables, writes the results and a figure."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check(settings)
+        content = run(settings)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = content["rows"]
+    for which in PASSES:
+        print("\n" + report.table(rows, which))
+    print("\n" + report.small_table(rows))
+    print("\n" + "\n".join(report.summary(rows)))
+    if content["memory"]:
+        print("\n" + report.memory_table(content["memory"]))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(settings.out, content)
+    device = content["environment"]["device"]
+    machine = f"{device}, {content['environment']['cores']} cores"
+    report.draw(rows, settings.out.with_suffix(".png"), machine)
+    print(f"Written to {settings.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""What the comparison looks like: tables, and a figure of ratios."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments import plots
+from experiments._report import format_table
+from experiments.benchmarks.peers.jax_peers import OURS, RESET_BEFORE
+from experiments.benchmarks.peers.problems import PASSES, Shape
+from experiments.benchmarks.peers.running import FLOOR, TORCH
+
+OWN = (OURS, "jrnn, scan", RESET_BEFORE)
+FIGURE_SIZE = (11.0, 6.4)  # inches
+
+
+def groups(rows: list[dict[str, Any]], which: str) -> list[dict[str, dict[str, Any]]]:
+    """Returns for each cell and shape the rows of one pass, by system."""
+    found: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["pass"] == which:
+            key = (row["cell"], *row["shape"])
+            found.setdefault(key, {})[row["system"]] = row
+    return list(found.values())
+
+
+def fastest_peer(
+    group: dict[str, dict[str, Any]], jax_only: bool = False
+) -> str | None:
+    """Returns which of the other libraries is fastest; None: there is none."""
+    apart = {*OWN, FLOOR, *((TORCH,) if jax_only else ())}
+    peers = [name for name in group if name not in apart]
+    return min(peers, key=lambda name: group[name]["median_seconds"], default=None)
+
+
+def ratio(group: dict[str, dict[str, Any]], name: str, to: str) -> float:
+    """Returns the median over rounds of one's seconds over the other's."""
+    pairs = zip(
+        group[name]["seconds_per_round"], group[to]["seconds_per_round"], strict=True
+    )
+    found = sorted(a / b for a, b in pairs)
+    middle = len(found) // 2
+    return found[middle] if len(found) % 2 else sum(found[middle - 1 : middle + 1]) / 2
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Returns exp of the mean of logarithms."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def table(rows: list[dict[str, Any]], which: str) -> str:
+    """Returns each library's time as a ratio to jrnn's, and the verdict."""
+    found = groups(rows, which)
+    names = list(dict.fromkeys(name for group in found for name in group))
+    names.remove(OURS)
+    body = []
+    for group in found:
+        ours, best = group[OURS], fastest_peer(group)
+        body.append(
+            (
+                f"{ours['cell']} {Shape(*ours['shape'])}",
+                f"{1e3 * ours['median_seconds']:.3g}",
+                *(f"{ratio(group, n, OURS):.2f}" if n in group else "" for n in names),
+                "" if best is None else f"{ratio(group, OURS, best):.2f} of {best}",
+            )
+        )
+    return format_table((which, "jrnn, ms", *names, "jrnn to the fastest"), body)
+
+
+def small_table(rows: list[dict[str, Any]]) -> str:
+    """Returns seconds of compiling a training step, and of one step of streaming."""
+    body = []
+    names = list(dict.fromkeys(row["system"] for row in rows))
+    names.remove(FLOOR)
+    for which, key, scale in (
+        ("training", "compile_seconds", 1.0),
+        ("step", "median_seconds", 1e6),
+    ):
+        unit = "compile, s" if scale == 1 else "one step, B = 1, us"
+        for group in groups(rows, which):
+            shown = (group.get(name, {}).get(key) for name in names)
+            cells = ("" if v is None else f"{scale * v:.3g}" for v in shown)
+            ours = group[OURS]
+            body.append((f"{unit}: {ours['cell']} {Shape(*ours['shape'])}", *cells))
+    return format_table(("", *names), body)
+
+
+def memory_table(usage: list[dict[str, Any]]) -> str:
+    """Returns the mebibytes that a training step takes, each in its own process."""
+    body = []
+    for row in usage:
+        planned = row["planned_temporary_bytes"]
+        plan = "" if planned is None else f"{planned / 2**20:.0f}"
+        body.append((row["system"], f"{row['peak_bytes'] / 2**20:.0f}", plan))
+    what = f"{usage[0]['cell']} {Shape(*usage[0]['shape'])}, MiB"
+    return format_table((what, "peak", "planned by the compiler"), body)
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """Returns the geometric and the worst ratio to the fastest peers, in words."""
+    lines = []
+    for which in PASSES:
+        for what, jax_only in (("peer", False), ("JAX peer", True)):
+            pairs = [(g, fastest_peer(g, jax_only)) for g in groups(rows, which)]
+            ratios = [ratio(g, OURS, best) for g, best in pairs if best is not None]
+            if ratios:
+                lines.append(
+                    f"{which}, to the fastest {what}: {geometric_mean(ratios):.2f} in "
+                    f"the geometric mean, {max(ratios):.2f} at worst, "
+                    f"{sum(r <= 1 for r in ratios)} of {len(ratios)} at most 1."
+                )
+    return lines
+
+
+def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
+    """Draws each library's time as a ratio to jrnn's, one panel for a cell and pass."""
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    axes = figure.subplots(len(PASSES), len(cells), sharey=True, squeeze=False)
+    names = [n for n in dict.fromkeys(row["system"] for row in rows) if n != OURS]
+    styles = dict(zip(names, plots.COLOURS * 2, strict=False))
+    for line, which in zip(axes, PASSES, strict=True):
+        for axis, cell in zip(line, cells, strict=True):
+            found = [g for g in groups(rows, which) if g[OURS]["cell"] == cell]
+            for name in names:
+                here = [(x, g) for x, g in enumerate(found) if name in g]
+                ys = [ratio(g, name, OURS) for _, g in here]
+                label = name if axis is axes[0][-1] else None
+                mark = "k_" if name == FLOOR else "o"
+                colour = {} if name == FLOOR else {"color": styles[name]}
+                axis.plot([x for x, _ in here], ys, mark, label=label, **colour)
+            axis.axhline(1.0, color="black", linewidth=0.8)
+            shapes = [str(Shape(*g[OURS]["shape"])) for g in found]
+            axis.set_xticks(range(len(found)), shapes, rotation=60, fontsize=7)
+            axis.set_yscale("log")
+            axis.set_title(f"{cell}, {which}", fontsize=9)
+        line[0].set_ylabel("time / time of jrnn")
+    handles, labels = [], []
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle(
+        f"Above the line jrnn is faster; (T, B, I, H); {machine}", fontsize=10
+    )
+    plots.save(figure, path)

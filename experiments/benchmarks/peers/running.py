@@ -1,0 +1,205 @@
+"""Compiles, checks and times every library on one problem, in turn in one process."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.peers.floor import products_alone
+from experiments.benchmarks.peers.jax_peers import (
+    HAIKU,
+    JAX_PEERS,
+    OURS,
+    RESET_BEFORE,
+    JaxPeer,
+)
+from experiments.benchmarks.peers.problems import (
+    INFERENCE,
+    PASSES,
+    TRAINING,
+    Problem,
+    Weights,
+    flops,
+    normwise,
+)
+from experiments.benchmarks.peers.torch_peer import torch_peer
+
+TORCH, FLOOR = "torch", "products alone"
+# Outputs and gradients of the same mathematics in float32, over up to 2,000 steps: what
+# orders of summation leave.
+TOLERANCE = 1e-3
+# A round is repeated until this many seconds, within these numbers of rounds.
+SECONDS, FEWEST, MOST = 12.0, 5, 400
+
+
+class Runner(NamedTuple):
+    """One library on one problem.
+
+    Attributes:
+      runs: Pass -> a warm call that returns when the work is done.
+      outputs: ys, time first.
+      gradients: Of weights and inputs, in jrnn's layout.
+      compile_seconds: Pass -> seconds of tracing and compiling; None: not compiled.
+      temporary_bytes: Pass -> of the compiled program, as the compiler plans them.
+      step: A warm call of one step of streaming, or None.
+    """
+
+    runs: dict[str, Callable[[], Any]]
+    outputs: np.ndarray
+    gradients: tuple[Weights, np.ndarray]
+    compile_seconds: dict[str, float | None]
+    temporary_bytes: dict[str, int | None]
+    step: Callable[[], Any] | None
+
+
+def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
+    """Compiles a JAX library's passes, and a step of streaming."""
+    turn = (lambda a: a.swapaxes(0, 1)) if peer.batch_first else (lambda a: a)
+    weights = Weights(*map(jnp.asarray, problem.weights))
+    params = peer.convert(weights)
+    xs, readout = jnp.asarray(turn(problem.xs)), jnp.asarray(problem.readout)
+
+    def loss(params: Any, xs: Any) -> Any:
+        return jnp.tanh(peer.forward(params, xs) @ readout).mean()
+
+    functions = {INFERENCE: peer.forward, TRAINING: jax.value_and_grad(loss, (0, 1))}
+    runs, compile_seconds, temporary = {}, {}, {}
+    for which, function in functions.items():
+        started = time.perf_counter()
+        compiled = jax.jit(function).lower(params, xs).compile()
+        compile_seconds[which] = time.perf_counter() - started
+        memory = compiled.memory_analysis()
+        temporary[which] = None if memory is None else memory.temp_size_in_bytes
+        run = jax.jit(function)
+        runs[which] = lambda run=run: jax.block_until_ready(run(params, xs))
+        runs[which]()
+    _, (dparams, dxs) = runs[TRAINING]()
+    (dweights,) = jax.vjp(peer.convert, weights)[1](dparams)
+    gradients = Weights(*map(np.asarray, dweights)), np.asarray(turn(dxs))
+    step = None
+    if peer.step is not None:
+        once, x = jax.jit(peer.step), jnp.asarray(problem.xs[0, :1])
+        step = lambda: jax.block_until_ready(once(params, peer.state, x))
+        step()
+    outputs = np.asarray(turn(runs[INFERENCE]()))
+    return Runner(runs, outputs, gradients, compile_seconds, temporary, step)
+
+
+def torch_runner(problem: Problem, device: str) -> Runner:
+    """PyTorch's passes, warm."""
+    peer = torch_peer(problem, device)
+    runs = {INFERENCE: peer.infer, TRAINING: peer.train}
+    nothing: dict[str, Any] = dict.fromkeys(PASSES)
+    peer.step()
+    return Runner(runs, peer.outputs(), peer.gradients(), nothing, nothing, peer.step)
+
+
+def runners(problem: Problem, systems: tuple[str, ...]) -> dict[str, Runner]:
+    """Returns those of `systems` that compute the problem's function, compiled."""
+    found = {}
+    for name in systems:
+        if name == TORCH:
+            device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+            found[name] = torch_runner(problem, device)
+            continue
+        build, cells = JAX_PEERS[name]
+        if problem.cell in cells:
+            found[name] = jax_runner(problem, build(problem))
+    return found
+
+
+def disagreements(problem: Problem, found: dict[str, Runner]) -> dict[str, float]:
+    """Returns how far each library is from jrnn, outputs and gradients, normwise.
+
+    Raises:
+      ValueError: One is further off than float32 explains: it computes another thing.
+    """
+    off = {}
+    for name, runner in found.items():
+        reference = found[OURS]
+        if problem.cell == "gru" and name == HAIKU:
+            reference = found[RESET_BEFORE]
+        if name == RESET_BEFORE:
+            continue
+        pairs = [
+            (runner.outputs, reference.outputs),
+            *zip(runner.gradients[0], reference.gradients[0], strict=True),
+            (runner.gradients[1], reference.gradients[1]),
+        ]
+        off[name] = max(normwise(a, b) for a, b in pairs)
+        if not off[name] <= TOLERANCE:
+            raise ValueError(
+                f"Expected {name} to agree with jrnn to {TOLERANCE}, got {off[name]} "
+                f"for {problem.cell} at {problem.shape}: not the same function."
+            )
+    return off
+
+
+def in_turn(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
+    """Times calls in rounds A B C A B C; returns seconds per round for each."""
+    kept: dict[str, list[float]] = {name: [] for name in calls}
+    began = time.perf_counter()
+    rounds = 0
+    while rounds < FEWEST or (rounds < MOST and time.perf_counter() - began < seconds):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            kept[name].append(time.perf_counter() - started)
+        rounds += 1
+    return kept
+
+
+def compare(
+    problem: Problem, systems: tuple[str, ...], seconds: float
+) -> list[dict[str, Any]]:
+    """Returns one row for each library and pass: times, ratios, memory."""
+    found = runners(problem, systems)
+    off = disagreements(problem, found)
+    rows = []
+    for which in PASSES:
+        calls = {name: runner.runs[which] for name, runner in found.items()}
+        calls[FLOOR] = products_alone(problem, which)
+        for name, times in in_turn(calls, seconds).items():
+            runner = found.get(name)
+            rows.append(
+                {
+                    "cell": problem.cell,
+                    "shape": list(problem.shape),
+                    "pass": which,
+                    "system": name,
+                    **spread(times),
+                    "seconds_per_round": times,
+                    "gflops": flops(problem.cell, problem.shape, which)
+                    / statistics.median(times)
+                    / 1e9,
+                    "compile_seconds": runner and runner.compile_seconds[which],
+                    "temporary_bytes": runner and runner.temporary_bytes[which],
+                    "difference": off.get(name),
+                }
+            )
+    steps = {n: r.step for n, r in found.items() if r.step is not None}
+    rows += [
+        {
+            "cell": problem.cell,
+            "shape": list(problem.shape),
+            "pass": "step",
+            "system": name,
+            **spread(times),
+        }
+        for name, times in in_turn(steps, min(seconds, 2.0)).items()
+    ]
+    return rows
+
+
+def spread(times: list[float]) -> dict[str, Any]:
+    """Returns the median of times, their quartiles, and how many there are."""
+    quartiles = np.percentile(times, (25, 50, 75)).tolist()
+    return {
+        "rounds": len(times),
+        "median_seconds": quartiles[1],
+        "quartile_seconds": [quartiles[0], quartiles[2]],
+    }

@@ -1,0 +1,91 @@
+"""PyTorch's `nn.RNN`, `nn.GRU` and `nn.LSTM`, with time first, their default."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.benchmarks.peers.problems import Problem, Weights
+
+# On Linux its CPU build is meant; the plain one brings gigabytes of CUDA.
+INSTALL = "pip install torch==2.13.0"
+
+
+class TorchPeer(NamedTuple):
+    """PyTorch's way to run one problem; each call ends when its work is done.
+
+    Attributes:
+      infer: () -> ys, without a graph for gradients.
+      train: () -> loss, and gradients left in the parameters and the inputs.
+      outputs: () -> ys as NumPy.
+      gradients: () -> those of W_x, W_h, b and xs, in jrnn's layout, as NumPy.
+      step: () -> one step of streaming, B = 1.
+    """
+
+    infer: Callable[[], Any]
+    train: Callable[[], Any]
+    outputs: Callable[[], np.ndarray]
+    gradients: Callable[[], tuple[Weights, np.ndarray]]
+    step: Callable[[], Any]
+
+
+def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
+    """Builds the module with the problem's weights.
+
+    Args:
+      problem: What is run.
+      device: As PyTorch names it; on "cuda" the module is cuDNN's.
+
+    Raises:
+      ModuleNotFoundError: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"PyTorch is not installed. Run: {INSTALL}"
+        ) from error
+    I, H = problem.shape.I, problem.shape.H  # noqa: E741
+    nn = torch.nn
+    make = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[problem.cell]
+    once = {"elman": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[problem.cell]
+    module, cell = make(I, H).to(device), once(I, H).to(device)
+    put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    weights = problem.weights
+    values = (weights.W_x.T, weights.W_h.T, weights.b, np.zeros_like(weights.b))
+    with torch.no_grad():
+        for owner in (module, cell):
+            for parameter, value in zip(owner.parameters(), values, strict=True):
+                parameter.copy_(put(value))
+    xs = put(problem.xs).requires_grad_(True)
+    readout, one = put(problem.readout), put(problem.xs[0, :1])
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            ys = module(xs)[0]
+            wait()
+            return ys
+
+    def train() -> Any:
+        module.zero_grad(set_to_none=True)
+        xs.grad = None
+        loss = torch.tanh(module(xs)[0] @ readout).mean()
+        loss.backward()
+        wait()
+        return loss
+
+    def gradients() -> tuple[Weights, np.ndarray]:
+        train()
+        W_x, W_h, b, _ = (p.grad.cpu().numpy() for p in module.parameters())
+        assert xs.grad is not None
+        return Weights(W_x.T, W_h.T, b), xs.grad.cpu().numpy()
+
+    def step() -> Any:
+        with torch.inference_mode():
+            found = cell(one)
+            wait()
+            return found
+
+    outputs = lambda: infer().cpu().numpy()
+    return TorchPeer(infer, train, outputs, gradients, step)
