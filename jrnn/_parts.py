@@ -101,9 +101,9 @@ def show(y: Array, x: Array, W_x: Array) -> Array:
     return y.astype(W_x.dtype if integer else x.dtype)
 
 
-def split_gates(array: Array, gates: int) -> Gates:
-    """Cuts the last axis into `gates` arrays of equal size."""
-    return tuple(jnp.split(array, gates, axis=-1))
+def split_gates(array: Array | Gates, gates: int) -> Gates:
+    """Cuts the last axis into `gates` arrays of equal size; leaves what is cut."""
+    return array if isinstance(array, tuple) else tuple(jnp.split(array, gates, -1))
 
 
 def merge_gates(arrays: Gates) -> Array:
@@ -112,7 +112,7 @@ def merge_gates(arrays: Gates) -> Array:
 
 
 def gated_advance_saving(
-    gated: Gated, params: Params, state: State, u: Array
+    gated: Gated, params: Params, state: State, u: Array | Gates
 ) -> tuple[State, Saved]:
     """Returns the state after a step of a gated cell, and what the step saves."""
     v = gated.recur(params, state)
@@ -121,7 +121,7 @@ def gated_advance_saving(
     )
 
 
-def gated_advance(gated: Gated) -> Callable[[Params, State, Array], State]:
+def gated_advance(gated: Gated) -> Callable[[Params, State, Array | Gates], State]:
     """Returns the `advance` that a gated seam describes."""
     return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jrnn._base import Cell, Keep, Params, Saved, Sequence, State
-from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import adjoint_of
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
+    input_shares,
     renew,
     reshape_time,
     select,
@@ -69,7 +69,7 @@ def _walk_chunk(
         state = advance_flagged(cell, params, state, u, active, restart, fresh)
         return state, state
 
-    us = noisy_project(cell.project, params, xs, noise)
+    us = input_shares(cell, params, xs, noise)
     state, states = jax.lax.scan(step, state, (us, active, restart))
     return state, static.keep(params, states, xs)
 
@@ -90,7 +90,7 @@ def keep_states(
 
     def walk(start: State, part: Sequence) -> tuple[State, Kept]:
         xs, noise, active, restart, *_ = part
-        us = noisy_project(cell.project, params, xs, noise)
+        us = input_shares(cell, params, xs, noise)
         state, kept = jax.lax.scan(step, start, (us, active, restart))
         return state, Kept(start, *kept)
 

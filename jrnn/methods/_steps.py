@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jrnn._base import Cell, Params, Sequence, State
+from jrnn._parts import gated_advance, noisy_project, split_gates
 
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
@@ -62,6 +63,16 @@ def shift(start: Array, states: Array) -> Array:
     return jnp.concatenate([start[None], states[:-1]])
 
 
+def input_shares(cell: Cell, params: Params, xs: Any, noise: Any) -> Any:
+    """Returns u of many steps, cut into its gates where the cell has some.
+
+    Gates that lie side by side would have to be sliced out of u inside the loop over
+    time, and there a CPU's compiler gives up vector instructions for all that follows.
+    """
+    us = noisy_project(cell.project, params, xs, noise)
+    return us if cell.gated is None else split_gates(us, cell.gated.gates)
+
+
 def advance_flagged(
     cell: Cell,
     params: Params,
@@ -77,7 +88,8 @@ def advance_flagged(
     no sequence.
     """
     state = renew(restart, fresh, state)
-    return select(active, cell.advance(params, state, u), state)
+    advance = cell.advance if cell.gated is None else gated_advance(cell.gated)
+    return select(active, advance(params, state, u), state)
 
 
 def silence(active: Bool[Array, "*lead"] | None, tree: Any) -> Any:

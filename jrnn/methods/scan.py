@@ -13,11 +13,11 @@ from typing import Any
 import jax
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
-from jrnn._parts import noisy_project
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
     check_precision,
+    input_shares,
     products_at,
 )
 
@@ -65,6 +65,6 @@ def _run(
         return state, state
 
     with products_at(precision):
-        us = noisy_project(cell.project, params, xs, noise)
+        us = input_shares(cell, params, xs, noise)
         state, states = jax.lax.scan(step, state, (us, active, restart), unroll=unroll)
         return state, keep(params, states, xs)

@@ -1,6 +1,6 @@
 """python -m experiments.benchmarks.peers --help.
 
-How long does jrnn take beside PyTorch, flax.linen, flax.nnx, Haiku, Equinox and Keras 3?
+How long does jrnn take beside PyTorch, flax.linen, flax.nnx, Haiku, Equinox and Keras?
 Every library runs the same cells with the same weights, inputs and loss, after a check
 that outputs and gradients agree; then they are timed in turn, round after round, in one
 process. Beside them stands the time of the matrix products alone, which is the floor.

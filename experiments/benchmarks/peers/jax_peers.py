@@ -141,7 +141,7 @@ def flax_nnx(problem: Problem) -> JaxPeer:
 
 
 def haiku(problem: Problem) -> JaxPeer:
-    """`haiku.dynamic_unroll`; its GRU resets before the product, its Elman is a ReLU."""
+    """`haiku.dynamic_unroll`; its GRU resets before the product; its Elman is ReLU."""
     import haiku as hk
 
     H = problem.shape.H

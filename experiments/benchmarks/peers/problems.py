@@ -2,12 +2,13 @@
 
 Weights are drawn once, in jrnn's layout, by PyTorch's rule (uniform within
 1/sqrt(hidden size)), and carried over into each library's own. Recurrent biases, which
-not every library has, are zero. The loss is the mean over steps, sequences and read-outs
-of tanh(y_t w), so that every y_t receives a gradient and the read-out costs little.
+not every library has, are zero. The loss is the mean over steps and sequences of
+tanh(y_t w), so that every y_t receives a gradient and the read-out costs little.
 """
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 CELLS = ("elman", "gru", "lstm")
@@ -46,9 +47,9 @@ GRID = tuple(
 class Weights(NamedTuple):
     """Gates side by side, in jrnn's order: r z n for a GRU, i f g o for an LSTM."""
 
-    W_x: np.ndarray  # (I, gates H)
-    W_h: np.ndarray  # (H, gates H)
-    b: np.ndarray  # (gates H,)
+    W_x: np.ndarray | jax.Array  # (I, gates H)
+    W_h: np.ndarray | jax.Array  # (H, gates H)
+    b: np.ndarray | jax.Array  # (gates H,)
 
 
 class Problem(NamedTuple):
