@@ -58,7 +58,7 @@ def _jrnn(problem: Problem, method: jrnn.Method, **options: Any) -> JaxPeer:
     def convert(weights: Weights) -> Any:
         params = like._replace(**weights._asdict())
         if problem.cell == "gru" and params.b_h is not None:
-            params = params._replace(b_h=jnp.zeros(shape.H))
+            params = params._replace(b_h=jnp.zeros(shape.H, jnp.float32))
         return params
 
     return JaxPeer(
@@ -92,7 +92,7 @@ def flax_linen(problem: Problem) -> JaxPeer:
                 found["i" + gate] = {"kernel": W_x, "bias": b}
                 found["h" + gate] = {"kernel": W_h}
             if gate == "n":
-                found["hn"]["bias"] = jnp.zeros(H)
+                found["hn"]["bias"] = jnp.zeros(H, jnp.float32)
         return {"params": {"cell": found}}
 
     inner = lambda params: {"params": params["params"]["cell"]}
@@ -119,7 +119,7 @@ def flax_nnx(problem: Problem) -> JaxPeer:
     cell = make(I, H, rngs=nnx.Rngs(0))
     graph, like = nnx.split(nnx.RNN(cell, rngs=False))
     cell_graph, _ = nnx.split(cell)
-    zeros = lambda batch: _like_carry(problem.cell, jnp.zeros((batch, H)))
+    zeros = lambda batch: _like_carry(problem.cell, jnp.zeros((batch, H), jnp.float32))
 
     def convert(weights: Weights) -> Any:
         W_x, W_h, b = weights
@@ -171,7 +171,7 @@ def haiku(problem: Problem) -> JaxPeer:
         w = jnp.concatenate([order(*parts(W_x)), order(*parts(W_h))])
         return {"core/linear": {"w": w, "b": order(i, f - 1, g, o)}}
 
-    zero = jnp.zeros((1, H))
+    zero = jnp.zeros((1, H), jnp.float32)
     state = zero if problem.cell == "gru" else hk.LSTMState(zero, zero)
     return JaxPeer(unrolled.apply, convert, False, once.apply, state)
 
@@ -183,13 +183,14 @@ def equinox(problem: Problem) -> JaxPeer:
     I, H = problem.shape.I, problem.shape.H  # noqa: E741
     make = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[problem.cell]
     like = make(I, H, key=jax.random.key(0))
-    zeros = lambda: _like_carry(problem.cell, jnp.zeros(H))
+    zeros = lambda: _like_carry(problem.cell, jnp.zeros(H, jnp.float32))
 
     def convert(weights: Weights) -> Any:
         where = lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias)
         cell = eqx.tree_at(where, like, (weights.W_x.T, weights.W_h.T, weights.b))
         if problem.cell == "gru":
-            cell = eqx.tree_at(lambda cell: cell.bias_n, cell, jnp.zeros(H))
+            zero = jnp.zeros(H, jnp.float32)
+            cell = eqx.tree_at(lambda cell: cell.bias_n, cell, zero)
         return cell
 
     def one(cell: Any, xs: Any) -> Any:

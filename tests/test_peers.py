@@ -1,0 +1,125 @@
+"""The comparison with other libraries: same mathematics, honest ratios."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks.peers import __main__ as peers
+from experiments.benchmarks.peers import report
+from experiments.benchmarks.peers.problems import (
+    INFERENCE,
+    TRAINING,
+    Shape,
+    flops,
+    make_problem,
+    normwise,
+)
+
+SMALL = Shape(7, 3, 5, 4)
+
+
+@pytest.fixture
+def plain():
+    """JAX's own settings, which other libraries expect; the suite's are stricter."""
+    jax.config.update("jax_enable_x64", False)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+    jax.config.update("jax_enable_x64", True)
+
+
+def _row(system, which, *seconds):
+    return {
+        "cell": "lstm",
+        "shape": list(SMALL),
+        "pass": which,
+        "system": system,
+        "median_seconds": float(np.median(seconds)),
+        "seconds_per_round": list(seconds),
+    }
+
+
+def test_products_are_counted_forwards_and_backwards():
+    # By hand: 7 steps of 3 rows, (5 + 4) x 16 weights, a multiply and an add each.
+    assert flops("lstm", SMALL, INFERENCE) == 7 * 3 * (5 + 4) * 16 * 2
+    assert flops("lstm", SMALL, TRAINING) == 3 * flops("lstm", SMALL, INFERENCE)
+
+
+def test_ratios_are_medians_over_rounds_and_not_ratios_of_medians():
+    group = {
+        "jrnn": _row("jrnn", TRAINING, 1.0, 2.0, 8.0),
+        "torch": _row("torch", TRAINING, 2.0, 1.0, 8.0),
+    }
+    assert report.ratio(group, "jrnn", "torch") == 1.0  # of 0.5, 2 and 1
+    group["torch"] = _row("torch", TRAINING, 4.0, 1.0, 16.0)
+    assert report.ratio(group, "jrnn", "torch") == 0.5  # medians would say 2 / 4
+
+
+def test_the_fastest_peer_is_none_of_ours_and_no_floor():
+    rows = [
+        _row("jrnn", TRAINING, 2.0),
+        _row("jrnn, scan", TRAINING, 1.0),
+        _row("products alone", TRAINING, 0.5),
+        _row("torch", TRAINING, 3.0),
+        _row("keras", TRAINING, 4.0),
+    ]
+    group = report.groups(rows, TRAINING)[0]
+    assert report.fastest_peer(group) == "torch"
+    assert report.fastest_peer(group, jax_only=True) == "keras"
+    (line, other) = report.summary(rows)
+    assert "0.67 in the geometric mean" in line
+    assert "0.50 in the geometric mean" in other
+
+
+def test_geometric_mean():
+    assert math.isclose(report.geometric_mean([0.5, 2.0, 1.0]), 1.0)
+
+
+@pytest.mark.slow
+def test_a_library_that_computes_something_else_is_refused(plain):
+    del plain
+    from experiments.benchmarks.peers import running
+
+    problem = make_problem("gru", SMALL)
+    found = running.runners(problem, ("jrnn", "jrnn, scan"))
+    off = running.disagreements(problem, found)
+    assert 0 < off["jrnn, scan"] < 1e-5
+    wrong = found["jrnn, scan"]._replace(outputs=found["jrnn"].outputs * 1.01)
+    with pytest.raises(ValueError, match="not the same function"):
+        running.disagreements(problem, found | {"jrnn, scan": wrong})
+
+
+def test_unknown_systems_are_named(capsys):
+    assert peers.main(["--systems", "jrnn", "theano"]) == 2
+    assert "theano" in capsys.readouterr().err
+    assert peers.main(["--systems", "torch"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_every_installed_peer_agrees_with_jrnn(cell, plain):
+    del plain
+    from experiments.benchmarks.peers import running
+
+    systems = ("jrnn", "jrnn, scan", "jrnn, reset before", "flax.linen", "flax.nnx")
+    problem = make_problem(cell, SMALL)
+    found = running.runners(problem, (*systems, running.TORCH))
+    off = running.disagreements(problem, found)
+    assert set(off) >= {"jrnn", "flax.linen", "flax.nnx", running.TORCH}
+    assert max(off.values()) < 1e-5
+
+
+@pytest.mark.slow
+def test_the_command_writes_what_it_measured(tmp_path, plain):
+    del plain
+    out = tmp_path / "peers.json"
+    arguments = ["--cells", "elman", "--shapes", "3", "--seconds", "0.1"]
+    systems = ["--systems", "jrnn", "flax.linen", "--out", str(out)]
+    assert peers.main([*arguments, *systems]) == 0
+    assert out.exists()
+    assert out.with_suffix(".png").exists()
+
+
+def test_normwise_is_relative_to_the_largest():
+    assert normwise([1.0, 2.0], [1.0, 4.0]) == 0.5
