@@ -74,10 +74,10 @@ def parametrised(
 def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:
     r"""Returns expm(A - A^T): orthogonal, of determinant 1, to rounding.
 
-    The exponential maps the skew-symmetric matrices onto all rotations. Worked out in
-    at least float32 and at the highest precision, for what is lost here is lost at
-    each step; returned in the type of A.
+    The exponential maps the skew-symmetric matrices onto all rotations. Worked out and
+    returned in at least float32, whatever the type of A: what is lost here is lost at
+    each step.
     """
     wide = A.astype(state_dtype(A))
     with jax.default_matmul_precision("highest"):
-        return jax.scipy.linalg.expm(wide - wide.T).astype(A.dtype)
+        return jax.scipy.linalg.expm(wide - wide.T)

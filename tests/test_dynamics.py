@@ -203,6 +203,41 @@ def test_a_delay_line_recalls_as_many_steps_as_it_has_units():
     assert float(found.total) == pytest.approx(3, abs=0.03)
 
 
+def delay_line(n, dtype=jnp.float64):
+    """Unit i holds x_{t-i}."""
+    cell, params = linear(np.eye(n, k=1))
+    params = params._replace(W_x=jnp.eye(1, n))
+    return cell, jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def test_delays_without_memory_add_up_to_none():
+    cell, params = delay_line(4)
+    how = {"max_delay": 500, "steps": 1000}
+    found = memory_capacity(cell, params, jax.random.key(0), **how)
+    # Chance alone would be 497 / 499.
+    assert float(found.total) == pytest.approx(3, abs=0.2)
+
+
+def test_readouts_are_judged_on_steps_that_they_were_not_fitted_to():
+    cell, params = delay_line(20)
+    how = {"max_delay": 120, "steps": 160}
+    found = memory_capacity(cell, params, jax.random.key(0), **how)
+    np.testing.assert_allclose(found.by_delay[:20], 1, atol=1e-9)
+    # Fitted to the steps that judge, 20 numbers would explain 20 / 160 of anything.
+    assert abs(float(found.by_delay[20:].mean())) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_small_signals_are_memory_in_float32_too(dtype):
+    ring = 0.5 * np.roll(np.eye(16), 1, axis=1)
+    cell, params = linear(ring)
+    params = params._replace(W_x=jnp.eye(1, 16))
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    how = {"max_delay": 40, "steps": 2000}
+    found = memory_capacity(cell, params, jax.random.key(0), **how)
+    assert float(found.by_delay.sum()) == pytest.approx(16, abs=0.1)
+
+
 @slow
 def test_a_linear_ring_recalls_as_many_numbers_as_it_has_units():
     """White, Lee and Sompolinsky 2004: a scaled orthogonal network has MC = n."""

@@ -7,7 +7,11 @@ delay k a linear readout of the state is fitted to nu_{t-k},
   {\mathrm{var}(\nu_t) \, \mathrm{var}(s_t w)}, \quad MC = \sum_{k \ge 1} MC_k .
 
 No state of n numbers has more than n. Readouts are fitted on the first half of the run
-and judged on the second, so that chance adds 1 / T to each delay and not n / T.
+and judged on the second, m steps. What two sequences that know nothing of each other
+share there by chance, r^2 = 1 / (m - 1) in the mean, is taken off, lest many delays
+without memory add up to some:
+
+.. math:: MC_k = \frac{r_k^2 - 1 / (m - 1)}{1 - 1 / (m - 1)} .
 
 Source: H. Jaeger, Short term memory in echo state networks, GMD report 152 (2001),
 https://doi.org/10.24406/publica-fhg-291107.
@@ -30,7 +34,8 @@ class MemoryCapacity(NamedTuple):
 
     Attributes:
       by_delay: MC_k for k = 0..max_delay, summed over input features; k = 0, the input
-        just read, does not count as memory.
+        just read, does not count as memory. Around 0, and so also below, where nothing
+        is recalled.
       total: MC, the sum over k = 1..max_delay.
     """
 
@@ -112,9 +117,22 @@ def _recalled(
     ).reshape(steps, -1)  # delays x features
     half = steps // 2
     with_one = lambda part: jnp.pad(part, ((0, 0), (0, 1)), constant_values=1)
-    w = jnp.linalg.lstsq(with_one(s[:half]), targets[:half])[0]
+    # Units that hardly move say as much as others: to a readout their size is nothing.
+    size = jnp.linalg.norm(s[:half], axis=0, keepdims=True)
+    s = s / jnp.where(size > 0, size, 1)
+    w = jnp.linalg.lstsq(with_one(s[:half]), targets[:half], rcond=_cutoff(s))[0]
     recalled = _squared_correlation(with_one(s[half:]) @ w, targets[half:])
-    return recalled.reshape(max_delay + 1, -1).sum(axis=1)
+    chance = 1 / (steps - half - 1)
+    unbiased = (recalled - chance) / (1 - chance)
+    return unbiased.reshape(max_delay + 1, -1).sum(axis=1)
+
+
+def _cutoff(s: Array) -> float:
+    """Returns below which share of the largest a singular value is rounding alone.
+
+    NumPy's default grows with the steps, and in float32 takes small signals for noise.
+    """
+    return 8 * float(jnp.finfo(s.dtype).eps)
 
 
 def _squared_correlation(a: Array, b: Array) -> Array:
