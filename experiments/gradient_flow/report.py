@@ -286,7 +286,7 @@ def _shares(axes: Axes, results: dict[str, Any]) -> None:
     axes.set_ylim(10.0**low, 10.0 ** (2 + (2 - low) / 6))  # the legend above the bars
     ticks = [10.0**power for power in range(2, low - 1, -max(1, (2 - low) // 6))]
     axes.set_yticks(ticks)
-    axes.set_ylabel("share of the gradient (%)")
+    axes.set_ylabel("norms there / norms at all lags (%)")
     beyond = results["settings"]["beyond"]
     axes.set_title(f"Gradient from beyond lag {beyond}; dots: seeds", fontsize=10)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")

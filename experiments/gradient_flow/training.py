@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 import jrnn
 from jrnn.diagnostics import gradient_by_lag
@@ -26,15 +26,9 @@ TRAINING, TEST = 1, 2
 TEST_BATCH = 500
 
 
-def identity_matrix(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Draws nothing: W_h = I."""
-    del key
-    return jnp.eye(*shape, dtype=dtype)
-
-
 # With relu and W_h = I the IRNN of Le et al. 2015, https://arxiv.org/abs/1504.00941,
 # where all other weights have a deviation of 0.001.
-TINY_NORMAL = jax.nn.initializers.normal(1e-3)
+TINY_NORMAL = jrnn.initializers.normal(1e-3)
 
 
 CELLS: dict[str, Callable[[int], jrnn.Cell]] = {
@@ -44,7 +38,7 @@ CELLS: dict[str, Callable[[int], jrnn.Cell]] = {
         hidden,
         activation=jax.nn.relu,
         input_init=TINY_NORMAL,
-        recurrent_init=identity_matrix,
+        recurrent_init=jrnn.initializers.identity(),
     ),
     "gru": lambda hidden: jrnn.gru(FEATURES, hidden),
     "lstm": lambda hidden: jrnn.lstm(FEATURES, hidden),
@@ -77,7 +71,7 @@ def adding(key: Array, steps: int, batch: int) -> tuple[Array, Array]:
 
 
 def init(cell: jrnn.Cell, seed: int) -> Learned:
-    """Draws what is trained; the readout starts at 0, and answers 1."""
+    """Draws what is trained; the readout starts at the mean sum of 1, and noise."""
     params = cell.init(jax.random.key(seed), jnp.float32)
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
     size = cell.spec.output_size

@@ -192,6 +192,8 @@ def _panel(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(TITLES[task].format(length), fontsize=9)
     axes.set_xlabel("training sequences (filled end: solved)", fontsize=8)
+    unit = "mean squared error" if task == "adding" else "cross-entropy (nats)"
+    axes.set_ylabel(unit, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
+from jrnn._parts import prepared, state_dtype
 from jrnn.diagnostics._run import after, compiled, prepare, run
 
 Loss = Callable[[State, Array], Array]
@@ -30,7 +31,7 @@ class GradientByLag(NamedTuple):
     Attributes:
       norms: ||G_l||, over all parameters, for l = 0, 1, ..., `lags`.
       shares: <G_l, G> / <G, G>, where G = dL/dtheta is the sum over all lags: signed,
-        and over all lags 1 in sum.
+        and over all lags 1 in sum; 0 where G is 0.
       by_parameter: ||G_l|| of each array of the parameters by itself.
     """
 
@@ -52,7 +53,9 @@ def gradient_by_lag(
 
     Of parameters that the loss reaches through states; what `cell.output` alone reads,
     and a learned starting state, have no part in it. Over a batch the gradients are
-    summed before norms are taken.
+    summed before norms are taken. Compiled once for each `loss`, so define it once
+    and not anew for each call. There are no lengths: padding is measured as steps are,
+    unless the loss leaves it out.
 
     Args:
       cell: Any cell that reads forwards alone.
@@ -93,28 +96,34 @@ def gradient_by_lag(
 def _by_lag(
     cell: Cell, params: Params, xs: Array, state: State, *, loss: Loss, lags: int
 ) -> GradientByLag:
-    done = run(cell, params, xs, state)
+    # What is costly to make of the parameters is made once, and once for each lag its
+    # derivative is taken, not at each step.
+    ready, unprepare = jax.vjp(lambda params: prepared(cell, params), params)
+    done = run(cell, ready, xs, state)
 
     def shown(states: State) -> Array:
         final = jax.tree.map(lambda leaf: leaf[-1], states)
-        return loss(final, cell.output(params, states, xs))
+        return loss(final, cell.output(ready, states, xs))
 
     direct = jax.grad(shown)(after(done.states_tm1, done.final))
-    total = jax.grad(lambda learned: shown(_states(cell, learned, xs, state)))(params)
+    dready = jax.grad(lambda learned: shown(_states(cell, learned, xs, state)))(ready)
+    total = _wide(unprepare(dready)[0])
 
-    def move(params: Params, states_tm1: State) -> State:
-        return cell.advance(params, states_tm1, cell.project(params, xs))
+    def move(ready: Params, states_tm1: State) -> State:
+        return cell.advance(ready, states_tm1, cell.project(ready, xs))
 
-    _, pullback = jax.vjp(move, params, done.states_tm1)
+    _, pullback = jax.vjp(move, ready, done.states_tm1)
 
     def further(dstates: State, _: None) -> tuple[State, Any]:
-        G, dstates_tm1 = pullback(dstates)
-        found = jax.tree.map(jnp.linalg.norm, jax.tree.map(jnp.ravel, G))
-        return _one_step_back(dstates_tm1), (found, _inner(G, total))
+        dready, dstates_tm1 = pullback(dstates)
+        G = _wide(unprepare(dready)[0])
+        return _one_step_back(dstates_tm1), (jax.tree.map(_norm, G), _inner(G, total))
 
     by_parameter, inner = jax.lax.scan(further, direct, length=lags + 1)[1]
-    norms = jnp.linalg.norm(jnp.stack(jax.tree.leaves(by_parameter)), axis=0)
-    return GradientByLag(norms, inner / _inner(total, total), by_parameter)
+    norms = jax.vmap(_norm, 1)(jnp.stack(jax.tree.leaves(by_parameter)))
+    whole = _inner(total, total)
+    shares = jnp.where(whole > 0, inner / jnp.where(whole > 0, whole, 1), 0)
+    return GradientByLag(norms, shares, by_parameter)
 
 
 def _states(cell: Cell, params: Params, xs: Array, state: State) -> State:
@@ -126,6 +135,17 @@ def _one_step_back(dstates_tm1: State) -> State:
     """Returns the cotangents of s_1..s_T, of those of s_0..s_{T-1}; s_0 is no step."""
     shift = lambda leaf: jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])])
     return jax.tree.map(shift, dstates_tm1)
+
+
+def _wide(gradient: Params) -> Params:
+    """Returns a gradient in at least float32: squares of small numbers are smaller."""
+    return jax.tree.map(lambda leaf: leaf.astype(state_dtype(leaf)), gradient)
+
+
+def _norm(array: Array) -> Array:
+    """Returns the Euclidean norm, whose derivative at 0 is taken to be 0."""
+    square = jnp.square(array).sum()
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def _inner(a: Params, b: Params) -> Array:
