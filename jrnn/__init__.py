@@ -39,13 +39,22 @@ from jrnn.cells.sru import sru as sru
 from jrnn.combinators import learnable_state as learnable_state
 from jrnn.combinators import variational_dropout as variational_dropout
 from jrnn.combinators import zoneout as zoneout
+from jrnn.heads.bernoulli import bernoulli as bernoulli
+from jrnn.heads.categorical import categorical as categorical
+from jrnn.heads.gaussian import gaussian as gaussian
+from jrnn.heads.kernels import Kernel as Kernel
+from jrnn.heads.kernels import discretised_logistic as discretised_logistic
+from jrnn.heads.kernels import gaussian_kernel as gaussian_kernel
+from jrnn.heads.kernels import logistic_kernel as logistic_kernel
+from jrnn.heads.mixture import mixture as mixture
+from jrnn.heads.student_t import student_t as student_t
 from jrnn.layers import bidirectional as bidirectional
 from jrnn.layers import dropout as dropout
 from jrnn.layers import residual as residual
 from jrnn.layers import stack as stack
+from jrnn.likelihood import Distribution as Distribution
 from jrnn.likelihood import Head as Head
 from jrnn.likelihood import bits_per_symbol as bits_per_symbol
-from jrnn.likelihood import categorical as categorical
 from jrnn.likelihood import mean_over_steps as mean_over_steps
 from jrnn.markov import MarkovChain as MarkovChain
 from jrnn.markov import context_counts as context_counts
@@ -58,20 +67,22 @@ from jrnn.methods.newton import newton as newton
 from jrnn.methods.scan import scan as scan
 from jrnn.methods.truncated import truncated as truncated
 from jrnn.model import SequenceModel as SequenceModel
-from jrnn.model import SupervisedModel as SupervisedModel
-from jrnn.model import last_step as last_step
-from jrnn.model import mean_step as mean_step
 from jrnn.model import sequence_model as sequence_model
-from jrnn.model import supervised_model as supervised_model
 from jrnn.orthogonal import keep_orthogonal as keep_orthogonal
+from jrnn.supervised import SupervisedModel as SupervisedModel
+from jrnn.supervised import last_step as last_step
+from jrnn.supervised import mean_step as mean_step
+from jrnn.supervised import supervised_model as supervised_model
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adjoint",
     "Cell",
+    "Distribution",
     "Gated",
     "Head",
+    "Kernel",
     "MarkovChain",
     "Method",
     "NewtonInfo",
@@ -81,6 +92,7 @@ __all__ = [
     "antisymmetric_rnn",
     "associative",
     "batching",
+    "bernoulli",
     "bidirectional",
     "bits_per_symbol",
     "bptt",
@@ -90,10 +102,13 @@ __all__ = [
     "diagnostics",
     "diagonal_gru",
     "diagonal_lstm",
+    "discretised_logistic",
     "dropout",
     "elman",
     "exp_rnn",
     "find_non_finite",
+    "gaussian",
+    "gaussian_kernel",
     "gru",
     "identity",
     "ind_rnn",
@@ -106,6 +121,7 @@ __all__ = [
     "learnable_state",
     "lem",
     "linear_recurrence",
+    "logistic_kernel",
     "lru",
     "lstm",
     "markov_chain",
@@ -113,6 +129,7 @@ __all__ = [
     "mean_step",
     "min_gru",
     "min_lstm",
+    "mixture",
     "newton",
     "newton_trajectory",
     "one_hot_normal",
@@ -125,6 +142,7 @@ __all__ = [
     "sequence_model",
     "sru",
     "stack",
+    "student_t",
     "supervised_model",
     "trajectory",
     "truncated",

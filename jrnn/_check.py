@@ -256,12 +256,19 @@ def check_tokens(xs: Any) -> Array:
             f"Expected integer token ids of shape (T, *batch), got {xs.dtype} of shape "
             f"{xs.shape}."
         )
-    if xs.ndim < 1 or xs.shape[0] == 0:
+    check_steps(xs)
+    return xs
+
+
+def check_steps(xs: Array, event: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Returns the batch shape of symbols, or raises where there is no step."""
+    if xs.ndim < 1 + len(event) or xs.shape[0] == 0:
+        shape = ", ".join(["(T, *batch", *map(str, event)])
         raise ValueError(
-            "Expected a sequence of at least one symbol, (T, *batch), got shape "
+            f"Expected a sequence of at least one symbol, {shape}), got shape "
             f"{xs.shape}."
         )
-    return xs
+    return xs.shape[1 : xs.ndim - len(event)]
 
 
 def check_temperature(temperature: Any) -> None:
@@ -273,13 +280,16 @@ def check_temperature(temperature: Any) -> None:
         )
 
 
-def check_prompt(prompt: Any, batch_shape: tuple[int, ...]) -> Array:
-    """Returns a prompt of shape (P, *batch); one without batch axes serves all."""
-    prompt = check_tokens(prompt)
-    if prompt.ndim == 1 and batch_shape:
-        prompt = prompt.reshape(prompt.shape + (1,) * len(batch_shape))
-        return jnp.broadcast_to(prompt, (prompt.shape[0], *batch_shape))
-    if batch_shape and prompt.shape[1:] != tuple(batch_shape):
+def check_prompt(
+    prompt: Array, batch_shape: tuple[int, ...], event: tuple[int, ...] = ()
+) -> Array:
+    """Returns a prompt (P, *batch, *event); one without batch axes serves all."""
+    batch = check_steps(prompt, event)
+    steps = prompt.shape[0]
+    if not batch and batch_shape:
+        prompt = prompt.reshape(steps, *(1,) * len(batch_shape), *event)
+        return jnp.broadcast_to(prompt, (steps, *batch_shape, *event))
+    if batch_shape and batch != tuple(batch_shape):
         raise ValueError(
             f"Expected a prompt of shape (P,) or (P, *batch_shape) = (P, "
             f"{', '.join(map(str, batch_shape))}), got {prompt.shape}; leave "

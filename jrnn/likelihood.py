@@ -1,141 +1,90 @@
-r"""Heads: from what a cell shows to the probability of what comes next.
+r"""What a head is, and the means over steps that models are judged by.
 
-The notes' output layer is some function of h; in language modelling a dense layer and a
-softmax over the vocabulary:
-
-    P(x_t = k | h_t) = softmax(h_t W_y + b_y)_k
+The notes' output layer is some function of h; a head is that function together with the
+distribution whose parameters it gives: P(x_t | h_t). The heads are in `jrnn.heads`.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import Key, Params, Spec, check_size, memoize, spec_of
-from jrnn._parts import expand, product, sample_symbols, state_dtype
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, draw
+from jrnn._base import Params, Spec, describe
+
+
+class Distribution(NamedTuple):
+    """A family of distributions, as pure functions of its parameters.
+
+    `predicted` is what `Head.predict` returns, with any leading axes; x and mask have
+    the same leading axes, and an axis of components behind them where there are some.
+
+    Attributes:
+      log_prob: (predicted, x, mask=None) -> log-density or log-probability in nats, of
+        all components together. Where the mask is False a component is missing: it adds
+        exactly 0, whatever stands in its place.
+      sample: (key, predicted, temperature=1.0) -> x.
+      mean: predicted -> the expectation of x.
+      cdf: (predicted, x) -> P(X <= x), each component on its own. Gradients end here.
+    """
+
+    log_prob: Callable[..., Array]
+    sample: Callable[..., Array]
+    mean: Callable[[Any], Array]
+    cdf: Callable[[Any, Array], Array]
 
 
 class Head(NamedTuple):
     """What a model shows of its features, and how it scores what it is to predict.
 
+    Symbols are token ids or numbers: `event_shape` is () where a symbol is one number,
+    so that xs is (T, *batch), and (size,) where it has components, (T, *batch, size).
+
     Attributes:
       init: (key, feature_size, dtype=None) -> params.
       predict: (params, features) -> the distribution's parameters; for `categorical`
         the log-probability of each symbol, (..., vocab_size).
-      log_prob: (params, features, targets) -> log-density of each target, nats.
-      sample: (params, key, features, temperature) -> symbols.
+      log_prob: (params, features, targets, mask=None) -> log-density of each target,
+        nats; where the mask is False a component is missing and adds exactly 0.
+      sample: (params, key, features, temperature=1.0) -> symbols.
+      mean: (params, features) -> the expectation of the symbol.
+      cdf: (params, features, targets) -> P(X <= target), each component on its own, for
+        probability integral transforms. Gradients end here.
+      check: (name, xs, mask=None) -> xs and mask as arrays, the mask of the shape of
+        xs; raises where shapes or types are wrong.
+      check_values: (name, xs, mask=None) -> None; raises where a concrete value is none
+        that the head can score. Under `jax.jit` such a value scores NaN.
+      symbols: (xs, mask=None) -> symbols, a pytree: what a model's state keeps of them.
       encode: symbols -> what the cell reads.
-      blank: (batch_shape) -> what stands for "no symbol yet".
+      blank: (batch_shape, dtype) -> what stands for "no symbol yet".
       seen: symbols -> bool, False where there is none yet.
+      distribution: The family, as functions of what `predict` returns.
       spec: What the head is; its `input_size` is that of the cell that reads symbols.
+      event_shape: The shape of one symbol.
+      missing: Whether what the cell reads says which values are missing.
     """
 
     init: Callable[..., Params]
-    predict: Callable[[Params, Array], Array]
-    log_prob: Callable[[Params, Array, Array], Array]
-    sample: Callable[[Params, Key, Array, Array], Array]
-    encode: Callable[[Array], Array]
-    blank: Callable[[tuple[int, ...]], Array]
-    seen: Callable[[Array], Array]
+    predict: Callable[[Params, Array], Any]
+    log_prob: Callable[..., Array]
+    sample: Callable[..., Array]
+    mean: Callable[[Params, Array], Array]
+    cdf: Callable[[Params, Array, Array], Array]
+    check: Callable[..., tuple[Array, Array | None]]
+    check_values: Callable[..., None]
+    symbols: Callable[..., Any]
+    encode: Callable[[Any], Array]
+    blank: Callable[..., Any]
+    seen: Callable[[Any], Array]
+    distribution: Distribution
     spec: Spec
+    event_shape: tuple[int, ...] = ()
+    missing: bool = False
 
     def __repr__(self) -> str:
         """Shows the call that made the head."""
-        arguments = ", ".join(f"{name}={value}" for name, value in self.spec.arguments)
-        return f"{self.spec.name}({arguments})"
-
-
-class DenseParams(NamedTuple):
-    """The output layer: h features, v outputs."""
-
-    W_y: Float[Array, "h v"]
-    b_y: Float[Array, " v"]
-
-
-@memoize
-def categorical(vocab_size: int) -> Head:
-    """Makes the head of the notes: a dense layer, and a softmax over the vocabulary.
-
-    Args:
-      vocab_size: v, how many symbols there are; token ids are 0..v-1.
-
-    Returns:
-      A head with parameters `DenseParams(W_y, b_y)`. Ids out of range score NaN.
-
-    Raises:
-      TypeError: `vocab_size` is not an integer.
-      ValueError: `vocab_size` is below 1.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, jrnn
-      >>> head = jrnn.categorical(3)
-      >>> params = head.init(jax.random.key(0), 4)
-      >>> bool(jnp.isclose(jnp.exp(head.predict(params, jnp.ones(4))).sum(), 1.0))
-      True
-    """
-    check_size("vocab_size", vocab_size)
-    return Head(
-        init=lambda key, feature_size, dtype=None: _dense_init(
-            key, feature_size, vocab_size, dtype
-        ),
-        predict=_log_softmax,
-        log_prob=_categorical_log_prob,
-        sample=_categorical_sample,
-        encode=_same,
-        blank=_blank_id,
-        seen=_seen_id,
-        spec=spec_of("categorical", vocab_size, input_size=vocab_size)._replace(
-            arguments=(("vocab_size", vocab_size),)
-        ),
-    )
-
-
-def _dense_init(
-    key: Key, feature_size: int, outputs: int, dtype: DTypeLike | None
-) -> DenseParams:
-    key_W, key_b = jax.random.split(key)
-    return DenseParams(
-        W_y=draw(LECUN_NORMAL, key_W, (feature_size, outputs), dtype),
-        b_y=draw(ZEROS, key_b, (outputs,), dtype),
-    )
-
-
-def _log_softmax(params: DenseParams, features: Array) -> Array:
-    dtype = state_dtype(params, features)
-    logits = product(features, params.W_y, dtype)
-    logits = logits + expand(params.b_y.astype(dtype), logits.ndim)
-    return jax.nn.log_softmax(logits, axis=-1)
-
-
-def _categorical_log_prob(params: DenseParams, features: Array, ids: Array) -> Array:
-    log_p = _log_softmax(params, features)
-    known = (ids >= 0) & (ids < log_p.shape[-1])
-    index = jnp.where(known, ids, 0)[..., None]
-    picked = jnp.take_along_axis(log_p, index, axis=-1)[..., 0]
-    return jnp.where(known, picked, jnp.nan)
-
-
-def _categorical_sample(
-    params: DenseParams, key: Key, features: Array, temperature: Array
-) -> Array:
-    return sample_symbols(key, _log_softmax(params, features), temperature)
-
-
-def _same(ids: Array) -> Array:
-    return ids
-
-
-def _blank_id(batch_shape: tuple[int, ...]) -> Array:
-    return jnp.full(batch_shape, -1, jnp.int32)
-
-
-def _seen_id(ids: Array) -> Array:
-    return ids >= 0
+        return describe(self.spec)
 
 
 def mean_over_steps(

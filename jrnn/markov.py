@@ -302,7 +302,9 @@ def _sample(
     check_temperature(temperature)
     state = _init_state(order, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
-        prompt, _ = _checked(vocab_size, check_prompt(prompt, batch_shape), None)
+        prompt, _ = _checked(
+            vocab_size, check_prompt(check_tokens(prompt), batch_shape), None
+        )
         state = _init_state(order, params, prompt.shape[1:])
         history = jnp.concatenate([state, prompt])
         state = history[prompt.shape[0] :]

@@ -1,10 +1,13 @@
-r"""Models: a cell and a head together are P(x_1..x_T), or labels for a sequence.
+r"""Models of sequences: a cell and a head together are P(x_1..x_T).
 
     P(x_1..x_T) = prod_t P(x_t | x_<t),   P(x_t | x_1..x_{t-1}) = P(x_t | h_t)
 
 The state that predicts x_t has read x_1..x_{t-1} and not x_t: at step t the cell reads
 x_{t-1}, and a learned start vector where t = 1. A model's state is (cell state, last
 symbol), so that a sequence scored in chunks scores as the whole.
+
+Symbols are what the head makes them: token ids (T, *batch), numbers (T, *batch), or
+numbers of several components (T, *batch, size).
 """
 
 import functools
@@ -14,26 +17,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Method, Params, State, check_size, memoize
 from jrnn._check import (
-    check_ids,
     check_key,
     check_lengths,
     check_like,
     check_method,
     check_prompt,
+    check_steps,
     check_temperature,
-    check_tokens,
 )
-from jrnn._parts import prepared
-from jrnn._unroll import draw_noise, unroll, unroll_drawn
+from jrnn._parts import prepared, state_dtype
+from jrnn._unroll import draw_noise, unroll_drawn
 from jrnn._walk import active_steps
 from jrnn.cells._init import ZEROS, draw
 from jrnn.layers import reads_ahead
 from jrnn.likelihood import Head
-from jrnn.methods._steps import select, silence
+from jrnn.methods._steps import expand_flags, select, silence
 from jrnn.methods.bptt import bptt
 
 
@@ -58,10 +60,18 @@ class SequenceModel(NamedTuple):
     Attributes:
       init: (key, dtype=None) -> params.
       init_state: (params, batch_shape=()) -> state, before the first symbol.
-      step: (params, state, x) -> (state, log P(x | what came before)).
-      log_prob: (params, xs, state=None, lengths=None, method=None, key=None) ->
-        (state, log_probs), with log P(x_t | x_<t) in nats, (T, *batch); 0 past a
-        length. A key draws the cell's noise, as in `jrnn.unroll`.
+      step: (params, state, x, mask=None) -> (state, log P(x | what came before)).
+      log_prob: (params, xs, state=None, lengths=None, method=None, key=None, mask=None)
+        -> (state, log_probs), with log P(x_t | x_<t) in nats, (T, *batch); 0 past a
+        length. A key draws the cell's noise, as in `jrnn.unroll`. Where the mask, of
+        the shape of xs or (T, *batch), is False, a value or a component of it is
+        missing: it adds exactly 0, whatever stands in its place, and the cell goes on
+        by a step in which it reads that nothing was known. The head is then made with
+        `missing=True`.
+      predict: (params, state) -> the distribution of the next symbol, as the parameters
+        that `head.distribution` takes.
+      predictive: arguments as `log_prob` -> (state, predicted), with the distribution
+        of each x_t given x_<t, (T, *batch, ...); without meaning past a length.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
         the `length` symbols that follow the prompt, (length, *batch).
       cell: The cell it was made of.
@@ -72,6 +82,8 @@ class SequenceModel(NamedTuple):
     init_state: Callable[..., SequenceState]
     step: Callable[..., tuple[SequenceState, Array]]
     log_prob: Callable[..., tuple[SequenceState, Array]]
+    predict: Callable[..., Any]
+    predictive: Callable[..., tuple[SequenceState, Any]]
     sample: Callable[..., Array]
     cell: Cell
     head: Head
@@ -82,9 +94,10 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
     """Makes a model of sequences: the cell reads what came, the head scores what comes.
 
     Args:
-      cell: Reads the encoded symbols; its input size is the head's. Where they are
-        token ids, make it with `input_init=jrnn.one_hot_normal`.
-      head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`.
+      cell: Reads the encoded symbols; its input size is `head.spec.input_size`. Where
+        they are token ids, make it with `input_init=jrnn.one_hot_normal`.
+      head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`, or
+        `jrnn.gaussian()` for numbers.
 
     Returns:
       A model; equal arguments give the identical one.
@@ -117,6 +130,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
         init_state=functools.partial(_init_state, cell, head),
         step=functools.partial(_step, cell, head),
         log_prob=functools.partial(_log_prob, cell, head),
+        predict=functools.partial(_predict, cell, head),
+        predictive=functools.partial(_predictive, cell, head),
         sample=functools.partial(_sample, cell, head),
         cell=cell,
         head=head,
@@ -137,16 +152,34 @@ def _init(
 def _init_state(
     cell: Cell, head: Head, params: SequenceParams, batch_shape: tuple[int, ...] = ()
 ) -> SequenceState:
+    dtype = state_dtype(params.head)
     return SequenceState(
-        cell.init_state(params.cell, batch_shape), head.blank(batch_shape)
+        cell.init_state(params.cell, batch_shape), head.blank(batch_shape, dtype)
     )
 
 
 def _step(
-    cell: Cell, head: Head, params: SequenceParams, state: SequenceState, x: Array
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    state: SequenceState,
+    x: Array,
+    mask: Array | None = None,
 ) -> tuple[SequenceState, Array]:
-    state, log_probs = _log_prob(cell, head, params, jnp.asarray(x)[None], state)
+    xs = jnp.asarray(x)[None]
+    mask = None if mask is None else jnp.asarray(mask)[None]
+    state, log_probs = _log_prob(cell, head, params, xs, state, mask=mask)
     return state, log_probs[0]
+
+
+class _Run(NamedTuple):
+    """What a sequence is scored with, checked."""
+
+    xs: Array
+    mask: Array | None
+    state: SequenceState
+    lengths: Array | None
+    key: Key | None
 
 
 def _log_prob(
@@ -158,26 +191,74 @@ def _log_prob(
     lengths: Array | None = None,
     method: Method | None = None,
     key: Key | None = None,
+    mask: Array | None = None,
 ) -> tuple[SequenceState, Array]:
     """Checks the symbols, and hands over to the compiled function."""
-    xs = check_tokens(xs)
+    method, run = _checked(cell, head, params, xs, state, lengths, method, key, mask)
+    return _score(cell, head, method, params, run)
+
+
+def _predictive(
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    xs: Array,
+    state: SequenceState | None = None,
+    lengths: Array | None = None,
+    method: Method | None = None,
+    key: Key | None = None,
+    mask: Array | None = None,
+) -> tuple[SequenceState, Any]:
+    method, run = _checked(cell, head, params, xs, state, lengths, method, key, mask)
+    return _foresee(cell, head, method, params, run)
+
+
+def _predict(
+    cell: Cell, head: Head, params: SequenceParams, state: SequenceState
+) -> Any:
+    _check_params(cell, head, params)
+    y = _read_last(cell, head, params, state)[1]
+    return head.predict(params.head, y)
+
+
+def _checked(
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    xs: Any,
+    state: SequenceState | None,
+    lengths: Any,
+    method: Method | None,
+    key: Key | None,
+    mask: Any,
+) -> tuple[Method, _Run]:
+    """Returns what was given, or raises on the first mistake."""
+    xs, mask = head.check("xs", xs, mask)
+    batch = check_steps(xs, head.event_shape)
+    if mask is not None and not head.missing:
+        raise ValueError(
+            f"Expected a head that knows missing values, got a mask for {head}: make a "
+            "head of numbers with missing=True, and give a missing token id one of its "
+            "own."
+        )
     if lengths is not None:
         lengths = jnp.asarray(lengths)
-        check_lengths(lengths, xs.shape[0], xs.shape[1:])
+        check_lengths(lengths, xs.shape[0], batch)
     active = active_steps(xs.shape[0], lengths, None)
-    xs = silence(active, xs)
-    check_ids("xs", xs, head.spec.input_size)
+    xs, mask = silence(active, xs), silence(active, mask)
+    counted = expand_flags(active, xs) if mask is None else mask
+    head.check_values("xs", xs, counted)
     _check_params(cell, head, params)
     if state is None:
-        state = _init_state(cell, head, params, xs.shape[1:])
+        state = _init_state(cell, head, params, batch)
     else:
-        start = lambda params: _init_state(cell, head, params, xs.shape[1:])
+        start = lambda params: _init_state(cell, head, params, batch)
         like = jax.eval_shape(start, params)
-        check_like("state", state, like, f"init_state(params, {xs.shape[1:]})")
+        check_like("state", state, like, f"init_state(params, {batch})")
     method = bptt() if method is None else method
     check_method(method)
     check_key(key)
-    return _score(cell, head, method, params, xs, state, lengths, key)
+    return method, _Run(xs, mask, state, lengths, key)
 
 
 @functools.cache
@@ -193,35 +274,64 @@ def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
 def _score(
-    cell: Cell,
-    head: Head,
-    method: Method,
-    params: SequenceParams,
-    xs: Array,
-    state: SequenceState,
-    lengths: Array | None,
-    key: Key | None,
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Array]:
-    steps, batch = xs.shape[0], xs.shape[1:]
+    state, ys = _read(cell, head, method, params, run)
+    log_probs = head.log_prob(params.head, ys, run.xs, run.mask)
+    return state, silence(active_steps(run.xs.shape[0], run.lengths, None), log_probs)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+def _foresee(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
+) -> tuple[SequenceState, Any]:
+    state, ys = _read(cell, head, method, params, run)
+    return state, head.predict(params.head, ys)
+
+
+def _read(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
+) -> tuple[SequenceState, Array]:
+    """Returns the state after a sequence, and what the cell shows before each step."""
+    xs, mask, state, lengths, key = run
+    batch = xs.shape[1 : xs.ndim - len(head.event_shape)]
     params = params._replace(cell=prepared(cell, params.cell))
-    noise = None if key is None else draw_noise(cell, key, steps, batch)
+    noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
     first, others = (jax.tree.map(lambda a, s=s: a[s], noise) for s in _FIRST_OTHERS)
     moved, y = _read_last(cell, head, params, state, first)
     inner, ys = moved, y[None]
-    if steps > 1:
+    symbols = head.symbols(xs, mask)
+    if xs.shape[0] > 1:
         rest = None if lengths is None else jnp.maximum(lengths - 1, 0)
-        inner, ys = unroll_drawn(
-            cell, params.cell, head.encode(xs[:-1]), moved, others, rest, method
-        )
-        ys = jnp.concatenate([y[None], ys])
-    log_probs = head.log_prob(params.head, ys, xs)
-    xs = xs.astype(state.last.dtype)
+        read = head.encode(jax.tree.map(lambda a: a[:-1], symbols))
+        inner, ys = unroll_drawn(cell, params.cell, read, moved, others, rest, method)
+        ys = jnp.concatenate([y.astype(ys.dtype)[None], ys])
+    return _after(state, inner, symbols, lengths), ys
+
+
+def _after(
+    state: SequenceState, inner: State, symbols: Any, lengths: Array | None
+) -> SequenceState:
+    """Returns the state after a sequence's own last symbol, not read yet."""
+    before = jax.tree.map(_widen, state.last, symbols)
+    symbols = jax.tree.map(lambda a, b: a.astype(b.dtype), symbols, before)
     if lengths is None:
-        return SequenceState(inner, xs[-1]), log_probs
+        return SequenceState(inner, jax.tree.map(lambda a: a[-1], symbols))
     index = jnp.maximum(lengths - 1, 0)[None]
-    last = jnp.take_along_axis(xs, index, axis=0, mode="clip")[0]
-    state = select(lengths > 0, SequenceState(inner, last), state)
-    return state, silence(active_steps(xs.shape[0], lengths, None), log_probs)
+
+    def pick(a: Array) -> Array:
+        places = index.reshape(index.shape + (1,) * (a.ndim - index.ndim))
+        return jnp.take_along_axis(a, places, axis=0, mode="clip")[0]
+
+    after = SequenceState(inner, jax.tree.map(pick, symbols))
+    return select(lengths > 0, after, SequenceState(state.cell, before))
+
+
+def _widen(last: Array, xs: Array) -> Array:
+    """Casts numbers to the wider type of both; token ids and flags keep the state's."""
+    if not jnp.issubdtype(last.dtype, jnp.floating):
+        return last
+    return last.astype(state_dtype(last, xs))
 
 
 _FIRST_OTHERS = (0, slice(1, None))
@@ -236,9 +346,11 @@ def _read_last(
 ) -> tuple[State, Array]:
     """Lets the cell read the last symbol, or the start vector where there is none."""
     seen = head.seen(state.last)
-    symbol = select(seen, state.last, jnp.zeros_like(state.last))
+    read = head.encode(silence(seen, state.last))
     start = jnp.broadcast_to(params.start, (*seen.shape, params.start.size))
-    after_symbol = cell.step(params.cell, state.cell, head.encode(symbol), noise)
+    if jnp.issubdtype(read.dtype, jnp.floating):
+        start = start.astype(read.dtype)
+    after_symbol = cell.step(params.cell, state.cell, read, noise)
     after_start = cell.step(params.cell, state.cell, start, noise)
     return select(seen, after_symbol, after_start)
 
@@ -259,7 +371,8 @@ def _sample(
     _check_params(cell, head, params)
     state = _init_state(cell, head, params, batch_shape)
     if prompt is not None and jnp.size(prompt):
-        prompt = check_prompt(prompt, batch_shape)
+        prompt, _ = head.check("prompt", prompt)
+        prompt = check_prompt(prompt, batch_shape, head.event_shape)
         state, _ = _log_prob(cell, head, params, prompt)
     return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
 
@@ -278,149 +391,8 @@ def _generate(
 
     def step(state: SequenceState, key: Key) -> tuple[SequenceState, Array]:
         inner, y = _read_last(cell, head, params, state)
-        symbol = head.sample(params.head, key, y, temperature)
-        return SequenceState(inner, symbol), symbol
+        x = head.sample(params.head, key, y, temperature)
+        last = jax.tree.map(lambda a, b: a.astype(b.dtype), head.symbols(x), state.last)
+        return SequenceState(inner, last), x
 
     return jax.lax.scan(step, state, jax.random.split(key, length))[1]
-
-
-class SupervisedParams(NamedTuple):
-    """The parameters of a cell and of a head."""
-
-    cell: Params
-    head: Params
-
-
-class SupervisedModel(NamedTuple):
-    """Labels for a sequence, one per step or one in all, as pure functions.
-
-    Attributes:
-      init: (key, dtype=None) -> params.
-      predict: (params, xs, **keywords) -> what the head predicts, (T, *batch, ...) or
-        (*batch, ...). Keywords are those of `jrnn.unroll`: lengths, resets, mask,
-        reverse, key, method.
-      log_prob: (params, xs, labels, **keywords) -> log P(label | xs) in nats, of the
-        labels' shape; 0 at steps that do not count.
-      cell: The cell it was made of.
-      head: The head it was made of.
-    """
-
-    init: Callable[..., SupervisedParams]
-    predict: Callable[..., Array]
-    log_prob: Callable[..., Array]
-    cell: Cell
-    head: Head
-
-
-Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
-
-
-def last_step(
-    ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
-) -> Float[Array, "*batch h"]:
-    """Returns what the cell showed at each sequence's own last active step.
-
-    Args:
-      ys: Outputs, time first.
-      active: Which steps count.
-
-    Returns:
-      One vector per sequence; zeros for a sequence without active steps.
-
-    Example:
-      >>> import jax.numpy as jnp, jrnn
-      >>> ys = jnp.array([[1.0], [2.0], [0.0]])
-      >>> jrnn.last_step(ys, jnp.array([True, True, False])).tolist()
-      [2.0]
-    """
-    steps = jnp.arange(ys.shape[0]).reshape(-1, *(1,) * (active.ndim - 1))
-    last = jnp.where(active, steps, 0).max(axis=0)
-    picked = jnp.take_along_axis(ys, last[None, ..., None], axis=0)[0]
-    return silence(active.any(axis=0), picked)
-
-
-def mean_step(
-    ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
-) -> Float[Array, "*batch h"]:
-    """Returns the mean over active steps of what the cell showed.
-
-    Args:
-      ys: Outputs, time first.
-      active: Which steps count.
-
-    Returns:
-      One vector per sequence; zeros for a sequence without active steps.
-
-    Example:
-      >>> import jax.numpy as jnp, jrnn
-      >>> ys = jnp.array([[1.0], [2.0], [0.0]])
-      >>> jrnn.mean_step(ys, jnp.array([True, True, False])).tolist()
-      [1.5]
-    """
-    count = jnp.maximum(active.sum(axis=0), 1).astype(ys.dtype)
-    return silence(active, ys).sum(axis=0) / count[..., None]
-
-
-@memoize
-def supervised_model(
-    cell: Cell, head: Head, pool: Pool | None = None
-) -> SupervisedModel:
-    """Makes a model of labels: one per step, or one per sequence.
-
-    Args:
-      cell: Reads the inputs.
-      head: Predicts labels from what the cell shows.
-      pool: None labels each step; `jrnn.last_step`, `jrnn.mean_step` or any function
-        (ys, active) -> features labels each sequence.
-
-    Returns:
-      A model; equal arguments give the identical one.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, jrnn
-      >>> head = jrnn.categorical(2)
-      >>> model = jrnn.supervised_model(jrnn.gru(3, 8), head, jrnn.mean_step)
-      >>> params = model.init(jax.random.key(0))
-      >>> model.predict(params, jnp.ones((7, 5, 3))).shape
-      (5, 2)
-    """
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> SupervisedParams:
-        key_cell, key_head = jax.random.split(key)
-        return SupervisedParams(
-            cell.init(key_cell, dtype),
-            head.init(key_head, cell.spec.output_size, dtype),
-        )
-
-    def features(
-        params: SupervisedParams, xs: Array, keywords: dict[str, Any]
-    ) -> tuple[Array, Array]:
-        xs = jnp.asarray(xs)
-        _, ys = unroll(cell, params.cell, xs, **keywords)
-        lengths, mask = (keywords.get(name) for name in ("lengths", "mask"))
-        active = active_steps(xs.shape[0], lengths, mask)
-        active = jnp.ones(ys.shape[:-1], bool) if active is None else active
-        return (ys if pool is None else pool(ys, active)), active
-
-    def predict(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
-        return head.predict(params.head, features(params, xs, keywords)[0])
-
-    def log_prob(
-        params: SupervisedParams, xs: Array, labels: Array, **keywords: Any
-    ) -> Array:
-        shown, active = features(params, xs, keywords)
-        active = active if pool is None else active.any(axis=0)
-        labels = silence(active, _check_labels(head, labels, active.shape))
-        check_ids("labels", labels, head.spec.output_size)
-        return silence(active, head.log_prob(params.head, shown, labels))
-
-    return SupervisedModel(init, predict, log_prob, cell, head)
-
-
-def _check_labels(head: Head, labels: Any, shape: tuple[int, ...]) -> Array:
-    labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"Expected integer labels for {head}, got {labels.dtype}.")
-    if labels.shape != shape:
-        raise ValueError(f"Expected labels of shape {shape}, got {labels.shape}.")
-    return labels

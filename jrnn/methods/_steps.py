@@ -99,6 +99,16 @@ def silence(active: Bool[Array, "*lead"] | None, tree: Any) -> Any:
     return select(active, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
+def expand_flags(
+    active: Bool[Array, "*lead"] | None, like: Array
+) -> Bool[Array, "..."] | None:
+    """Returns flags of the shape of `like`, from those of its leading axes."""
+    if active is None:
+        return None
+    places = active.reshape(active.shape + (1,) * (like.ndim - active.ndim))
+    return jnp.broadcast_to(places, like.shape)
+
+
 def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
     """Returns (count, length) of the chunks that `steps` are cut into.
 

@@ -1,0 +1,87 @@
+r"""The Bernoulli head: what is 0 or 1.
+
+P(x = 1 | h) = sigmoid(l),    ln P(x | h) = -softplus((1 - 2 x) l)
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import Key, memoize
+from jrnn.heads._dense import common, total
+from jrnn.heads._numbers import Support, check_event, number_head
+from jrnn.likelihood import Distribution, Head
+
+BINARY = Support(lambda x: (x == 0) | (x == 1), "zeros and ones")
+
+
+@memoize
+def bernoulli(size: int | None = None, missing: bool = False) -> Head:
+    """Makes a head of zeros and ones, each with a logit that is a function of h.
+
+    Components are independent given h. Symbols are floats, 0.0 or 1.0.
+
+    Args:
+      size: n, how many components a value has, (T, *batch, n); None: it is one number,
+        (T, *batch).
+      missing: Whether values may be missing: the cell then reads n values and n flags
+        that tell which are known, and has twice the input size.
+
+    Returns:
+      A head whose `predict` is the logits, and whose `mean` is P(x = 1). What is
+      neither 0 nor 1 scores NaN. Samples of temperature tau divide the logits by it; 0
+      gives the likelier one.
+
+    Raises:
+      TypeError: An argument is of the wrong type, or a `cdf` is asked for.
+      ValueError: `size` is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> head = jrnn.bernoulli()
+      >>> params = head.init(jax.random.key(0), 4)
+      >>> float(head.mean(params, jnp.zeros(4)))
+      0.5
+    """
+    n = check_event(size, missing)
+    shape: Callable[[Array], Array] = _only if size is None else _same
+    arguments = (("size", size), ("missing", missing))
+    return number_head("bernoulli", arguments, n, shape, independent(size), BINARY)
+
+
+def _only(raw: Array) -> Array:
+    return raw[..., 0]
+
+
+def _same(raw: Array) -> Array:
+    return raw
+
+
+@memoize
+def independent(size: int | None) -> Distribution:
+    """Returns the family of logits."""
+
+    def log_prob(logits: Array, x: Array, mask: Array | None = None) -> Array:
+        x, logits = common(x, logits)
+        return total(size, jax.nn.log_sigmoid((2 * x - 1) * logits), mask)
+
+    return Distribution(log_prob, _sample, jax.nn.sigmoid, _no_cdf)
+
+
+def _sample(key: Key, logits: Array, temperature: float | Array = 1.0) -> Array:
+    tiny = jnp.finfo(logits.dtype).tiny
+    noise = jax.random.logistic(key, logits.shape, logits.dtype)
+    # logits / tau + noise > 0, without the quotient; at 0 the sign of the logit alone.
+    tau = jnp.maximum(jnp.asarray(temperature, logits.dtype), tiny)
+    return (logits + tau * noise > 0).astype(logits.dtype)
+
+
+def _no_cdf(logits: Any, x: Any) -> NoReturn:
+    del logits, x
+    raise TypeError(
+        "Expected a head of a continuous or ordered quantity, got bernoulli, whose cdf "
+        "says no more than its mean: P(X <= 0) = 1 - mean."
+    )

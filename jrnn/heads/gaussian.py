@@ -1,0 +1,220 @@
+r"""The Gaussian head, with independent components or a full covariance.
+
+    p(x_t | h_t) = N(x_t; mu_t, Sigma_t)
+
+Independent: Sigma = diag(s^2). Full: components are told one after the other, each by a
+regression on those before it,
+
+    e_i = (x_i - mu_i) - sum_{j<i} phi_ij (x_j - mu_j),    e_i ~ N(0, s_i^2)
+
+which is the Cholesky factor of Sigma, T Sigma T' = diag(s^2), T = I - phi: any phi and
+any positive s give a covariance, and no system is solved to score a value. With
+components missing, the rows of the others in L = T^-1 diag(s) give the marginal
+exactly: R' R is their covariance, where R is the triangular factor of their transpose.
+
+Source: P. Williams, Neural Computation 8 (1996), https://doi.org/10.1162/neco.1996.8.4.843;
+M. Pourahmadi, Biometrika 86 (1999), https://doi.org/10.1093/biomet/86.3.677.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jrnn._base import Key, memoize
+from jrnn._parts import expand
+from jrnn.heads._dense import common, heat, positive, total
+from jrnn.heads._numbers import check_event, check_least, check_switch, number_head
+from jrnn.likelihood import Distribution, Head
+
+LOG_2_PI = math.log(2 * math.pi)
+
+
+class Normal(NamedTuple):
+    """Independent normal numbers; without a size, the last axis is not there.
+
+    Attributes:
+      mean: mu.
+      scale: s, the standard deviation.
+    """
+
+    mean: Float[Array, "..."]
+    scale: Float[Array, "..."]
+
+
+class CorrelatedNormal(NamedTuple):
+    """Normal numbers, each told by a regression on those before it.
+
+    Attributes:
+      mean: mu, (..., n).
+      scale: s, the standard deviation of each given those before it, (..., n).
+      weights: phi, (..., n, n), 0 on the diagonal and above.
+    """
+
+    mean: Float[Array, "... n"]
+    scale: Float[Array, "... n"]
+    weights: Float[Array, "... n n"]
+
+
+@memoize
+def gaussian(
+    size: int | None = None,
+    full: bool = False,
+    missing: bool = False,
+    least_scale: float = 1e-4,
+) -> Head:
+    """Makes a Gaussian head: the mean and the scale are functions of h.
+
+    Args:
+      size: n, how many components a value has, (T, *batch, n); None: it is one number,
+        (T, *batch).
+      full: Whether components are correlated given h; False: they are independent.
+      missing: Whether values may be missing: the cell then reads n values and n flags
+        that tell which are known, and has twice the input size.
+      least_scale: What the scale stays above, in the units of x; at zero weights the
+        scale is 1 more. The density of a value has no bound otherwise.
+
+    Returns:
+      A head whose `predict` is `Normal(mean, scale)`, or
+      `CorrelatedNormal(mean, scale, weights)` where `full`. Samples of temperature tau
+      have tau times the variance; 0 gives the mean.
+
+    Raises:
+      TypeError: An argument is of the wrong type.
+      ValueError: `size` is below 1, or `least_scale` is not above 0; `full` without a
+        size.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> head = jrnn.gaussian()
+      >>> params = head.init(jax.random.key(0), 4)
+      >>> round(float(head.log_prob(params, jnp.zeros(4), jnp.array(0.0))), 3)
+      -0.919
+    """
+    n = check_event(size, missing)
+    check_switch("full", full)
+    check_least("least_scale", least_scale)
+    if full and size is None:
+        raise ValueError(
+            "Expected a size for full=True, got None: one number has no correlations."
+        )
+    arguments = (
+        ("size", size),
+        ("full", full),
+        ("missing", missing),
+        ("least_scale", least_scale),
+    )
+    if full:
+        shape = functools.partial(_correlated, n, least_scale)
+        return number_head(
+            "gaussian", arguments, 2 * n + n * (n - 1) // 2, shape, CORRELATED
+        )
+    shape = functools.partial(_independent, size, least_scale)
+    return number_head("gaussian", arguments, 2 * n, shape, independent(size))
+
+
+def _independent(size: int | None, least: float, raw: Array) -> Normal:
+    if size is None:
+        return Normal(raw[..., 0], positive(raw[..., 1], least))
+    return Normal(raw[..., :size], positive(raw[..., size:], least))
+
+
+def _correlated(n: int, least: float, raw: Array) -> CorrelatedNormal:
+    below = jnp.tril_indices(n, -1)
+    phi = jnp.zeros((*raw.shape[:-1], n, n), raw.dtype)
+    return CorrelatedNormal(
+        raw[..., :n],
+        positive(raw[..., n : 2 * n], least),
+        phi.at[(..., *below)].set(raw[..., 2 * n :]),
+    )
+
+
+@memoize
+def independent(size: int | None) -> Distribution:
+    """Returns the family of `Normal`."""
+
+    def log_prob(predicted: Normal, x: Array, mask: Array | None = None) -> Array:
+        x, mean, scale = common(x, *predicted)
+        return total(size, normal_log_prob(x, mean, scale), mask)
+
+    return Distribution(log_prob, _sample, lambda predicted: predicted.mean, _cdf)
+
+
+def normal_log_prob(x: Array, mean: Array, scale: Array) -> Array:
+    """Returns the log-density of each number."""
+    z = (x - mean) / scale
+    return -0.5 * (jnp.square(z) + LOG_2_PI) - jnp.log(scale)
+
+
+def _sample(key: Key, predicted: Normal, temperature: float | Array = 1.0) -> Array:
+    mean, scale = predicted
+    e = jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + heat(temperature, mean) * scale * e
+
+
+def _cdf(predicted: Normal, x: Array) -> Array:
+    x, mean, scale = jax.lax.stop_gradient(common(x, *predicted))
+    return jax.scipy.special.ndtr((x - mean) / scale)
+
+
+def _correlated_log_prob(
+    predicted: CorrelatedNormal, x: Array, mask: Array | None = None
+) -> Array:
+    x, mean, scale, phi = common(x, *predicted)
+    d = x - mean
+    if mask is not None:
+        return _marginal_log_prob(factor(CorrelatedNormal(mean, scale, phi)), d, mask)
+    e = d - jnp.einsum("...ij,...j->...i", phi, d)
+    return normal_log_prob(e, jnp.zeros_like(e), scale).sum(axis=-1)
+
+
+def factor(predicted: CorrelatedNormal) -> Array:
+    """Returns L, lower triangular, with L L' the covariance."""
+    eye = _eye(predicted.scale)
+    D = predicted.scale[..., None] * eye
+    return jax.scipy.linalg.solve_triangular(eye - predicted.weights, D, lower=True)
+
+
+def _eye(like: Array) -> Array:
+    """Returns the identity of n rows, with the axes before the last of `like`."""
+    eye = jnp.eye(like.shape[-1], dtype=like.dtype)
+    return expand(eye, like.ndim + 1)
+
+
+def _marginal_log_prob(L: Array, d: Array, mask: Array) -> Array:
+    """Returns the log-density of the components that are known."""
+    eye = _eye(d)
+    # A missing component becomes a unit of its own, with variance 1 and no covariance.
+    apart = jnp.where(mask[..., None], jnp.zeros_like(eye), eye)
+    rows = jnp.concatenate([jnp.where(mask[..., None], L, 0), apart], axis=-1)
+    R = jnp.linalg.qr(jnp.swapaxes(rows, -1, -2), mode="r")
+    z = jax.scipy.linalg.solve_triangular(
+        R, jnp.where(mask, d, 0)[..., None], trans="T"
+    )[..., 0]
+    spread = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
+    terms = normal_log_prob(z, jnp.zeros_like(z), jnp.ones_like(z)) - jnp.log(spread)
+    return jnp.where(mask, terms, 0).sum(axis=-1)
+
+
+def _correlated_sample(
+    key: Key, predicted: CorrelatedNormal, temperature: float | Array = 1.0
+) -> Array:
+    e = jax.random.normal(key, predicted.mean.shape, predicted.mean.dtype)
+    deviation = jnp.einsum("...ij,...j->...i", factor(predicted), e)
+    return predicted.mean + heat(temperature, e) * deviation
+
+
+def _correlated_cdf(predicted: CorrelatedNormal, x: Array) -> Array:
+    scale = jnp.sqrt(jnp.square(factor(predicted)).sum(axis=-1))
+    return _cdf(Normal(predicted.mean, scale), x)
+
+
+CORRELATED = Distribution(
+    _correlated_log_prob,
+    _correlated_sample,
+    lambda predicted: predicted.mean,
+    _correlated_cdf,
+)

@@ -1,0 +1,151 @@
+r"""The mixture head: several modes, skew, heavy tails; and signals that are quantised.
+
+    p(x_t | h_t) = sum_k w_k prod_i p(x_i; mu_ik, s_ik)
+
+The weights are shared by the components of x, which therefore depend on one another
+given h, as is usual for mixture density networks.
+
+Source: C. Bishop, Mixture density networks, 1994,
+https://publications.aston.ac.uk/id/eprint/373/.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jrnn._base import Key, check_size, memoize
+from jrnn._parts import sample_symbols
+from jrnn.heads._dense import common, heat, positive
+from jrnn.heads._numbers import check_event, check_least, number_head
+from jrnn.heads.kernels import Kernel, gaussian_kernel
+from jrnn.likelihood import Distribution, Head
+
+
+class Mixture(NamedTuple):
+    """A mixture of K; without a size, the axis before the last is not there.
+
+    Attributes:
+      log_weights: ln w, (..., K).
+      loc: mu, (..., n, K), in the units that the kernel's location has.
+      scale: s, (..., n, K).
+    """
+
+    log_weights: Float[Array, "... K"]
+    loc: Float[Array, "..."]
+    scale: Float[Array, "..."]
+
+
+@memoize
+def mixture(
+    components: int,
+    kernel: Kernel = gaussian_kernel,
+    size: int | None = None,
+    missing: bool = False,
+    least_scale: float = 1e-4,
+) -> Head:
+    """Makes a mixture head: weights, locations and scales are functions of h.
+
+    Args:
+      components: K, how many there are to mix.
+      kernel: What is mixed: `jrnn.gaussian_kernel`, `jrnn.logistic_kernel`, or
+        `jrnn.discretised_logistic(lowest, step, levels)` for quantised signals.
+      size: n, how many numbers a value has, (T, *batch, n), which share the weights;
+        None: it is one number, (T, *batch).
+      missing: Whether values may be missing: the cell then reads n values and n flags
+        that tell which are known, and has twice the input size.
+      least_scale: What scales stay above, in the units of x, or of half the range of a
+        quantised signal; at zero weights scales are 1 more.
+
+    Returns:
+      A head whose `predict` is `Mixture(log_weights, loc, scale)`. Samples of
+      temperature tau take component k with probability proportional to w_k^(1/tau) and
+      multiply its variance by tau (D. Ha and D. Eck, https://arxiv.org/abs/1704.03477);
+      0 gives the location of the heaviest.
+
+    Raises:
+      TypeError: An argument is of the wrong type.
+      ValueError: A number is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> head = jrnn.mixture(3, kernel=jrnn.logistic_kernel)
+      >>> params = head.init(jax.random.key(0), 4)
+      >>> round(float(head.cdf(params, jnp.zeros(4), jnp.array(0.0))), 3)
+      0.5
+    """
+    check_size("components", components)
+    n = check_event(size, missing)
+    check_least("least_scale", least_scale)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(
+            "Expected kernel to be jrnn.gaussian_kernel, jrnn.logistic_kernel or what "
+            f"jrnn.discretised_logistic(lowest, step, levels) returns, got {kernel!r}."
+        )
+    arguments = (
+        ("components", components),
+        ("kernel", kernel),
+        ("size", size),
+        ("missing", missing),
+        ("least_scale", least_scale),
+    )
+    return number_head(
+        "mixture",
+        arguments,
+        components * (1 + 2 * n),
+        functools.partial(_shape, components, size, least_scale),
+        _family(kernel, size),
+        kernel.support,
+    )
+
+
+def _shape(K: int, size: int | None, least: float, raw: Array) -> Mixture:
+    event = (K,) if size is None else (size, K)
+    logits, rest = raw[..., :K], raw[..., K:]
+    loc, scale = jnp.split(rest, 2, axis=-1)
+    return Mixture(
+        jax.nn.log_softmax(logits, axis=-1),
+        loc.reshape(*raw.shape[:-1], *event),
+        positive(scale.reshape(*raw.shape[:-1], *event), least),
+    )
+
+
+@memoize
+def _family(kernel: Kernel, size: int | None) -> Distribution:
+    def log_prob(predicted: Mixture, x: Array, mask: Array | None = None) -> Array:
+        x, log_w, loc, scale = common(x, *predicted)
+        terms = kernel.log_prob(x[..., None], loc, scale)
+        if mask is not None:
+            terms = jnp.where(mask[..., None], terms, 0)
+        terms = terms if size is None else terms.sum(axis=-2)
+        scored = jax.scipy.special.logsumexp(log_w + terms, axis=-1)
+        if mask is None:
+            return scored
+        # All missing: the weights sum to 1, but not to the last bit.
+        return jnp.where(mask if size is None else mask.any(axis=-1), scored, 0)
+
+    def sample(key: Key, predicted: Mixture, temperature: float | Array = 1.0) -> Array:
+        log_w, loc, scale = predicted
+        key_k, key_x = jax.random.split(key)
+        k = sample_symbols(key_k, log_w, jnp.asarray(temperature))[..., None]
+        k = k if size is None else k[..., None]
+        pick = lambda a: jnp.take_along_axis(a, k, axis=-1)[..., 0]
+        return kernel.sample(key_x, pick(loc), heat(temperature, loc) * pick(scale))
+
+    def mean(predicted: Mixture) -> Array:
+        return _weigh(predicted, kernel.mean(predicted.loc, predicted.scale))
+
+    def cdf(predicted: Mixture, x: Array) -> Array:
+        x, *rest = jax.lax.stop_gradient(common(x, *predicted))
+        predicted = Mixture(*rest)
+        below = kernel.cdf(x[..., None], predicted.loc, predicted.scale)
+        # The weights may sum to more than 1 by their last bits.
+        return jnp.clip(_weigh(predicted, below), 0, 1)
+
+    def _weigh(predicted: Mixture, values: Array) -> Array:
+        w = jnp.exp(predicted.log_weights)
+        return ((w if size is None else w[..., None, :]) * values).sum(axis=-1)
+
+    return Distribution(log_prob, sample, mean, cdf)

@@ -1,0 +1,186 @@
+"""Supervised models: a cell and a head together tell labels of a sequence.
+
+P(label_t | x_1..x_t) = P(label_t | h_t),    or one label from a pool of all h_t
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from jrnn._base import Cell, Key, Params, memoize
+from jrnn._unroll import unroll
+from jrnn._walk import active_steps
+from jrnn.likelihood import Head
+from jrnn.methods._steps import expand_flags, silence
+
+
+class SupervisedParams(NamedTuple):
+    """The parameters of a cell and of a head."""
+
+    cell: Params
+    head: Params
+
+
+class SupervisedModel(NamedTuple):
+    """Labels for a sequence, one per step or one in all, as pure functions.
+
+    Attributes:
+      init: (key, dtype=None) -> params.
+      predict: (params, xs, **keywords) -> what the head predicts, (T, *batch, ...) or
+        (*batch, ...). Keywords are those of `jrnn.unroll`: lengths, resets, mask,
+        reverse, key, method.
+      log_prob: (params, xs, labels, labels_mask=None, **keywords) -> log P(label | xs)
+        in nats, one for each label; 0 at steps that do not count. Labels are token ids,
+        or numbers (T, *batch) or (T, *batch, size), as the head has it; where
+        `labels_mask` is False a label, or a component of one, is missing and adds 0.
+      mean: (params, xs, **keywords) -> the expectation of each label.
+      cdf: (params, xs, labels, **keywords) -> P(label' <= label), each component on its
+        own, for probability integral transforms; without gradients.
+      cell: The cell it was made of.
+      head: The head it was made of.
+    """
+
+    init: Callable[..., SupervisedParams]
+    predict: Callable[..., Any]
+    log_prob: Callable[..., Array]
+    mean: Callable[..., Array]
+    cdf: Callable[..., Array]
+    cell: Cell
+    head: Head
+
+
+Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
+
+
+def last_step(
+    ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
+) -> Float[Array, "*batch h"]:
+    """Returns what the cell showed at each sequence's own last active step.
+
+    Args:
+      ys: Outputs, time first.
+      active: Which steps count.
+
+    Returns:
+      One vector per sequence; zeros for a sequence without active steps.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> ys = jnp.array([[1.0], [2.0], [0.0]])
+      >>> jrnn.last_step(ys, jnp.array([True, True, False])).tolist()
+      [2.0]
+    """
+    steps = jnp.arange(ys.shape[0]).reshape(-1, *(1,) * (active.ndim - 1))
+    last = jnp.where(active, steps, 0).max(axis=0)
+    picked = jnp.take_along_axis(ys, last[None, ..., None], axis=0)[0]
+    return silence(active.any(axis=0), picked)
+
+
+def mean_step(
+    ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
+) -> Float[Array, "*batch h"]:
+    """Returns the mean over active steps of what the cell showed.
+
+    Args:
+      ys: Outputs, time first.
+      active: Which steps count.
+
+    Returns:
+      One vector per sequence; zeros for a sequence without active steps.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> ys = jnp.array([[1.0], [2.0], [0.0]])
+      >>> jrnn.mean_step(ys, jnp.array([True, True, False])).tolist()
+      [1.5]
+    """
+    count = jnp.maximum(active.sum(axis=0), 1).astype(ys.dtype)
+    return silence(active, ys).sum(axis=0) / count[..., None]
+
+
+@memoize
+def supervised_model(
+    cell: Cell, head: Head, pool: Pool | None = None
+) -> SupervisedModel:
+    """Makes a model of labels: one per step, or one per sequence.
+
+    Args:
+      cell: Reads the inputs.
+      head: Predicts labels from what the cell shows.
+      pool: None labels each step; `jrnn.last_step`, `jrnn.mean_step` or any function
+        (ys, active) -> features labels each sequence.
+
+    Returns:
+      A model; equal arguments give the identical one.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> head = jrnn.categorical(2)
+      >>> model = jrnn.supervised_model(jrnn.gru(3, 8), head, jrnn.mean_step)
+      >>> params = model.init(jax.random.key(0))
+      >>> model.predict(params, jnp.ones((7, 5, 3))).shape
+      (5, 2)
+    """
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> SupervisedParams:
+        key_cell, key_head = jax.random.split(key)
+        return SupervisedParams(
+            cell.init(key_cell, dtype),
+            head.init(key_head, cell.spec.output_size, dtype),
+        )
+
+    def features(
+        params: SupervisedParams, xs: Array, keywords: dict[str, Any]
+    ) -> tuple[Array, Array]:
+        xs = jnp.asarray(xs)
+        _, ys = unroll(cell, params.cell, xs, **keywords)
+        lengths, mask = (keywords.get(name) for name in ("lengths", "mask"))
+        active = active_steps(xs.shape[0], lengths, mask)
+        active = jnp.ones(ys.shape[:-1], bool) if active is None else active
+        return (ys if pool is None else pool(ys, active)), active
+
+    def predict(params: SupervisedParams, xs: Array, **keywords: Any) -> Any:
+        return head.predict(params.head, features(params, xs, keywords)[0])
+
+    def log_prob(
+        params: SupervisedParams,
+        xs: Array,
+        labels: Array,
+        labels_mask: Array | None = None,
+        **keywords: Any,
+    ) -> Array:
+        shown, active = features(params, xs, keywords)
+        active = active if pool is None else active.any(axis=0)
+        labels, mask = _check_labels(head, labels, labels_mask, active)
+        return silence(active, head.log_prob(params.head, shown, labels, mask))
+
+    def mean(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
+        return head.mean(params.head, features(params, xs, keywords)[0])
+
+    def cdf(
+        params: SupervisedParams, xs: Array, labels: Array, **keywords: Any
+    ) -> Array:
+        shown = features(params, xs, keywords)[0]
+        return head.cdf(params.head, shown, jnp.asarray(labels))
+
+    return SupervisedModel(init, predict, log_prob, mean, cdf, cell, head)
+
+
+def _check_labels(
+    head: Head, labels: Any, mask: Any, active: Bool[Array, "..."]
+) -> tuple[Array, Array | None]:
+    """Returns labels, 0 where no step counts, and which are known."""
+    labels, mask = head.check("labels", labels, mask)
+    if labels.shape != (*active.shape, *head.event_shape):
+        raise ValueError(
+            f"Expected labels of shape {(*active.shape, *head.event_shape)}, got "
+            f"{labels.shape}."
+        )
+    labels, mask = silence(active, labels), silence(active, mask)
+    counted = expand_flags(active, labels) if mask is None else mask
+    head.check_values("labels", labels, counted)
+    return labels, mask
