@@ -56,6 +56,8 @@ from jrnn.likelihood import Distribution as Distribution
 from jrnn.likelihood import Head as Head
 from jrnn.likelihood import bits_per_symbol as bits_per_symbol
 from jrnn.likelihood import mean_over_steps as mean_over_steps
+from jrnn.linear_gaussian import LinearGaussianMarkov as LinearGaussianMarkov
+from jrnn.linear_gaussian import linear_gaussian_markov as linear_gaussian_markov
 from jrnn.markov import MarkovChain as MarkovChain
 from jrnn.markov import context_counts as context_counts
 from jrnn.markov import markov_chain as markov_chain
@@ -83,6 +85,7 @@ __all__ = [
     "Gated",
     "Head",
     "Kernel",
+    "LinearGaussianMarkov",
     "MarkovChain",
     "Method",
     "NewtonInfo",
@@ -120,6 +123,7 @@ __all__ = [
     "layer_norm_lstm",
     "learnable_state",
     "lem",
+    "linear_gaussian_markov",
     "linear_recurrence",
     "logistic_kernel",
     "lru",

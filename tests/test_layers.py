@@ -51,6 +51,17 @@ BELOW = {
     "regularisers": {"_base", "_parts", "diagnostics"},
     "likelihood": {"_base"},
     "heads": {"_base", "_parts", "_check", "_init", "heads", "likelihood"},
+    "_regressions": set(),
+    "_linear_gaussian": {"_base", "_parts", "_regressions", "heads", "likelihood"},
+    "linear_gaussian": {
+        "_base",
+        "_parts",
+        "_check",
+        "_linear_gaussian",
+        "_regressions",
+        "heads",
+        "likelihood",
+    },
     "_strings": set(),
     "markov": {"_base", "_parts", "_check", "_strings"},
     "model": {

@@ -84,8 +84,8 @@ def number_head(
     made: Functions = functions(outputs, shape, _supported(distribution, support, size))
     return Head(
         *made,
-        check=functools.partial(_check, spec.name, event),
-        check_values=functools.partial(_check_values, spec.name, support),
+        check=functools.partial(check_numbers, spec.name, event),
+        check_values=functools.partial(check_held, spec.name, support),
         symbols=_symbols,
         encode=functools.partial(_encode, support, event, missing),
         blank=functools.partial(_blank, event),
@@ -159,9 +159,10 @@ def _supported(
     return distribution._replace(log_prob=log_prob)
 
 
-def _check(
+def check_numbers(
     name: str, event: tuple[int, ...], given: str, xs: Any, mask: Any = None
 ) -> tuple[Array, Array | None]:
+    """Returns numbers and their mask as arrays, or raises on shapes and types."""
     xs = check_array(given, xs)
     if not jnp.issubdtype(xs.dtype, jnp.floating):
         raise TypeError(
@@ -176,9 +177,10 @@ def _check(
     return xs, check_mask(mask, xs, event)
 
 
-def _check_values(
+def check_held(
     name: str, support: Support, given: str, xs: Array, mask: Array | None = None
 ) -> None:
+    """Raises ValueError where a concrete number is none that `name` can score."""
     if is_traced(xs) or is_traced(mask):
         return
     shown = np.asarray(hide(mask, xs))

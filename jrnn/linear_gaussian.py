@@ -1,0 +1,254 @@
+r"""The linear-Gaussian Markov model: autoregression of order k, by least squares.
+
+    x_t = b + x_{t-1} A_1 + ... + x_{t-k} A_k + e_t,    e_t ~ N(0, Q)
+
+Several components make it a vector autoregression. Where fewer than k values are known
+right before a step, because the sequence has just begun or there is a gap, the step is
+predicted by the regression of that lower order, which is fitted as well: order 0 is the
+training values' own mean and covariance. So every step has a proper density given those
+before it, and their product is a density of the whole.
+
+Source: H. Luetkepohl, New Introduction to Multiple Time Series Analysis (2005),
+chapters 2 and 3, https://doi.org/10.1007/978-3-540-27752-1.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jrnn._base import Key, Spec, check_size, describe, memoize
+from jrnn._check import (
+    check_lengths,
+    check_like,
+    check_prompt,
+    check_steps,
+    check_temperature,
+    is_traced,
+)
+from jrnn._linear_gaussian import (
+    Forecast,
+    Form,
+    Lags,
+    Values,
+    foresee,
+    generate,
+    propagate,
+    run,
+)
+from jrnn._parts import state_dtype
+from jrnn._regressions import Regressions, regress_orders
+from jrnn.heads._numbers import FINITE, check_held, check_numbers
+from jrnn.likelihood import Distribution
+
+
+class LinearGaussianMarkov(NamedTuple):
+    """p(x_t | the k values before it), linear and Gaussian, as pure functions.
+
+    Values are numbers (T, *batch), or (T, *batch, size) with a size. Where a mask, of
+    that shape or (T, *batch), is False, a value or a component is missing.
+
+    Attributes:
+      fit: (xs, lengths=None, mask=None) -> params, by least squares; noise covariances
+        by maximum likelihood, divided by the number of windows. Float64 inside.
+      init_state: (params, batch_shape=()) -> state, before the first value.
+      predict: (params, state) -> the distribution of the next value, `Normal(mean,
+        scale)`, or `CorrelatedNormal(mean, scale, weights)` with a size.
+      predictive: arguments as `log_prob` -> (state, predicted), with the distribution
+        of each x_t given x_<t, (T, *batch, ...).
+      log_prob: (params, xs, state=None, lengths=None, mask=None) -> (state, log_probs),
+        with log p(x_t | x_<t) in nats, (T, *batch); 0 past a length and for what is
+        missing.
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
+        the `length` values that follow the prompt.
+      forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
+        ahead, exact: what infinitely many samples would have.
+      distribution: The family of what `predict` returns.
+      spec: What the model is.
+    """
+
+    fit: Callable[..., Regressions]
+    init_state: Callable[..., Lags]
+    predict: Callable[[Regressions, Lags], Any]
+    predictive: Callable[..., tuple[Lags, Any]]
+    log_prob: Callable[..., tuple[Lags, Array]]
+    sample: Callable[..., Array]
+    forecast: Callable[[Regressions, Lags, int], Forecast]
+    distribution: Distribution
+    spec: Spec
+
+    def __repr__(self) -> str:
+        """Shows the call that made the model."""
+        return describe(self.spec)
+
+
+@memoize
+def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussianMarkov:
+    """Makes the autoregressive model of order k, to be fitted by least squares.
+
+    Args:
+      order: k, how many values back the next one depends on; 0 or more.
+      size: n, how many components a value has, (T, *batch, n); None: it is one number,
+        (T, *batch).
+
+    Returns:
+      A model with the interface of `jrnn.markov_chain`, and `predictive` and
+      `forecast`.
+
+    Raises:
+      TypeError: A number is of the wrong type.
+      ValueError: A number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> model = jrnn.linear_gaussian_markov(order=1)
+      >>> params = model.fit(jnp.array([1.0, 0.0, 1.0, 0.1, 0.9, 0.0, 1.1]))
+      >>> state, log_probs = model.log_prob(params, jnp.array([1.0, 0.0]))
+      >>> [round(x) for x in model.forecast(params, state, 3).mean.tolist()]
+      [1, 0, 1]
+    """
+    check_size("order", order, least=0)
+    if size is not None:
+        check_size("size", size)
+    form = Form(order, size)
+    return LinearGaussianMarkov(
+        fit=functools.partial(_fit, form),
+        init_state=functools.partial(_init_state, form),
+        predict=functools.partial(_predict, form),
+        predictive=functools.partial(_predictive, form),
+        log_prob=functools.partial(_log_prob, form),
+        sample=functools.partial(_sample, form),
+        forecast=functools.partial(_forecast, form),
+        distribution=form.distribution,
+        spec=form.spec,
+    )
+
+
+def _fit(form: Form, xs: Any, lengths: Any = None, mask: Any = None) -> Regressions:
+    if any(map(is_traced, (xs, lengths, mask))):
+        raise TypeError(
+            "Expected values that are known, got traced ones: how many windows there "
+            "are depends on them. Call fit outside jax.jit."
+        )
+    values = _checked(form, xs, lengths, mask)
+    n = form.size or 1
+    whole = np.asarray(values.known.all(axis=-1)).reshape(len(values.x), -1)
+    x = np.asarray(values.x, np.float64).reshape(*whole.shape, n)
+    fitted = regress_orders(x, whole, form.order)
+    return Regressions(*(jnp.asarray(leaf, float) for leaf in fitted))
+
+
+def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
+    """Returns values and which are known, or raises on the first mistake."""
+    name = describe(form.spec)
+    xs, mask = check_numbers(name, form.event, "xs", xs, mask)
+    batch = check_steps(xs, form.event)
+    known = jnp.ones(xs.shape, bool) if mask is None else mask
+    x, known = (a if form.event else a[..., None] for a in (xs, known))
+    if lengths is not None:
+        lengths = jnp.asarray(lengths)
+        check_lengths(lengths, len(xs), batch)
+        lengths = jnp.clip(lengths, 0, len(xs))
+        steps = jnp.arange(len(xs)).reshape(-1, *(1,) * lengths.ndim)
+        known = known & (steps < lengths.astype(steps.dtype)[None])[..., None]
+    check_held(name, FINITE, "xs", x, known)
+    return Values(jnp.where(known, x, 0), known, lengths)
+
+
+def _check_params(form: Form, params: Regressions) -> None:
+    k, n = form.order, form.size or 1
+    shapes = ((k + 1, k, n, n), (k + 1, n), (k + 1, n, n))
+    like = jax.eval_shape(lambda: Regressions(*map(jnp.zeros, shapes)))
+    check_like("params", params, like, f"{describe(form.spec)}.fit(xs)")
+
+
+def _init_state(
+    form: Form, params: Regressions, batch_shape: tuple[int, ...] = ()
+) -> Lags:
+    shape = (form.order, *batch_shape)
+    return Lags(
+        jnp.zeros((*shape, form.size or 1), state_dtype(params)), jnp.zeros(shape, bool)
+    )
+
+
+def _predict(form: Form, params: Regressions, state: Lags) -> Any:
+    _check_params(form, params)
+    dtype = state_dtype(params, state)
+    params = jax.tree.map(lambda a: a.astype(dtype), params)
+    return foresee(form, params, state._replace(x=state.x.astype(dtype)))
+
+
+def _log_prob(
+    form: Form,
+    params: Regressions,
+    xs: Any,
+    state: Lags | None = None,
+    lengths: Any = None,
+    mask: Any = None,
+) -> tuple[Lags, Array]:
+    values, before = _prepared(form, params, xs, state, lengths, mask)
+    after, predicted = run(form, params, values, before)
+    x, known = (a if form.event else a[..., 0] for a in values[:2])
+    # Without a mask no marginals are needed: what is past a length is whole, and 0.
+    given = None if mask is None else known
+    log_probs = form.distribution.log_prob(predicted, x, given)
+    return after, jnp.where(known.any(axis=-1) if form.event else known, log_probs, 0)
+
+
+def _predictive(
+    form: Form,
+    params: Regressions,
+    xs: Any,
+    state: Lags | None = None,
+    lengths: Any = None,
+    mask: Any = None,
+) -> tuple[Lags, Any]:
+    values, before = _prepared(form, params, xs, state, lengths, mask)
+    return run(form, params, values, before)
+
+
+def _prepared(
+    form: Form,
+    params: Regressions,
+    xs: Any,
+    state: Lags | None,
+    lengths: Any,
+    mask: Any,
+) -> tuple[Values, Lags]:
+    _check_params(form, params)
+    values = _checked(form, xs, lengths, mask)
+    batch = values.x.shape[1:-1]
+    start = _init_state(form, params, batch)
+    state = start if state is None else state
+    check_like("state", state, start, f"init_state(params, {batch})")
+    return values, state
+
+
+def _sample(
+    form: Form,
+    params: Regressions,
+    key: Key,
+    length: int,
+    prompt: Any = None,
+    temperature: float | Array = 1.0,
+    batch_shape: tuple[int, ...] = (),
+) -> Array:
+    length = check_size("length", length, least=0)
+    check_temperature(temperature)
+    _check_params(form, params)
+    state = _init_state(form, params, batch_shape)
+    if prompt is not None and jnp.size(prompt):
+        prompt, _ = check_numbers(describe(form.spec), form.event, "prompt", prompt)
+        prompt = check_prompt(prompt, batch_shape, form.event)
+        state, _ = _predictive(form, params, prompt)
+    return generate(form, length, params, key, state, jnp.asarray(temperature))
+
+
+def _forecast(form: Form, params: Regressions, state: Lags, steps: int) -> Forecast:
+    steps = check_size("steps", steps)
+    _check_params(form, params)
+    return propagate(form, steps, params, state)
