@@ -8,9 +8,9 @@ regression on those before it,
     e_i = (x_i - mu_i) - sum_{j<i} phi_ij (x_j - mu_j),    e_i ~ N(0, s_i^2)
 
 which is the Cholesky factor of Sigma, T Sigma T' = diag(s^2), T = I - phi: any phi and
-any positive s give a covariance, and no system is solved to score a value. With
-components missing, the rows of the others in L = T^-1 diag(s) give the marginal
-exactly: R' R is their covariance, where R is the triangular factor of their transpose.
+any positive s give a covariance, and no system is solved to score a value. Where
+components are missing, the mean m and covariance C of x - mu given the known ones so
+far go from one component to the next, as in a Kalman filter: the marginal is exact.
 
 Source: P. Williams, Neural Computation 8 (1996), https://doi.org/10.1162/neco.1996.8.4.843;
 M. Pourahmadi, Biometrika 86 (1999), https://doi.org/10.1093/biomet/86.3.677.
@@ -166,9 +166,57 @@ def _correlated_log_prob(
     x, mean, scale, phi = common(x, *predicted)
     d = x - mean
     if mask is not None:
-        return _marginal_log_prob(factor(CorrelatedNormal(mean, scale, phi)), d, mask)
+        return _marginal_log_prob(CorrelatedNormal(mean, scale, phi), d, mask)
     e = d - jnp.einsum("...ij,...j->...i", phi, d)
     return normal_log_prob(e, jnp.zeros_like(e), scale).sum(axis=-1)
+
+
+class _Belief(NamedTuple):
+    """Mean and covariance of x - mu given the known components so far."""
+
+    m: Array
+    C: Array
+
+
+def _marginal_log_prob(predicted: CorrelatedNormal, d: Array, mask: Array) -> Array:
+    """Returns the log-density of the components that are known."""
+    _, scale, phi = predicted
+    belief = _Belief(jnp.zeros_like(d), jnp.zeros_like(phi))
+    log_p = jnp.zeros_like(d[..., 0])
+    for i in range(d.shape[-1]):
+        w, known, r = phi[..., i, :], mask[..., i], jnp.square(scale[..., i])
+        # C is 0 beside what is known: no gradient may come through 1 / v from there.
+        Cw = jnp.einsum("...ij,...j->...i", belief.C, jnp.where(mask, 0, w))
+        Cw = jnp.where(mask, 0, Cw)
+        v = (w * Cw).sum(axis=-1) + r
+        e = d[..., i] - (w * belief.m).sum(axis=-1)
+        term = normal_log_prob(e, jnp.zeros_like(e), jnp.sqrt(v))
+        log_p = log_p + jnp.where(known, term, 0)
+        told = _tell(belief, i, w, Cw, v, r, e, d[..., i])
+        joined = _join(belief, i, Cw, v, d[..., i] - e)
+        belief = _Belief(
+            jnp.where(known[..., None], told.m, joined.m),
+            jnp.where(known[..., None, None], told.C, joined.C),
+        )
+    return log_p
+
+
+def _tell(
+    belief: _Belief, i: int, w: Array, Cw: Array, v: Array, r: Array, e: Array, d: Array
+) -> _Belief:
+    """Returns the belief after component i is known; C stays positive (P. Joseph)."""
+    gain = Cw / v[..., None]
+    keep = _eye(w) - gain[..., :, None] * w[..., None, :]
+    C = jnp.einsum("...ij,...jk,...lk->...il", keep, belief.C, keep)
+    C = C + gain[..., :, None] * gain[..., None, :] * r[..., None, None]
+    m = belief.m + gain * e[..., None]
+    return _Belief(m.at[..., i].set(d), C)
+
+
+def _join(belief: _Belief, i: int, Cw: Array, v: Array, foreseen: Array) -> _Belief:
+    """Returns the belief after component i is missing."""
+    C = belief.C.at[..., i, :].set(Cw).at[..., :, i].set(Cw)
+    return _Belief(belief.m.at[..., i].set(foreseen), C.at[..., i, i].set(v))
 
 
 def factor(predicted: CorrelatedNormal) -> Array:
@@ -182,21 +230,6 @@ def _eye(like: Array) -> Array:
     """Returns the identity of n rows, with the axes before the last of `like`."""
     eye = jnp.eye(like.shape[-1], dtype=like.dtype)
     return expand(eye, like.ndim + 1)
-
-
-def _marginal_log_prob(L: Array, d: Array, mask: Array) -> Array:
-    """Returns the log-density of the components that are known."""
-    eye = _eye(d)
-    # A missing component becomes a unit of its own, with variance 1 and no covariance.
-    apart = jnp.where(mask[..., None], jnp.zeros_like(eye), eye)
-    rows = jnp.concatenate([jnp.where(mask[..., None], L, 0), apart], axis=-1)
-    R = jnp.linalg.qr(jnp.swapaxes(rows, -1, -2), mode="r")
-    z = jax.scipy.linalg.solve_triangular(
-        R, jnp.where(mask, d, 0)[..., None], trans="T"
-    )[..., 0]
-    spread = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
-    terms = normal_log_prob(z, jnp.zeros_like(z), jnp.ones_like(z)) - jnp.log(spread)
-    return jnp.where(mask, terms, 0).sum(axis=-1)
 
 
 def _correlated_sample(
