@@ -121,6 +121,20 @@ def run(
     return Lags(pick(x, index[..., None]), pick(known, index)), predicted
 
 
+@functools.partial(jax.jit, static_argnames=("form", "masked"))
+def score(
+    form: Form, masked: bool, params: Regressions, values: Values, state: Lags
+) -> tuple[Lags, Float[Array, "T *batch"]]:
+    """Returns the lags after the values, and the log-density of each."""
+    state, predicted = run(form, params, values, state)
+    x, known = values.x, values.known
+    if not form.event:
+        x, known = x[..., 0], known[..., 0]
+    # Without a mask no marginals are needed: what is past a length is whole, and 0.
+    log_p = form.distribution.log_prob(predicted, x, known if masked else None)
+    return state, jnp.where(values.known.any(axis=-1), log_p, 0)
+
+
 @functools.partial(jax.jit, static_argnames=("form", "length"))
 def generate(
     form: Form,

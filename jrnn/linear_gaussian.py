@@ -39,6 +39,7 @@ from jrnn._linear_gaussian import (
     generate,
     propagate,
     run,
+    score,
 )
 from jrnn._parts import state_dtype
 from jrnn._regressions import Regressions, regress_orders
@@ -191,12 +192,7 @@ def _log_prob(
     mask: Any = None,
 ) -> tuple[Lags, Array]:
     values, before = _prepared(form, params, xs, state, lengths, mask)
-    after, predicted = run(form, params, values, before)
-    x, known = (a if form.event else a[..., 0] for a in values[:2])
-    # Without a mask no marginals are needed: what is past a length is whole, and 0.
-    given = None if mask is None else known
-    log_probs = form.distribution.log_prob(predicted, x, given)
-    return after, jnp.where(known.any(axis=-1) if form.event else known, log_probs, 0)
+    return score(form, mask is not None, params, values, before)
 
 
 def _predictive(

@@ -333,6 +333,104 @@ MISTAKES = {
         "within 0..2, got 7",
     ),
 }
+MISTAKES |= {
+    "mask for a head that knows nothing missing": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS, mask=NUMBERS > 0),
+        ValueError,
+        "with missing=True",
+    ),
+    "mask of other steps": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS, mask=NUMBERS[1:] > 0),
+        ValueError,
+        r"mask of the shape of the values, \(5, 2, 3\)",
+    ),
+    "mask of numbers for values": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS, mask=NUMBERS),
+        TypeError,
+        "True where a value is known",
+    ),
+    "number that is none": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS.at[2, 1, 0].set(jnp.nan)),
+        ValueError,
+        r"got nan at position \(2, 1, 0\); mark missing values",
+    ),
+    "numbers of another size": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS[..., :2]),
+        ValueError,
+        r"shape \(..., 3\).*got \(5, 2, 2\)",
+    ),
+    "token ids for a head of numbers": (
+        lambda: REAL.log_prob(REAL_PARAMS, TOKENS),
+        TypeError,
+        "xs of a floating type",
+    ),
+    "numbers without steps": (
+        lambda: REAL.log_prob(REAL_PARAMS, NUMBERS[0, 0]),
+        ValueError,
+        r"\(T, \*batch, 3\), got shape \(3,\)",
+    ),
+    "value between the levels": (
+        lambda: jrnn.supervised_model(
+            CELL, jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 8))
+        ).log_prob(
+            jrnn.supervised_model(
+                CELL, jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 8))
+            ).init(jax.random.key(0)),
+            XS,
+            jnp.full((5, 2), 2.5),
+        ),
+        ValueError,
+        "the 8 levels from 0.0 in steps of 1.0.*got 2.5",
+    ),
+    "kernel by name": (
+        lambda: jrnn.mixture(3, kernel="logistic"),
+        TypeError,
+        "kernel to be jrnn.gaussian_kernel",
+    ),
+    "kernel of one level": (
+        lambda: jrnn.discretised_logistic(0.0, 1.0, 1),
+        ValueError,
+        "levels to be at least 2, got 1",
+    ),
+    "kernel without a step": (
+        lambda: jrnn.discretised_logistic(0.0, 0.0, 4),
+        ValueError,
+        "step to be finite and above 0, got 0.0",
+    ),
+    "covariance of one number": (
+        lambda: jrnn.gaussian(full=True),
+        ValueError,
+        "a size for full=True",
+    ),
+    "missing values as an array": (
+        lambda: jrnn.gaussian(missing=1),
+        TypeError,
+        "which ones are is the mask of log_prob",
+    ),
+    "scale that may be zero": (
+        lambda: jrnn.student_t(least_scale=0),
+        ValueError,
+        "least_scale to be finite and above 0, got 0",
+    ),
+    "mean of categories": (
+        lambda: jrnn.categorical(3).distribution.mean(jnp.zeros(3)),
+        TypeError,
+        "which have no mean",
+    ),
+    "distribution function of categories": (
+        lambda: jrnn.categorical(3).distribution.cdf(jnp.zeros(3), jnp.array(0)),
+        TypeError,
+        "which have no cdf",
+    ),
+    "distribution function of a coin": (
+        lambda: jrnn.bernoulli().distribution.cdf(jnp.array(0.0), jnp.array(0.0)),
+        TypeError,
+        "P.X <= 0. = 1 - mean",
+    ),
+}
+REAL = jrnn.sequence_model(CELL, jrnn.gaussian(3))
+REAL_PARAMS = REAL.init(jax.random.key(0))
+NUMBERS = jnp.ones((5, 2, 3), jnp.float32)
 MODEL = jrnn.sequence_model(CELL, jrnn.categorical(3))
 MODEL_PARAMS = MODEL.init(jax.random.key(0))
 

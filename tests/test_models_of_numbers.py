@@ -1,0 +1,219 @@
+"""Models of numbers: chunks, lengths, missing values, samples, labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jrnn
+from tests.heads import HEADS, targets
+from tests.helpers import assert_close, random_like
+
+T, B = 7, 2
+
+
+def models(quick):
+    """Each head with and without missing values; all but a few are slow."""
+    for case in HEADS:
+        for missing in (False, True):
+            name = f"{case.name} missing" if missing else case.name
+            slow = () if name in quick else pytest.mark.slow
+            yield pytest.param((case, missing), id=name, marks=slow)
+
+
+def each(*quick):
+    return pytest.mark.parametrize("which", models(quick))
+
+
+def built(which):
+    """A model, its parameters, a sequence, and a mask or None."""
+    case, missing = which
+    head = case.make(missing=missing)
+    model = jrnn.sequence_model(jrnn.gru(head.spec.input_size, 3), head)
+    params = random_like(1, model.init(jax.random.key(0), jnp.float64), 0.6)
+    xs = targets(head, (T, B))
+    known = np.random.default_rng(4).random(xs.shape) < 0.6
+    return model, params, xs, jnp.asarray(known) if missing else None
+
+
+def at(mask, steps):
+    return None if mask is None else mask[steps]
+
+
+@each("gaussian", "mixture of logistics of 2 missing")
+def test_chunks_and_steps_equal_the_whole(which):
+    model, params, xs, mask = built(which)
+    state, whole = model.log_prob(params, xs, mask=mask)
+    assert whole.shape == (T, B)
+    now, parts = None, []
+    for part in (slice(0, 1), slice(1, 4), slice(4, 7)):
+        now, log_probs = model.log_prob(params, xs[part], now, mask=at(mask, part))
+        parts.append(log_probs)
+    assert_close(jnp.concatenate(parts), whole, 1e-12)
+    assert_close(now, state, 1e-12)
+    now = model.init_state(params, (B,))
+    for t in range(2):
+        now, log_p = model.step(params, now, xs[t], mask=at(mask, t))
+        assert_close(log_p, whole[t], 1e-12)
+
+
+@each("gaussian full missing")
+def test_padding_changes_no_bit_and_a_length_is_a_shorter_sequence(which):
+    model, params, xs, mask = built(which)
+    lengths = jnp.array([4, 0])
+    start, _ = model.log_prob(params, xs[:2], mask=at(mask, slice(2)))
+
+    def score(params, xs):
+        state, log_probs = model.log_prob(params, xs, start, lengths, mask=mask)
+        return log_probs.sum(), (state, log_probs)
+
+    past = (np.arange(T)[:, None] >= lengths[None]).reshape(T, B, *[1] * (xs.ndim - 2))
+    dirty = jnp.asarray(np.where(past, np.nan, xs))
+    run = jax.value_and_grad(score, argnums=(0, 1), has_aux=True)
+    assert_close(run(params, dirty), run(params, xs), 0.0)
+    (_, (state, log_probs)), (_, dxs) = run(params, dirty)
+    assert not log_probs[4:].any()
+    assert not log_probs[:, 1].any()
+    assert not np.where(past, dxs, 0).any()
+    first = jax.tree.map(lambda leaf: leaf[0], (state.cell, state.last))
+    whole, expected = model.log_prob(params, xs[:4], start, mask=at(mask, slice(4)))
+    assert_close(log_probs[:4, 0], expected[:, 0], 1e-12)
+    shorter = jax.tree.map(lambda leaf: leaf[0], (whole.cell, whole.last))
+    assert_close(first, shorter, 1e-12)
+    second = jax.tree.map(lambda leaf: leaf[1], state)
+    assert_close(second, jax.tree.map(lambda leaf: leaf[1], start), 0.0)
+
+
+@each("student_t of 2 missing")
+def test_missing_values_change_no_bit_and_the_next_step_knows(which):
+    model, params, xs, mask = built(which)
+    if mask is None:
+        with pytest.raises(ValueError, match="with missing=True"):
+            model.log_prob(params, xs, mask=jnp.ones(xs.shape, bool))
+        return
+
+    def run(garbage):
+        score = lambda params, xs: model.log_prob(params, xs, mask=mask)[1].sum()
+        hidden = jnp.asarray(np.where(mask, xs, garbage))
+        return jax.value_and_grad(score, argnums=(0, 1))(params, hidden)
+
+    first = run(np.nan)
+    assert_close(run(np.inf), first, 0.0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
+    # A zero that was measured is told from nothing, from the next step on.
+    zero = xs.at[2].set(0.0) if "discretised" not in repr(model.head) else xs
+    known = jnp.ones(xs.shape, bool)
+    _, seen = model.log_prob(params, zero, mask=known)
+    _, unseen = model.log_prob(params, zero, mask=known.at[2].set(False))
+    assert (seen[:2] == unseen[:2]).all()
+    assert not unseen[2].any()
+    assert (seen[3] != unseen[3]).all()
+    whole = model.log_prob(params, zero, mask=known.at[2].set(False)[:, :])[1]
+    by_step = model.log_prob(params, zero, mask=jnp.ones((T, B), bool).at[2].set(False))
+    assert_close(by_step[1], whole, 0.0)
+
+
+@each("gaussian")
+def test_the_state_that_predicts_has_not_read_what_it_predicts(which):
+    model, params, xs, mask = built(which)
+    _, before = model.predictive(params, xs, mask=mask)
+    known = None if mask is None else mask.at[3].set(True)
+    other = xs.at[3].set(1.0 - xs[3] if "bernoulli" in repr(model.head) else xs[4])
+    _, after = model.predictive(params, other, mask=known)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (a[:4] == b[:4]).all()
+    assert (model.log_prob(params, other, mask=known)[1][4:] != 0).any()
+
+
+@each("mixture of logistics of 2")
+def test_predictions_are_what_is_scored(which):
+    model, params, xs, mask = built(which)
+    _, whole = model.log_prob(params, xs, mask=mask)
+    state, predicted = model.predictive(params, xs, mask=mask)
+    scored = model.head.distribution.log_prob(predicted, xs, mask)
+    assert_close(scored, whole, 1e-12)
+    following = model.predict(params, state)
+    _, more = model.log_prob(params, xs[:1], state, mask=at(mask, slice(1)))
+    scored = model.head.distribution.log_prob(following, xs[0], at(mask, 0))
+    assert_close(scored, more[0], 1e-12)
+
+
+@pytest.mark.slow
+@each()
+def test_samples_go_on_from_the_prompt(which):
+    model, params, xs, _ = built(which)
+    key = jax.random.key(7)
+    drawn = model.sample(params, key, 3, prompt=xs)
+    assert drawn.shape == (3, *xs.shape[1:])
+    assert (drawn == model.sample(params, key, 3, prompt=xs)).all()
+    model.log_prob(params, drawn)  # they are values that the head can score
+    one = model.sample(params, key, 3, prompt=xs[:, 0], batch_shape=(5,))
+    assert one.shape == (3, 5, *xs.shape[2:])
+    state, _ = model.log_prob(params, xs)
+    cold = model.sample(params, key, 1, prompt=xs, temperature=0.0)
+    expected = model.head.distribution.sample(key, model.predict(params, state), 0.0)
+    assert_close(cold[0], expected, 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gaussian", "student_t", "mixture"])
+def test_samples_are_uniform_under_their_own_distribution_functions(name):
+    case = next(case for case in HEADS if case.name == name)
+    model, params, _, _ = built((case, False))
+    xs = model.sample(params, jax.random.key(8), 3, batch_shape=(4000,))
+    _, predicted = model.predictive(params, xs)
+    u = np.asarray(model.head.distribution.cdf(predicted, xs))
+    for t in range(3):
+        assert stats.kstest(u[t], "uniform").pvalue > 1e-4
+    later = np.corrcoef(u)[np.triu_indices(3, 1)]
+    assert np.abs(later).max() < 5 / np.sqrt(4000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [("float32", "float64"), ("bfloat16", "float32")])
+def test_types_mix(kinds):
+    model = jrnn.sequence_model(jrnn.lstm(4, 3), jrnn.gaussian(2, True, True))
+    params = model.init(jax.random.key(0), jnp.dtype(kinds[0]))
+    xs = jnp.ones((5, 2), jnp.dtype(kinds[1]))
+    mask = jnp.ones((5, 2), bool).at[1, 1].set(False)
+    state, log_probs = model.log_prob(params, xs, mask=mask)
+    assert log_probs.dtype == state.last.x.dtype == jnp.dtype(kinds[1])
+    again, _ = model.log_prob(params, xs, state, mask=mask, lengths=jnp.array(2))
+    like = lambda tree: jax.tree.map(lambda leaf: leaf.dtype, tree)
+    assert like(again) == like(state)
+    assert jnp.isfinite(model.sample(params, jax.random.key(0), 2, prompt=xs)).all()
+    assert jnp.isfinite(model.sample(params, jax.random.key(0), 2)).all()
+
+
+def labelled(pool=None):
+    model = jrnn.supervised_model(jrnn.gru(3, 4), jrnn.gaussian(2), pool)
+    params = random_like(1, model.init(jax.random.key(0), jnp.float64))
+    xs = random_like(2, jax.ShapeDtypeStruct((T, B, 3), jnp.float64))
+    shape = (T, B, 2) if pool is None else (B, 2)
+    return model, params, xs, random_like(3, jax.ShapeDtypeStruct(shape, jnp.float64))
+
+
+@pytest.mark.parametrize(
+    "pool", [None, pytest.param(jrnn.last_step, marks=pytest.mark.slow)]
+)
+def test_numbers_as_labels(pool):
+    model, params, xs, labels = labelled(pool)
+    lengths = jnp.array([T, 3])
+    known = jnp.asarray(np.random.default_rng(0).random(labels.shape) < 0.5)
+    dirty = jnp.asarray(np.where(known, labels, np.nan))
+    if pool is None:
+        dirty = dirty.at[3:, 1].set(jnp.inf)  # past its length
+    got = model.log_prob(params, xs, dirty, labels_mask=known, lengths=lengths)
+    mean, scale = model.predict(params, xs, lengths=lengths)
+    terms = np.where(known, stats.norm.logpdf(labels, mean, scale), 0).sum(-1)
+    if pool is None:
+        terms[3:, 1] = 0
+    np.testing.assert_allclose(got, terms, rtol=1e-10, atol=1e-13)
+    assert_close(model.mean(params, xs, lengths=lengths), mean, 0.0)
+    below = model.cdf(params, xs, labels, lengths=lengths)
+    np.testing.assert_allclose(below, stats.norm.cdf(labels, mean, scale), rtol=1e-10)
+    with pytest.raises(ValueError, match="labels of shape"):
+        model.log_prob(params, xs, labels[:1])
+    with pytest.raises(ValueError, match="finite numbers"):
+        model.log_prob(params, xs, labels.at[0].set(jnp.nan))
