@@ -89,7 +89,7 @@ def _full(**keywords):
 
 
 HEADS = [
-    HeadCase("gaussian", jrnn.gaussian, _each(stats.norm.logpdf)),
+    HeadCase("gaussian", jrnn.gaussian, _each(stats.norm.logpdf), slow=True),
     HeadCase(
         "gaussian of 3",
         lambda **k: jrnn.gaussian(3, **k),

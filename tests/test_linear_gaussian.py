@@ -102,10 +102,8 @@ def by_hand(params, xs, known, order):
     return scores
 
 
-@pytest.mark.parametrize(
-    ("order", "size"),
-    [(2, 2), pytest.param(3, None, marks=pytest.mark.slow), (0, None)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "size"), [(2, 2), (3, None), (0, None)])
 def test_log_prob_by_hand(order, size):
     shape = (12, 2) if size is None else (12, 2, size)
     model = jrnn.linear_gaussian_markov(order, size)

@@ -184,7 +184,8 @@ def check_held(
     if is_traced(xs) or is_traced(mask):
         return
     shown = np.asarray(hide(mask, xs))
-    wrong = ~np.asarray(support.holds(shown)) & (True if mask is None else mask)
+    wrong = ~np.asarray(support.holds(shown))
+    wrong = wrong if mask is None else wrong & np.asarray(mask)
     if wrong.any():
         where = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(

@@ -13,7 +13,7 @@ Source: T. Salimans et al., ICLR 2017, https://arxiv.org/abs/1701.05517.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +179,6 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
     return Kernel(log_prob, sample, mean, cdf, support, spec)
 
 
-def _on_grid(index: Array, levels: int) -> Array:
+def _on_grid(index: Any, levels: int) -> Any:
     near = abs(index - index.round()) < 0.01  # room for the rounding of (x - l) / step
     return near & (index > -0.5) & (index < levels - 0.5)
