@@ -97,7 +97,7 @@ def number_head(
     )
 
 
-def check_event(size: int | None, missing: bool) -> int:
+def check_event(size: Any, missing: Any) -> int:
     """Returns the number of components, or raises where an argument is wrong."""
     if not isinstance(missing, bool):
         raise TypeError(
