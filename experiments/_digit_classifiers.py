@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
-from experiments._spoken_digits import Digits, Split
+from experiments.data.spoken_digits import Digits, Split
 from jrnn import train
 
 LENGTHS, PADDED = "GRU both ways, lengths", "GRU both ways, padded"

