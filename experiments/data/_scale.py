@@ -22,7 +22,8 @@ def scale_of(train: np.ndarray) -> Scale:
     >>> [float(x) for x in scale_of(np.array([1.0, 3.0]))]
     [2.0, 1.0]
     """
-    values = np.asarray(train, np.float64)
+    # In one order of memory: sums in another differ in their last bits.
+    values = np.ascontiguousarray(train, np.float64)
     if values.shape[:1] < (2,) or not np.isfinite(values).all():
         raise ValueError(
             f"Expected at least two finite entries to scale by, got {values.shape}."

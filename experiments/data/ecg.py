@@ -28,8 +28,8 @@ LICENCE = (
 HERTZ = 360
 UNITS_PER_MV = 200
 BITS = 11
-# A thousandth of a step: what rounding of mV in float64 could never reach.
-OFF_GRID = 1e-3
+# In steps: what rounding of mV in float64 never reaches.
+OFF_GRID = 1e-6
 SPLIT_PERCENT = (60, 20, 20)
 # 5 seconds: several beats, and longer than a wave, or an abnormal beat and its pause.
 GAP = 5 * HERTZ

@@ -28,6 +28,8 @@ SPLIT_PERCENT = (80, 10, 10)
 # Longer than the longest gene that `find_genes` finds, 8,934 bases, so that no gene
 # lies in two parts.
 GAP = 10_000
+# Prodigal does not train on less.
+LEAST_TO_TRAIN = 20_000
 
 
 class Genome(NamedTuple):
@@ -119,30 +121,36 @@ def reverse_complement(bases: np.ndarray) -> np.ndarray:
     return complement[bases[..., ::-1]]
 
 
-def find_genes(bases: np.ndarray) -> Genes:
+def find_genes(bases: np.ndarray, trained_on: np.ndarray | None = None) -> Genes:
     """Returns where genes lie, by pyrodigal, the gene finder Prodigal.
 
-    It is trained on the whole of `bases`, as is meant for a finished genome: these are
-    labels to score with, for all parts alike, and no model should be given them for
-    positions that it is tested on. Hyatt et al. 2010,
-    https://doi.org/10.1186/1471-2105-11-119
+    Hyatt et al. 2010, https://doi.org/10.1186/1471-2105-11-119
 
     Args:
-      bases: (L,), at least 20,000 of them.
+      bases: (L,), where genes are looked for.
+      trained_on: (M,), at least 20,000 bases that the finder learns from how genes
+        look; None: `bases`, as is meant for a finished genome. Whoever fits a model to
+        what is found should look in one part at a time, and train on the training part,
+        so that labels of training know nothing of the test part.
 
     Raises:
       ModuleNotFoundError: pyrodigal is not installed.
+      ValueError: Too few bases to train on.
     """
+    known = bases if trained_on is None else trained_on
+    if len(known) < LEAST_TO_TRAIN:
+        raise ValueError(
+            f"Expected {LEAST_TO_TRAIN} bases or more to train on, got {len(known)}."
+        )
     try:
         from pyrodigal import GeneFinder
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"The gene finder, {WHEEL.package}, is not installed. Run: {WHEEL.pip()}"
         ) from error
-    letters = decode(bases)
     finder = GeneFinder()
-    finder.train(letters)
-    found = finder.find_genes(letters)
+    finder.train(decode(known))
+    found = finder.find_genes(decode(bases))
     spans = np.array([(g.begin - 1, g.end, g.strand) for g in found]).reshape(-1, 3)
     forward, reverse = (_covered(spans, len(bases), strand) for strand in (1, -1))
     return Genes(forward, reverse, spans)
