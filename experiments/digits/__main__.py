@@ -1,0 +1,212 @@
+"""python -m experiments.digits --help.
+
+How well does a recurrent network read digits? MNIST-1D by its published recipe, beside
+the accuracies that were published with it; and 5,000 handwritten digits row by row and,
+with --tasks pixels, pixel by pixel. GRUs read from both ends, and the largest value of
+each unit over all steps goes into a softmax. What was chosen was chosen on a validation
+part; then the network is trained once more on both parts, and tested once.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    mean_sd,
+    write_json,
+)
+from experiments.digits.plans import CHOSEN, PUBLISHED, ablations, candidates
+from experiments.digits.report import draw, long_memory_rows, tables
+from experiments.digits.tasks import READERS, Task
+from experiments.digits.training import DIGITS, Fitted, Plan, fit, predict, score
+from experiments.variable_lengths import wilson
+
+FIGURE_FILE = "digits.png"
+WHOLE = "as chosen"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Read digits as curves, row by row, or pixel by pixel."""
+
+    tasks: tuple[str, ...] = ("mnist1d", "rows")
+    """Of mnist1d, rows and pixels; pixels take half an hour for each seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights, batches and how training examples are moved."""
+    search: bool = False
+    """Choose among the candidates once more, instead of taking what was chosen."""
+    ablations: bool = False
+    """Also train the network less one thing at a time, with the first seed."""
+    epochs: int | None = None
+    """Times that all examples are seen; None: as many as was chosen."""
+    hidden: int | None = None
+    """Units of each GRU; None: as many as was chosen."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/digits/NUMBER."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError for settings that mean nothing."""
+    unknown = set(settings.tasks) - set(READERS)
+    if unknown or not settings.tasks:
+        raise ValueError(
+            f"Expected --tasks of {', '.join(READERS)}, got "
+            f"{', '.join(sorted(unknown)) or 'none'}."
+        )
+    if not settings.seeds:
+        raise ValueError("Expected at least one of --seeds.")
+    for name in ("epochs", "hidden"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"Expected --{name} of 1 or more, got {value}.")
+
+
+def resized(plan: Plan, settings: Settings) -> Plan:
+    """Returns a plan with the epochs and units that the command line asks for."""
+    asked = {"epochs": settings.epochs, "hidden": settings.hidden}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(plan, **given)
+
+
+def choose(
+    task: Task, plans: list[Plan], seed: int, on_epoch: Callable[[], object]
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """Returns the plan that does best on validation, and how each did.
+
+    Each is trained on the training part; the test part is not looked at.
+    """
+    tried = []
+    for plan in plans:
+        fitted = fit(task, plan, task.parts["train"], seed, on_epoch)
+        asked = task.parts["valid"]
+        log_p = predict(task, plan, fitted.params, task.parts["train"], asked)
+        accuracy, nats = score(log_p, task.labels[asked])
+        row = {"plan": dataclasses.asdict(plan), "valid": accuracy, "nats": nats}
+        tried.append(row)
+    best = min(range(len(plans)), key=lambda i: (-tried[i]["valid"], tried[i]["nats"]))
+    return plans[best], tried
+
+
+def refit(
+    task: Task, plan: Plan, seed: int, on_epoch: Callable[[], object] = lambda: None
+) -> Fitted:
+    """Trains on training and validation part together, as nothing is chosen now."""
+    return fit(task, plan, _known(task), seed, on_epoch)
+
+
+def _known(task: Task) -> np.ndarray:
+    return np.concatenate([task.parts["train"], task.parts["valid"]])
+
+
+def study(
+    task: Task, plan: Plan, seeds: tuple[int, ...], on_epoch: Callable[[], object]
+) -> dict[str, Any]:
+    """Returns test accuracy over seeds, its interval, and who is taken for whom."""
+    started = time.perf_counter()
+    asked, rows, losses, parameters = task.parts["test"], [], [], 0
+    confusion = np.zeros((DIGITS, DIGITS), int)
+    for seed in seeds:
+        fitted = refit(task, plan, seed, on_epoch)
+        log_p = predict(task, plan, fitted.params, _known(task), asked)
+        rows.append(score(log_p, task.labels[asked]))
+        losses.append([round(loss, 4) for loss in fitted.losses])
+        np.add.at(confusion, (task.labels[asked], log_p.argmax(1)), 1)
+        leaves = jax.tree.leaves(fitted.params)
+        parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+    accuracy = mean_sd([row[0] for row in rows])
+    return {
+        "plan": dataclasses.asdict(plan),
+        "parameters": parameters,
+        "test": accuracy,
+        "test_interval": wilson(accuracy["mean"], len(asked)),
+        "test_nats": mean_sd([row[1] for row in rows]),
+        "confusion": confusion.tolist(),
+        "training_losses": losses,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def run(settings: Settings, tasks: dict[str, Task]) -> int:
+    """Runs the experiment on tasks that are loaded, and writes what was found."""
+    folder = claim_run_folder(settings.out, "digits", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    started = time.perf_counter()
+    models, searched = {}, {}
+    with tqdm(total=_epochs(settings), unit="epoch") as bar:
+        for name, task in tasks.items():
+            plan = resized(CHOSEN[name], settings)
+            if settings.search:
+                bar.set_description(f"{name}, search")
+                plans = [resized(plan, settings) for plan in candidates(name)]
+                plan, searched[name] = choose(
+                    task, plans, settings.seeds[0], bar.update
+                )
+            bar.set_description(name)
+            models[name] = {WHOLE: study(task, plan, settings.seeds, bar.update)}
+            for less, other in _ablations(name, plan, settings).items():
+                bar.set_description(f"{name}, {less}")
+                models[name][less] = study(task, other, settings.seeds[:1], bar.update)
+    results = {
+        "experiment": "digits",
+        "settings": shown,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "data": {name: task.card for name, task in tasks.items()},
+        "published": PUBLISHED,
+        "models": models,
+        "search": searched,
+        "long_memory": long_memory_rows(),
+    }
+    write_json(folder / RESULTS_FILE, results)
+    draw(folder / FIGURE_FILE, results)
+    print(f"{tables(results)}\n\nWritten to {folder}.")
+    return 0
+
+
+def _ablations(name: str, plan: Plan, settings: Settings) -> dict[str, Plan]:
+    return ablations(plan) if settings.ablations and name == "mnist1d" else {}
+
+
+def _epochs(settings: Settings) -> int:
+    total = 0
+    for name in settings.tasks:
+        plan = resized(CHOSEN[name], settings)
+        plans = candidates(name) if settings.search else []
+        total += sum(resized(plan, settings).epochs for plan in plans)
+        total += plan.epochs * len(settings.seeds)
+        total += plan.epochs * len(_ablations(name, plan, settings))
+    return total
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(
+        Settings,
+        prog="python -m experiments.digits",
+        args=arguments,
+        description=__doc__,
+    )
+    try:
+        check(settings)
+        return run(settings, {name: READERS[name].load() for name in settings.tasks})
+    except (ModuleNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""What the experiment with digits has to say: tables and a figure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import plots
+from experiments._report import format_table, read_json
+
+STORE = Path(__file__).parent.parent / "results" / "long_memory.json"
+FIGURE_SIZE = (11.0, 4.8)  # inches
+TASKS = {
+    "mnist1d": "MNIST-1D",
+    "rows": "5,000 images, row by row",
+    "pixels": "5,000 images, pixel by pixel",
+}
+# A cell of the confusion matrix darker than this, in percent, is written on in white.
+DARK = 50
+
+
+def long_memory_rows() -> dict[str, Any]:
+    """Returns what `experiments.long_memory` found on pixels, answered at the last."""
+    rows: Any = read_json(STORE)["rows"] if STORE.exists() else {}
+    names = ("cell", "seed", "sequences", "stopped", "parameters")
+    return {
+        key: {"accuracy": 1 - row["wrong"], **{name: row[name] for name in names}}
+        for key, row in rows.items()
+        if row["task"] == "pixels"
+    }
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Returns accuracies beside those published, and what a search found."""
+    shown = [_accuracies(results)]
+    for task, tried in results["search"].items():
+        shown.append(_search(task, tried))
+    if "pixels" in results["models"] and results["long_memory"]:
+        body = [
+            (key, f"{row['accuracy']:.1%}", f"{row['sequences']:,}", row["stopped"])
+            for key, row in results["long_memory"].items()
+        ]
+        header = ("long_memory, pixels", "test", "sequences", "ended by")
+        shown.append(format_table(header, body))
+    return "\n\n".join(shown)
+
+
+def _accuracies(results: dict[str, Any]) -> str:
+    body = []
+    for task, rows in results["models"].items():
+        if task == "mnist1d":
+            for name, percent in results["published"].items():
+                body.append((f"MNIST-1D, published: {name}", "", f"{percent}%", "", ""))
+        for name, row in rows.items():
+            test, (low, high) = row["test"], row["test_interval"]
+            body.append(
+                (
+                    f"{TASKS[task]}: {name}",
+                    f"{row['parameters']:,}",
+                    f"{test['mean']:.1%} ± {test['sd']:.1%}",
+                    f"{low:.1%} to {high:.1%}",
+                    f"{row['seconds']:.0f}",
+                )
+            )
+    header = ("", "parameters", "test accuracy", "95%, binomial", "seconds")
+    return format_table(header, body)
+
+
+def _search(task: str, tried: list[dict[str, Any]]) -> str:
+    same = {
+        name
+        for name in tried[0]["plan"]
+        if len({row["plan"][name] for row in tried}) == 1
+    }
+    body = [
+        (
+            ", ".join(f"{k} {v}" for k, v in row["plan"].items() if k not in same),
+            f"{row['valid']:.1%}",
+            f"{row['nats']:.3f}",
+        )
+        for row in tried
+    ]
+    return format_table((f"{TASKS[task]}, candidates", "validation", "nats"), body)
+
+
+def draw(path: Path, results: dict[str, Any]) -> None:
+    """Draws accuracies beside those published, and who is taken for whom."""
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(6, 5))
+    _draw_accuracies(left, results)
+    task, rows = next(iter(results["models"].items()))
+    _draw_confusion(right, np.array(next(iter(rows.values()))["confusion"]))
+    right.set_title(f"who is taken for whom: {TASKS[task]}, test", fontsize=11)
+    plots.save(figure, path)
+
+
+def _draw_accuracies(axes: Axes, results: dict[str, Any]) -> None:
+    names: list[str] = []
+    published, ours = plots.COLOURS[1], plots.COLOURS[0]
+    if "mnist1d" in results["models"]:
+        for name, percent in results["published"].items():
+            axes.plot(percent, len(names), "D", color=published, markersize=6)
+            names.append(f"MNIST-1D: {name}")
+    count = len(names)
+    for task, rows in results["models"].items():
+        for name, row in rows.items():
+            at, mean = len(names), row["test"]["mean"]
+            spread = np.abs(np.array(row["test_interval"]) - mean)[:, None]
+            axes.errorbar(
+                100 * mean, at, xerr=100 * spread, fmt="o", color=ours, capsize=3
+            )
+            values = 100 * np.array(row["test"]["values"])
+            axes.plot(values, np.full(len(values), at), "|", color="black", zorder=3)
+            names.append(f"{TASKS[task]}: {name}")
+    if count:
+        axes.plot([], [], "D", color=published, label="published")
+    axes.plot([], [], "o", color=ours, label="here: mean over seeds, 95% binomial")
+    axes.plot([], [], "|", color="black", label="one seed", linestyle="none")
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy (%)")
+    axes.set_xlim(right=100.5)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def _draw_confusion(axes: Axes, confusion: np.ndarray) -> None:
+    percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for (i, j), value in np.ndenumerate(percent):
+        if value:
+            colour = "white" if value > DARK else "black"
+            text = f"{value:.1f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(percent)))
+    axes.set_yticks(range(len(percent)))
+    axes.set_xlabel("predicted digit (numbers: % of the digit's test examples)")
+    axes.set_ylabel("true digit")
