@@ -42,6 +42,8 @@ def test_scaling_is_undone_and_knows_what_it_was_given_alone():
     np.testing.assert_allclose(ys[parts.train].mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(ys[parts.train].std(0), 1, rtol=1e-12)
     np.testing.assert_allclose(restore(scale, ys), xs, rtol=1e-12)
+    # In another order of memory NumPy sums in another order, but here it does not.
+    assert bits(*scale_of(np.asfortranarray(xs))) == bits(*scale_of(xs))
     for bad in (np.ones(5), np.array([1.0, np.nan]), np.array([1.0])):
         with pytest.raises(ValueError, match="Expected"):
             scale_of(bad)
@@ -162,8 +164,18 @@ def test_segments_are_cut_at_gaps_and_nothing_is_filled_in():
         assert [value[m] for m in at.tolist()] == segment.glucose.tolist()
 
 
+@pytest.mark.parametrize(("step", "segments"), [(10, 1), (11, 2)])
+def test_a_step_above_10_minutes_parts_two_segments(step, segments):
+    minutes = np.array([0, 5, 10, 10 + step, 15 + step])
+    times = np.datetime64("2010-03-24T00:00", "m") + minutes
+    found = glucose.at_gaps(glucose.Segment(times, np.arange(5.0)))
+    assert len(found) == segments
+    assert np.concatenate([s.glucose for s in found]).tolist() == [0, 1, 2, 3, 4]
+
+
 def test_parts_of_glucose_stand_three_hours_apart():
-    data = glucose.parse(readings(made_up_minutes()))
+    minutes = np.concatenate([np.arange(0, 600, 5) + 620 * i for i in range(20)])
+    data = glucose.parse(readings(minutes.tolist()))
     spans = [(part[0].times[0], part[-1].times[-1]) for part in data[:3]]
     for (_, last), (first, _) in zip(spans, spans[1:], strict=False):
         assert first - last >= np.timedelta64(180, "m")
@@ -178,6 +190,7 @@ def test_a_second_stream_and_repeated_times_are_left_out():
     kept = glucose.first_stream(np.array(minutes))
     assert np.array(minutes)[kept].tolist() == [0, 5, 10, 15, 20, 25, 30, 34, 39, 49]
     assert kept[1:3].tolist() == [True, False]  # of two alike the first
+    assert glucose.first_stream(np.array([0, 5, 5, 12])).tolist() == [1, 1, 0, 1]
 
 
 def test_readings_that_cannot_be_are_refused():
@@ -185,8 +198,9 @@ def test_readings_that_cannot_be_are_refused():
         glucose.parse(readings([0, 5], [100, 401]))
     with pytest.raises(ValueError, match="times in order"):
         glucose.parse(readings([0, 10, 5]))
-    with pytest.raises(ValueError, match="segments for three parts, got 1"):
-        glucose.parse(readings([0, 5, 10]))
+    for minutes in ([0, 5, 10], [0, 5, 25, 30, 50, 55]):  # none left in a part
+        with pytest.raises(ValueError, match="three parts, 180 minutes apart, got"):
+            glucose.parse(readings(minutes))
 
 
 def fasta(bases: np.ndarray, title: str = "x y") -> bytes:
@@ -317,6 +331,9 @@ def test_the_real_genes_are_open_reading_frames():
         codons = [letters[i : i + 3] for i in range(0, len(letters), 3)]
         whole += codons[-1] in stops and codons[0] in starts
         assert not stops & set(codons[:-1])
+    for covered, strand in ((genes.forward, 1), (genes.reverse, -1)):
+        own = genes.spans[genes.spans[:, 2] == strand]
+        assert 0 < covered.sum() <= (own[:, 1] - own[:, 0]).sum()
     assert whole >= len(genes.spans) - 2  # one may run off each end of the file
     assert max(end - first for first, end, _ in genes.spans) < genome.GAP
 

@@ -141,17 +141,24 @@ def split(
 
     A part ends with the segment that brings it to its share of all readings. The next
     begins 3 hours after: what the monitor told in between belongs to no part.
+
+    Raises:
+      ValueError: Segments that are too few for that.
     """
     ends = np.cumsum([len(segment.times) for segment in segments])
     shares = np.cumsum(SPLIT_PERCENT[:2]) * ends[-1] / 100
     cuts = [1 + int(np.searchsorted(ends, share)) for share in shares]
     parts = [segments[: cuts[0]], segments[cuts[0] : cuts[1]], segments[cuts[1] :]]
-    if not all(parts):
-        raise ValueError(f"Expected segments for three parts, got {len(segments)}.")
     for before, part in zip(parts, parts[1:], strict=False):
-        first = before[-1].times[-1] + np.timedelta64(BETWEEN_PARTS_MINUTES, "m")
-        late = [Segment(*(c[s.times >= first] for c in s)) for s in part]
-        part[:] = [segment for segment in late if len(segment.times)]
+        if before:
+            first = before[-1].times[-1] + np.timedelta64(BETWEEN_PARTS_MINUTES, "m")
+            late = [Segment(*(c[s.times >= first] for c in s)) for s in part]
+            part[:] = [segment for segment in late if len(segment.times)]
+    if not all(parts):
+        raise ValueError(
+            f"Expected segments for three parts, {BETWEEN_PARTS_MINUTES} minutes "
+            f"apart, got {len(segments)} segments in all."
+        )
     return parts[0], parts[1], parts[2]
 
 

@@ -79,7 +79,7 @@ def parse(text: str) -> Stocks:
     prices = np.array([closes[symbol] for symbol in SYMBOLS], np.float64).T
     if not (prices > 0).all():
         raise ValueError("Expected prices above 0.")
-    returns = np.ascontiguousarray(100 * np.diff(np.log(prices), axis=0))
+    returns = 100 * np.diff(np.log(prices), axis=0)
     parts = cut(len(returns), GAP, SPLIT_PERCENT)
     return Stocks(returns, dates[1:], SYMBOLS, parts, _card(dates[1:], parts))
 
