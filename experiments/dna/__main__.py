@@ -1,0 +1,135 @@
+"""python -m experiments.dna --help.
+
+How many bits does a base of a bacterial chromosome cost? Markov chains of order 1 to
+12, a mixture of them all, lzma, and recurrent networks, on a tenth of the chromosome
+that none of them has seen; all that is chosen is chosen on another tenth. Then a use:
+models of genes and of what lies between them tell the two apart.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tyro
+from tqdm import tqdm
+
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    write_json,
+)
+from experiments.data import genome
+from experiments.data.genome import Genome
+from experiments.dna import bits, finding, networks
+from experiments.dna.bits import Models
+from experiments.dna.finding import Finders, Labelled
+from experiments.dna.report import draw, tables
+from experiments.dna.settings import Settings, check
+
+FIGURE_FILE = "dna.png"
+
+
+class Cut(NamedTuple):
+    """The three parts, each labelled by a gene finder that learned on the first."""
+
+    train: Labelled
+    valid: Labelled
+    test: Labelled
+
+
+class Study(NamedTuple):
+    """All that was fitted and chosen."""
+
+    models: Models
+    finders: Finders
+
+
+def cut(data: Genome, bases: int | None) -> Cut:
+    """Returns the parts, or the beginning of each, with their labels.
+
+    Raises:
+      ValueError: A letter is unknown: no model here has a probability for it.
+    """
+    counts = (None, None, None) if bases is None else (bases, bases // 8, bases // 8)
+    found = [data.bases[part][:n] for part, n in zip(data.parts, counts, strict=True)]
+    if any((part == genome.UNKNOWN).any() for part in found):
+        raise ValueError("Expected a sequence of A, C, G and T alone, got others.")
+    return Cut(
+        *(
+            Labelled(part, genome.find_genes(part, trained_on=found[0]))
+            for part in found
+        )
+    )
+
+
+def fit(
+    data: Genome,
+    settings: Settings,
+    say: Callable[[str], object],
+    done: Callable[[], object],
+) -> Study:
+    """Fits and chooses everything; the test part is labelled, and not looked at."""
+    train, valid, _ = cut(data, settings.bases)
+    return Study(
+        bits.fit_models(train.bases, valid.bases, settings, say, done),
+        finding.fit_finders(train, valid, settings, say, done),
+    )
+
+
+def score(data: Genome, study: Study, settings: Settings) -> dict[str, Any]:
+    """Returns what the test part says of a study."""
+    train, _, test = cut(data, settings.bases)
+    return {
+        "bits": bits.score_models(study.models, train.bases, test.bases, settings),
+        "genes": finding.score_finders(study.finders, test, settings),
+    }
+
+
+def run(settings: Settings, data: Genome) -> int:
+    """Runs the experiment."""
+    folder = claim_run_folder(settings.out, "dna", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
+    started, parts = time.perf_counter(), cut(data, settings.bases)
+    total = bits.work(settings, len(parts.train.bases))
+    total += finding.work(settings, parts.train)
+    with tqdm(total=total, unit="step") as bar:
+        study = fit(data, settings, bar.set_description, bar.update)
+    found = score(data, study, settings)
+    sizes = networks.networks(settings.hidden, settings.word)
+    results = {
+        "experiment": "dna",
+        "settings": shown,
+        "environment": environment(),
+        "data": data.card,
+        "scored": {name: len(part.bases) for name, part in parts._asdict().items()},
+        "parameters": {
+            name: networks.parameter_count(sizes[name]) for name in settings.networks
+        },
+        "seconds": round(time.perf_counter() - started, 1),
+        **found,
+    }
+    write_json(folder / RESULTS_FILE, results)
+    draw(folder / FIGURE_FILE, results)
+    print(f"\n{tables(results)}\n\nWritten to {folder}.")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check(settings)
+        return run(settings, genome.load())
+    except (ModuleNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,224 @@
+"""Genes found by likelihood: models fitted to labelled DNA, windows chosen, areas.
+
+`fit_finders` is given no test part; `score_finders` changes nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments._report import mean_sd
+from experiments.data.genome import Genes
+from experiments.dna.genes import (
+    CODON,
+    Hypotheses,
+    area,
+    area_intervals,
+    choose_window,
+    curve,
+    fit_chain,
+    ratios,
+    read_chains,
+    roc,
+    segments,
+    shuffled,
+)
+from experiments.dna.networks import (
+    Fitted,
+    Network,
+    log_probs,
+    networks,
+    step_count,
+    train,
+)
+from experiments.dna.settings import Settings
+from experiments.dna.strands import both_strands, in_place
+
+PLAIN, CODONS, NETWORK = "markov", "markov by codon place", "gru"
+# Resamplings of blocks for an area, each of which goes through all positions.
+REPEATS = 500
+SHOWN_EVERY = 10  # bases, in the figure
+
+
+class Labelled(NamedTuple):
+    """A part, and what the gene finder says of it."""
+
+    bases: np.ndarray
+    genes: Genes
+
+
+class Finders(NamedTuple):
+    """All that was fitted and chosen; nothing here has seen the test part.
+
+    Attributes:
+      chains: Counts of coding, of coding by codon place, and of other DNA.
+      fitted: For each seed a network of coding and one of other DNA.
+      windows: For each model (one list entry per seed) its window, and the area on
+        validation.
+    """
+
+    chains: tuple[Any, Any, Any]
+    fitted: list[tuple[Fitted, Fitted]]
+    windows: dict[str, list[tuple[int, float]]]
+
+
+def work(settings: Settings, part: Labelled) -> int:
+    """Returns how often `fit_finders` calls `done`."""
+    steps = sum(
+        step_count(shuffled(stretches, 0), settings.recipe(epochs))
+        for stretches, epochs in _lessons(settings, part)
+    )
+    models = 2 + len(settings.seeds)
+    return len(settings.seeds) * steps + models * len(settings.gene_windows)
+
+
+def _lessons(settings: Settings, part: Labelled) -> Any:
+    """Returns the two kinds of DNA, and how often each is read."""
+    epochs = (settings.gene_epochs, settings.spacer_epochs)
+    return list(zip(segments(*part), epochs, strict=True))
+
+
+def fit_finders(
+    train_part: Labelled,
+    valid: Labelled,
+    settings: Settings,
+    say: Callable[[str], object],
+    done: Callable[[], object],
+) -> Finders:
+    """Fits models of coding and of other DNA on one part, chooses windows on another.
+
+    Args:
+      train_part: What models are fitted to.
+      valid: What windows and the networks' best steps are chosen by.
+      settings: Of the run.
+      say: Told what is being fitted.
+      done: Called as often as `work` says.
+    """
+    say("genes, markov")
+    order, stretches = settings.gene_order, segments(*train_part)
+    chains = (
+        fit_chain(stretches.coding, order),
+        fit_chain(stretches.coding, order, CODON),
+        fit_chain(stretches.other, order),
+    )
+    say("genes, gru")
+    fitted = [_fit_pair(train_part, valid, settings, s, done) for s in settings.seeds]
+    unchosen = Finders(chains, fitted, {})
+    windows = {
+        name: [
+            choose_window(ways, valid.genes.coding, settings.gene_windows, done)
+            for ways in readings
+        ]
+        for name, readings in _readings(unchosen, valid.bases, settings).items()
+    }
+    return unchosen._replace(windows=windows)
+
+
+def _network(settings: Settings) -> Network:
+    return networks(settings.hidden, settings.word)[NETWORK]
+
+
+def _fit_pair(
+    train_part: Labelled,
+    valid: Labelled,
+    settings: Settings,
+    seed: int,
+    done: Callable[[], object],
+) -> tuple[Fitted, Fitted]:
+    network, pair = _network(settings), []
+    held_out = segments(*valid)
+    lessons = _lessons(settings, train_part)
+    for (stretches, epochs), unseen in zip(lessons, held_out, strict=True):
+        strands, asked = shuffled(stretches, seed), shuffled(unseen, 0)
+        bits = lambda params, asked=asked: float(
+            -np.mean(log_probs(network, params, asked), dtype=np.float64) / np.log(2)
+        )
+        pair.append(train(network, strands, settings.recipe(epochs), bits, seed, done))
+    return pair[0], pair[1]
+
+
+def _readings(
+    finders: Finders, bases: np.ndarray, settings: Settings
+) -> dict[str, list[Hypotheses]]:
+    """Returns what every model says of a part, one entry per seed."""
+    plain, codons, other = finders.chains
+    order, network = settings.gene_order, _network(settings)
+    strands = both_strands(bases)
+    read = lambda fitted: in_place(log_probs(network, fitted.params, strands))
+    return {
+        PLAIN: [read_chains(plain, other, order, 1, bases)],
+        CODONS: [read_chains(codons, other, order, CODON, bases)],
+        NETWORK: [Hypotheses(read(c), read(o)) for c, o in finders.fitted],
+    }
+
+
+def score_finders(
+    finders: Finders, test: Labelled, settings: Settings
+) -> dict[str, Any]:
+    """Returns the area under the curve on the test part, with intervals.
+
+    Of several seeds the interval and the curve are the first's; the spread over seeds
+    stands beside it.
+    """
+    readings = _readings(finders, test.bases, settings)
+    scores = {
+        name: [
+            ratios(ways, window)
+            for ways, (window, _) in zip(of, finders.windows[name], strict=True)
+        ]
+        for name, of in readings.items()
+    }
+    curves = {
+        name: [curve(ratio, test.genes.coding) for ratio in of]
+        for name, of in scores.items()
+    }
+    firsts = {name: of[0] for name, of in curves.items()}
+    areas = area_intervals(firsts, PLAIN, settings.block, REPEATS)
+    return {
+        "models": {
+            name: {
+                "window": [window for window, _ in finders.windows[name]],
+                "valid": mean_sd([found for _, found in finders.windows[name]]),
+                "test": mean_sd([area(of) for of in curves[name]]),
+                "interval": areas[name][0][1:],
+                "to_plain_markov": areas[name][1]._asdict(),
+                "roc": roc(firsts[name]),
+            }
+            for name in scores
+        },
+        "steps_kept": [[fitted.step for fitted in pair] for pair in finders.fitted],
+        "bits_on_own_kind": [
+            [fitted.valid for fitted in pair] for pair in finders.fitted
+        ],
+        "coding_share": float(test.genes.coding.mean()),
+        "shown": _stretch({name: of[0] for name, of in scores.items()}, test, settings),
+    }
+
+
+def _stretch(
+    scores: dict[str, np.ndarray], test: Labelled, settings: Settings
+) -> dict[str, Any]:
+    """Returns the ratios at every tenth position of the stretch the figure shows.
+
+    It lies in the middle of the test part, wherever genes are.
+    """
+    length = min(settings.shown, len(test.bases))
+    first = (len(test.bases) - length) // 2
+    spans = [
+        [int(max(a, first)), int(min(b, first + length)), int(strand)]
+        for a, b, strand in test.genes.spans
+        if a < first + length and b > first
+    ]
+    return {
+        "first": first,
+        "length": length,
+        "every": SHOWN_EVERY,
+        "genes": spans,
+        "ratios": {
+            name: [
+                round(float(x), 3) for x in ratio[first : first + length : SHOWN_EVERY]
+            ]
+            for name, ratio in scores.items()
+        },
+    }

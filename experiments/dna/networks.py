@@ -1,0 +1,234 @@
+r"""Recurrent networks that read DNA base by base and say how likely the next one is.
+
+At step t the cell reads the k bases before x_t as one of 4^k words, all of them past,
+and its output gives P(x_t | x_1..x_{t-1}). Words, not bases, spare a small network the
+work of remembering the last few exactly. Training reads both strands, each cut into
+streams side by side, by truncated backpropagation; of the parameters seen on the way
+those are kept that do best on validation.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+import jrnn
+from experiments.dna.strands import BASES
+from jrnn.train import init_train_state, make_train_step, streams
+
+# A stretch is scored in pieces side by side, each after the bases before it: a state
+# remembers little from further back than WARM_UP.
+PIECE = 2_048
+WARM_UP = 256
+WARM_STEPS = 50  # of the learning rate
+# Adam's, found by trying 3e-3 to 1.2e-2 with one seed, by the validation part.
+RATES = {"gru": 5e-3, "lstm": 5e-3, "min_gru": 5e-3}
+
+
+class Network(NamedTuple):
+    """A cell that reads words of `word` bases, and Adam's learning rate for it."""
+
+    cell: jrnn.Cell
+    word: int
+    rate: float
+
+
+class Recipe(NamedTuple):
+    """How networks are trained.
+
+    Attributes:
+      streams: Stretches read side by side.
+      window: Steps of truncated backpropagation.
+      epochs: How often the training part is read.
+      evaluations: How often validation is looked at.
+      clip: Largest norm of a gradient.
+    """
+
+    streams: int
+    window: int
+    epochs: float
+    evaluations: int
+    clip: float
+
+
+class Fitted(NamedTuple):
+    """The parameters that did best on validation, and how they came about."""
+
+    params: Any
+    valid: float
+    step: int
+    course: list[tuple[int, float]]
+
+
+def networks(hidden: int, word: int) -> dict[str, Network]:
+    """Returns the networks that are compared, by name.
+
+    A minGRU's gates do not see its state, so it takes two layers where the others take
+    one.
+    """
+    words, drawn = BASES**word, jrnn.one_hot_normal
+    deep = jrnn.stack(
+        jrnn.min_gru(words, hidden, input_init=drawn), jrnn.min_gru(hidden, hidden)
+    )
+    cells = {
+        "gru": jrnn.gru(words, hidden, input_init=drawn),
+        "lstm": jrnn.lstm(words, hidden, input_init=drawn),
+        "min_gru": deep,
+    }
+    return {name: Network(cell, word, RATES[name]) for name, cell in cells.items()}
+
+
+def words_before(bases: Int[np.ndarray, "N *S"], word: int) -> np.ndarray:
+    """Returns what the cell reads at each step: the number of the `word` bases before.
+
+    Before the first base stand A's, which are 0.
+
+    >>> words_before(np.array([1, 2, 3]), 2).tolist()
+    [0, 1, 6]
+    """
+    past = np.concatenate([np.zeros((word, *bases.shape[1:]), np.int32), bases])
+    read = np.zeros(bases.shape, np.int32)
+    for back in range(word):
+        read = BASES * read + past[back : back + len(bases)]
+    return read
+
+
+def init(network: Network, key: Array) -> tuple[Any, Any]:
+    """Returns the parameters of the cell and of the head."""
+    key_cell, key_head = jax.random.split(key)
+    head = jrnn.categorical(BASES)
+    return (
+        network.cell.init(key_cell),
+        head.init(key_head, network.cell.spec.output_size),
+    )
+
+
+@functools.cache
+def _loss(cell: jrnn.Cell) -> Callable[..., Any]:
+    head = jrnn.categorical(BASES)
+
+    def loss(params: Any, batch: Any, carry: Any, key: Array) -> Any:
+        del key
+        words, bases = batch
+        carry, ys = jrnn.unroll(cell, params[0], words, carry)
+        return -head.log_prob(params[1], ys, bases).mean(), (carry, {})
+
+    return loss
+
+
+def train(
+    network: Network,
+    strands: Int[np.ndarray, "N S"],
+    recipe: Recipe,
+    valid_bits: Callable[[Any], float],
+    seed: int,
+    on_step: Callable[[], object],
+) -> Fitted:
+    """Trains a network on strands that are read alike.
+
+    Args:
+      network: The network.
+      strands: Sequences of bases, one a column, each cut into equally many streams.
+      recipe: How it is trained.
+      valid_bits: params -> bits per base of the validation part.
+      seed: Of the initial parameters.
+      on_step: Called after each step.
+
+    Returns:
+      What did best on validation.
+    """
+    data = [_streams(a, recipe) for a in (words_before(strands, network.word), strands)]
+    per_epoch = len(data[0]) // recipe.window
+    steps = step_count(strands, recipe)
+    looks = set(np.linspace(0, steps, recipe.evaluations + 1).astype(int)[1:].tolist())
+    key_init, key_run = jax.random.split(jax.random.key(seed))
+    params = init(network, key_init)
+    optimizer = _optimizer(network.rate, recipe.clip, steps)
+    fresh = network.cell.init_state(params[0], (data[0].shape[1],))
+    state = init_train_state(params, optimizer, key_run, fresh)
+    step = make_train_step(_loss(network.cell), optimizer)
+    course, best = [], Fitted(None, math.inf, 0, [])
+    for at in range(steps):
+        place = at % per_epoch
+        if place == 0:  # an epoch begins: the streams do too
+            state = state._replace(carry=jax.tree.map(jnp.copy, fresh))
+        rows = slice(place * recipe.window, (place + 1) * recipe.window)
+        state, _ = step(state, tuple(array[rows] for array in data))
+        on_step()
+        if at + 1 in looks:
+            bits = valid_bits(state.params)
+            course.append((at + 1, bits))
+            if bits < best.valid:
+                kept = jax.tree.map(jnp.copy, state.params)
+                best = Fitted(kept, bits, at + 1, course)
+    if best.params is None:
+        raise ValueError(f"Expected finite bits on validation, got {course}.")
+    return best
+
+
+def step_count(strands: np.ndarray, recipe: Recipe) -> int:
+    """Returns how many steps training takes.
+
+    Raises:
+      ValueError: Strands too short for one window, or no step at all.
+    """
+    columns = recipe.streams // strands.shape[1]
+    per_epoch = len(strands) // max(columns, 1) // recipe.window
+    steps = int(per_epoch * recipe.epochs)
+    if columns < 1 or steps < 1:
+        raise ValueError(
+            f"Expected {recipe.streams} streams of {recipe.window} bases or more out "
+            f"of {strands.shape[1]} strands of {len(strands)} bases; choose fewer "
+            "--streams, a shorter --window, or more --epochs."
+        )
+    return steps
+
+
+def _streams(strands: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Lays each strand out as equally many streams, all side by side."""
+    each = recipe.streams // strands.shape[1]
+    return np.concatenate([np.asarray(streams(a, each)) for a in strands.T], axis=1)
+
+
+def _optimizer(rate: float, clip: float, steps: int) -> optax.GradientTransformation:
+    warm = min(WARM_STEPS, max(1, steps // 10))
+    rates = optax.warmup_cosine_decay_schedule(0.0, rate, warm, max(steps, warm + 1))
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(rates))
+
+
+def log_probs(
+    network: Network, params: Any, strands: Int[np.ndarray, "N S"]
+) -> Float[np.ndarray, "N S"]:
+    """Returns log P of every base, nats, each column a sequence of its own.
+
+    The state that predicts a base has read what came before it in its own
+    column, from 256 to 2,303 bases of it (fewer at the beginning, where A's stand
+    in): P is conditional on the past alone, so the sum is a code length.
+    """
+    read = words_before(strands, network.word)
+    missing = -len(strands) % PIECE
+    edges = ((WARM_UP, missing), (0, 0))
+    read, asked = np.pad(read, edges), np.pad(strands, edges)
+    firsts = np.arange(0, len(strands), PIECE)
+    at = firsts[None] + np.arange(WARM_UP + PIECE)[:, None]
+    scored = _score(network.cell, params, read[at], asked[at])[WARM_UP:]
+    pieces = np.asarray(scored).swapaxes(0, 1)  # (pieces, steps, S)
+    return pieces.reshape(-1, strands.shape[1])[: len(strands)]
+
+
+@functools.partial(jax.jit, static_argnames="cell")
+def _score(cell: jrnn.Cell, params: Any, read: Array, asked: Array) -> Array:
+    ys = jrnn.unroll(cell, params[0], read)[1]
+    return jrnn.categorical(BASES).log_prob(params[1], ys, asked)
+
+
+def parameter_count(network: Network) -> int:
+    """Returns how many numbers a network learns."""
+    shapes = jax.eval_shape(functools.partial(init, network), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
