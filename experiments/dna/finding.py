@@ -35,7 +35,7 @@ from experiments.dna.networks import (
 from experiments.dna.settings import Settings
 from experiments.dna.strands import both_strands, in_place
 
-PLAIN, CODONS, NETWORK = "markov", "markov by codon place", "gru"
+PLAIN, CODONS, NETWORK = "markov", "markov by codon place", "lstm"
 # Resamplings of blocks for an area, each of which goes through all positions.
 REPEATS = 500
 SHOWN_EVERY = 10  # bases, in the figure
@@ -102,7 +102,7 @@ def fit_finders(
         fit_chain(stretches.coding, order, CODON),
         fit_chain(stretches.other, order),
     )
-    say("genes, gru")
+    say(f"genes, {NETWORK}")
     fitted = [_fit_pair(train_part, valid, settings, s, done) for s in settings.seeds]
     unchosen = Finders(chains, fitted, {})
     windows = {

@@ -75,7 +75,7 @@ def _columns(stretches: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     xs = np.zeros((PIECE, len(pieces)), np.int32)
     for column, piece in enumerate(pieces):
         xs[: len(piece), column] = piece
-    return xs, np.array([len(piece) for piece in pieces], np.int32)
+    return xs, np.array([len(piece) for piece in pieces])
 
 
 def fit_chain(stretches: Sequence[np.ndarray], order: int, period: int = 1) -> Any:
