@@ -179,7 +179,11 @@ def test_a_ratio_is_that_of_the_window_around() -> None:
         assert found[t] == pytest.approx(math.log(each[0] / each[1]))
 
 
-def test_segments_read_each_gene_in_its_own_direction() -> None:
+def test_segments_read_each_gene_in_its_own_direction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(genes, "SHORTEST", 5)
+    monkeypatch.setattr(genes, "LONGEST", 9)
     spans = np.array([[20, 50, 1], [90, 120, -1]])
     covered = [np.zeros(300, bool) for _ in range(2)]
     covered[0][20:50] = covered[1][90:120] = True
