@@ -123,7 +123,7 @@ def make_train_step(
 
 @memoize
 def sequence_loss(model: SequenceModel) -> Loss:
-    """Makes the loss of a sequence model on windows of token ids.
+    """Makes the loss of a sequence model on windows of symbols.
 
     The mean of -log P(x_t | x_<t) over the window's symbols, in nats. The carry is the
     model's state, so that consecutive windows are read as one sequence.
@@ -132,7 +132,8 @@ def sequence_loss(model: SequenceModel) -> Loss:
       model: Made by `jrnn.sequence_model`.
 
     Returns:
-      A loss for `make_train_step`; a batch is token ids (T, *batch).
+      A loss for `make_train_step`; a batch is what the model's `log_prob` takes:
+        token ids or numbers, (T, *batch) or (T, *batch, size).
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn

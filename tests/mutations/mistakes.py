@@ -14,6 +14,11 @@ PARALLEL = "tests/test_parallel.py"
 SEQUENCES = "tests/test_sequences.py"
 LONG = "tests/test_long_memory_cells.py"
 ORTHOGONAL = "tests/test_orthogonal.py"
+HEADS = "tests/test_heads.py"
+NUMBERS = (
+    "tests/test_models_of_numbers.py"
+    "::test_missing_values_change_no_bit_and_the_next_step_knows"
+)
 
 MISTAKES = (
     Mutation(
@@ -70,8 +75,8 @@ MISTAKES = (
     Mutation(
         name="the model reads x_t instead of x_{t-1}",
         file="jrnn/model.py",
-        old="cell, params.cell, head.encode(xs[:-1]), moved,",
-        new="cell, params.cell, head.encode(xs[1:]), moved,",
+        old="head.encode(jax.tree.map(lambda a: a[:-1], symbols))",
+        new="head.encode(jax.tree.map(lambda a: a[1:], symbols))",
         tests=(MODEL,),
     ),
     Mutation(
@@ -320,5 +325,66 @@ MISTAKES = (
         old="jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])])",
         new="leaf",
         tests=(f"{DYNAMICS}::test_shares_of_all_lags_are_one_in_sum",),
+    ),
+    Mutation(
+        name="density without its scale",
+        file="jrnn/heads/gaussian.py",
+        old="(jnp.square(z) + LOG_2_PI) - jnp.log(scale)",
+        new="(jnp.square(z) + LOG_2_PI)",
+        tests=(f"{HEADS}::test_log_prob_equals_scipy[gaussian full]",),
+    ),
+    Mutation(
+        name="what is known tells nothing of what is missing",
+        file="jrnn/heads/gaussian.py",
+        old="    gain = Cw / v[..., None]\n",
+        new="    gain = 0 * Cw / v[..., None]\n",
+        tests=(f"{HEADS}::test_what_is_missing_adds_nothing_whatever_stands_there",),
+    ),
+    Mutation(
+        name="outer bins without their tails",
+        file="jrnn/heads/kernels.py",
+        old="        return jnp.where(i <= 0, below,",
+        new="        return jnp.where(i < 0, below,",
+        tests=(
+            f"{HEADS}"
+            "::test_every_level_of_a_quantised_signal_together_has_probability_one",
+        ),
+    ),
+    Mutation(
+        name="ratio of gammas without its series",
+        file="jrnn/heads/student_t.py",
+        old="+ series * inverse - down",
+        new="- down",
+        tests=(f"{HEADS}::test_student_t_at_many_degrees_of_freedom_is_the_normal",),
+    ),
+    Mutation(
+        name="what is missing is scored",
+        file="jrnn/heads/_dense.py",
+        old="    terms = hide(mask, terms)\n",
+        new="",
+        tests=(NUMBERS,),
+    ),
+    Mutation(
+        name="the cell is not told what is missing",
+        file="jrnn/heads/_numbers.py",
+        old="flags.astype(x.dtype)]",
+        new="0 * flags.astype(x.dtype)]",
+        tests=(NUMBERS,),
+    ),
+    Mutation(
+        name="windows across a gap",
+        file="jrnn/_regressions.py",
+        old="np.all([known[lag] for lag in lags], axis=0)",
+        new="known[lags[0]]",
+        tests=("tests/test_linear_gaussian.py::test_windows_cross_no_gap",),
+    ),
+    Mutation(
+        name="forecasts as certain as the next step",
+        file="jrnn/_linear_gaussian.py",
+        old='variance = Q[m] + jnp.einsum("...qir,...irs->...qs", cross, A[m])',
+        new="variance = jnp.broadcast_to(Q[m], (*batch, n, n))",
+        tests=(
+            "tests/test_linear_gaussian.py::test_forecasts_of_order_one_in_closed_form",
+        ),
     ),
 )
