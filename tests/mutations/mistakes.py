@@ -367,8 +367,8 @@ MISTAKES = (
     Mutation(
         name="the cell is not told what is missing",
         file="jrnn/heads/_numbers.py",
-        old="flags.astype(x.dtype)]",
-        new="0 * flags.astype(x.dtype)]",
+        old="(known > 0).astype(x.dtype)",
+        new="0 * (known > 0).astype(x.dtype)",
         tests=(NUMBERS,),
     ),
     Mutation(
