@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jrnn._base import Cell, Params, State
 from jrnn._check import check_cell, check_inputs, check_params, check_state
-from jrnn._parts import cast_state, state_dtype
+from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn.layers import reads_ahead
 
 P = ParamSpec("P")
@@ -85,6 +86,7 @@ def batch_shape(xs: Array) -> tuple[int, ...]:
 
 def run(cell: Cell, params: Params, xs: Array, state: State) -> Run:
     """Walks a cell along a sequence, and keeps what Jacobians need."""
+    params = prepared(cell, params)  # once, not at each step
     us = cell.project(params, xs)
 
     def step(state: State, u: Any) -> tuple[State, State]:
@@ -181,14 +183,64 @@ def step_jacobian(
 
 
 def inside(cell: Cell, params: Params) -> tuple[Cell, Params]:
-    """Returns the cell whose loop is run, without what changes nothing of the loop."""
+    """Returns the cell whose loop is run, without what changes nothing of the loop.
+
+    Where there is no key that is dropout of every kind, too. Parameters that are made
+    of others (`keep_orthogonal`) are made here, once.
+    """
     if cell.around is not None:
         return inside(cell.around.cell, params)
-    if cell.spec.name == "learnable_state":
-        child = dict(cell.spec.arguments)["cell"]
-        assert isinstance(child, Cell)
-        return inside(child, params.cell)
-    return cell, params
+    name = cell.spec.name
+    if name not in ("learnable_state", "keep_orthogonal", "variational_dropout"):
+        return cell, prepared(cell, params)
+    if name == "learnable_state":
+        params = params.cell
+    if name == "keep_orthogonal":
+        params = prepared(cell, params)
+    return inside(_child(cell), params)
+
+
+def bare(cell: Cell, params: Params) -> tuple[Cell, Params, np.ndarray | None]:
+    """Returns the cell inside all that is around it, zoneout included.
+
+    Returns:
+      The cell, its parameters, and the share of its step that zoneout takes without a
+      key, s_t = (1 - share) s_{t-1} + share s'_t: one number, or one for each array of
+      the state; None where there is no zoneout.
+    """
+    cell, params = inside(cell, params)
+    if cell.spec.name != "zoneout":
+        return cell, params, None
+    share = 1 - np.atleast_1d(np.asarray(dict(cell.spec.arguments)["rate"], float))
+    cell, params, deeper = bare(_child(cell), params)
+    return cell, params, share if deeper is None else share * deeper
+
+
+def _child(cell: Cell) -> Cell:
+    child = dict(cell.spec.arguments)["cell"]
+    assert isinstance(child, Cell)
+    return child
+
+
+def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
+    """Returns where each layer stands in the flat state, from the bottom to the top.
+
+    A layer reads those below it, never one above; what is no stack is one layer.
+    """
+    slices, start = [], 0
+    for size in _layer_sizes(cell, state, lead):
+        slices.append(slice(start, start + size))
+        start += size
+    return slices
+
+
+def _layer_sizes(cell: Cell, state: State, lead: int) -> list[int]:
+    if cell.around is not None:
+        return _layer_sizes(cell.around.cell, state, lead)
+    if cell.layers is None:
+        return [max(place.stop for place in fields(state, lead).values())]
+    children = zip(cell.layers.cells, state, strict=True)
+    return [size for child, s in children for size in _layer_sizes(child, s, lead)]
 
 
 def spectral_norm(matrix: Array) -> Array:

@@ -5,19 +5,14 @@ The notes: ||dh_t/dh_k|| = ||prod_{j=k+1..t} dh_j/dh_{j-1}||. With row vectors,
 .. math:: \frac{ds_t}{ds_k} = J_{k+1} J_{k+2} \cdots J_t,
   \quad J_t[i, j] = \partial s_t[j] / \partial s_{t-1}[i].
 
-Over long lags such a product under- or overflows, and its directions become parallel,
-so that a direction which later turns out to matter may be lost to rounding. The
-transposed product is therefore kept as Q diag(exp d) T: Q orthonormal, the sizes d as
-logarithms, and each row of T of largest entry 1. A step replaces
-
-    J^T Q = Q' R        columns first ordered by size
-    diag(exp d') T' = R diag(exp d) T
-
-R is triangular, so that a small row never takes up the rounding of a larger one
-(the stratification of Bai et al. 2011, Linear Algebra and its Applications 435,
-https://doi.org/10.1016/j.laa.2010.06.023). What is found are the norms for Jacobians
+Such products are kept by `jrnn.diagnostics._graded`, so that no lag is too long.
+What is found are the norms for Jacobians
 that differ from J by its rounding: where small changes of J grow, as along a chain of
 dozens of units that each stretch what they hand on, so does that difference.
+
+Of a block, from a source to a target, only the source's rows are carried along, and
+only through the layers from the one to the other: the rest takes no part in it, and
+would bury a block that lies far below under its rounding.
 """
 
 from typing import Any, NamedTuple
@@ -27,14 +22,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
+from jrnn._parts import prepared
+from jrnn.diagnostics._graded import Product, gram_schmidt, log_norm, multiply, qr
 from jrnn.diagnostics._run import (
     Run,
     batch_shape,
     compiled,
     field,
+    flatten,
+    layer_slices,
     prepare,
     run,
-    spectral_norm,
     step_jacobian,
 )
 
@@ -85,6 +83,7 @@ def step_jacobians(
 
 @compiled()
 def _jacobians(cell: Cell, params: Params, xs: Array, state: State) -> Array:
+    params = prepared(cell, params)
     done = run(cell, params, xs, state)
     lead = 1 + len(batch_shape(xs))
     return step_jacobian(cell, params, done.states_tm1, done.us, lead)
@@ -109,13 +108,18 @@ def jacobian_products(
       params: As in `step_jacobians`.
       xs: As in `step_jacobians`.
       state: s_0; None takes `cell.init_state`.
-      source: The field of s_k that is varied, such as "c"; None: the whole state. What
-        is left of a field is exact to the rounding of the whole product.
+      source: The field of s_k that is varied, such as "c"; None: the whole state. A
+        block is exact to its own rounding, however far below the whole it lies: within
+        one layer down to the smallest number of the type, times what else the source
+        moves there, and 0 below that; across layers without end. An upper layer's
+        state does not reach a lower one's: -inf.
       target: The field of s_t that is looked at; None: the whole.
 
     Returns:
       Entry [k, t], for k and t in 0..T: 0 where k = t, -inf where the norm is 0, and
-      where k > t, for the past does not depend on the future.
+      where k > t, for the past does not depend on the future. Its derivative is exact
+      where the norm is a single largest singular value and all J on the way are
+      invertible; NaN where one is singular, such as of a relu that is shut.
 
     Raises:
       TypeError: As `jrnn.unroll`.
@@ -130,7 +134,7 @@ def jacobian_products(
     """
     xs, state = prepare(cell, params, xs, state)
     lead, steps = len(batch_shape(xs)), xs.shape[0]
-    block = _block(source, target, state, lead)
+    block = _block(cell, source, target, state, lead)
     starts = jnp.arange(steps + 1)
     by_lag = _log_norms(cell, params, xs, state, starts, lags=steps, block=block)
     lag = starts[None] - starts[:, None]  # t - k
@@ -167,7 +171,8 @@ def jacobian_products_by_lag(
       target: As in `jacobian_products`.
 
     Returns:
-      Entry [i, l], for k = starts[i] and l in 0..lags; NaN where k + l > T.
+      Entry [i, l], for k = starts[i] and l in 0..lags; NaN where k + l > T. Its
+      derivative is that of `jacobian_products`.
 
     Raises:
       TypeError: As `jrnn.unroll`; a start or `lags` is not an integer.
@@ -190,29 +195,44 @@ def jacobian_products_by_lag(
             f"Expected starts and lags within 0..{steps}, the number of steps in xs, "
             f"got starts={starts} and lags={lags}."
         )
-    block = _block(source, target, state, len(batch_shape(xs)))
+    block = _block(cell, source, target, state, len(batch_shape(xs)))
     places = jnp.asarray(starts)
     return _log_norms(cell, params, xs, state, places, lags=lags, block=block)
 
 
 class _Block(NamedTuple):
-    """Which rows and columns of a product are looked at, as (start, stop)."""
+    """Which block of a product is looked at, as (start, stop) of the flat state.
 
-    rows: tuple[int | None, int | None]
-    columns: tuple[int | None, int | None]
+    Attributes:
+      path: The layers from the source's to the target's: what goes from one to the
+        other passes through no other layer, so that the block of the product is that
+        of the product of these layers' blocks. None: no way leads up to the target.
+      rows: The source, counted from the start of the path.
+      columns: The target, counted likewise.
+      whole: Whether the target is all of the path.
+    """
+
+    path: tuple[int, int] | None
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    whole: bool
 
 
-def _block(source: str | None, target: str | None, state: State, lead: int) -> _Block:
-    rows, columns = field(source, state, lead), field(target, state, lead)
-    return _Block((rows.start, rows.stop), (columns.start, columns.stop))
-
-
-class _Product(NamedTuple):
-    """The transposed product so far, Q diag(exp d) T."""
-
-    Q: Array
-    d: Array
-    T: Array
+def _block(
+    cell: Cell, source: str | None, target: str | None, state: State, lead: int
+) -> _Block:
+    layers = layer_slices(cell, state, lead)
+    size = layers[-1].stop
+    from_, to = (field(name, state, lead).indices(size) for name in (source, target))
+    start = max(layer.start for layer in layers if layer.start <= from_[0])
+    stop = min(layer.stop for layer in layers if layer.stop >= to[1])
+    if start >= stop:
+        return _Block(None, (0, 0), (0, 0), whole=False)
+    rows, columns = (
+        (max(place[0], start) - start, min(place[1], stop) - start)
+        for place in (from_, to)
+    )
+    return _Block((start, stop), rows, columns, columns == (0, stop - start))
 
 
 @compiled("lags", "block")
@@ -226,6 +246,7 @@ def _log_norms(
     lags: int,
     block: _Block,
 ) -> Array:
+    params = prepared(cell, params)
     done = run(cell, params, xs, state)
     steps = xs.shape[0]
 
@@ -248,50 +269,32 @@ def _walk(
 ) -> Array:
     """Returns the log norms at lags 0, 1, ... along the steps of a run."""
     lead = len(batch_shape(xs))
+    like = flatten(state, lead)
+    if block.path is None:
+        lags = jax.tree.leaves(along.states_tm1)[0].shape[0]
+        return jnp.full((lags + 1, *like.shape[:-1]), -jnp.inf, like.dtype)
+    path, columns = slice(*block.path), slice(*block.columns)
+    factor = gram_schmidt
+    if block.whole:
+        columns, factor = slice(None), qr
 
-    def step(product: _Product, inputs: Any) -> tuple[_Product, Array]:
+    def step(product: Product, inputs: Any) -> tuple[Product, Array]:
         state_tm1, u = inputs
-        J = step_jacobian(cell, params, state_tm1, u, lead)
-        product = multiply(product, J)
-        return product, _log_norm(product, block)
+        J = step_jacobian(cell, params, state_tm1, u, lead)[..., path, path]
+        product = multiply(product, J, factor)
+        return product, log_norm(product, columns)
 
-    one = jax.eval_shape(
-        lambda s, u: step_jacobian(cell, params, s, u, lead),
-        state,
-        jax.tree.map(lambda leaf: leaf[0], along.us),
-    )
-    unit = jnp.broadcast_to(jnp.eye(one.shape[-1], dtype=one.dtype), one.shape)
-    start = _Product(unit, jnp.zeros(one.shape[:-1], one.dtype), unit)
+    start = _begin(block, like)
     norms = jax.lax.scan(step, start, (along.states_tm1, along.us))[1]
-    return jnp.concatenate([_log_norm(start, block)[None], norms])
+    return jnp.concatenate([log_norm(start, columns)[None], norms])
 
 
-def multiply(product: _Product, J: Array) -> _Product:
-    """Returns the product with one more step at its end."""
-    order = jnp.argsort(-product.d, axis=-1)
-    d = jnp.take_along_axis(product.d, order, axis=-1)
-    T = jnp.take_along_axis(product.T, order[..., None], axis=-2)
-    M = jnp.take_along_axis(J.mT @ product.Q, order[..., None, :], axis=-1)
-    Q, R = jnp.linalg.qr(M)
-    sizes = jnp.log(jnp.abs(R)) + d[..., None, :]  # -inf where R is 0
-    d, _ = _safe_max(sizes)
-    S = jnp.sign(R) * jnp.exp(sizes - jnp.where(jnp.isfinite(d), d, 0.0)[..., None])
-    T = S @ T
-    more, largest = _safe_max(jnp.log(jnp.abs(T)))
-    return _Product(Q, d + more, T / largest[..., None])
-
-
-def _safe_max(logs: Array) -> tuple[Array, Array]:
-    """Returns the maximum of each row of logarithms; and its exp, 1 where that is 0."""
-    most = logs.max(axis=-1)
-    return most, jnp.exp(jnp.where(jnp.isneginf(most), 0.0, most))
-
-
-def _log_norm(product: _Product, block: _Block) -> Array:
-    Q, d, T = product
-    most = d.max(axis=-1)
-    scale = jnp.where(jnp.isneginf(most), 0.0, most)
-    graded = jnp.exp(d - scale[..., None])[..., None] * T[..., slice(*block.rows)]
-    if block.columns != (None, None):
-        graded = Q[..., slice(*block.columns), :] @ graded
-    return scale + jnp.log(spectral_norm(graded))
+def _begin(block: _Block, like: Array) -> Product:
+    """Returns the rows of the source before any step: those of the identity."""
+    assert block.path is not None
+    n, m = block.path[1] - block.path[0], block.rows[1] - block.rows[0]
+    wide = lambda matrix: jnp.broadcast_to(matrix, (*like.shape[:-1], *matrix.shape))
+    Q = jnp.eye(n, dtype=like.dtype)[:, slice(*block.rows)]
+    return Product(
+        wide(Q), wide(jnp.zeros(m, like.dtype)), wide(jnp.eye(m, dtype=like.dtype))
+    )
