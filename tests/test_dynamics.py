@@ -10,7 +10,6 @@ from jrnn.diagnostics import (
     gradient_by_lag,
     lyapunov_spectrum,
     memory_capacity,
-    saturation,
     state_adjoints,
     step_jacobians,
 )
@@ -280,75 +279,6 @@ def test_memory_refuses_too_few_steps():
         memory_capacity(cell, params, jax.random.key(0), max_delay=2, steps=15)
     with pytest.raises(ValueError, match="at least 3"):
         memory_capacity(cell, params, jax.random.key(0), max_delay=3, washout=2)
-
-
-def shares(gate, low, high):
-    gate = np.asarray(gate).reshape(-1, gate.shape[-1])
-    return gate.mean(axis=0), (gate < low).mean(axis=0), (gate > high).mean(axis=0)
-
-
-def check_gates(found, gates):
-    assert set(found) == set(gates)
-    for name, (gate, low, high) in gates.items():
-        for got, expected in zip(found[name], shares(gate, low, high), strict=True):
-            np.testing.assert_allclose(got, expected, atol=1e-12, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    "reset_after", [True, pytest.param(False, marks=slow)], ids=["after", "before"]
-)
-def test_gates_of_a_gru_are_counted(reset_after):
-    make = lambda k, h: jrnn.gru(k, h, reset_after=reset_after)
-    cell, params, xs, state = example(make, steps=30)
-    params = jax.tree.map(lambda leaf: 3 * leaf, params)
-    h, gates = np.asarray(state.h), {"r": [], "z": [], "n": []}
-    W, sigmoid = np.asarray(params.W_h), lambda a: 1 / (1 + np.exp(-a))
-    W_x, b = np.asarray(params.W_x), np.asarray(params.b)
-    b_h = 0 if params.b_h is None else np.asarray(params.b_h)
-    for x in np.asarray(xs):
-        u = np.split(x @ W_x + b, 3, axis=-1)
-        v = np.split(h @ W, 3, axis=-1)
-        r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
-        if reset_after:
-            n = np.tanh(u[2] + r * (v[2] + b_h))
-        else:
-            n = np.tanh(u[2] + (r * h) @ W[:, 4:])
-        h = (1 - z) * n + z * h
-        for name, gate in zip("rzn", (r, z, n), strict=True):
-            gates[name].append(gate)
-    r, z, n = (np.stack(gates[name]) for name in "rzn")
-    expected = {"r": (r, 0.1, 0.9), "z": (z, 0.1, 0.9), "n": (n, -0.8, 0.8)}
-    found = saturation(cell, params, xs, state)
-    check_gates(found, expected)
-    assert 0 < float(found["z"].low.mean()) < 1
-
-
-@slow
-def test_gates_inside_stacks_and_pairs_are_counted():
-    pair = jrnn.bidirectional(jrnn.lstm(3, 2), jrnn.lstm(3, 2))
-    cell = jrnn.stack(pair, jrnn.residual(jrnn.lru(4, 4)))
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
-    xs = random_like(1, jnp.zeros((7, 2, 3)))
-    found = saturation(cell, params, xs)
-    names = {f"[0][{i}].{gate}" for i in range(2) for gate in "ifgo"}
-    assert set(found) == names | {"[0][0].tanh_c", "[0][1].tanh_c", "[1].a"}
-    # Each direction as its own cell, the second on reversed inputs.
-    for i, read in enumerate((xs, xs[::-1])):
-        alone = saturation(jrnn.lstm(3, 2), params[0][i], read)
-        for name, gate in alone.items():
-            assert_close(found[f"[0][{i}].{name}"], gate)
-    moduli = np.exp(-np.exp(np.asarray(params[1].nu_log)))
-    np.testing.assert_allclose(found["[1].a"].mean, moduli, rtol=1e-12)
-
-
-@slow
-def test_states_stand_in_where_a_cell_has_no_gates():
-    for activation, low, high in ((jnp.tanh, -0.8, 0.8), (jax.nn.sigmoid, 0.1, 0.9)):
-        make = lambda k, h, phi=activation: jrnn.elman(k, h, activation=phi)
-        cell, params, xs, state = example(make, steps=30)
-        params = jax.tree.map(lambda leaf: 3 * leaf, params)
-        h = jrnn.trajectory(cell, params, xs, state).h
-        check_gates(saturation(cell, params, xs, state), {"h": (h, low, high)})
 
 
 def penalty_by_numpy(cell, params, xs, state, loss):

@@ -12,18 +12,46 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State
+from jrnn._base import Cell, Linear, Params, State
 from jrnn._check import check_cell, check_inputs, check_params, check_state
-from jrnn._parts import cast_state, split_gates, state_dtype
-from jrnn.diagnostics._run import after, batch_shape, compiled, inside, run
+from jrnn._parts import (
+    cast_state,
+    expand,
+    prepared,
+    product,
+    split_gates,
+    state_dtype,
+)
+from jrnn.cells.layer_norm import normalise
+from jrnn.diagnostics._run import after, bare, compiled, inside, run
 from jrnn.layers import add_inputs
 
 TENTH = 0.1
 UNIT, SIGNED = (0.0, 1.0), (-1.0, 1.0)
-# The gates among what a step saves, by name, and between what they lie.
-GATES = {
-    "gru": {"r": UNIT, "z": UNIT, "n": SIGNED},
-    "lstm": {"i": UNIT, "f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED},
+Span = tuple[float, float]
+Gate = tuple[Array, Span]
+# Between what a state lies that is an activation's value; of any other it is unbounded.
+ACTIVATIONS: dict[Any, Span] = {
+    jnp.tanh: SIGNED,
+    jnp.sin: SIGNED,
+    jax.nn.hard_tanh: SIGNED,
+    jax.nn.soft_sign: SIGNED,
+    jax.nn.sigmoid: UNIT,
+    jax.nn.hard_sigmoid: UNIT,
+}
+# The gates of a cell by name, and between what they lie.
+LSTM = {"i": UNIT, "f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED}
+GRU = {"r": UNIT, "z": UNIT, "n": SIGNED}
+GATES: dict[str, dict[str, Span]] = {
+    "gru": GRU,
+    "diagonal_gru": GRU,
+    "layer_norm_gru": GRU,
+    "lstm": LSTM,
+    "diagonal_lstm": LSTM,
+    "layer_norm_lstm": LSTM,
+    "antisymmetric_rnn": {"z": UNIT, "n": SIGNED},
+    "co_rnn": {"tanh_a": SIGNED},
+    "lem": {"s": UNIT, "r": UNIT, "n": SIGNED, "m": SIGNED},
 }
 
 
@@ -32,7 +60,8 @@ class GateStatistics(NamedTuple):
 
     Attributes:
       mean: The mean.
-      low: The share of steps in the lowest tenth of the gate's range.
+      low: The share of steps in the lowest tenth of the gate's range; NaN, as the mean,
+        of a unit that is NaN at any step.
       high: The share of steps in the highest tenth.
     """
 
@@ -49,11 +78,23 @@ def saturation(
 ) -> dict[str, GateStatistics]:
     r"""Returns how each gate is set along a sequence, and how often it is saturated.
 
-    What is looked at, and its range: of `gru` r, z (0 to 1) and n (-1 to 1); of `lstm`
-    i, f, o (0 to 1), g and tanh_c (-1 to 1); of a cell that is linear in its state, by
-    an elementwise factor, that factor's modulus as "a" (0 to 1), what is kept of the
-    past; of any other cell the arrays of its state (-1 to 1, and 0 to 1 where the
-    activation is the logistic function), which for tanh says where its slope is gone.
+    What is looked at, and its range:
+
+    - `gru`, `diagonal_gru`, `layer_norm_gru`: r, z (0 to 1) and n (-1 to 1);
+    - `lstm`, `diagonal_lstm`, `layer_norm_lstm`: i, f, o (0 to 1), g and tanh_c (-1 to
+      1), the last of the normalised c where there is one; no i where gates are coupled;
+    - `lem`: s, r (0 to dt), n and m (-1 to 1);
+    - `antisymmetric_rnn`: z (0 to 1) where it is gated, and n (-1 to 1);
+    - `co_rnn`: tanh_a (-1 to 1), what drives the oscillators;
+    - of a cell that is linear in its state, by an elementwise factor, that factor's
+      modulus as "a" (0 to 1), what is kept of the past;
+    - `elman`, `ind_rnn`, `layer_norm_elman`: h, where the activation is tanh, sin, hard
+      tanh, soft sign (-1 to 1), the logistic function or its hard kin (0 to 1), which
+      says where the slope is gone.
+
+    States without bounds have no outer tenths: `exp_rnn`, a relu and any other cell are
+    left out. What is around a cell is looked through: of `zoneout` the gates are those
+    of the step that it takes a share of.
 
     Args:
       cell: Any cell; the layers of stacks and the directions of pairs each by itself.
@@ -92,11 +133,8 @@ def saturation(
 def _saturation(
     cell: Cell, params: Params, xs: Array, state: State
 ) -> dict[str, GateStatistics]:
-    gates = _walk(cell, params, xs, state, "")[0]
+    gates = _walk(cell, prepared(cell, params), xs, state, "")[0]
     return {name: _statistics(*gate) for name, gate in gates.items()}
-
-
-Gate = tuple[Array, tuple[float, float]]
 
 
 def _walk(
@@ -124,41 +162,50 @@ def _leaf(
     cell: Cell, params: Params, xs: Array, state: State, path: str
 ) -> tuple[dict[str, Gate], Array]:
     done = run(cell, params, xs, state)
-    states = after(done.states_tm1, done.final)
-    ys = cell.output(params, states, xs)
-    lead = 1 + len(batch_shape(xs))
+    ys = cell.output(params, after(done.states_tm1, done.final), xs)
+    inner, inner_params = inside(cell, params)
+    if inner.linear is None:
+        inner, inner_params, _ = bare(inner, inner_params)
+    us = inner.project(inner_params, xs)
     join = f"{path}." if path else ""
-    gates = _gates(cell, params, done.states_tm1, done.us, states, lead)
+    gates = _gates(inner, inner_params, done.states_tm1, us)
     return {join + name: gate for name, gate in gates.items()}, ys
 
 
-def _gates(
-    cell: Cell, params: Params, states_tm1: State, us: Any, states: State, lead: int
-) -> dict[str, Gate]:
-    cell, params = inside(cell, params)
-    saved = _saved(cell, params, states_tm1, us)
-    if saved is not None:
-        ranges = GATES[cell.spec.name]
-        return {name: (saved[name], ranges[name]) for name in ranges}
-    if cell.linear is not None and not cell.linear.full:
-        factors = _named(cell.linear.coefficients(params, us)[0])
-        if len(factors) == 1:
-            factors = {"a": next(iter(factors.values()))}
-        return {name: (jnp.abs(a), UNIT) for name, a in factors.items()}
-    logistic = dict(cell.spec.arguments).get("activation") is jax.nn.sigmoid
-    size = lambda s: jnp.abs(s) if jnp.iscomplexobj(s) else s
-    return {
-        name: (size(s).reshape(*s.shape[:lead], -1), UNIT if logistic else SIGNED)
-        for name, s in _named(states).items()
+def _gates(cell: Cell, params: Params, states_tm1: State, us: Any) -> dict[str, Gate]:
+    name, arguments = cell.spec.name, dict[str, Any](cell.spec.arguments)
+    if cell.linear is not None:
+        return {} if cell.linear.full else _factors(cell.linear, params, us)
+    if name in GATES:
+        found = _read(cell, params, states_tm1, us)
+        spans = dict(GATES[name])
+        if name == "lem":
+            spans["s"] = spans["r"] = (0.0, arguments["dt"])
+        return {gate: (found[gate], spans[gate]) for gate in spans if gate in found}
+    span = ACTIVATIONS.get(arguments.get("activation"))
+    if span is None or name not in ("elman", "ind_rnn", "layer_norm_elman"):
+        return {}
+    return {"h": (cell.advance(params, states_tm1, us).h, span)}
+
+
+def _factors(linear: Linear, params: Params, us: Any) -> dict[str, Gate]:
+    factors = _named(linear.coefficients(params, us)[0])
+    if len(factors) == 1:
+        factors = {"a": next(iter(factors.values()))}
+    return {name: (jnp.abs(a), UNIT) for name, a in factors.items()}
+
+
+def _read(cell: Cell, params: Params, states_tm1: State, us: Any) -> dict[str, Array]:
+    """Returns the gates of a cell that has some, by name."""
+    own = {
+        "diagonal_gru": _diagonal_gru,
+        "diagonal_lstm": _diagonal_lstm,
+        "layer_norm_gru": _layer_norm_gru,
+        "layer_norm_lstm": _layer_norm_lstm,
     }
-
-
-def _saved(
-    cell: Cell, params: Params, states_tm1: State, us: Any
-) -> dict[str, Array] | None:
-    """Returns the gates that a step keeps for its backward pass, by name."""
-    if cell.spec.name not in GATES:
-        return None
+    if cell.spec.name in own:
+        return own[cell.spec.name](cell, params, states_tm1, us)
+    # What a step keeps for its backward pass.
     if cell.gated is not None:
         count = cell.gated.gates
         v = split_gates(cell.gated.recur(params, states_tm1), count)
@@ -166,9 +213,70 @@ def _saved(
     elif cell.adjoint is not None:
         saved = cell.adjoint.advance(params, states_tm1, us)[1]
     else:
-        return None
+        return {}
+    saved = saved if isinstance(saved, tuple) else (saved,)
     names = getattr(saved, "_fields", tuple(GATES[cell.spec.name]))
-    return dict(zip(names, saved, strict=True))
+    pairs = zip(names, saved, strict=True)
+    return {name: gate for name, gate in pairs if gate is not None}
+
+
+def _diagonal_gru(
+    cell: Cell, params: Params, states_tm1: State, us: Array
+) -> dict[str, Array]:
+    del cell
+    h = states_tm1.h
+    w_h = split_gates(params.w_h.astype(h.dtype), 3)
+    v_r, v_z, v_n = (expand(w, h.ndim) * h for w in w_h)
+    u_r, u_z, u_n = split_gates(us, 3)
+    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
+    return {"r": r, "z": z, "n": jnp.tanh(u_n + r * v_n)}
+
+
+def _diagonal_lstm(
+    cell: Cell, params: Params, states_tm1: State, us: Array
+) -> dict[str, Array]:
+    h_tm1, c_tm1 = states_tm1
+    c = cell.advance(params, states_tm1, us).c
+    names = "fgo" if dict(cell.spec.arguments)["coupled"] else "ifgo"
+    w_h = split_gates(params.w_h.astype(c.dtype), len(names))
+    arguments = zip(names, split_gates(us, len(names)), w_h, strict=True)
+    a = {gate: u + expand(w, c.ndim) * h_tm1 for gate, u, w in arguments}
+    if params.p is not None:
+        peeping = names.replace("g", "")
+        for gate, row in zip(peeping, params.p.astype(c.dtype), strict=True):
+            a[gate] = a[gate] + expand(row, c.ndim) * (c if gate == "o" else c_tm1)
+    return _opened(a, c)
+
+
+def _layer_norm_gru(
+    cell: Cell, params: Params, states_tm1: State, us: Array
+) -> dict[str, Array]:
+    del cell
+    h = states_tm1.h
+    two = 2 * h.shape[-1]
+    v = product(h, params.W_h, h.dtype)
+    rz = us[..., :two] + normalise(v[..., :two], params.g_h[:two])
+    r, z = split_gates(jax.nn.sigmoid(rz), 2)
+    n = jnp.tanh(us[..., two:] + r * normalise(v[..., two:], params.g_h[two:]))
+    return {"r": r, "z": z, "n": n}
+
+
+def _layer_norm_lstm(
+    cell: Cell, params: Params, states_tm1: State, us: Array
+) -> dict[str, Array]:
+    v = product(states_tm1.h, params.W_h, states_tm1.h.dtype)
+    a = split_gates(us + normalise(v, params.g_h), 4)
+    c = cell.advance(params, states_tm1, us).c
+    shown = normalise(c, params.g_c, params.b_c)
+    return _opened(dict(zip("ifgo", a, strict=True)), shown)
+
+
+def _opened(a: dict[str, Array], shown: Array) -> dict[str, Array]:
+    """Returns an LSTM's gates from their arguments, and tanh of what it shows."""
+    opened = {
+        gate: jnp.tanh(x) if gate == "g" else jax.nn.sigmoid(x) for gate, x in a.items()
+    }
+    return opened | {"tanh_c": jnp.tanh(shown)}
 
 
 def _named(tree: Any) -> dict[str, Array]:
@@ -179,9 +287,15 @@ def _named(tree: Any) -> dict[str, Array]:
 def _statistics(gate: Array, span: tuple[float, float]) -> GateStatistics:
     edge = TENTH * (span[1] - span[0])
     rows = gate.reshape(-1, gate.shape[-1])
-    share = lambda flags: flags.mean(axis=0, dtype=rows.dtype)
+    mean = rows.mean(axis=0)
+
+    def share(flags: Array) -> Array:
+        # A comparison with NaN is False, and would count it as not saturated.
+        known = flags.mean(axis=0, dtype=rows.dtype)
+        return jnp.where(jnp.isnan(mean), jnp.nan, known)
+
     return GateStatistics(
-        mean=rows.mean(axis=0),
+        mean=mean,
         low=share(rows < span[0] + edge),
         high=share(rows > span[1] - edge),
     )
