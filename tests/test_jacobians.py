@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.diagnostics import bound as bounds
+from jrnn.diagnostics import _proofs as proofs
 from jrnn.diagnostics import (
     jacobian_bound,
     jacobian_products,
     jacobian_products_by_lag,
+    saturation,
     step_jacobians,
 )
 from tests.helpers import CELLS, assert_close, random_like, random_params
@@ -230,6 +231,51 @@ def draws(make, count, seed=0):
             marks=slow,
         ),
         pytest.param(jrnn.lstm, "blocks", id="lstm", marks=slow),
+        pytest.param(jrnn.exp_rnn, "which is 1", id="exp_rnn", marks=slow),
+        *[
+            pytest.param(
+                lambda k, h, gated=gated: jrnn.antisymmetric_rnn(
+                    k, h, gated=gated, epsilon=0.7
+                ),
+                "1 + epsilon s(M)",
+                id=f"antisymmetric_rnn {gated=}",
+                marks=slow,
+            )
+            for gated in (False, True)
+        ],
+        *[
+            pytest.param(
+                lambda k, h, make=make: jrnn.keep_orthogonal(make(k, h)),
+                label,
+                id=f"orthogonal {make.__name__}",
+                marks=slow,
+            )
+            for make, label in (
+                (jrnn.elman, "sup|phi'|"),
+                (jrnn.gru, "(1 + B^2)"),
+                (jrnn.lstm, "blocks"),
+            )
+        ],
+        pytest.param(
+            lambda k, h: jrnn.zoneout(jrnn.gru(k, h), 0.3),
+            "zoneout keeps",
+            id="zoneout gru",
+            marks=slow,
+        ),
+        pytest.param(
+            lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.05, 0.5)),
+            "zoneout keeps",
+            id="zoneout lstm",
+            marks=slow,
+        ),
+        pytest.param(
+            lambda k, h: jrnn.variational_dropout(
+                jrnn.zoneout(jrnn.keep_orthogonal(jrnn.gru(k, h)), 0.9), 0.5
+            ),
+            "zoneout keeps",
+            id="dropout zoneout orthogonal gru",
+            marks=slow,
+        ),
     ],
 )
 def test_norms_lie_below_step_norms_and_these_below_the_bound(make, label):
@@ -270,6 +316,9 @@ def worst_case(name, m):
     elif name == "r after" or name == "r before":  # r = 1/2, z = 0, n = 0, h = m
         b = [-100.0 * m, -OPEN, -m]
         cell, params = gru_zeros(name == "r after", 100.0, 0, 2.0, b)
+    elif name == "r bias":  # r = 1/2, z = 0, n = 0, q = b_h
+        cell, params = gru_zeros(True, 4.0, 0, 0, [-4.0 * m, -OPEN, -OPEN])
+        params = params._replace(b_h=jnp.full(2, 2 * OPEN))
     if name != "f":
         return (
             cell,
@@ -291,7 +340,7 @@ def worst_case(name, m):
 
 @slow
 @pytest.mark.parametrize("m", [1.0, 3.0])
-@pytest.mark.parametrize("name", ["z", "r after", "r before", "f"])
+@pytest.mark.parametrize("name", ["z", "r after", "r before", "r bias", "f"])
 def test_bounds_are_nearly_met_by_the_worst_cells(name, m):
     cell, params, xs, state = worst_case(name, m)
     J = np.asarray(step_jacobians(cell, params, xs, state))
@@ -349,13 +398,88 @@ def test_orthogonal_linear_network_keeps_the_norm():
 
 
 @slow
-@pytest.mark.parametrize("activation", bounds.STEEPEST)
+@pytest.mark.parametrize("activation", proofs.STEEPEST)
 def test_steepest_slopes_are_reached_and_not_exceeded(activation):
     a = jnp.linspace(-40, 40, 160_001)
     slopes = jnp.abs(jax.vmap(jax.grad(activation))(a))
-    steepest = bounds.STEEPEST[activation]
+    steepest = proofs.STEEPEST[activation]
     assert float(slopes.max()) <= steepest
     assert float(slopes.max()) == pytest.approx(steepest, rel=1e-12)
+
+
+@slow
+def test_the_bound_of_a_zoneout_counts_what_it_keeps_of_c():
+    """c_{t-1}, which f's slope multiplies, falls from 40 by the rate, and not by f."""
+    cell = jrnn.lstm(1, 1)
+    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), jnp.float64))
+    params = params._replace(W_h=jnp.array([[0.0, 4.0, 0.0, 0.0]]))
+    params = params._replace(b=jnp.array([-OPEN, -2.0, 0.0, -OPEN]))
+    state = cell.init_state(params)._replace(c=jnp.full(1, 40.0))
+    cell, xs = jrnn.zoneout(cell, 0.9), jnp.zeros((20, 1))
+    J = np.asarray(step_jacobians(cell, params, xs, state))
+    log_steps = jacobian_bound(cell, params, xs, state).log_steps
+    assert (
+        np.linalg.norm(J, 2, axis=(-2, -1)) <= np.exp(log_steps) * (1 + SLACK)
+    ).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        jrnn.elman,
+        pytest.param(jrnn.gru, marks=slow),
+        pytest.param(jrnn.lstm, marks=slow),
+        pytest.param(jrnn.exp_rnn, marks=slow),
+        pytest.param(lambda k, h: jrnn.zoneout(jrnn.ind_rnn(k, h), 0.5), marks=slow),
+        pytest.param(lambda k, h: jrnn.stack(jrnn.gru(k, h)), marks=slow),
+    ],
+)
+def test_bounds_are_nan_from_the_first_step_that_reads_nan(make):
+    cell = make(3, 2)
+    params = cell.init(jax.random.key(0))
+    xs = random_like(1, jnp.zeros((STEPS, BATCH, 3), jnp.float32))
+    bound = jacobian_bound(cell, params, xs.at[2, 0, 0].set(jnp.nan))
+    assert np.isfinite(bound.log_steps[:2]).all()
+    assert np.isnan(bound.log_steps[2:, 0]).all()
+    assert np.isnan(bound.blocks[2:, 0]).all()
+    assert np.isfinite(bound.log_steps[:, 1]).all()
+    assert np.isnan(bound.log_beta[0])
+    assert np.isfinite(bound.log_beta[1])
+
+
+def loops(jaxpr, inside=False):
+    """Yields the name of each primitive, and whether it runs in a loop over time."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, inside
+        loop = inside or (
+            equation.primitive.name == "scan" and equation.params["length"] == LINE
+        )
+        for each in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
+        ):
+            each = getattr(each, "jaxpr", each)
+            if hasattr(each, "eqns"):
+                yield from loops(each, loop)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(function, id=function.__name__, marks=slow if i else ())
+        for i, function in enumerate(
+            (jacobian_products_by_lag, step_jacobians, jacobian_bound, saturation)
+        )
+    ],
+)
+def test_the_matrix_exponential_is_taken_once_and_not_at_each_step(function):
+    cell = jrnn.stack(jrnn.exp_rnn(2, 3), jrnn.keep_orthogonal(jrnn.gru(3, 3)))
+    params, xs = cell.init(jax.random.key(0)), jnp.zeros((LINE, 2), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda params: jax.tree.leaves(function(cell, params, xs)))
+    found = set(loops(jaxpr(params).jaxpr))
+    assert ("lu", False) in found  # the exponential solves a system
+    assert ("lu", True) not in found
+    assert ("tanh", True) in found
 
 
 @slow
