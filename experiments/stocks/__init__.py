@@ -1,0 +1,1 @@
+"""Daily returns of three stocks: volatility can be predicted, the mean cannot."""

@@ -1,0 +1,250 @@
+"""python -m experiments.stocks --help.
+
+What can be forecast of tomorrow's return? The daily log returns of AAPL, IBM and MSFT:
+held-out nats of independent Gaussian and Student-t returns, of the first-order Markov
+model AR(1), of GARCH(1,1) with Student-t errors, which the field uses, and of recurrent
+networks; whether their quantiles hold; and whether the mean is forecast at all.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments._report import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    claim_run_folder,
+    environment,
+    write_json,
+)
+from experiments.data import stocks
+from experiments.data._parts import Parts
+from experiments.data._scale import Scale, scale_of
+from experiments.stocks import forecasts, networks, report, scores
+from experiments.stocks.forecasts import (
+    AR_1,
+    GARCH,
+    GARCH_LATE,
+    GAUSSIAN,
+    GJR,
+    STUDENT_T,
+    Forecast,
+)
+from experiments.stocks.networks import Fitted, Recipe
+
+FIGURE_FILE = "stocks.png"
+UNIT = "nats per stock and day, of log returns in percent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Forecast the daily returns of three stocks."""
+
+    networks: tuple[str, ...] = tuple(networks.entrants())
+    """Which networks take part."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights; sizes and rates are chosen by their mean."""
+    hidden: tuple[int, ...] = (8, 16)
+    """Hidden units to choose from, by the validation part."""
+    rates: tuple[float, ...] = (0.01, 0.03)
+    """Learning rates of Adam to choose from, by the validation part."""
+    updates: int = 150
+    """Of each run, each on all training days; the best in validation are kept."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    block: int = 22
+    """Days of a stretch that the bootstrap draws: a month of trading."""
+    draws: int = 10_000
+    """Of the bootstrap."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/stocks/NUMBER."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError for settings that mean nothing."""
+    unknown = set(settings.networks) - set(networks.entrants())
+    if unknown or not settings.networks:
+        names = ", ".join(map(repr, networks.entrants()))
+        raise ValueError(f"Expected --networks of {names}, got {settings.networks}.")
+    for name in ("seeds", "hidden", "rates"):
+        if not getattr(settings, name):
+            raise ValueError(f"Expected at least one of --{name}.")
+    for name in ("updates", "block", "draws"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"Expected --{name} of 1 or more.")
+    if min(*settings.rates, *settings.hidden, settings.clip) <= 0:
+        raise ValueError("Expected --rates, --hidden and --clip above 0.")
+
+
+class Learned(NamedTuple):
+    """All that is taken from the training and validation parts.
+
+    Attributes:
+      scale: Mean and deviation of the training part.
+      student_t: Of independent returns.
+      autoregressions: Parameters by order, 0 and 1.
+      garch: By name.
+      networks: By name.
+    """
+
+    scale: Scale
+    student_t: np.ndarray
+    autoregressions: dict[int, list[Any]]
+    garch: dict[str, forecasts.Garch]
+    networks: dict[str, Fitted]
+
+
+def learn(returns: np.ndarray, parts: Parts, settings: Settings, bar: Any) -> Learned:
+    """Fits every model; no function that it calls is shown the test part."""
+    train = returns[parts.train]
+    scale = scale_of(train)
+    recipe = Recipe(
+        settings.hidden,
+        settings.rates,
+        settings.seeds,
+        settings.updates,
+        settings.clip,
+    )
+    late = returns[: parts.valid.stop]
+    garch = {
+        GARCH: forecasts.fit_garch(train),
+        GJR: forecasts.fit_garch(train, asymmetric=True),
+        GARCH_LATE: forecasts.fit_garch(late),
+    }
+    fitted = {}
+    for name in settings.networks:
+        bar.set_description(name)
+        entrant = networks.entrants()[name]
+        fitted[name] = networks.fit(entrant, scale, parts, late, recipe, bar.update)
+    return Learned(
+        scale,
+        forecasts.fit_student_t(train),
+        {k: forecasts.fit_autoregression(k, scale, train) for k in (0, 1)},
+        garch,
+        fitted,
+    )
+
+
+def foretell(learned: Learned, returns: np.ndarray) -> dict[str, list[Forecast]]:
+    """Returns every model's forecasts of all days, one for each seed where it has any.
+
+    The parameters stay as they are; every forecast has read the returns before it.
+    """
+    found = {}
+    for name, order in ((GAUSSIAN, 0), (AR_1, 1)):
+        params = learned.autoregressions[order]
+        found[name] = [
+            forecasts.autoregression_forecast(order, learned.scale, params, returns)
+        ]
+    found[STUDENT_T] = [forecasts.student_t_forecast(returns, *learned.student_t)]
+    for name, garch in learned.garch.items():
+        found[name] = [forecasts.garch_forecast(garch, returns)]
+    for name, fitted in learned.networks.items():
+        entrant = networks.entrants()[name]
+        found[name] = networks.forecasts(entrant, learned.scale, fitted, returns)
+    return found
+
+
+def judge(
+    foretold: dict[str, list[Forecast]],
+    learned: Learned,
+    data: stocks.Stocks,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Returns every model's scores on the test part, and its nats in validation."""
+    part = data.parts.test
+    days = part.stop - part.start
+    drawn = scores.draw_days(days, settings.block, settings.draws, seed=0)
+    references, rows = {k: foretold[k][0] for k in (GARCH, GARCH_LATE, GAUSSIAN)}, {}
+    for name, own in foretold.items():
+        row = scores.likelihood(own, references, part, drawn)
+        row["valid_nats"] = float(scores.daily(own, data.parts.valid).mean())
+        row |= scores.calibration(own, part)
+        row |= scores.mean_forecast(own, data.returns, learned.scale, part, drawn)
+        rows[name] = row
+    prices = scores.r2_of_yesterdays_price(data.returns, part)
+    return {"models": rows, "r2_of_yesterdays_price": prices}
+
+
+def parameters(learned: Learned) -> dict[str, Any]:
+    """Returns what was learned, as far as a reader can make sense of it."""
+    rows = {
+        name: {k: v.tolist() for k, v in garch._asdict().items()}
+        for name, garch in learned.garch.items()
+    }
+    for name, fitted in learned.networks.items():
+        says = networks.entrants()[name].says
+        rows[name] = {
+            "says": says,
+            **fitted._asdict(),
+            "params": networks.count(fitted),
+        }
+    return {
+        "scale": {k: v.tolist() for k, v in learned.scale._asdict().items()},
+        STUDENT_T: dict(
+            zip(("nu", "mean", "scale"), learned.student_t.tolist(), strict=True)
+        ),
+        **rows,
+    }
+
+
+def run(settings: Settings, data: stocks.Stocks) -> int:
+    """Runs the experiment; returns the exit status."""
+    folder = claim_run_folder(settings.out, "stocks", resume=False)
+    shown = {**dataclasses.asdict(settings), "out": None}
+    write_json(folder / CONFIG_FILE, shown)
+    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
+    forecasts.load_arch()  # missing, it should be missed now
+    load, begin = busy(), time.perf_counter()
+    count = len(settings.networks) * len(settings.hidden) * settings.updates
+    with tqdm(total=count, unit="update") as bar:
+        learned = learn(data.returns, data.parts, settings, bar)
+    foretold = foretell(learned, data.returns)
+    found = judge(foretold, learned, data, settings)
+    results = {
+        "experiment": "stocks",
+        "settings": shown,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - begin, 1),
+        "load_before": load,
+        "data": data.card,
+        "unit": UNIT,
+        "parameters": parameters(learned),
+        **found,
+    }
+    write_json(folder / RESULTS_FILE, results)
+    best = min(learned.networks, key=lambda name: np.mean(learned.networks[name].valid))
+    report.draw(folder / FIGURE_FILE, results, data, foretold, best)
+    print(f"{report.tables(results)}\n\n{report.verdict(results)}")
+    print(f"Written to {folder}.")
+    return 0
+
+
+def busy() -> float | None:
+    """Returns how many processes wanted a core in the last minute; None: not known.
+
+    Beside other work a run takes longer than its seconds tell.
+    """
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the experiment; returns the exit status."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check(settings)
+        return run(settings, stocks.load())
+    except (ModuleNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
