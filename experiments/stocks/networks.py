@@ -27,6 +27,7 @@ from jrnn.heads.student_t import StudentT
 # keeps the logarithm of a return of exactly 0 finite.
 LEAST_SIZE = 0.1
 COMPONENTS = 3
+FLOAT = jnp.float32
 
 
 class Entrant(NamedTuple):
@@ -193,7 +194,7 @@ def fit(
       recipe: How it is trained.
       on_update: Called after each update of all runs of one size.
     """
-    xs = jnp.asarray(normalise(scale, returns[: parts.valid.stop]), float)
+    xs = jnp.asarray(normalise(scale, returns[: parts.valid.stop]), FLOAT)
     ends = (parts.train.stop, parts.valid.start, parts.valid.stop)
     found: list[Fitted] = []
     for hidden in recipe.hidden:
@@ -212,10 +213,10 @@ def fit(
 def start(model: jrnn.SequenceModel, recipe: Recipe) -> tuple[Run, Array]:
     """Returns a run for every rate and seed, stacked in that order, and their rates."""
     seeds = jnp.asarray(recipe.seeds * len(recipe.rates))
-    rates = jnp.repeat(jnp.asarray(recipe.rates, float), len(recipe.seeds))
+    rates = jnp.repeat(jnp.asarray(recipe.rates, FLOAT), len(recipe.seeds))
     params = jax.vmap(lambda seed: model.init(jax.random.key(seed)))(seeds)
     moments = jax.vmap(optimiser(recipe.clip).init)(params)
-    worst = jnp.full(len(seeds), jnp.inf, float)
+    worst = jnp.full(len(seeds), jnp.inf, FLOAT)
     return Run(params, moments, params, worst, jnp.zeros_like(seeds)), rates
 
 
@@ -242,7 +243,7 @@ def forecasts(
 ) -> list[Forecast]:
     """Returns each seed's forecasts of all days."""
     model, found = entrant.model(fitted.hidden), []
-    xs = jnp.asarray(normalise(scale, returns), float)
+    xs = jnp.asarray(normalise(scale, returns), FLOAT)
     family = model.head.distribution
     for params in fitted.params:
         predicted = model.predictive(params, xs)[1]
