@@ -197,11 +197,11 @@ def parameters(learned: Learned) -> dict[str, Any]:
 
 def run(settings: Settings, data: stocks.Stocks) -> int:
     """Runs the experiment; returns the exit status."""
+    forecasts.load_arch()  # if it is missing, say so at once
     folder = claim_run_folder(settings.out, "stocks", resume=False)
     shown = {**dataclasses.asdict(settings), "out": None}
     write_json(folder / CONFIG_FILE, shown)
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    forecasts.load_arch()  # missing, it should be missed now
     load, begin = busy(), time.perf_counter()
     count = len(settings.networks) * len(settings.hidden) * settings.updates
     with tqdm(total=count, unit="update") as bar:

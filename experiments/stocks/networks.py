@@ -203,6 +203,7 @@ def fit(
         for number in range(recipe.updates):
             at = jnp.asarray(number)
             runs = advance(model, ends, recipe.clip, runs, rates, xs, at)
+            jax.block_until_ready(runs.valid)  # so that progress is progress
             on_update()
         found += by_rate(runs, hidden, recipe)
     best = min(found, key=lambda fitted: np.mean(fitted.valid))
