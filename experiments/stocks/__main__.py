@@ -61,6 +61,8 @@ class Settings:
     """Largest norm of a gradient."""
     block: int = 22
     """Days of a stretch that the bootstrap draws: a month of trading."""
+    other_blocks: tuple[int, ...] = (1, 5, 66)
+    """Lengths of a stretch with which the best network's interval is drawn again."""
     draws: int = 10_000
     """Of the bootstrap."""
     out: Path | None = None
@@ -79,8 +81,11 @@ def check(settings: Settings) -> None:
     for name in ("updates", "block", "draws"):
         if getattr(settings, name) < 1:
             raise ValueError(f"Expected --{name} of 1 or more.")
-    if min(*settings.rates, *settings.hidden, settings.clip) <= 0:
-        raise ValueError("Expected --rates, --hidden and --clip above 0.")
+    above = (*settings.rates, *settings.hidden, settings.clip, *settings.other_blocks)
+    if min(above) <= 0:
+        raise ValueError(
+            "Expected --rates, --hidden, --clip and --other-blocks above 0."
+        )
 
 
 class Learned(NamedTuple):
@@ -170,7 +175,18 @@ def judge(
         row |= scores.mean_forecast(own, data.returns, learned.scale, part, drawn)
         rows[name] = row
     prices = scores.r2_of_yesterdays_price(data.returns, part)
-    return {"models": rows, "r2_of_yesterdays_price": prices}
+    best = min(learned.networks, key=lambda name: rows[name]["valid_nats"])
+    gap = scores.daily(foretold[best], part) - scores.daily(foretold[GARCH], part)
+    by_block = {}
+    for block in settings.other_blocks:
+        drawn = scores.draw_days(days, block, settings.draws, seed=0)
+        by_block[block] = scores.interval(gap[drawn].mean(axis=1))
+    return {
+        "models": rows,
+        "best_in_validation": best,
+        "best_less_garch_by_block": by_block,
+        "r2_of_yesterdays_price": prices,
+    }
 
 
 def parameters(learned: Learned) -> dict[str, Any]:
@@ -180,12 +196,9 @@ def parameters(learned: Learned) -> dict[str, Any]:
         for name, garch in learned.garch.items()
     }
     for name, fitted in learned.networks.items():
-        says = networks.entrants()[name].says
-        rows[name] = {
-            "says": says,
-            **fitted._asdict(),
-            "params": networks.count(fitted),
-        }
+        row = {"says": networks.entrants()[name].says, **fitted._asdict()}
+        del row["params"]  # about a thousand numbers for each seed
+        rows[name] = {**row, "parameters": networks.count(fitted)}
     return {
         "scale": {k: v.tolist() for k, v in learned.scale._asdict().items()},
         STUDENT_T: dict(
@@ -202,7 +215,7 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
     shown = {**dataclasses.asdict(settings), "out": None}
     write_json(folder / CONFIG_FILE, shown)
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    load, begin = busy(), time.perf_counter()
+    load, begin, spent = busy(), time.perf_counter(), time.process_time()
     count = len(settings.networks) * len(settings.hidden) * settings.updates
     with tqdm(total=count, unit="update") as bar:
         learned = learn(data.returns, data.parts, settings, bar)
@@ -213,6 +226,7 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
         "settings": shown,
         "environment": environment(),
         "seconds": round(time.perf_counter() - begin, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),
         "load_before": load,
         "data": data.card,
         "unit": UNIT,
@@ -220,8 +234,7 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
         **found,
     }
     write_json(folder / RESULTS_FILE, results)
-    best = min(learned.networks, key=lambda name: np.mean(learned.networks[name].valid))
-    report.draw(folder / FIGURE_FILE, results, data, foretold, best)
+    report.draw(folder / FIGURE_FILE, results, data, foretold)
     print(f"{report.tables(results)}\n\n{report.verdict(results)}")
     print(f"Written to {folder}.")
     return 0

@@ -81,21 +81,24 @@ def _risk(risk: dict[str, Any]) -> str:
 
 def verdict(results: dict[str, Any]) -> str:
     """Returns what the numbers say of networks, of quantiles and of the mean."""
-    models = results["models"]
-    nets = {k: v for k, v in models.items() if k in results["settings"]["networks"]}
-    best = min(nets, key=lambda name: nets[name]["valid_nats"])
+    models, best = results["models"], results["best_in_validation"]
     lines = [f"Best network in validation: {best}. On the test part it is"]
     for name in (GARCH, GARCH_LATE):
-        low, high = nets[best]["less"][name]["interval"]
+        low, high = models[best]["less"][name]["interval"]
         word = "better than" if high < 0 else "worse than" if low > 0 else "level with"
-        lines.append(f"  {word} {name}: {less(nets[best], name)} nats.")
+        lines.append(f"  {word} {name}: {less(models[best], name)} nats.")
+    block = results["settings"]["block"]
+    lines.append(f"  Days are drawn in blocks of {block}; in others, less {GARCH}:")
+    others = results["best_less_garch_by_block"].items()
+    lines.append(f"  {', '.join(f'{n} days {span(found)}' for n, found in others)}.")
     wrong = [
         f"{name} at {100 * float(level):g}%"
         for name, row in models.items()
         for level, risk in row["value_at_risk"].items()
         if not risk["covered"]
     ]
-    lines.append(f"Quantiles that do not hold (!): {', '.join(wrong) or 'none'}.")
+    lines.append("Quantiles that do not hold (!):")
+    lines.append(f"  {', '.join(wrong) or 'none'}.")
     return "\n".join([*lines, *_of_the_mean(results)])
 
 
@@ -119,7 +122,6 @@ def draw(
     results: dict[str, Any],
     data: Stocks,
     foretold: dict[str, list[Forecast]],
-    best: str,
 ) -> None:
     """Draws nats beside GARCH's, the transforms' histograms, and the volatility.
 
@@ -128,8 +130,8 @@ def draw(
       results: As the JSON file has them.
       data: The returns.
       foretold: Each model's forecasts, one for each seed.
-      best: The network whose volatility is shown, of the first seed.
     """
+    best = results["best_in_validation"]
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     grid = figure.add_gridspec(3, 3, height_ratios=(1.25, 1, 1))
     left, right = (figure.add_subplot(grid[0, i]) for i in (0, 1))
