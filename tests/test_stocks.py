@@ -304,19 +304,26 @@ def test_garch_is_what_arch_says_it_is(asymmetric):
             rescale=False,
         )
         result = model.fit(disp="off")
-        np.testing.assert_allclose(found.sd[:700, i], result.conditional_volatility)
+        sd = result.conditional_volatility
+        np.testing.assert_allclose(found.sd[:700, i], sd, rtol=1e-10)
         own = found.log_density[:700, i].sum()
         assert own == pytest.approx(result.loglikelihood, rel=1e-10)
-        # The later days, by arch itself with these parameters.
+        # The later days, by arch itself with these parameters; it starts its recursion
+        # from the mean of all that it is shown, which they no longer feel.
         whole = arch.ConstantMean(
             returns[:, i],
             volatility=arch.GARCH(1, int(asymmetric), 1),
             distribution=arch.StudentsT(),
             rescale=False,
         ).fix(result.params)
-        np.testing.assert_allclose(found.sd[:, i], whole.conditional_volatility)
-        both = found.log_density[:, i].sum()
-        assert both == pytest.approx(whole.loglikelihood, rel=1e-10)
+        sd = whole.conditional_volatility
+        np.testing.assert_allclose(found.sd[700:, i], sd[700:], rtol=1e-9)
+        density = arch.StudentsT().loglikelihood(
+            [garch.nu[i]], returns[:, i] - garch.mu[i], sd**2, individual=True
+        )
+        np.testing.assert_allclose(
+            found.log_density[700:, i], density[700:], rtol=1e-9, atol=1e-9
+        )
 
 
 @needs_arch
@@ -335,7 +342,7 @@ def test_test_part_changes_no_bit_of_what_is_learned():
     ]
     assert bits[0] == bits[1]
     first = learned[0]
-    assert len(bits[0]) > 100
+    assert len(bits[0]) > 80
     assert {fit.hidden for fit in first.networks.values()} <= set(TINY.hidden)
     # And what was kept is what is said to have been, and is the best of what was tried.
     for name, fitted in first.networks.items():
@@ -354,13 +361,13 @@ def test_test_part_changes_no_bit_of_what_is_learned():
 def test_networks_forecast_from_the_past_alone():
     returns = made_up(80)
     scale = scale_of(returns[:50])
-    parts = cut(80, 2, (60, 20, 20))
-    recipe = networks.Recipe((3,), (0.01,), (0,), 2, 1.0)
+    recipe = networks.Recipe((3,), (0.01,), (0,), 1, 1.0)
     changed = returns.copy()
     changed[60:] += 3.0
     for name in ("gru, t", "gru, mixture"):
         entrant = networks.entrants()[name]
-        fitted = networks.fit(entrant, scale, parts, returns, recipe)
+        runs, _ = networks.start(entrant.model(3), recipe)
+        (fitted,) = networks.by_rate(runs, 3, recipe)
         (one,), (other,) = (
             networks.forecasts(entrant, scale, fitted, r) for r in (returns, changed)
         )

@@ -170,8 +170,9 @@ def _fit_column(arch: Any, own: np.ndarray, asymmetric: bool) -> list[float]:
             f"{result.optimization_result.message!r}. Give more training days."
         )
     mu, omega, alpha, *gamma, beta, nu = (float(x) for x in result.params)
-    # As arch starts its own recursion, from the first days of what it is fitted to.
-    start = float(volatility.backcast(own - mu))
+    # As arch starts its own recursion: from the first days of what it is fitted to,
+    # before it knows mu.
+    start = float(volatility.backcast(own - own.mean()))
     return [mu, omega, alpha, *(gamma or [0.0]), beta, nu, start]
 
 
