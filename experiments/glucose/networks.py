@@ -1,0 +1,155 @@
+"""Recurrent networks that forecast 30 and 60 minutes ahead.
+
+A cell reads a segment; a head tells the changes 30 and 60 minutes ahead, as multiples
+of the training part's root mean square, by two Student-t (or Gaussian) distributions.
+Forecasts read whole segments, the state carried through, as a user's monitor would.
+Lengths end what is padded, a mask passes over an empty place of the grid, and where no
+reading stands 30 or 60 minutes later the label is masked.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+import jrnn
+from experiments.data.glucose import Segment
+from experiments.glucose.problem import (
+    HORIZONS,
+    Predicted,
+    Scales,
+    ahead,
+    features,
+    on_grid,
+    pair,
+)
+from jrnn.batching import padded_batches
+
+HEADS = {"student_t": jrnn.student_t, "gaussian": jrnn.gaussian}
+CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
+# Quantiles of changes are sought within this many root mean squares, by bisection.
+QUANTILES_WITHIN, BISECTIONS = 32.0, 24
+
+
+class Entrant(NamedTuple):
+    """A model, and whether it reads the time of day."""
+
+    model: jrnn.SupervisedModel
+    clock: bool
+
+
+class Sheet(NamedTuple):
+    """Segments, or windows of them, side by side on the grid, time first.
+
+    Attributes:
+      xs: Features, (T, B, k), float32.
+      labels: Scaled changes 30 and 60 minutes ahead, (T, B, 2).
+      due: Which of these there are, (T, B, 2).
+      known: Places of the grid that hold a reading, (T, B).
+      lengths: (B,), int32.
+    """
+
+    xs: Float[Array, "T B k"]
+    labels: Float[Array, "T B 2"]
+    due: Bool[Array, "T B 2"]
+    known: Bool[Array, "T B"]
+    lengths: Int[Array, " B"]
+
+
+@functools.cache
+def entrants(hidden: int, head: str) -> dict[str, Entrant]:
+    """Returns the networks by name; equal arguments give the identical ones."""
+    make = lambda cell, inputs: jrnn.supervised_model(
+        CELLS[cell](inputs, hidden), HEADS[head](len(HORIZONS))
+    )
+    return {
+        "GRU": Entrant(make("GRU", 4), True),
+        "GRU, no clock": Entrant(make("GRU", 2), False),
+        "LSTM": Entrant(make("LSTM", 4), True),
+    }
+
+
+def columns_of(segment: Segment, scales: Scales, clock: bool) -> np.ndarray:
+    """Returns features, labels, due and known of a segment, (length, k + 5)."""
+    later, due = ahead(segment)
+    change = np.where(due, later - segment.glucose[:, None], 0) / scales.ahead
+    known = np.ones((len(change), 1))
+    columns = [features(segment, scales, clock), change, due, known]
+    return on_grid(segment, np.concatenate(columns, axis=1))
+
+
+def lay_out(
+    segments: Sequence[Segment], scales: Scales, clock: bool, window: int | None = None
+) -> Sheet:
+    """Returns whole segments side by side, or the windows that they are cut into."""
+    pieces = [columns_of(segment, scales, clock) for segment in segments]
+    if window is not None:
+        pieces = [p[i : i + window] for p in pieces for i in range(0, len(p), window)]
+    (batch,) = padded_batches(pieces, len(pieces), (max(map(len, pieces)),))
+    xs, labels, due, known = np.split(batch.xs, [-5, -3, -1], axis=-1)
+    return Sheet(
+        jnp.asarray(xs, jnp.float32),
+        jnp.asarray(labels, jnp.float32),
+        jnp.asarray(due == 1),
+        jnp.asarray(known[..., 0] == 1),
+        jnp.asarray(batch.lengths),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _predict(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Any:
+    def one(p: Any) -> Any:
+        return model.predict(p, sheet.xs, lengths=sheet.lengths, mask=sheet.known)
+
+    return jax.vmap(one)(params)
+
+
+def distributions(
+    entrant: Entrant, params: Any, scales: Scales, segments: Sequence[Segment]
+) -> Any:
+    """Returns what each seed predicts at each reading, (seeds, N, 2) each leaf."""
+    sheet = lay_out(segments, scales, entrant.clock)
+    known = np.asarray(sheet.known).T  # segment after segment, as in `Pairs`
+    at_readings = lambda a: jnp.swapaxes(a, 1, 2)[:, known]
+    return jax.tree.map(at_readings, _predict(entrant.model, params, sheet))
+
+
+def forecast(
+    entrant: Entrant, params: Any, scales: Scales, segments: Sequence[Segment]
+) -> list[Predicted]:
+    """Returns the forecasts of each seed, in mg/dL."""
+    predicted = distributions(entrant, params, scales, segments)
+    family, pairs = entrant.model.head.distribution, pair(segments)
+    now = pairs.now[:, None]
+    scaled = np.where(pairs.due, pairs.later - now, 0) / scales.ahead
+    mean = family.mean(predicted)
+    labels = jnp.broadcast_to(jnp.asarray(scaled, jnp.float32), mean.shape)
+    own = jnp.broadcast_to(
+        jnp.eye(len(HORIZONS), dtype=bool)[:, None, None], (2, *mean.shape)
+    )
+    log_p = [family.log_prob(predicted, labels, mask) for mask in own]
+    mean, below = (
+        np.asarray(a, np.float64) for a in (mean, family.cdf(predicted, labels))
+    )
+    density = np.stack([np.asarray(a, np.float64) for a in log_p], axis=-1)
+    density -= np.log(scales.ahead)
+    return [
+        Predicted(now + scales.ahead * m, u, d)
+        for m, u, d in zip(mean, below, density, strict=True)
+    ]
+
+
+def quantile(entrant: Entrant, predicted: Any, p: float) -> np.ndarray:
+    """Returns where the scaled change's distribution function is p, by bisection."""
+    family = entrant.model.head.distribution
+    low = jnp.full_like(family.mean(predicted), -QUANTILES_WITHIN)
+    high = -low
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        under = family.cdf(predicted, middle) < p
+        low, high = jnp.where(under, middle, low), jnp.where(under, high, middle)
+    return np.asarray(high, np.float64)

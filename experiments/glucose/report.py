@@ -1,0 +1,191 @@
+"""What the experiment on glucose has to say: a table, and a figure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments import plots
+from experiments._report import format_table
+from experiments.glucose.problem import HORIZONS
+from experiments.glucose.scoring import LEVELS
+
+FIGURE_SIZE = (12.0, 8.6)  # inches
+GREY = "#777777"
+STYLES = ("-", "--")
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Returns errors and coverage of each model, and what the networks gain."""
+    return "\n\n".join([_errors(results), _coverage(results), _gains(results)])
+
+
+def _errors(results: dict[str, Any]) -> str:
+    header = ["root mean squared error, mg/dL"]
+    for horizon in HORIZONS:
+        header += [f"{horizon} min", "95% interval", "nats"]
+    body = []
+    for name, found in results["test"].items():
+        row = [name]
+        for horizon in HORIZONS:
+            one = found[str(horizon)]
+            row += [
+                _spread(one["rmse"], 2),
+                _span(one["rmse_interval"], 1),
+                _spread(one["nats"], 3),
+            ]
+        body.append(row)
+    return format_table(header, body)
+
+
+def _coverage(results: dict[str, Any]) -> str:
+    header = ["share in the central interval, %"]
+    columns = [(h, c) for h in HORIZONS for c in ("50", "90")]
+    for horizon, central in columns:
+        header += [f"{horizon} min, {central}", "95% interval"]
+    body = []
+    for name, found in results["test"].items():
+        row = [name]
+        for horizon, central in columns:
+            one = found[str(horizon)]["coverage"][central]
+            row += [
+                f"{100 * one['mean']:.1f}",
+                _span([100 * x for x in one["interval"]], 1),
+            ]
+        body.append(row)
+    return format_table(header, body)
+
+
+def _gains(results: dict[str, Any]) -> str:
+    header = ["lower error, mg/dL"]
+    for horizon in HORIZONS:
+        header += [f"{horizon} min", "95% interval"]
+    body = []
+    for name, others in results["lower"].items():
+        for other, found in others.items():
+            row = [f"{name} than {other}"]
+            for horizon in HORIZONS:
+                one = found[str(horizon)]
+                row += [f"{one['lower_by']:.2f}", _span(one["interval"], 2)]
+            body.append(row)
+    days = f"(intervals: bootstrap of {results['days']} whole days of the test part)"
+    return f"{format_table(header, body)}\n{days}"
+
+
+def _spread(found: dict[str, Any], digits: int) -> str:
+    mean = f"{found['mean']:.{digits}f}"
+    several = len(found["values"]) > 1
+    return f"{mean} ± {found['sd']:.{digits}f}" if several else mean
+
+
+def _span(interval: list[float], digits: int) -> str:
+    """Returns an interval as text.
+
+    >>> _span([1.25, 2.0], 1)
+    '1.2..2.0'
+    """
+    return "..".join(f"{x:.{digits}f}" for x in interval)
+
+
+def draw(path: Path, results: dict[str, Any]) -> None:
+    """Draws errors, calibration and a day.
+
+    Args:
+      path: Where the PNG goes.
+      results: As the JSON file has them.
+    """
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.0, 1.0))
+    panels = [figure.add_subplot(grid[place]) for place in ((0, 0), (0, 1))]
+    _errors_panel(panels[0], results["test"])
+    _calibration_panel(panels[1], results["test"])
+    panels.append(figure.add_subplot(grid[1, :]))
+    _day_panel(panels[2], results["day"])
+    for axes in panels:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    plots.save(figure, path)
+
+
+def _errors_panel(axes: Axes, test: dict[str, Any]) -> None:
+    names = list(test)
+    for h, (horizon, colour) in enumerate(zip(HORIZONS, plots.COLOURS, strict=False)):
+        for place, name in enumerate(names):
+            found = test[name][str(horizon)]
+            at = len(names) - place + 0.14 * (1 - 2 * h)
+            low, high = found["rmse_interval"]
+            axes.plot([low, high], [at, at], color=colour, linewidth=1.4)
+            axes.plot(
+                found["rmse"]["mean"],
+                at,
+                "o",
+                color=colour,
+                label=f"{horizon} minutes ahead" if place == 0 else None,
+            )
+    axes.set_yticks(range(len(names), 0, -1), names)
+    axes.set_ylim(0.4, len(names) + 1.3)  # room for the legend
+    axes.set_xlim(left=0)
+    axes.set_xlabel("root mean squared error on the test part (mg/dL)")
+    axes.set_title("Error, with 95% intervals from whole days", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+
+
+def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
+    nominal = 100 * np.asarray(LEVELS)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+    shown = [name for name in test if name not in ("GRU, no clock", "LSTM")]
+    for colour, name in zip(plots.COLOURS, shown, strict=False):
+        for horizon, style in zip(HORIZONS, STYLES, strict=True):
+            observed = 100 * np.asarray(test[name][str(horizon)]["calibration"])
+            axes.plot(nominal, observed, style, color=colour, linewidth=1.3)
+    handles = [
+        Line2D([], [], color=colour, label=name)
+        for colour, name in zip(plots.COLOURS, shown, strict=False)
+    ]
+    handles += [
+        Line2D([], [], color=GREY, linestyle=style, label=f"{horizon} minutes ahead")
+        for horizon, style in zip(HORIZONS, STYLES, strict=True)
+    ]
+    axes.set_xlabel("central interval (%)")
+    axes.set_ylabel("test readings within it (%)")
+    axes.set_title(
+        "Calibration: above the diagonal, intervals are too wide", fontsize=10
+    )
+    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
+
+
+def _day_panel(axes: Axes, day: dict[str, Any]) -> None:
+    hour = np.asarray(day["hours"])
+    mean, low, high, now = (
+        np.asarray(day[name]) for name in ("mean", "low", "high", "now")
+    )
+    at = hour + day["horizon"] / 60
+    # A gap stays a gap: no line crosses what is longer than a step of the monitor.
+    cuts = 1 + np.flatnonzero(np.diff(hour) > 0.2)
+    pieces = np.split(np.arange(len(hour)), cuts)
+    blue, red = plots.COLOURS[:2]
+    for i, piece in enumerate(pieces):
+        label = lambda text, i=i: text if i == 0 else None
+        axes.fill_between(
+            at[piece],
+            low[piece],
+            high[piece],
+            color=blue,
+            alpha=0.2,
+            linewidth=0,
+            label=label("central 90% interval"),
+        )
+        said = f"GRU, told {day['horizon']} minutes before"
+        axes.plot(at[piece], mean[piece], color=blue, label=label(said))
+    axes.plot(hour, now, ".", color=red, markersize=4, label="readings")
+    axes.set_xlabel(f"hour of {day['date']}")
+    axes.set_ylabel("glucose (mg/dL)")
+    axes.set_xticks(range(0, 25, 3))
+    axes.set_xlim(0, 24.7)
+    axes.set_title(
+        "The test day with most readings, seed of the first run", fontsize=10
+    )
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
