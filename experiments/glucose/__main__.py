@@ -65,7 +65,7 @@ class Settings:
     """Training cuts segments into windows of this many steps of 5 minutes."""
     batch: int = 32
     """Windows of each update."""
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     """Of Adam; chosen on the validation part."""
     clip: float = 1.0
     """What the norm of a gradient is clipped to."""

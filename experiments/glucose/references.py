@@ -183,7 +183,7 @@ def fit_chain(train: Sequence[Segment], width: int) -> Chain:
         runs += np.split(_bin(segment.glucose, width), holes)
     (batch,) = padded_batches(runs, len(runs), (max(map(len, runs)),))
     chain = jrnn.markov_chain(bins, order=1)
-    params = chain.fit(jnp.asarray(batch.xs), jnp.asarray(batch.lengths))
+    params = chain.fit(jnp.asarray(batch.xs), batch.lengths.astype(int))
     log_P = chain.predict(params, jnp.arange(bins, dtype=jnp.int32)[None])
     P = np.exp(np.asarray(log_P, np.float64))
     P /= P.sum(axis=1, keepdims=True)  # of single precision

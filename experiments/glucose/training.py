@@ -61,6 +61,13 @@ class Learned(NamedTuple):
     by_rate: dict[str, float]
 
 
+def columns(sheet: Sheet, index: Int[Array, " b"]) -> Sheet:
+    """Returns some of the windows."""
+    xs, labels, due, known, lengths = sheet
+    pick = lambda a: a[:, index]
+    return Sheet(pick(xs), pick(labels), pick(due), pick(known), lengths[index])
+
+
 def mean_nats(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Array:
     """Returns the mean of -log density over the pairs, of scaled changes."""
     log_p = model.log_prob(
@@ -88,8 +95,7 @@ def train_epoch(
 
     def update(rate: Array, run: Any, index: Array) -> tuple[Any, None]:
         params, state = run
-        # The batch is axis 1, but for lengths.
-        batch = Sheet(*(a[:, index] for a in sheet[:4]), sheet.lengths[index])
+        batch = columns(sheet, index)
         gradient = jax.grad(lambda p: mean_nats(model, p, batch))(params)
         step, state = optimiser.update(gradient, state, params)
         step = jax.tree.map(lambda u: rate.astype(u.dtype) * u, step)
