@@ -12,7 +12,7 @@ import pytest
 from experiments.data._scale import Scale
 from experiments.data.glucose import Glucose, Segment
 from experiments.glucose import __main__ as command
-from experiments.glucose import references, report
+from experiments.glucose import networks, references, report
 from experiments.glucose.problem import (
     HORIZONS,
     Pairs,
@@ -171,27 +171,34 @@ def test_direct_regression_finds_the_weights_of_what_it_is_given():
 
 
 def test_chain_is_propagated_from_the_bin_of_the_reading():
-    train = made_up(4, (300,), hole=None)
-    fitted = references.fit_chain(train, 20)
-    V = fitted.ahead.shape[1]
-    bins = ((train[0].glucose - 40) // 20).astype(int)
-    counts = np.zeros((V, V))
-    np.add.at(counts, (bins[:-1], bins[1:]), 1)
-    np.testing.assert_allclose(fitted.ahead.sum(axis=-1), 1, rtol=1e-12)
-    # 30 minutes are six steps, twice that twice the power.
+    # Bins of 180 mg/dL are three; the last, 400 alone, is never seen.
+    up = np.random.default_rng(0).random(600) < 0.3
+    glucose = np.where(up, 300.0, 80.0) + np.arange(600) % 7
+    train = [segment(5 * np.arange(600), glucose)]
+    fitted = references.fit_chain(train, 180)
+    counts = np.zeros((2, 2))
+    np.add.at(counts, (up[:-1].astype(int), up[1:].astype(int)), 1)
+    one = counts / counts.sum(axis=1, keepdims=True)
+    for h, steps in enumerate((6, 12)):
+        np.testing.assert_allclose(fitted.ahead[h].sum(axis=1), 1, rtol=1e-12)
+        powers = np.linalg.matrix_power(one, steps)
+        # Smoothing leaves a little for what was never seen.
+        np.testing.assert_allclose(fitted.ahead[h, :2, :2], powers, atol=0.02)
     six, twelve = fitted.ahead
     np.testing.assert_allclose(six @ six, twelve, atol=1e-12)
-    common = counts.sum(axis=1).argmax()
-    one = np.linalg.matrix_power(counts / np.maximum(counts.sum(1), 1)[:, None], 6)
-    assert np.abs(one[common] - six[common]).max() < 0.1  # smoothing is all between
     found = references.predict_chain(fitted, UNIT, train)
-    row = fitted.ahead[0, bins[0]]
-    assert found.mean[0, 0] == pytest.approx(row @ (40 + 20 * np.arange(V) + 9.5))
-    later = pair(train).later[0, 0]
-    at = int((later - 40) // 20)
-    share = (later - 40 - 20 * at + 0.5) / 20
-    assert found.below[0, 0] == pytest.approx(row[:at].sum() + share * row[at])
-    assert found.log_density[0, 0] == pytest.approx(math.log(row[at] / 20))
+    row, later = six[int(up[0])], pair(train).later[0, 0]
+    assert found.mean[0, 0] == pytest.approx(row @ [129.5, 309.5, 489.5])
+    at = int(later >= 220)
+    below = row[:at].sum() + row[at] * (later - 40 - 180 * at + 0.5) / 180
+    assert found.below[0, 0] == pytest.approx(below)
+    assert found.log_density[0, 0] == pytest.approx(math.log(row[at] / 180))
+
+
+def test_chain_counts_no_step_across_a_gap():
+    whole = references.fit_chain([segment([0, 5, 15, 20], [50, 50, 250, 250])], 180)
+    parts = [segment([0, 5], [50, 50]), segment([0, 5], [250, 250])]
+    np.testing.assert_array_equal(whole.ahead, references.fit_chain(parts, 180).ahead)
 
 
 def days_of(count: int) -> tuple[Pairs, np.random.Generator]:
@@ -275,25 +282,34 @@ def test_committed_results_are_of_the_default_run():
     assert all(name in shown for name in results["test"])
 
 
+@pytest.fixture(scope="module")
+def fitted() -> command.Fitted:
+    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        return command.fit(whole(), TINY)
+
+
 @slow
 @promotion
-def test_no_forecast_sees_what_comes_and_nothing_is_learned_of_the_test_part():
-    data = whole()
-    fitted = command.fit(data, TINY)
-    kept, scored = chosen(fitted), command.evaluate(fitted, TINY, data)
+def test_nothing_is_learned_of_the_test_part(fitted):
+    data, kept = whole(), chosen(fitted)
     poisoned = data._replace(test=poison(data.test))
     again = command.fit(poisoned, TINY)
     assert chosen(again) == kept
-    # It is poison: what is scored does change, and so does a fit that reads it.
-    assert command.evaluate(again, TINY, poisoned)["test"] != scored["test"]
+    # It is poison: what is scored does change, and so does a choice that reads it.
+    scores = [command.evaluate(fitted, TINY, d)["test"] for d in (data, poisoned)]
+    assert scores[0] != scores[1]
     read = command.fit(data._replace(valid=poisoned.test), TINY)
     assert chosen(read) != kept
     assert bits(read.scales) == bits(fitted.scales)
 
+
+@slow
+@promotion
+def test_no_forecast_sees_what_comes(fitted):
     # Garbage after reading 20 of a segment: what was told up to there stands.
-    first, *others = data.test
+    first, *others = whole().test
     late = np.where(np.arange(len(first.times)) > 20, 400.0, first.glucose)
-    told = command.forecasts(fitted, TINY, data.test)
+    told = command.forecasts(fitted, TINY, [first, *others])
     changed = command.forecasts(fitted, TINY, [Segment(first.times, late), *others])
     assert told.keys() == changed.keys()
     for name, runs in told.items():
@@ -304,18 +320,18 @@ def test_no_forecast_sees_what_comes_and_nothing_is_learned_of_the_test_part():
 
 @slow
 @promotion
-def test_networks_read_segments_as_if_alone():
-    data = whole()
-    fitted = command.fit(data, TINY)
-    together = command.forecasts(fitted, TINY, data.test)
-    alone = [command.forecasts(fitted, TINY, [s]) for s in data.test]
-    for name, runs in together.items():
-        for seed, run in enumerate(runs):
-            for whole_part, pieces in zip(
-                run, zip(*(a[name][seed] for a in alone), strict=True), strict=True
-            ):
-                one = np.concatenate(pieces)
-                np.testing.assert_allclose(whole_part, one, rtol=2e-5, atol=2e-5)
+def test_networks_read_a_segment_as_if_alone(fitted):
+    name, segments = "GRU, no clock", whole().test
+    entrant = networks.entrants(TINY.hidden, TINY.head)[name]
+    params = fitted.learned[name].params
+    together = networks.forecast(entrant, params, fitted.scales, segments)
+    alone = networks.forecast(entrant, params, fitted.scales, segments[1:2])
+    start = len(segments[0].times)
+    own = slice(start, start + len(segments[1].times))
+    due = pair(segments[1:2]).due
+    for many, one in zip(together, alone, strict=True):
+        for a, b in zip(many, one, strict=True):
+            np.testing.assert_allclose(a[own][due], b[due], rtol=2e-5)
 
 
 @slow
