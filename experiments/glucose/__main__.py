@@ -45,6 +45,11 @@ from experiments.glucose.scoring import compare, draw_days, score
 from experiments.glucose.training import Learned, Recipe
 
 FIGURE_FILE = "glucose.png"
+UNITS = {
+    "rmse": "mg/dL",
+    "nats": "mean of -log density (per mg/dL) over pairs of a reading and a horizon",
+    "fitted.networks": "the same, but of changes divided by scales.ahead",
+}
 # The network whose forecasts the figure shows.
 SHOWN = "GRU"
 
@@ -206,6 +211,7 @@ def run(settings: Settings, data: Glucose) -> int:
         "settings": shown,
         "environment": environment(),
         "data": data.card,
+        "units": UNITS,
         "fitted": describe(fitted),
         **evaluate(fitted, settings, data),
         "day": show_day(
