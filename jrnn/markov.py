@@ -339,7 +339,7 @@ def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
         lengths = jnp.asarray(lengths)
         check_lengths(lengths, xs.shape[0], xs.shape[1:])
         steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * lengths.ndim)
-        valid = steps < lengths[None]
+        valid = steps < lengths.astype(steps.dtype)[None]
     check_ids("xs", jnp.where(valid, xs, 0), vocab_size)
     if xs.dtype.itemsize < 4:  # neither -1 nor the vocabulary's size need fit a byte
         xs = xs.astype(jnp.int32)
