@@ -1,0 +1,1 @@
+"""An electrocardiogram as recorded: what an RNN knows of the next sample."""

@@ -1,0 +1,221 @@
+r"""Recurrent networks that tell the next difference by a mixture of logistics.
+
+    P(d | d_<t) = sum_k w_k (F((d + 1/2 - mu_k) / s_k) - F((d - 1/2 - mu_k) / s_k))
+
+w, mu and s are functions of h_t. Locations and scales are in standard deviations of the
+training part's differences; the cell reads d_t in these, and asinh(d_t), in which the
+baseline's steps of a unit or two are as large as the slopes of a beat. Training is
+truncated backpropagation through time over streams that lie side by side.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+import jrnn
+from experiments.ecg.problem import (
+    DIFFERENCES,
+    LEAST_DIFFERENCE,
+    Stretch,
+    differences,
+    scored,
+)
+from jrnn.train import (
+    TrainState,
+    init_train_state,
+    make_train_step,
+    sequence_loss,
+    streams,
+    windows,
+)
+
+CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
+FLOAT = jnp.float32
+
+
+class Recipe(NamedTuple):
+    """How networks are trained; hashable.
+
+    Attributes:
+      steps: Updates in all.
+      streams: Pieces of the training part that are read side by side.
+      window: Steps that a gradient goes back.
+      rate: Of Adam at its highest, after `warmup` updates; then a cosine down to 0.
+      warmup: Updates.
+      clip: What the norm of a gradient is clipped to.
+      every: Updates between two looks at the validation part, the best of which is
+        kept.
+    """
+
+    steps: int
+    streams: int
+    window: int
+    rate: float
+    warmup: int
+    clip: float
+    every: int
+
+
+class Learned(NamedTuple):
+    """One seed's network.
+
+    Attributes:
+      params: Those that did best on validation.
+      nats: Per sample of validation, then.
+      step: After how many updates.
+    """
+
+    params: Any
+    nats: float
+    step: int
+
+
+@functools.cache
+def kernel_in(sd: float) -> jrnn.Kernel:
+    """Returns logistics cut into whole numbers, measured in `sd` of them."""
+    lowest = float(LEAST_DIFFERENCE)
+    kernel = jrnn.discretised_logistic(lowest, 1.0, DIFFERENCES)
+    half = kernel.support.scale
+    # The kernel's own units are half the range, around the range's middle of -1/2.
+    inner = lambda loc, scale: ((loc * sd + 0.5) / half, scale * sd / half)
+    return kernel._replace(
+        log_prob=lambda x, loc, scale: kernel.log_prob(x, *inner(loc, scale)),
+        sample=lambda key, loc, scale: kernel.sample(key, *inner(loc, scale)),
+        mean=lambda loc, scale: kernel.mean(*inner(loc, scale)),
+        cdf=lambda x, loc, scale: kernel.cdf(x, *inner(loc, scale)),
+        support=kernel.support._replace(shift=0.0, scale=sd),
+        spec=kernel.spec._replace(arguments=(*kernel.spec.arguments, ("sd", sd))),
+    )
+
+
+@functools.cache
+def make_model(
+    cell: str, hidden: int, components: int, sd: float
+) -> jrnn.SequenceModel:
+    """Returns a model of differences; equal arguments give the identical one.
+
+    Args:
+      cell: GRU or LSTM.
+      hidden: Units.
+      components: Logistics that are mixed.
+      sd: Standard deviation of the training part's differences.
+    """
+    plain = jrnn.mixture(components, kernel_in(sd))
+
+    def encode(symbols: Any) -> Array:
+        read = plain.encode(symbols)
+        return jnp.concatenate([read, jnp.arcsinh(read * sd) / 2], axis=-1)
+
+    spec = plain.spec._replace(name="reading_both_mixture", input_size=2)
+    head = plain._replace(encode=encode, spec=spec)
+    return jrnn.sequence_model(CELLS[cell](2, hidden), head)
+
+
+@functools.cache
+def make_optimiser(recipe: Recipe) -> optax.GradientTransformation:
+    """Returns Adam behind clipping."""
+    rates = optax.warmup_cosine_decay_schedule(
+        0.0, recipe.rate, recipe.warmup, recipe.steps
+    )
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adam(rates))
+
+
+def read(units: Int[np.ndarray, " T"]) -> Float[Array, " T-1"]:
+    """Returns differences as the networks take them."""
+    return jnp.asarray(differences(units), FLOAT)
+
+
+def batches(
+    ds: Float[Array, " T"], recipe: Recipe, seed: int
+) -> Iterator[tuple[bool, Array]]:
+    """Yields windows without end, and whether each is the first of a pass.
+
+    Each pass cuts the part anew, from a random start, so that windows differ; all
+    passes are of one length, so that cutting is compiled once.
+    """
+    rng = np.random.default_rng(seed)
+    length = len(ds) - recipe.window
+    while True:
+        start = int(rng.integers(recipe.window + 1))
+        own = jax.lax.dynamic_slice_in_dim(ds, start, length)
+        side_by_side = streams(own, recipe.streams)
+        for i, window in enumerate(windows(side_by_side, recipe.window)):
+            yield i == 0, window
+
+
+def train(
+    model: jrnn.SequenceModel,
+    part: Stretch,
+    valid: Stretch,
+    recipe: Recipe,
+    seed: int,
+    on_step: Callable[[], object] = lambda: None,
+) -> Learned:
+    """Trains one network, and keeps what did best on validation."""
+    key_init, key = jax.random.split(jax.random.key(seed))
+    params = model.init(key_init, FLOAT)
+    step = make_train_step(sequence_loss(model), make_optimiser(recipe))
+    at_rest = model.init_state(params, (recipe.streams,))
+    state = init_train_state(params, make_optimiser(recipe), key, at_rest)
+    best = Learned(None, math.inf, 0)
+    pieces = itertools.islice(batches(read(part.units), recipe, seed), recipe.steps)
+    for number, (first, window) in enumerate(pieces, 1):
+        if first:  # a copy: the step takes its memory
+            state = state._replace(carry=jax.tree.map(jnp.copy, at_rest))
+        state, _ = step(state, window)
+        if number % recipe.every == 0 or number == recipe.steps:
+            best = _better(model, state, valid, number, best)
+        on_step()
+    if best.params is None:
+        raise ValueError(
+            "Expected validation to be finite at least once, got NaN each time; lower "
+            "--rate."
+        )
+    return best
+
+
+def _better(
+    model: jrnn.SequenceModel,
+    state: TrainState,
+    valid: Stretch,
+    number: int,
+    best: Learned,
+) -> Learned:
+    nats = -float(log_prob(model, state.params, valid).mean())
+    if not nats < best.nats:
+        return best
+    return Learned(jax.tree.map(jnp.copy, state.params), nats, number)
+
+
+def log_prob(
+    model: jrnn.SequenceModel, params: Any, part: Stretch
+) -> Float[np.ndarray, " scored"]:
+    """Returns log P of each sample that is scored."""
+    found = model.log_prob(params, read(part.units))[1]
+    return scored(np.asarray(found), part)
+
+
+def generate(
+    model: jrnn.SequenceModel,
+    params: Any,
+    prompt: Int[np.ndarray, " T"],
+    length: int,
+    seed: int,
+) -> Int[np.ndarray, " length"]:
+    """Returns `length` samples that go on from a prompt, in recorded units."""
+    key = jax.random.key(seed)
+    drawn = model.sample(params, key, length, prompt=read(prompt))
+    return prompt[-1] + np.cumsum(np.asarray(drawn).astype(np.int64))
+
+
+def count(params: Any) -> int:
+    """Returns the number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
