@@ -47,7 +47,7 @@ def made_up(samples: int = 6_000, period: int = 240) -> ecg.Ecg:
 def poison(data: ecg.Ecg, start: int) -> ecg.Ecg:
     units = data.units.copy()
     steps = np.random.default_rng(9).choice([-50, 50], len(units) - start)
-    units[start:] = np.clip(steps.cumsum(), -600, 600)
+    units[start:] = np.clip(units[start - 1] + steps.cumsum(), -600, 600)
     return data._replace(units=units)
 
 
