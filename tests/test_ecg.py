@@ -83,7 +83,7 @@ def test_cells_hold_all_of_a_density_and_are_exact_in_the_tails():
 
 
 def test_errors_of_a_student_t_are_those_of_greatest_likelihood():
-    xs = stats.t.rvs(3.0, scale=5.0, size=400, random_state=0)
+    xs = 5.0 * np.random.default_rng(0).standard_t(3.0, 400)
     dof, scale = references.student_t_fit(xs)
     expected = stats.t.fit(xs, floc=0.0)
     found = stats.t.logpdf(xs, dof, scale=scale).sum()

@@ -51,7 +51,7 @@ class Reference(NamedTuple):
 
 
 def normal_cell(
-    x: np.ndarray, mean: np.ndarray, sd: np.ndarray | float
+    x: np.ndarray, mean: np.ndarray | float, sd: np.ndarray | float
 ) -> Float[np.ndarray, "..."]:
     """Returns log P(x - 1/2 < X < x + 1/2) for a normal X, exact in both tails.
 
@@ -59,7 +59,7 @@ def normal_cell(
     other: ln(F(a) - F(b)) = ln F(a) + ln(1 - F(b) / F(a)).
 
     >>> normal_cell(np.array([0.0, 40.0, -40.0]), 0.0, 1.0).round(2).tolist()
-    [-0.96, -784.71, -784.71]
+    [-0.96, -784.72, -784.72]
     """
     away = np.abs(x - mean)
     near, far = log_ndtr((0.5 - away) / sd), log_ndtr((-0.5 - away) / sd)
@@ -67,7 +67,7 @@ def normal_cell(
 
 
 def student_t_cell(
-    x: np.ndarray, mean: np.ndarray, scale: float, dof: float
+    x: np.ndarray, mean: np.ndarray | float, scale: float, dof: float
 ) -> Float[np.ndarray, "..."]:
     """Returns log P(x - 1/2 < X < x + 1/2) for mean + scale times a Student-t.
 
