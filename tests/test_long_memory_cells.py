@@ -253,3 +253,11 @@ def test_the_states_of_a_lem_are_bounded(dt):
     states = jrnn.trajectory(cell, open_wide, jnp.zeros((steps, K)))
     for leaf in states:
         assert error(leaf, np.repeat(sharp[:, None], H, 1)) < 1e-12
+
+
+def test_modrelu_does_not_hide_what_is_no_number():
+    cell = jrnn.exp_rnn(2, 3)
+    params = cell.init(jax.random.key(0))
+    state = cell.init_state(params)
+    state, _ = cell.step(params, state, jnp.full(2, jnp.nan, jnp.float32))
+    assert bool(jnp.isnan(state.h).all())

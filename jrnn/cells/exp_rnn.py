@@ -168,7 +168,7 @@ def _advance_saving(
 
 def _opened(params: RotationParams, a: Array) -> tuple[Array, Array]:
     b = expand(params.b.astype(a.dtype), a.ndim)
-    return jnp.abs(a) + b >= 0, b
+    return ~(jnp.abs(a) + b < 0), b  # a NaN is not cut off, it shows
 
 
 def _advance(params: RotationParams, state: ExpRNNState, u: Array) -> ExpRNNState:
