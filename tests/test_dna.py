@@ -44,7 +44,8 @@ def test_both_strands_are_read_from_their_own_ends() -> None:
 
 def test_a_networks_probabilities_sum_to_one_over_all_strings(tiny) -> None:
     every = np.array(list(itertools.product(range(4), repeat=4)), np.int32).T
-    log_p = networks.log_probs(*tiny, every).astype(np.float64)
+    network, params = tiny
+    log_p = networks.log_probs(network, params, every).astype(np.float64)
     assert np.exp(log_p.sum(axis=0)).sum() == pytest.approx(1, abs=1e-6)
 
 
@@ -52,7 +53,9 @@ def test_the_mean_over_strands_is_the_length_of_a_code(tiny) -> None:
     """Kraft: over all strings the lengths' powers of two sum to no more than 1."""
     every = list(itertools.product(range(4), repeat=4))
     columns = np.array(every, np.int32).T
-    log_p = networks.log_probs(*tiny, np.concatenate([columns, 3 - columns[::-1]], 1))
+    network, params = tiny
+    pairs = np.concatenate([columns, 3 - columns[::-1]], 1)
+    log_p = networks.log_probs(network, params, pairs)
     both = log_p.reshape(4, 2, len(every)).transpose(2, 0, 1)
     bits = [strands.code_lengths(of_string).sum() for of_string in both]
     mixtures = np.exp(both.astype(np.float64).sum(axis=1)).mean(axis=1)
