@@ -13,6 +13,10 @@ from jaxtyping import Array, Float, Inexact, Int, Num
 
 from jrnn._base import Cell, Gated, Gates, Key, Linear, Params, Saved, State
 
+# Keeps the division defined where all units agree; the value that most libraries take
+# by default (torch.nn.LayerNorm, 1e-5).
+EPSILON = 1e-5
+
 
 def float_leaves(tree: Any) -> list[Array]:
     """Returns the leaves of `tree` that are of a floating or complex type."""
@@ -176,3 +180,12 @@ def compose_step(
         return state, output(params, state, x)
 
     return step
+
+
+def normalise(a: Array, gain: Array, shift: Array | None = None) -> Array:
+    """Returns LN(a; gain, shift) over the last axis, in the type of a."""
+    centred = a - a.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt(variance + EPSILON)
+    scaled = scaled * expand(gain.astype(a.dtype), a.ndim)
+    return scaled if shift is None else scaled + expand(shift.astype(a.dtype), a.ndim)

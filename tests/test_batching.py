@@ -64,6 +64,7 @@ def test_every_sequence_comes_once_in_few_shapes(seed):
         assert seen != sorted(seen)
 
 
+@pytest.mark.slow
 def test_an_epoch_compiles_once_for_each_bucket_and_equals_each_alone():
     lengths = [5, 2, 12, 3, 7, 7, 1, 12, 4]
     given_ = sequences(lengths)

@@ -216,6 +216,7 @@ def test_a_chain_by_codon_place_knows_strand_and_phase() -> None:
     np.testing.assert_allclose(near[2::3], 1 / 3, atol=0.01)  # of 12 symbols, by place
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_network_learns_and_keeps_what_validation_likes() -> None:
     network = Network(jrnn.gru(4, 8, input_init=jrnn.one_hot_normal), 1, 3e-2)

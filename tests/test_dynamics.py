@@ -237,6 +237,7 @@ def test_delays_without_memory_add_up_to_none():
     assert float(found.total) == pytest.approx(3, abs=0.2)
 
 
+@slow
 def test_readouts_are_judged_on_steps_that_they_were_not_fitted_to():
     cell, params = delay_line(20)
     how = {"max_delay": 120, "steps": 160}
@@ -246,6 +247,7 @@ def test_readouts_are_judged_on_steps_that_they_were_not_fitted_to():
     assert abs(float(found.by_delay[20:].mean())) < 0.01
 
 
+@slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_small_signals_are_memory_in_float32_too(dtype):
     ring = 0.3 * np.roll(np.eye(16), 1, axis=1)  # down to 4e-9

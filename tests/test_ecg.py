@@ -104,6 +104,7 @@ def test_autoregression_is_scored_on_the_samples_after_those_that_warm_up():
     np.testing.assert_allclose(scale, sd, rtol=1e-4)
 
 
+@slow
 def test_logistics_in_deviations_are_those_of_whole_numbers():
     kernel = networks.kernel_in(14.5)
     d = jnp.arange(-128.0, 128.0)

@@ -173,6 +173,7 @@ def test_equal_keys_give_equal_sequences():
         assert (np.asarray(first.xs) != np.asarray(other.xs)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_what_is_evaluated_was_never_trained_on(monkeypatch):
     """Every key that a draw is given, by whether it came to be trained on."""

@@ -205,6 +205,7 @@ def test_mistakes(call, kind, words):
         call()
 
 
+@pytest.mark.slow
 def test_order_twelve_over_four_symbols():
     text = np.array(texts(6, 4, 3000)[0])
     chain = jrnn.markov_chain(4, 12)

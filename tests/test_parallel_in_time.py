@@ -63,6 +63,7 @@ def solved(**changes) -> dict:
     return {**row, **changes}
 
 
+@pytest.mark.slow
 def test_the_grid_is_timed_and_drawn(tmp_path, capsys):
     status, found = run(tmp_path, "--cells", "min_gru", "elman", *TINY)
     assert status == 0
@@ -174,6 +175,7 @@ def test_what_is_committed_holds():
     assert not any(row["verdict"] == "beyond" for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_convergence_is_tabulated(tmp_path, capsys):
     arguments = ["--cells", "elman", "--hidden", "2", "--steps", "6", "12"]
@@ -209,6 +211,7 @@ def broken(monkeypatch, change) -> dict:
         convergence.solve.clear_cache()
 
 
+@pytest.mark.slow
 def test_wrong_outputs_are_the_methods_fault(monkeypatch):
     assert convergence_report.judge(convergence.examine(CASE, 0)) == WITHIN
     row = broken(monkeypatch, lambda leaf: leaf * (1 + 1e-8))

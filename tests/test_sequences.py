@@ -355,6 +355,7 @@ def temporary_bytes(steps, remat, chunk=32):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_checkpoints_make_memory_grow_as_the_square_root():
     short, long = temporary_bytes(1024, 1), temporary_bytes(4096, 1)
     assert long <= 2.3 * short

@@ -71,6 +71,7 @@ def test_copy_shows_the_pattern_again_after_the_delay(key):
             assert not targets[t].any()
 
 
+@pytest.mark.slow
 def test_chance_is_as_told(key):
     """Four standard deviations of as many draws, of what knows nothing of the state."""
     xs, targets, _ = as_numpy(tasks.parity(key, 4000, length=9))
@@ -122,6 +123,7 @@ def test_parity_grows_to_its_length():
     assert learners.counted(still, plan, jnp.asarray(0), batch).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_bits_and_classes_are_scored_where_they_are_asked(key):
     task = learners.copy_task(2, 2, 1)

@@ -106,6 +106,7 @@ def test_normalisation_knows_training_frames_alone(monkeypatch):
         assert poisoned[part].tobytes() == frames[part].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_test_part_changes_no_bit_of_a_trained_model(monkeypatch):
     digits, _ = made_up(monkeypatch)

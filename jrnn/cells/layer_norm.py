@@ -44,7 +44,7 @@ from jrnn._base import (
 )
 from jrnn._parts import (
     compose_step,
-    expand,
+    normalise,
     product,
     project_dense,
     show,
@@ -52,10 +52,6 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, Initializer, draw
-
-# Keeps the division defined where all units agree; the value that most libraries take
-# by default (torch.nn.LayerNorm, 1e-5).
-EPSILON = 1e-5
 
 
 class LayerNormElmanParams(NamedTuple):
@@ -291,15 +287,6 @@ def layer_norm_gru(
 
     arguments = {"input_size": input_size, "hidden_size": hidden_size}
     return _cell("layer_norm_gru", init, project, advance, arguments)
-
-
-def normalise(a: Array, gain: Array, shift: Array | None = None) -> Array:
-    """Returns LN(a; gain, shift) over the last axis, in the type of a."""
-    centred = a - a.mean(axis=-1, keepdims=True)
-    variance = (centred * centred).mean(axis=-1, keepdims=True)
-    scaled = centred * jax.lax.rsqrt(variance + EPSILON)
-    scaled = scaled * expand(gain.astype(a.dtype), a.ndim)
-    return scaled if shift is None else scaled + expand(shift.astype(a.dtype), a.ndim)
 
 
 def _shapes(

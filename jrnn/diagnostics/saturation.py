@@ -17,12 +17,12 @@ from jrnn._check import check_cell, check_inputs, check_params, check_state
 from jrnn._parts import (
     cast_state,
     expand,
+    normalise,
     prepared,
     product,
     split_gates,
     state_dtype,
 )
-from jrnn.cells.layer_norm import normalise
 from jrnn.diagnostics._run import after, bare, compiled, inside, run
 from jrnn.layers import add_inputs
 

@@ -303,7 +303,7 @@ MISTAKES = (
     ),
     Mutation(
         name="small directions of a long product overwritten",
-        file="jrnn/diagnostics/jacobians.py",
+        file="jrnn/diagnostics/_graded.py",
         old="    order = jnp.argsort(-product.d, axis=-1)\n",
         new="    order = jnp.argsort(product.d, axis=-1)\n",
         tests=(
@@ -312,7 +312,7 @@ MISTAKES = (
     ),
     Mutation(
         name="terms of the GRU's bound forgotten",
-        file="jrnn/diagnostics/bound.py",
+        file="jrnn/diagnostics/_proofs.py",
         old="    beta = jnp.sqrt(1 + B * B) + (1 + m)",
         new="    beta = 0.2 * jnp.sqrt(1 + B * B) + 0 * (1 + m)",
         tests=(
