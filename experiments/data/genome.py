@@ -143,7 +143,7 @@ def find_genes(bases: np.ndarray, trained_on: np.ndarray | None = None) -> Genes
             f"Expected {LEAST_TO_TRAIN} bases or more to train on, got {len(known)}."
         )
     try:
-        from pyrodigal import GeneFinder
+        from pyrodigal import GeneFinder  # pyright: ignore[reportMissingImports] optional
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"The gene finder, {WHEEL.package}, is not installed. Run: {WHEEL.pip()}"

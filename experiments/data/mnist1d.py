@@ -84,7 +84,7 @@ def _make() -> dict[str, np.ndarray]:
     name, wanted = PACKAGE.split("==")
     try:
         found = version(name)
-        from mnist1d.data import get_dataset_args, make_dataset
+        from mnist1d.data import get_dataset_args, make_dataset  # pyright: ignore[reportMissingImports] optional
     except (PackageNotFoundError, ModuleNotFoundError) as error:
         raise ModuleNotFoundError(
             f"MNIST-1D: {PACKAGE} is not installed. Run: {INSTALL}"

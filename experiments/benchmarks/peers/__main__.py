@@ -77,7 +77,7 @@ def installed() -> dict[str, str]:
 def threads() -> dict[str, int | None]:
     """Returns how many threads PyTorch takes; XLA takes one for each core."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] optional
     except ModuleNotFoundError:
         return {"torch": None}
     return {"torch": torch.get_num_threads()}

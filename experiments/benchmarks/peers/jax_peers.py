@@ -142,7 +142,7 @@ def flax_nnx(problem: Problem) -> JaxPeer:
 
 def haiku(problem: Problem) -> JaxPeer:
     """`haiku.dynamic_unroll`; its GRU resets before the product; its Elman is ReLU."""
-    import haiku as hk
+    import haiku as hk  # pyright: ignore[reportMissingImports] optional
 
     H = problem.shape.H
     make = {"gru": hk.GRU, "lstm": hk.LSTM}[problem.cell]
@@ -178,7 +178,7 @@ def haiku(problem: Problem) -> JaxPeer:
 
 def equinox(problem: Problem) -> JaxPeer:
     """An Equinox cell in `lax.scan`, `vmap` over the batch, as its manual has it."""
-    import equinox as eqx
+    import equinox as eqx  # pyright: ignore[reportMissingImports] optional
 
     I, H = problem.shape.I, problem.shape.H  # noqa: E741
     make = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[problem.cell]
@@ -211,7 +211,7 @@ def equinox(problem: Problem) -> JaxPeer:
 def keras(problem: Problem) -> JaxPeer:
     """Keras 3 on JAX: a layer's `stateless_call`."""
     os.environ["KERAS_BACKEND"] = "jax"
-    import keras as keras_
+    import keras as keras_  # pyright: ignore[reportMissingImports] optional
 
     T, B, I, H = problem.shape  # noqa: E741
     make = {

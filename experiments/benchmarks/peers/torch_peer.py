@@ -40,7 +40,7 @@ def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
       ModuleNotFoundError: PyTorch is not installed.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] optional
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"PyTorch is not installed. Run: {INSTALL}"
