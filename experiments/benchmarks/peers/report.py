@@ -1,10 +1,12 @@
 """What the comparison looks like: tables, and a figure of ratios."""
 
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from experiments import plots
 from experiments._report import format_table
@@ -14,6 +16,8 @@ from experiments.benchmarks.peers.running import FLOOR, TORCH
 
 OWN = (OURS, "jrnn, scan", RESET_BEFORE)
 FIGURE_SIZE = (11.0, 6.4)  # inches
+MARKERS = ("s", "o", "^", "D", "v", "P", "X", "<", ">")
+RATIOS = (0.3, 0.5, 1, 2, 5, 10, 20)
 
 
 def groups(rows: list[dict[str, Any]], which: str) -> list[dict[str, dict[str, Any]]]:
@@ -120,7 +124,7 @@ def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     axes = figure.subplots(len(PASSES), len(cells), sharey=True, squeeze=False)
     names = [n for n in dict.fromkeys(row["system"] for row in rows) if n != OURS]
-    styles = dict(zip(names, plots.COLOURS * 2, strict=False))
+    looks = dict(zip(names, zip(cycle(plots.COLOURS), MARKERS), strict=False))
     for line, which in zip(axes, PASSES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
             found = [g for g in groups(rows, which) if g[OURS]["cell"] == cell]
@@ -128,13 +132,15 @@ def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
                 here = [(x, g) for x, g in enumerate(found) if name in g]
                 ys = [ratio(g, name, OURS) for _, g in here]
                 label = name if axis is axes[0][-1] else None
-                mark = "k_" if name == FLOOR else "o"
-                colour = {} if name == FLOOR else {"color": styles[name]}
-                axis.plot([x for x, _ in here], ys, mark, label=label, **colour)
+                colour, marker = ("black", "_") if name == FLOOR else looks[name]
+                look = {"color": colour, "marker": marker, "linestyle": "none"}
+                axis.plot([x for x, _ in here], ys, label=label, alpha=0.8, **look)
             axis.axhline(1.0, color="black", linewidth=0.8)
             shapes = [str(Shape(*g[OURS]["shape"])) for g in found]
             axis.set_xticks(range(len(found)), shapes, rotation=60, fontsize=7)
             axis.set_yscale("log")
+            axis.set_yticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_title(f"{cell}, {which}", fontsize=9)
         line[0].set_ylabel("time / time of jrnn")
     handles, labels = [], []
