@@ -15,10 +15,11 @@ from jaxtyping import Array, Bool, Int, Num
 
 from jrnn._base import Cell, Key, Params, State
 from jrnn._check import check_key
+from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
 from jrnn._unroll import draw_noise, run_drawn, unroll
-from jrnn._walk import Reading, Wanted, active_steps, flip
+from jrnn._walk import Reading, Wanted, flip
 from jrnn.methods._steps import silence
 from jrnn.methods.scan import scan
 

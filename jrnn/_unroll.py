@@ -26,9 +26,10 @@ from jrnn._check import (
     check_params,
     check_state,
 )
+from jrnn._lengths import active_steps
 from jrnn._mesh import align
 from jrnn._parts import cast_state, state_dtype
-from jrnn._walk import KEEP, SHOW, Reading, Shown, active_steps, walk
+from jrnn._walk import KEEP, SHOW, Reading, Shown, walk
 from jrnn.layers import bidirectional
 from jrnn.methods._steps import silence
 from jrnn.methods.bptt import bptt

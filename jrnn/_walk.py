@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
 from jrnn._parts import prepared
@@ -212,14 +212,3 @@ def flip(lengths: Array | None, steps: int, tree: Any) -> Any:
         return jnp.take_along_axis(leaf, places, axis=0)
 
     return jax.tree.map(one, tree)
-
-
-def active_steps(
-    steps: int, lengths: Array | None, mask: Array | None
-) -> Bool[Array, "T *batch"] | None:
-    """Returns at which steps the state moves on; None where it always does."""
-    if lengths is None:
-        return mask
-    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    within = t < lengths.astype(t.dtype)[None]
-    return within if mask is None else within & mask

@@ -122,8 +122,8 @@ def spectral_radius(
     reservoirs are drawn so (H. Jaeger 2001, "The echo state approach", section 3.1).
     The radius is the limit of |W'^m|^(1/m), taken by repeated squaring, which needs no
     eigenvalues and runs on every device. Roundings count as often as the condition of
-    the eigenvectors says: of a drawn matrix of 300 units the radius is right to 3e-7 in
-    float32, of one made with a condition of 5e5 it is 4% off. A matrix of radius 0, or
+    the eigenvectors says, which is little for what is drawn; of a matrix made to be far
+    from normal the radius may be off by percents in float32. A matrix of radius 0, or
     one without a basis of eigenvectors, gives NaN.
 
     Args:

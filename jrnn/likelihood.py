@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Params, Spec, describe
+from jrnn._lengths import active_steps
 
 
 class Distribution(NamedTuple):
@@ -117,10 +118,8 @@ def mean_over_steps(
       >>> float(jrnn.mean_over_steps(values, jnp.array([2, 1])))
       2.6666667461395264
     """
-    valid = jnp.ones(values.shape, bool) if mask is None else mask
-    if lengths is not None:
-        t = jnp.arange(values.shape[0]).reshape(-1, *(1,) * lengths.ndim)
-        valid = valid & (t < lengths.astype(t.dtype)[None])
+    valid = active_steps(values.shape[0], lengths, mask)
+    valid = jnp.ones(values.shape, bool) if valid is None else valid
     values = jnp.where(valid, values, 0)
     if not per_sequence:
         return values.sum() / valid.sum().astype(values.dtype)

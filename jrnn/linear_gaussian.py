@@ -30,6 +30,7 @@ from jrnn._check import (
     check_temperature,
     is_traced,
 )
+from jrnn._lengths import active_steps
 from jrnn._linear_gaussian import (
     Forecast,
     Form,
@@ -154,8 +155,8 @@ def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
         lengths = jnp.asarray(lengths)
         check_lengths(lengths, len(xs), batch)
         lengths = jnp.clip(lengths, 0, len(xs))
-        steps = jnp.arange(len(xs)).reshape(-1, *(1,) * lengths.ndim)
-        known = known & (steps < lengths.astype(steps.dtype)[None])[..., None]
+    within = active_steps(len(xs), lengths, None)
+    known = known if within is None else known & within[..., None]
     check_held(name, FINITE, "xs", x, known)
     return Values(jnp.where(known, x, 0), known, lengths)
 

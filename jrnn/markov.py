@@ -37,6 +37,7 @@ from jrnn._check import (
     check_tokens,
     is_traced,
 )
+from jrnn._lengths import active_steps
 from jrnn._parts import sample_symbols
 from jrnn._strings import (
     Levels,
@@ -334,12 +335,11 @@ def _generate(
 def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
     """Returns the symbols as int32, -1 where there is none, and which of them count."""
     xs = check_tokens(xs)
-    valid = jnp.ones(xs.shape, bool)
     if lengths is not None:
         lengths = jnp.asarray(lengths)
         check_lengths(lengths, xs.shape[0], xs.shape[1:])
-        steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * lengths.ndim)
-        valid = steps < lengths.astype(steps.dtype)[None]
+    within = active_steps(xs.shape[0], lengths, None)
+    valid = jnp.ones(xs.shape, bool) if within is None else within
     check_ids("xs", jnp.where(valid, xs, 0), vocab_size)
     if xs.dtype.itemsize < 4:  # neither -1 nor the vocabulary's size need fit a byte
         xs = xs.astype(jnp.int32)

@@ -29,9 +29,9 @@ from jrnn._check import (
     check_steps,
     check_temperature,
 )
+from jrnn._lengths import active_steps
 from jrnn._parts import prepared, state_dtype
 from jrnn._unroll import draw_noise, unroll_drawn
-from jrnn._walk import active_steps
 from jrnn.cells._init import ZEROS, draw
 from jrnn.layers import reads_ahead
 from jrnn.likelihood import Head
@@ -129,9 +129,9 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
         init=functools.partial(_init, cell, head),
         init_state=functools.partial(_init_state, cell, head),
         step=functools.partial(_step, cell, head),
-        log_prob=functools.partial(_log_prob, cell, head),
+        log_prob=functools.partial(_through, _score, cell, head),
         predict=functools.partial(_predict, cell, head),
-        predictive=functools.partial(_predictive, cell, head),
+        predictive=functools.partial(_through, _foresee, cell, head),
         sample=functools.partial(_sample, cell, head),
         cell=cell,
         head=head,
@@ -168,7 +168,7 @@ def _step(
 ) -> tuple[SequenceState, Array]:
     xs = jnp.asarray(x)[None]
     mask = None if mask is None else jnp.asarray(mask)[None]
-    state, log_probs = _log_prob(cell, head, params, xs, state, mask=mask)
+    state, log_probs = _through(_score, cell, head, params, xs, state, mask=mask)
     return state, log_probs[0]
 
 
@@ -182,23 +182,8 @@ class _Run(NamedTuple):
     key: Key | None
 
 
-def _log_prob(
-    cell: Cell,
-    head: Head,
-    params: SequenceParams,
-    xs: Array,
-    state: SequenceState | None = None,
-    lengths: Array | None = None,
-    method: Method | None = None,
-    key: Key | None = None,
-    mask: Array | None = None,
-) -> tuple[SequenceState, Array]:
-    """Checks the symbols, and hands over to the compiled function."""
-    method, run = _checked(cell, head, params, xs, state, lengths, method, key, mask)
-    return _score(cell, head, method, params, run)
-
-
-def _predictive(
+def _through(
+    compiled: Callable[..., tuple[SequenceState, Any]],
     cell: Cell,
     head: Head,
     params: SequenceParams,
@@ -209,8 +194,9 @@ def _predictive(
     key: Key | None = None,
     mask: Array | None = None,
 ) -> tuple[SequenceState, Any]:
+    """Checks the symbols, and hands over to a compiled function."""
     method, run = _checked(cell, head, params, xs, state, lengths, method, key, mask)
-    return _foresee(cell, head, method, params, run)
+    return compiled(cell, head, method, params, run)
 
 
 def _predict(
@@ -373,7 +359,7 @@ def _sample(
     if prompt is not None and jnp.size(prompt):
         prompt, _ = head.check("prompt", prompt)
         prompt = check_prompt(prompt, batch_shape, head.event_shape)
-        state, _ = _log_prob(cell, head, params, prompt)
+        state, _ = _through(_score, cell, head, params, prompt)
     return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
 
 

@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from jrnn._base import Cell, Key, Params, memoize
+from jrnn._lengths import active_steps
 from jrnn._unroll import unroll
-from jrnn._walk import active_steps
 from jrnn.likelihood import Head
 from jrnn.methods._steps import expand_flags, silence
 
