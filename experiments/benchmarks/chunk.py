@@ -10,7 +10,6 @@ bytes of one step's input share, of which the rule makes it.
 import dataclasses
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import tyro
 
 import jrnn
 from experiments._report import environment, format_table, write_json
+from experiments.benchmarks.turns import in_turn
 from jrnn._base import Sequence
 from jrnn.methods.bptt import default_chunk
 
@@ -78,14 +78,9 @@ def choice(cell: jrnn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def measure(runs: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Returns seconds of each run in each round, A B C A B C."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for kept, run in zip(seconds, runs, strict=True):
-            started = time.perf_counter()
-            run()
-            kept.append(time.perf_counter() - started)
-    return seconds
+    """Returns seconds of each run in each round."""
+    calls = dict(enumerate(runs))
+    return list(in_turn(calls, lambda done, _: done >= rounds).values())
 
 
 def main(arguments: list[str]) -> int:

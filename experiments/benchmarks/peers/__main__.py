@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from experiments._report import environment, write_json
 from experiments.benchmarks.peers import memory, report
-from experiments.benchmarks.peers.jax_peers import JAX_PEERS
+from experiments.benchmarks.peers.jax_peers import JAX_PEERS, OURS, RESET_BEFORE
 from experiments.benchmarks.peers.problems import CELLS, GRID, PASSES, make_problem
 from experiments.benchmarks.peers.running import SECONDS, TORCH, compare
 
@@ -57,7 +57,7 @@ def check(settings: Settings) -> None:
         unknown = [one for one in chosen if one not in known]
         if unknown or not chosen:
             raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
-    if "jrnn" not in settings.systems:
+    if OURS not in settings.systems:
         raise ValueError(
             "Expected jrnn among --systems: the others are compared to it."
         )
@@ -96,7 +96,7 @@ def run(settings: Settings) -> dict[str, Any]:
             jax.clear_caches()
     usage = []
     if settings.memory:
-        systems = [n for n in settings.systems if n != "jrnn, reset before"]
+        systems = [n for n in settings.systems if n != RESET_BEFORE]
         usage = [memory.of_child(name, "lstm", LARGEST) for name in systems]
     return {
         "experiment": "benchmarks.peers",

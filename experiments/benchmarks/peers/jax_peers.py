@@ -109,7 +109,7 @@ def flax_nnx(problem: Problem) -> JaxPeer:
     """`flax.nnx.RNN`, split into graph and state for `jax.jit`; zero carry given."""
     from flax import nnx
 
-    T, B, I, H = problem.shape  # noqa: E741
+    T, B, I, H = problem.shape
     del T
     make = {
         "elman": nnx.SimpleCell,
@@ -180,7 +180,7 @@ def equinox(problem: Problem) -> JaxPeer:
     """An Equinox cell in `lax.scan`, `vmap` over the batch, as its manual has it."""
     import equinox as eqx  # pyright: ignore[reportMissingImports] optional
 
-    I, H = problem.shape.I, problem.shape.H  # noqa: E741
+    I, H = problem.shape.I, problem.shape.H
     make = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[problem.cell]
     like = make(I, H, key=jax.random.key(0))
     zeros = lambda: _like_carry(problem.cell, jnp.zeros(H, jnp.float32))
@@ -213,7 +213,7 @@ def keras(problem: Problem) -> JaxPeer:
     os.environ["KERAS_BACKEND"] = "jax"
     import keras as keras_  # pyright: ignore[reportMissingImports] optional
 
-    T, B, I, H = problem.shape  # noqa: E741
+    T, B, I, H = problem.shape
     make = {
         "elman": keras_.layers.SimpleRNN,
         "gru": keras_.layers.GRU,

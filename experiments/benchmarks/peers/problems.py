@@ -22,7 +22,7 @@ class Shape(NamedTuple):
 
     T: int
     B: int
-    I: int  # noqa: E741 the field's letter for inputs
+    I: int  # the field's letter for inputs
     H: int
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Problem(NamedTuple):
 def make_problem(cell: str, shape: Shape, seed: int = 0) -> Problem:
     """Draws the weights and the inputs of one comparison, in float32."""
     random = np.random.default_rng(seed)
-    T, B, I, H = shape  # noqa: E741
+    T, B, I, H = shape
     wide = GATES[cell] * H
     draw = lambda *size: random.uniform(-1, 1, size).astype(np.float32) / H**0.5
     weights = Weights(draw(I, wide), draw(H, wide), draw(wide))
@@ -80,7 +80,7 @@ def flops(cell: str, shape: Shape, which: str) -> int:
     Forwards each step multiplies x by W_x and h by W_h; backwards each of these two
     products has two, one for each of its factors.
     """
-    T, B, I, H = shape  # noqa: E741
+    T, B, I, H = shape
     forward = 2 * T * B * (I + H) * GATES[cell] * H
     return forward if which == INFERENCE else 3 * forward
 

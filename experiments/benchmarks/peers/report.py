@@ -1,8 +1,8 @@
 """What the comparison looks like: tables, and a figure of ratios."""
 
-import math
 from itertools import cycle
 from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -44,14 +44,7 @@ def ratio(group: dict[str, dict[str, Any]], name: str, to: str) -> float:
     pairs = zip(
         group[name]["seconds_per_round"], group[to]["seconds_per_round"], strict=True
     )
-    found = sorted(a / b for a, b in pairs)
-    middle = len(found) // 2
-    return found[middle] if len(found) % 2 else sum(found[middle - 1 : middle + 1]) / 2
-
-
-def geometric_mean(values: list[float]) -> float:
-    """Returns exp of the mean of logarithms."""
-    return math.exp(sum(map(math.log, values)) / len(values))
+    return median(a / b for a, b in pairs)
 
 
 def table(rows: list[dict[str, Any]], which: str) -> str:

@@ -27,6 +27,7 @@ from experiments.benchmarks.peers.problems import (
     normwise,
 )
 from experiments.benchmarks.peers.torch_peer import torch_peer
+from experiments.benchmarks.turns import in_turn
 
 TORCH, FLOOR = "torch", "products alone"
 # Outputs and gradients of the same mathematics in float32, over up to 2,000 steps: what
@@ -69,12 +70,13 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     functions = {INFERENCE: peer.forward, TRAINING: jax.value_and_grad(loss, (0, 1))}
     runs, compile_seconds, temporary = {}, {}, {}
     for which, function in functions.items():
+        run = jax.jit(function)
         started = time.perf_counter()
-        compiled = jax.jit(function).lower(params, xs).compile()
+        compiled = run.lower(params, xs).compile()
         compile_seconds[which] = time.perf_counter() - started
         memory = compiled.memory_analysis()
         temporary[which] = None if memory is None else memory.temp_size_in_bytes
-        run = jax.jit(function)
+        # Timed is the call that users make, which is dispatched faster than `compiled`.
         runs[which] = lambda run=run: jax.block_until_ready(run(params, xs))
         runs[which]()
     _, (dparams, dxs) = runs[TRAINING]()
@@ -139,18 +141,11 @@ def disagreements(problem: Problem, found: dict[str, Runner]) -> dict[str, float
     return off
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Times calls in rounds A B C A B C; returns seconds per round for each."""
-    kept: dict[str, list[float]] = {name: [] for name in calls}
-    began = time.perf_counter()
-    rounds = 0
-    while rounds < FEWEST or (rounds < MOST and time.perf_counter() - began < seconds):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            kept[name].append(time.perf_counter() - started)
-        rounds += 1
-    return kept
+def enough(limit: float) -> Callable[[int, float], bool]:
+    """Returns when to stop: after `limit` seconds, within the numbers of rounds."""
+    return lambda rounds, seconds: (
+        rounds >= MOST or (rounds >= FEWEST and seconds >= limit)
+    )
 
 
 def compare(
@@ -163,7 +158,7 @@ def compare(
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         calls[FLOOR] = products_alone(problem, which)
-        for name, times in in_turn(calls, seconds).items():
+        for name, times in in_turn(calls, enough(seconds)).items():
             runner = found.get(name)
             rows.append(
                 {
@@ -190,7 +185,7 @@ def compare(
             "system": name,
             **spread(times),
         }
-        for name, times in in_turn(steps, min(seconds, 2.0)).items()
+        for name, times in in_turn(steps, enough(min(seconds, 2.0))).items()
     ]
     return rows
 

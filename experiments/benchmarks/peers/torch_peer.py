@@ -45,7 +45,7 @@ def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
         raise ModuleNotFoundError(
             f"PyTorch is not installed. Run: {INSTALL}"
         ) from error
-    I, H = problem.shape.I, problem.shape.H  # noqa: E741
+    I, H = problem.shape.I, problem.shape.H
     nn = torch.nn
     make = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[problem.cell]
     once = {"elman": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[problem.cell]

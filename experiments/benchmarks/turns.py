@@ -1,0 +1,30 @@
+"""Timing in turn: what is compared is run round after round, A B C A B C."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Name = TypeVar("Name")
+
+
+def in_turn(
+    calls: Mapping[Name, Callable[[], Any]], enough: Callable[[int, float], bool]
+) -> dict[Name, list[float]]:
+    """Times calls in turn, so that what slows the machine slows them all.
+
+    Args:
+      calls: By name; each returns when its work is done.
+      enough: (rounds, seconds since the first began) -> whether to stop.
+
+    Returns:
+      Seconds of each call in each round.
+    """
+    kept: dict[Name, list[float]] = {name: [] for name in calls}
+    began, rounds = time.perf_counter(), 0
+    while not enough(rounds, time.perf_counter() - began):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            kept[name].append(time.perf_counter() - started)
+        rounds += 1
+    return kept
