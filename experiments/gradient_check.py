@@ -19,13 +19,12 @@ from jaxtyping import Array
 
 import jrnn
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     format_table,
     write_json,
 )
+from experiments._run import begin
 from jrnn import train
 
 # The reference lives with the tests, which it serves first; experiments are run from a
@@ -207,9 +206,7 @@ def run(settings: Settings) -> int:
             raise ValueError(
                 f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
             )
-    folder = claim_run_folder(settings.out, "gradient_check", resume=False)
-    config = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, config)
+    folder, config = begin(settings, "gradient_check")
     rng = np.random.default_rng(settings.seed)
     rows = {
         name: check_cell(cell, truth, settings, rng)

@@ -32,14 +32,14 @@ from experiments._digit_classifiers import (
     score,
 )
 from experiments._digit_report import draw, leak_table, tables
+from experiments._intervals import wilson
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     mean_sd,
     write_json,
 )
+from experiments._run import begin, exit_status
 from experiments.data.spoken_digits import (
     Digits,
     card,
@@ -55,8 +55,6 @@ FIGURE_FILE = "variable_lengths.png"
 PADDINGS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 # With lengths, no log P(digit) may move by more than this when padding is added.
 BOUND = 1e-5
-# Standard normal quantile of a 95% interval.
-Z_95 = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,25 +199,9 @@ def pad_further(
     }
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Returns the 95% interval of a share that was observed in `count` trials.
-
-    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
-
-    >>> [round(x, 3) for x in wilson(0.9, 100)]
-    [0.826, 0.945]
-    """
-    z2 = Z_95**2 / count
-    middle = (share + z2 / 2) / (1 + z2)
-    half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
-    return middle - half, middle + half
-
-
 def run(settings: Settings, digits: Digits) -> int:
     """Runs the experiment; returns 1 where lengths did not keep padding out."""
-    folder = claim_run_folder(settings.out, "variable_lengths", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "variable_lengths")
     split = split_same_voices(digits)
     task = Task(normalise(digits, split.train), digits, split)
     data = card(digits, split)
@@ -263,12 +245,12 @@ def run(settings: Settings, digits: Digits) -> int:
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, load_digits())
-    except (ModuleNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Which cells the quick suite leaves out, tolerances, and what tests share."""
 
+import dataclasses
 import zlib
 
 import jax
@@ -130,3 +131,13 @@ def assert_close(a, b, tolerance=TOLERANCE["float64"]):
     ):
         found = error(x, y)
         assert found <= tolerance, f"{jax.tree_util.keystr(path)}: {found:.2e}"
+
+
+def command_line(settings, out):
+    """The arguments that make a command of an experiment run with `settings`."""
+    arguments = ["--out", str(out)]
+    for name, value in dataclasses.asdict(settings).items():
+        if name != "out":
+            several = value if isinstance(value, tuple) else (value,)
+            arguments += ["--" + name.replace("_", "-"), *map(str, several)]
+    return arguments

@@ -297,7 +297,8 @@ def test_poison_in_the_test_part_changes_nothing() -> None:
     poisoned = data._replace(bases=bases)
     assert (dna.cut(poisoned, None).test.bases != dna.cut(data, None).test.bases).any()
     quiet = (lambda name: None, lambda: None)
-    found = [dna.fit(of, settings, *quiet) for of in (data, poisoned)]
+    cuts = [dna.cut(of, settings.bases) for of in (data, poisoned)]
+    found = [dna.fit(of, settings, *quiet) for of in cuts]
     clean, dirty = (
         study._replace(models=study.models._replace(seconds={})) for study in found
     )
@@ -305,11 +306,10 @@ def test_poison_in_the_test_part_changes_nothing() -> None:
     pairs = zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True)
     for a, b in pairs:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    parts = [dna.cut(of, settings.bases) for of in (data, poisoned)]
     scored = [
         dna.bits.score_models(clean.models, of.train.bases, of.test.bases, settings)[
             "models"
         ]["markov 3"]["test"]["mean"]
-        for of in parts
+        for of in cuts
     ]
     assert scored[0] + 0.01 < scored[1]

@@ -14,6 +14,7 @@ from scipy import stats
 from experiments.data import ecg
 from experiments.ecg import __main__ as command
 from experiments.ecg import beats, networks, problem, references, report, scoring
+from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "ecg.json"
@@ -279,13 +280,7 @@ def test_networks_give_the_probability_of_the_recorded_integer():
 def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command.ecg, "load", made_up)
     out = tmp_path / "run"
-    arguments = [["--out", str(out)]]
-    for name, value in dataclasses.asdict(TINY).items():
-        if name != "out":
-            several = value if isinstance(value, tuple) else (value,)
-            flag = "--" + name.replace("_", "-")
-            arguments.append([flag, *map(str, several)])
-    assert command.main(sum(arguments, [])) == 0
+    assert command.main(command_line(TINY, out)) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report.tables(results) in capsys.readouterr().out
     assert (out / command.FIGURE_FILE).stat().st_size > 10_000

@@ -22,6 +22,7 @@ from experiments.glucose.problem import (
     scales_of,
 )
 from experiments.glucose.scoring import Days, compare, draw_days, score
+from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "glucose.json"
@@ -340,13 +341,7 @@ def test_networks_read_a_segment_as_if_alone(fitted):
 def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command.glucose, "load", whole)
     out = tmp_path / "run"
-    arguments = [["--out", str(out)]]
-    for name, value in dataclasses.asdict(TINY).items():
-        if name != "out":
-            several = value if isinstance(value, tuple) else (value,)
-            flag = "--" + name.replace("_", "-")
-            arguments.append([flag, *map(str, several)])
-    assert command.main(sum(arguments, [])) == 0
+    assert command.main(command_line(TINY, out)) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report.tables(results) in capsys.readouterr().out
     assert (out / command.FIGURE_FILE).stat().st_size > 10_000

@@ -14,6 +14,7 @@ import pytest
 from scipy import integrate, stats
 
 import jrnn
+from experiments._intervals import middle
 from experiments.data._parts import cut
 from experiments.data._scale import scale_of
 from experiments.data.stocks import SYMBOLS, Stocks
@@ -186,7 +187,7 @@ def test_intervals_are_as_wide_as_what_they_are_of():
     noise = rng.normal(size=1_200)
     slow = np.array([noise[t : t + 20].mean() for t in range(1_000)])
     single, block = (
-        np.ptp(scores.interval(slow[scores.draw_days(1_000, b, 1_000, 0)].mean(1)))
+        np.ptp(middle(slow[scores.draw_days(1_000, b, 1_000, 0)].mean(1)))
         for b in (1, 60)
     )
     # A mean of 1,000 moving means of 20 has the deviation of 1 / sqrt(1,000), nearly.

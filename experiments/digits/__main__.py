@@ -8,31 +8,28 @@ part; then the network is trained once more on both parts, and tested once.
 """
 
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 from tqdm import tqdm
 
+from experiments._intervals import wilson
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     mean_sd,
     write_json,
 )
+from experiments._run import begin, exit_status, parameter_count
 from experiments.digits.plans import CHOSEN, PUBLISHED, ablations, candidates
 from experiments.digits.report import draw, long_memory_rows, tables
 from experiments.digits.tasks import READERS, Task
 from experiments.digits.training import DIGITS, Fitted, Plan, fit, predict, score
-from experiments.variable_lengths import wilson
 
 FIGURE_FILE = "digits.png"
 WHOLE = "as chosen"
@@ -124,8 +121,7 @@ def study(
         rows.append(score(log_p, task.labels[asked]))
         losses.append([round(loss, 4) for loss in fitted.losses])
         np.add.at(confusion, (task.labels[asked], log_p.argmax(1)), 1)
-        leaves = jax.tree.leaves(fitted.params)
-        parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+        parameters = parameter_count(fitted.params)
     accuracy = mean_sd([row[0] for row in rows])
     return {
         "plan": dataclasses.asdict(plan),
@@ -141,9 +137,7 @@ def study(
 
 def run(settings: Settings, tasks: dict[str, Task]) -> int:
     """Runs the experiment on tasks that are loaded, and writes what was found."""
-    folder = claim_run_folder(settings.out, "digits", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "digits")
     started = time.perf_counter()
     models, searched = {}, {}
     with tqdm(total=_epochs(settings), unit="epoch") as bar:
@@ -200,12 +194,12 @@ def main(arguments: list[str]) -> int:
         args=arguments,
         description=__doc__,
     )
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, {name: READERS[name].load() for name in settings.tasks})
-    except (ModuleNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ that none of them has seen; all that is chosen is chosen on another tenth. Then 
 models of genes and of what lies between them tell the two apart.
 """
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -16,12 +15,11 @@ import tyro
 from tqdm import tqdm
 
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     write_json,
 )
+from experiments._run import begin, exit_status
 from experiments.data import genome
 from experiments.data.genome import Genome
 from experiments.dna import bits, finding, networks
@@ -67,22 +65,22 @@ def cut(data: Genome, bases: int | None) -> Cut:
 
 
 def fit(
-    data: Genome,
+    parts: Cut,
     settings: Settings,
     say: Callable[[str], object],
     done: Callable[[], object],
 ) -> Study:
-    """Fits and chooses everything; the test part is labelled, and not looked at."""
-    train, valid, _ = cut(data, settings.bases)
+    """Fits and chooses everything; the test part is not looked at."""
+    train, valid, _ = parts
     return Study(
         bits.fit_models(train.bases, valid.bases, settings, say, done),
         finding.fit_finders(train, valid, settings, say, done),
     )
 
 
-def score(data: Genome, study: Study, settings: Settings) -> dict[str, Any]:
+def score(parts: Cut, study: Study, settings: Settings) -> dict[str, Any]:
     """Returns what the test part says of a study."""
-    train, _, test = cut(data, settings.bases)
+    train, _, test = parts
     return {
         "bits": bits.score_models(study.models, train.bases, test.bases, settings),
         "genes": finding.score_finders(study.finders, test, settings),
@@ -91,16 +89,14 @@ def score(data: Genome, study: Study, settings: Settings) -> dict[str, Any]:
 
 def run(settings: Settings, data: Genome) -> int:
     """Runs the experiment."""
-    folder = claim_run_folder(settings.out, "dna", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "dna")
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
     started, parts = time.perf_counter(), cut(data, settings.bases)
     total = bits.work(settings, len(parts.train.bases))
     total += finding.work(settings, parts.train)
     with tqdm(total=total, unit="step") as bar:
-        study = fit(data, settings, bar.set_description, bar.update)
-    found = score(data, study, settings)
+        study = fit(parts, settings, bar.set_description, bar.update)
+    found = score(parts, study, settings)
     sizes = networks.networks(settings.hidden, settings.word)
     results = {
         "experiment": "dna",
@@ -109,7 +105,7 @@ def run(settings: Settings, data: Genome) -> int:
         "data": data.card,
         "scored": {name: len(part.bases) for name, part in parts._asdict().items()},
         "parameters": {
-            name: networks.parameter_count(sizes[name]) for name in settings.networks
+            name: networks.size_of(sizes[name]) for name in settings.networks
         },
         "seconds": round(time.perf_counter() - started, 1),
         **found,
@@ -123,12 +119,12 @@ def run(settings: Settings, data: Genome) -> int:
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, genome.load())
-    except (ModuleNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
+from experiments._run import parameter_count
 from experiments.dna.strands import BASES
 from jrnn.train import init_train_state, make_train_step, streams
 
@@ -231,7 +232,7 @@ def _score(cell: jrnn.Cell, params: Any, read: Array, asked: Array) -> Array:
     return jrnn.categorical(BASES).log_prob(params[1], ys, asked)
 
 
-def parameter_count(network: Network) -> int:
+def size_of(network: Network) -> int:
     """Returns how many numbers a network learns."""
-    shapes = jax.eval_shape(functools.partial(init, network), jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    init_it = functools.partial(init, network)
+    return parameter_count(jax.eval_shape(init_it, jax.random.key(0)))

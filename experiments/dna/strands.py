@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments._intervals import middle
 from experiments.data.genome import reverse_complement
 
 BASES = 4
 RESAMPLINGS = 2_000
-LEVEL = 0.95
 
 
 class Interval(NamedTuple):
@@ -100,6 +100,4 @@ def mean_interval(
 
 def interval(value: float, resampled: Float[np.ndarray, " R"]) -> Interval:
     """Returns the percentile interval of resampled estimates."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(resampled, (tail, 1 - tail))
-    return Interval(value, float(low), float(high))
+    return Interval(value, *middle(resampled))

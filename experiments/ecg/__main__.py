@@ -7,12 +7,9 @@ LZMA. All are asked for the probability of the recorded integer. Then ten second
 network makes up by itself, and how well its surprise tells wide beats from others.
 """
 
-import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +17,12 @@ import tyro
 from tqdm import tqdm
 
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     mean_sd,
     write_json,
 )
+from experiments._run import begin, exit_status, load_average, parameter_count
 from experiments.data import ecg
 from experiments.data.ecg import GAP, HERTZ, UNITS_PER_MV, Ecg
 from experiments.ecg import networks
@@ -38,7 +34,7 @@ from experiments.ecg.beats import (
     least_wide,
     rank,
 )
-from experiments.ecg.networks import CELLS, Learned, Recipe
+from experiments.ecg.networks import Learned, Recipe
 from experiments.ecg.problem import Stretch, differences, stretch
 from experiments.ecg.references import (
     AR_16,
@@ -49,43 +45,10 @@ from experiments.ecg.references import (
 )
 from experiments.ecg.report import SECONDS, Traces, draw, tables
 from experiments.ecg.scoring import draw_blocks, score
+from experiments.ecg.settings import Settings, check
 
 FIGURE_FILE = "ecg.png"
 TRACES_FILE = "traces.npz"  # what the figure shows, sample by sample
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Predict the next sample of an electrocardiogram."""
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of weights and of where windows start; the spread is over these."""
-    cells: tuple[str, ...] = ("GRU", "LSTM")
-    """GRU, LSTM, or both: the one that is better on validation is looked at closely."""
-    hidden: int = 48
-    """Units."""
-    components: int = 5
-    """Discretised logistics that are mixed."""
-    steps: int = 1_200
-    """Updates of each network."""
-    streams: int = 32
-    """Pieces of the training part that are read side by side."""
-    window: int = 128
-    """Samples that a gradient goes back; the state goes on."""
-    rate: float = 1e-2
-    """Learning rate of Adam at its highest."""
-    warmup: int = 100
-    """Updates in which the rate rises."""
-    clip: float = 1.0
-    """What the norm of a gradient is clipped to."""
-    every: int = 100
-    """Updates between two looks at the validation part, the best of which is kept."""
-    block_seconds: float = 2.0
-    """Length of the stretches that the bootstrap draws."""
-    draws: int = 2_000
-    """Draws, for intervals."""
-    out: Path | None = None
-    """The run folder; None takes the next runs/ecg/NUMBER."""
 
 
 class Fitted(NamedTuple):
@@ -106,40 +69,6 @@ class Fitted(NamedTuple):
     shown: str
     wide: float
     windows: dict[str, Window]
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError where settings make no sense."""
-    unknown = set(settings.cells) - set(CELLS)
-    if unknown or not settings.cells:
-        raise ValueError(
-            f"Expected --cells out of {', '.join(CELLS)}, got {settings.cells}."
-        )
-    if not settings.seeds:
-        raise ValueError("Expected at least one of --seeds, got none.")
-    for name in (
-        "hidden",
-        "components",
-        "steps",
-        "streams",
-        "window",
-        "every",
-        "draws",
-    ):
-        if getattr(settings, name) < 1:
-            raise ValueError(
-                f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
-            )
-    if not 0 <= settings.warmup < settings.steps:
-        raise ValueError(
-            f"Expected --warmup below --steps, {settings.steps}, got {settings.warmup}."
-        )
-    for name in ("rate", "clip", "block_seconds"):
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(
-                f"Expected a finite --{name.replace('_', '-')} above 0, got "
-                f"{getattr(settings, name)}."
-            )
 
 
 def parts_of(data: Ecg) -> tuple[Stretch, Stretch, Stretch]:
@@ -298,7 +227,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
         "shown": fitted.shown,
         "networks": {
             cell: {
-                "parameters": networks.count(runs[0].params),
+                "parameters": parameter_count(runs[0].params),
                 "valid_nats": mean_sd([run.nats for run in runs]),
                 "kept_at_step": [run.step for run in runs],
             }
@@ -307,19 +236,9 @@ def describe(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def load_average() -> float | None:
-    """Returns how many programs wait for a core, the mean of a minute; None if unknown.
-
-    Above the number of cores, other work was running beside this.
-    """
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
 def run(settings: Settings, data: Ecg) -> int:
     """Runs the experiment."""
-    folder = claim_run_folder(settings.out, "ecg", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "ecg")
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
     start, load = time.perf_counter(), load_average()
     total = len(settings.cells) * len(settings.seeds) * settings.steps
@@ -348,12 +267,12 @@ def run(settings: Settings, data: Ecg) -> int:
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, ecg.load())
-    except (ModuleNotFoundError, ValueError) as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

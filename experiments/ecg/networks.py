@@ -214,8 +214,3 @@ def generate(
     key = jax.random.key(seed)
     drawn = model.sample(params, key, length, prompt=read(prompt))
     return prompt[-1] + np.cumsum(np.asarray(drawn).astype(np.int64))
-
-
-def count(params: Any) -> int:
-    """Returns the number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments._intervals import middle
 from experiments._report import mean_sd
 
 
@@ -38,11 +39,6 @@ def redrawn(
     return sums.mean(axis=1) / block
 
 
-def interval(drawn: np.ndarray) -> list[float]:
-    """Returns the middle 95% of draws."""
-    return [float(q) for q in np.percentile(drawn, [2.5, 97.5])]
-
-
 def score(
     nats: Mapping[str, Sequence[Float[np.ndarray, " T"]]],
     reference: str,
@@ -63,9 +59,9 @@ def score(
         fewer = mean[reference] - mean[name]
         found[name] = {
             "nats": mean_sd([float(run.mean()) for run in runs]),
-            "interval": interval(redrawn(mean[name], starts, block)),
+            "interval": middle(redrawn(mean[name], starts, block)),
             "fewer": float(fewer.mean()),
-            "fewer_interval": interval(redrawn(fewer, starts, block)),
+            "fewer_interval": middle(redrawn(fewer, starts, block)),
         }
     return found
 

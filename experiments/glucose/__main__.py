@@ -20,12 +20,11 @@ import tyro
 from tqdm import tqdm
 
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     write_json,
 )
+from experiments._run import begin, exit_status
 from experiments.data import glucose
 from experiments.data.glucose import Glucose
 from experiments.glucose import networks, training
@@ -198,9 +197,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 def run(settings: Settings, data: Glucose) -> int:
     """Runs the experiment."""
-    folder = claim_run_folder(settings.out, "glucose", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "glucose")
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
     start = time.perf_counter()
     entrants = networks.entrants(settings.hidden, settings.head)
@@ -228,12 +225,12 @@ def run(settings: Settings, data: Glucose) -> int:
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, glucose.load())
-    except (ModuleNotFoundError, ValueError) as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

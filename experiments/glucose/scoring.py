@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from experiments._intervals import middle, wilson
 from experiments._report import mean_sd
 from experiments.glucose.problem import HORIZONS, Pairs, Predicted
 
 CENTRAL = (0.5, 0.9)
 LEVELS = tuple(i / 20 for i in range(1, 20))
-INTERVAL = (0.025, 0.975)
-# Standard normal quantile of a 95% interval.
-Z_95 = 1.959964
 
 
 class Days(NamedTuple):
@@ -72,20 +70,6 @@ def inside(below: np.ndarray, central: float) -> Bool[np.ndarray, "..."]:
     return (below >= tail) & (below <= 1 - tail)
 
 
-def wilson(share: float, count: int) -> list[float]:
-    """Returns the 95% binomial interval of a share of `count` independent trials.
-
-    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
-
-    >>> [round(x, 3) for x in wilson(0.9, 100)]
-    [0.826, 0.945]
-    """
-    z2 = Z_95**2 / count
-    middle = (share + z2 / 2) / (1 + z2)
-    half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
-    return [middle - half, middle + half]
-
-
 def squared_errors(predicted: Predicted, pairs: Pairs) -> Float[np.ndarray, "N 2"]:
     """Returns (mg/dL)^2 of each pair; 0 where none is due."""
     return np.where(pairs.due, np.square(predicted.mean - pairs.later), 0)
@@ -126,7 +110,7 @@ def _score_horizon(
     return {
         "pairs": int(due.sum()),
         "rmse": mean_sd(np.sqrt(errors).tolist()),
-        "rmse_interval": np.quantile(drawn, INTERVAL).tolist(),
+        "rmse_interval": middle(drawn),
         "nats": mean_sd([-float(run.log_density[due, h].mean()) for run in runs]),
         "coverage": {
             f"{100 * c:g}": _coverage(inside(below, c), due, days) for c in CENTRAL
@@ -146,7 +130,7 @@ def _coverage(
     return {
         **shares,
         "binomial_interval": wilson(shares["mean"], count),
-        "interval": np.quantile(drawn, INTERVAL).tolist(),
+        "interval": middle(drawn),
         # How many pairs weigh as much as one independent trial.
         "pairs_per_trial": float(drawn.var() / binomial) if binomial else None,
     }
@@ -165,6 +149,6 @@ def compare(
         first, second = (redrawn_rmse(m, pairs, days, h) for m in (others, runs))
         found[str(horizon)] = {
             "lower_by": float(rmse(others) - rmse(runs)),
-            "interval": np.quantile(first - second, INTERVAL).tolist(),
+            "interval": middle(first - second),
         }
     return found

@@ -20,13 +20,12 @@ import tyro
 from tqdm import tqdm
 
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     mean_sd,
     write_json,
 )
+from experiments._run import begin
 from experiments.gradient_flow import norms, training
 from experiments.gradient_flow.report import draw, tables, verdict
 from experiments.gradient_flow.training import CELLS, Plan
@@ -181,9 +180,7 @@ def explode(settings: Settings, bar: tqdm) -> dict[str, Any]:
 def run(settings: Settings) -> int:
     """Runs the experiment; returns 1 where a norm is above its bound."""
     check(settings)
-    folder = claim_run_folder(settings.out, "gradient_flow", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "gradient_flow")
     start = time.perf_counter()
     size = (settings.hidden, settings.steps, settings.measured, settings.seeds[0])
     count = len(settings.cells) * len(settings.seeds) * settings.updates

@@ -1,13 +1,13 @@
 """The recurrent networks and their optimiser: built from names and sizes."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import optax
 
 import jrnn
+from experiments._run import parameter_count
 from experiments.language_model.settings import Settings, learning_rate
 
 CELLS: dict[str, Callable[..., jrnn.Cell]] = {
@@ -25,8 +25,7 @@ def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
 
 def count_parameters(model: jrnn.SequenceModel) -> int:
     """Returns how many numbers the model learns."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return parameter_count(jax.eval_shape(model.init, jax.random.key(0)))
 
 
 @functools.cache

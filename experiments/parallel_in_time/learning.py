@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 import jrnn
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     mean_sd,
     write_json,
 )
+from experiments._run import begin
 from experiments.parallel_in_time import learners
 from experiments.parallel_in_time.learners import KINDS, NONLINEAR, Plan, Task
 from experiments.parallel_in_time.learning_report import PUBLISHED, draw, table
@@ -274,9 +273,7 @@ def _share(right: np.ndarray, asked: np.ndarray) -> float:
 
 def run(settings: Settings) -> int:
     """Runs the experiment, writing what is known after each cell."""
-    folder = claim_run_folder(settings.out, "parallel_in_time_learning", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "parallel_in_time_learning")
     cells = settings.cells or ()
     results: dict[str, Any] = {name: {} for name in settings.tasks}
     content = {

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 import jrnn
 from experiments._report import environment, write_json
+from experiments.benchmarks.turns import in_turn
 from experiments.parallel_in_time.timing_report import (
     BLOCKS,
     FORWARD,
@@ -196,22 +197,18 @@ def prepare(
 def measure(
     runs: dict[str, Callable[[], Any]], limits: Limits
 ) -> list[dict[str, float]]:
-    """Returns seconds of every run in each round, A B C A B C."""
-    rounds: list[dict[str, float]] = []
-    started = time.perf_counter()
-    spent = lambda: time.perf_counter() - started
-    while len(rounds) < limits.rounds or (
-        len(rounds) < MORE * limits.rounds and spent() < LEAST_SECONDS
-    ):
-        seconds = {}
-        for name, run in runs.items():
-            before = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - before
-        rounds.append(seconds)
-        if spent() > MOST_SECONDS:
-            break
-    return rounds
+    """Returns seconds of every run in each round."""
+
+    def enough(rounds: int, seconds: float) -> bool:
+        if rounds and seconds > MOST_SECONDS:
+            return True
+        many = rounds >= MORE * limits.rounds or seconds >= LEAST_SECONDS
+        return rounds >= limits.rounds and many
+
+    kept = in_turn(runs, enough)
+    return [
+        dict(zip(kept, one, strict=True)) for one in zip(*kept.values(), strict=True)
+    ]
 
 
 def compare(

@@ -7,7 +7,6 @@ networks; whether their quantiles hold; and whether the mean is forecast at all.
 """
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from experiments._intervals import middle
 from experiments._report import (
-    CONFIG_FILE,
     RESULTS_FILE,
-    claim_run_folder,
     environment,
     write_json,
 )
+from experiments._run import begin, exit_status, load_average, parameter_count
 from experiments.data import stocks
 from experiments.data._parts import Parts
 from experiments.data._scale import Scale, scale_of
@@ -180,7 +179,7 @@ def judge(
     by_block = {}
     for block in settings.other_blocks:
         drawn = scores.draw_days(days, block, settings.draws, seed=0)
-        by_block[block] = scores.interval(gap[drawn].mean(axis=1))
+        by_block[block] = middle(gap[drawn].mean(axis=1))
     return {
         "models": rows,
         "best_in_validation": best,
@@ -198,7 +197,7 @@ def parameters(learned: Learned) -> dict[str, Any]:
     for name, fitted in learned.networks.items():
         row = {"says": networks.entrants()[name].says, **fitted._asdict()}
         del row["params"]  # about a thousand numbers for each seed
-        rows[name] = {**row, "parameters": networks.count(fitted)}
+        rows[name] = {**row, "parameters": parameter_count(fitted.params[0])}
     return {
         "scale": {k: v.tolist() for k, v in learned.scale._asdict().items()},
         STUDENT_T: dict(
@@ -211,11 +210,9 @@ def parameters(learned: Learned) -> dict[str, Any]:
 def run(settings: Settings, data: stocks.Stocks) -> int:
     """Runs the experiment; returns the exit status."""
     forecasts.load_arch()  # if it is missing, say so at once
-    folder = claim_run_folder(settings.out, "stocks", resume=False)
-    shown = {**dataclasses.asdict(settings), "out": None}
-    write_json(folder / CONFIG_FILE, shown)
+    folder, shown = begin(settings, "stocks")
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    load, begin, spent = busy(), time.perf_counter(), time.process_time()
+    load, started, spent = load_average(), time.perf_counter(), time.process_time()
     count = len(settings.networks) * len(settings.hidden) * settings.updates
     with tqdm(total=count, unit="update") as bar:
         learned = learn(data.returns, data.parts, settings, bar)
@@ -225,7 +222,7 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
         "experiment": "stocks",
         "settings": shown,
         "environment": environment(),
-        "seconds": round(time.perf_counter() - begin, 1),
+        "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),
         "load_before": load,
         "data": data.card,
@@ -240,23 +237,15 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
     return 0
 
 
-def busy() -> float | None:
-    """Returns how many processes wanted a core in the last minute; None: not known.
-
-    Beside other work a run takes longer than its seconds tell.
-    """
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
+
+    def checked() -> int:
         check(settings)
         return run(settings, stocks.load())
-    except (ModuleNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(checked)
 
 
 if __name__ == "__main__":

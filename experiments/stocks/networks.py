@@ -234,11 +234,6 @@ def by_rate(runs: Run, hidden: int, recipe: Recipe) -> list[Fitted]:
     return found
 
 
-def count(fitted: Fitted) -> int:
-    """Returns the number of parameters of one network."""
-    return sum(leaf.size for leaf in jax.tree.leaves(fitted.params[0]))
-
-
 def forecasts(
     entrant: Entrant, scale: Scale, fitted: Fitted, returns: np.ndarray
 ) -> list[Forecast]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+from experiments._intervals import middle
 from experiments._report import mean_sd
 from experiments.data._scale import Scale, normalise
 from experiments.stocks.forecasts import Forecast
@@ -32,12 +33,6 @@ def draw_days(
     rng = np.random.default_rng(seed)
     starts = rng.integers(days, size=(draws, -(-days // block), 1))
     return ((starts + np.arange(block)) % days).reshape(draws, -1)[:, :days]
-
-
-def interval(drawn: np.ndarray) -> list[float]:
-    """Returns the middle 95% of bootstrap draws."""
-    tail = 100 * (1 - COVER) / 2
-    return [float(q) for q in np.percentile(drawn, [tail, 100 - tail])]
 
 
 def binomial_interval(count: float, trials: int) -> list[float]:
@@ -78,10 +73,10 @@ def likelihood(
     for name, reference in references.items():
         gap = own - daily([reference], part)
         drawn_gaps = gap[drawn].mean(axis=1)
-        less[name] = {"mean": float(gap.mean()), "interval": interval(drawn_gaps)}
+        less[name] = {"mean": float(gap.mean()), "interval": middle(drawn_gaps)}
     return {
         "nats": mean_sd([-f.log_density[part].mean() for f in forecasts]),
-        "nats_interval": interval(own[drawn].mean(axis=1)),
+        "nats_interval": middle(own[drawn].mean(axis=1)),
         "nats_by_stock": np.mean(
             [-f.log_density[part].mean(axis=0) for f in forecasts], axis=0
         ).tolist(),
@@ -142,7 +137,7 @@ def mean_forecast(
     own = np.mean(errors, axis=0).sum(axis=1)
     return {
         "r2": float(1 - own.sum() / none.sum()),
-        "r2_interval": interval(1 - own[drawn].sum(axis=1) / none[drawn].sum(axis=1)),
+        "r2_interval": middle(1 - own[drawn].sum(axis=1) / none[drawn].sum(axis=1)),
         "size_correlation": mean_sd([_size(f, returns, part) for f in forecasts]),
     }
 
