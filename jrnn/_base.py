@@ -64,12 +64,16 @@ class Gated(NamedTuple):
       pullback: (state_tm1, state, saved, dstate) -> (dstate_tm1, du, dv), derived by
         hand. `dstate_tm1` leaves out what flows back through `recur`. Where du and dv
         are the same they should be the same object, so that they are kept once.
+      part: (params, gate) -> the parameters with which `project` gives that gate's
+        share alone but for its bias, and the bias, or None, which a method adds inside
+        the loop. None: u is made whole, and cut.
     """
 
     gates: int
     recur: Callable[[Params, State], Array]
     pointwise: Callable[[State, Gates, Gates], tuple[State, Saved]]
     pullback: Callable[[State, State, Saved, State], tuple[State, Gates, Gates]]
+    part: Callable[[Params, int], tuple[Params, Array | None]] | None = None
 
 
 class Adjoint(NamedTuple):

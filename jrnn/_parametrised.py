@@ -53,6 +53,11 @@ def parametrised(
         assert cell.gated is not None
         return cell.gated.recur(prepare(params), state)
 
+    def part(params: Params, gate: int) -> tuple[Params, Array | None]:
+        assert cell.gated is not None
+        assert cell.gated.part is not None
+        return cell.gated.part(prepare(params), gate)
+
     def coefficients(params: Params, u: Any) -> tuple[State, State]:
         assert cell.linear is not None
         return cell.linear.coefficients(prepare(params), u)
@@ -65,7 +70,9 @@ def parametrised(
         output=output,
         step=compose_step(project, advance, output),
         spec=spec,
-        gated=None if gated is None else gated._replace(recur=recur),
+        gated=None
+        if gated is None
+        else gated._replace(recur=recur, part=None if gated.part is None else part),
         linear=None if linear is None else linear._replace(coefficients=coefficients),
         prepare=prepare,
     )

@@ -292,7 +292,12 @@ def _gated_inside(gated: Gated) -> Gated:
     def recur(params: LearnableParams, state: State) -> Array:
         return gated.recur(params.cell, state)
 
-    return gated._replace(recur=recur)
+    def part(params: LearnableParams, gate: int) -> tuple[LearnableParams, Any]:
+        assert gated.part is not None
+        inner, bias = gated.part(params.cell, gate)
+        return params._replace(cell=inner), bias
+
+    return gated._replace(recur=recur, part=None if gated.part is None else part)
 
 
 def _linear_inside(linear: Linear) -> Linear:

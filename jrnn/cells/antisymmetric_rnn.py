@@ -43,9 +43,11 @@ from jrnn._parametrised import parametrised
 from jrnn._parts import (
     compose_step,
     gated_advance,
+    part_of_gate,
     product,
     project_dense,
     show,
+    sigmoid,
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
@@ -144,7 +146,7 @@ def antisymmetric_rnn(
         M = W_h - W_h.T - gamma * jnp.eye(hidden_size, dtype=W_h.dtype)
         return AntisymmetricParams(params.W_x, M, params.b)
 
-    seam = Gated(gates, _recur(gates), *_pointwise(gated, epsilon))
+    seam = Gated(gates, _recur(gates), *_pointwise(gated, epsilon), part_of_gate(gates))
     advance = gated_advance(seam)
     spec = spec_of(
         "antisymmetric_rnn",
@@ -192,7 +194,7 @@ def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:
         state_tm1: AntisymmetricRNNState, u: Gates, v: Gates
     ) -> tuple[AntisymmetricRNNState, Saved]:
         n = jnp.tanh(u[-1] + v[-1])
-        z = jax.nn.sigmoid(u[0] + v[0]) if gated else None
+        z = sigmoid(u[0] + v[0]) if gated else None
         added = n if z is None else z * n
         return AntisymmetricRNNState(state_tm1.h + epsilon * added), (z, n)
 

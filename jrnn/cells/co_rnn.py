@@ -54,6 +54,7 @@ from jrnn._parts import (
     compose_step,
     gated_advance,
     merge_gates,
+    part_of_gate,
     product,
     project_dense,
     show,
@@ -144,7 +145,7 @@ def co_rnn(
         zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
         return CoRNNState(zeros, zeros)
 
-    gated = Gated(1, _recur, *_pointwise(dt, gamma, epsilon, implicit))
+    gated = Gated(1, _recur, *_pointwise(dt, gamma, epsilon, implicit), part_of_gate(1))
     advance = gated_advance(gated)
     return Cell(
         init=init,

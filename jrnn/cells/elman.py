@@ -44,6 +44,7 @@ from jrnn._base import (
 from jrnn._parts import (
     compose_step,
     gated_advance,
+    part_of_gate,
     product,
     project_dense,
     show,
@@ -147,7 +148,7 @@ def elman(
     def output(params: ElmanParams, state: ElmanState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    gated = Gated(1, _recur, *_pointwise(activation))
+    gated = Gated(1, _recur, *_pointwise(activation), part_of_gate(1))
     advance = gated_advance(gated)
     return Cell(
         init=init,

@@ -51,9 +51,11 @@ from jrnn._parts import (
     expand,
     gated_advance,
     merge_gates,
+    part_of_gate,
     product,
     project_dense,
     show,
+    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -188,8 +190,8 @@ def _recur(params: GRUParams, state: GRUState) -> Array:
 
 
 def _pointwise(state_tm1: GRUState, u: Gates, v: Gates) -> tuple[GRUState, GRUSaved]:
-    r = jax.nn.sigmoid(u[0] + v[0])
-    z = jax.nn.sigmoid(u[1] + v[1])
+    r = sigmoid(u[0] + v[0])
+    z = sigmoid(u[1] + v[1])
     n = jnp.tanh(u[2] + r * v[2])
     return GRUState((1 - z) * n + z * state_tm1.h), GRUSaved(r, z, n, v[2])
 
@@ -205,7 +207,7 @@ def _pullback(
     return GRUState(dh * z), (da_r, da_z, da_n), (da_r, da_z, da_n * r)
 
 
-_GATED = Gated(3, _recur, _pointwise, _pullback)
+_GATED = Gated(3, _recur, _pointwise, _pullback, part_of_gate(3))
 
 
 # Reset before the product: two products in turn, so the cell brings its own backward
@@ -224,7 +226,7 @@ def _advance_before_saving(
     W_rz, W_n = _split_W_h(params)
     u_r, u_z, u_n = split_gates(u, 3)
     v_r, v_z = split_gates(product(h_tm1, W_rz, h_tm1.dtype), 2)
-    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
+    r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
     n = jnp.tanh(u_n + product(r * h_tm1, W_n, h_tm1.dtype))
     return GRUState((1 - z) * n + z * h_tm1), (r, z, n)
 

@@ -46,6 +46,7 @@ from jrnn._parts import (
     compose_step,
     expand,
     gated_advance,
+    part_of_gate,
     project_dense,
     show,
     state_dtype,
@@ -132,7 +133,7 @@ def ind_rnn(
     def output(params: IndRNNParams, state: IndRNNState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    gated = Gated(1, _recur, *_pointwise(activation))
+    gated = Gated(1, _recur, *_pointwise(activation), part_of_gate(1))
     advance = gated_advance(gated)
     return Cell(
         init=init,

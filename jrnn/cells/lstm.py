@@ -56,9 +56,11 @@ from jrnn._parts import (
     expand,
     gated_advance,
     merge_gates,
+    part_of_gate,
     product,
     project_dense,
     show,
+    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -218,9 +220,9 @@ def _forward(
     a_i, a_f, a_g, a_o = a
     if p is not None:
         a_i, a_f = a_i + p[0] * c_tm1, a_f + p[1] * c_tm1
-    i, f, g = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jnp.tanh(a_g)
+    i, f, g = sigmoid(a_i), sigmoid(a_f), jnp.tanh(a_g)
     c = f * c_tm1 + i * g
-    o = jax.nn.sigmoid(a_o if p is None else a_o + p[2] * c)
+    o = sigmoid(a_o if p is None else a_o + p[2] * c)
     tanh_c = jnp.tanh(c)
     return o * tanh_c, c, LSTMSaved(i, f, g, o, tanh_c)
 
@@ -257,7 +259,7 @@ def _pullback(
     return LSTMState(jnp.zeros_like(state_tm1.h), dc_tm1), da, da
 
 
-_GATED = Gated(4, _recur, _pointwise, _pullback)
+_GATED = Gated(4, _recur, _pointwise, _pullback, part_of_gate(4))
 
 
 # Peepholes and projection: the gates are not elementwise in the products alone, so the

@@ -1,15 +1,17 @@
 """What the methods share: selecting by activity, and cutting time into chunks."""
 
 import contextlib
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Params, Sequence, State
-from jrnn._parts import gated_advance, noisy_project, split_gates
+from jrnn._base import Cell, Gates, Params, Sequence, State
+from jrnn._parts import expand, gated_advance, noisy_project, split_gates
 
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
@@ -63,14 +65,44 @@ def shift(start: Array, states: Array) -> Array:
     return jnp.concatenate([start[None], states[:-1]])
 
 
-def input_shares(cell: Cell, params: Params, xs: Any, noise: Any) -> Any:
-    """Returns u of many steps, cut into its gates where the cell has some.
+class Shares(NamedTuple):
+    """How u, the input's share of a step, is made: of many steps, then in the loop.
+
+    Attributes:
+      project: (xs, noise) -> what needs no state, cut into gates where there are some.
+      complete: What `project` returned, at one step -> u.
+    """
+
+    project: Callable[[Any, Any], Any]
+    complete: Callable[[Any], Any]
+
+
+def shares_of(cell: Cell, params: Params) -> Shares:
+    """Returns how a cell's u is made.
 
     Gates that lie side by side would have to be sliced out of u inside the loop over
-    time, and there a CPU's compiler gives up vector instructions for all that follows.
+    time, and there a CPU's compiler gives up vector instructions for all that follows;
+    to cut them out before it, or to add a bias there, is one more pass over u. So each
+    gate has a product of its own, and the loop adds the bias, where the cell tells how.
     """
-    us = noisy_project(cell.project, params, xs, noise)
-    return us if cell.gated is None else split_gates(us, cell.gated.gates)
+    gated = cell.gated
+    project = functools.partial(noisy_project, cell.project)
+    if gated is None:
+        return Shares(functools.partial(project, params), lambda u: u)
+    if gated.part is None:
+        whole = lambda *inputs: split_gates(project(params, *inputs), gated.gates)
+        return Shares(whole, lambda u: u)
+    parts = [gated.part(params, gate) for gate in range(gated.gates)]
+
+    def complete(u: Gates) -> Gates:
+        biases = [bias for _, bias in parts]
+        return tuple(
+            a if bias is None else a + expand(bias.astype(a.dtype), a.ndim)
+            for a, bias in zip(u, biases, strict=True)
+        )
+
+    each = lambda *inputs: tuple(project(part, *inputs) for part, _ in parts)
+    return Shares(each, complete)
 
 
 def advance_flagged(
@@ -112,12 +144,13 @@ def expand_flags(
 def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
     """Returns (count, length) of the chunks that `steps` are cut into.
 
-    A length that divides `steps` is preferred, from half of `chunk` on. Where there is
-    none, the last chunk is filled up with inactive steps: count * length > steps.
+    A length that divides `steps` is preferred, from half of `chunk` to half as much
+    again. Where there is none, the last chunk is filled up with inactive steps:
+    count * length > steps.
     """
     if steps <= chunk:
         return 1, steps
-    for length in range(chunk, chunk // 2, -1):
+    for length in (*range(chunk, chunk // 2, -1), *range(chunk + 1, 3 * chunk // 2)):
         if steps % length == 0:
             return steps // length, length
     count = -(-steps // chunk)

@@ -45,10 +45,10 @@ from jrnn.methods._steps import (
     products_at,
 )
 
-# How much of the input's share u a chunk may hold on a CPU: a core's second-level
-# cache, where experiments/benchmarks/results/chunk.json was measured. Shorter chunks
-# have little work each; the gates of longer ones go through memory on every pass.
-CHUNK_BYTES = 2**20
+# How much of the input's share u a chunk may hold on a CPU: the second-level caches,
+# where experiments/benchmarks/results/chunk.json was measured. Shorter chunks have
+# little work each; the gates of longer ones go through memory on every pass.
+CHUNK_BYTES = 2**22
 # On accelerators products want to be large and memory is fast. Not measured.
 ACCELERATOR_CHUNK = 128
 LEAST_CHUNK, MOST_CHUNK = 4, 128
@@ -67,7 +67,7 @@ def bptt(
     Args:
       chunk: How many steps share one product with W_x and one contraction for each
         parameter's gradient. None takes as many as keep project(xs) of a chunk within
-        a megabyte on a CPU, from 4 to 128, and 128 elsewhere.
+        four megabytes on a CPU, from 4 to 128, and 128 elsewhere.
       remat: Levels of checkpoints along time. 0 keeps every state for the backward
         pass; 1 keeps of the order of sqrt(T) and walks forward once more; k keeps
         k T^(1/(k+1)) and walks forward k times more; beyond log2(T / chunk) levels
@@ -154,8 +154,8 @@ def _forward(
     shape, cut_up = static.shape, cut_sequence(sequence, static.shape)
     with products_at(static.precision):
         if len(shape) == 2:
-            state, kept = keep_states(static, params, state, cut_up)
-            states = join(kept.states, shape, sequence.steps)
+            state, kept = keep_states(static, shape, params, state, cut_up)
+            states = jax.tree.map(lambda leaf: leaf[: sequence.steps], kept.states)
             shown = static.keep(params, states, sequence.xs)
         else:
             state, (kept, shown) = keep_starts(static, shape, params, state, cut_up)

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._parts import noisy_project, split_gates
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
     check_precision,
-    input_shares,
     products_at,
 )
 
@@ -65,6 +65,8 @@ def _run(
         return state, state
 
     with products_at(precision):
-        us = input_shares(cell, params, xs, noise)
+        us = noisy_project(cell.project, params, xs, noise)
+        if cell.gated is not None:  # sliced here, and not in the loop
+            us = split_gates(us, cell.gated.gates)
         state, states = jax.lax.scan(step, state, (us, active, restart), unroll=unroll)
         return state, keep(params, states, xs)
