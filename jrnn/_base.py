@@ -64,6 +64,9 @@ class Gated(NamedTuple):
       pullback: (state_tm1, state, saved, dstate) -> (dstate_tm1, du, dv), derived by
         hand. `dstate_tm1` leaves out what flows back through `recur`. Where du and dv
         are the same they should be the same object, so that they are kept once.
+      matrix: params -> (W, b or None), where `recur` is one product with the state's
+        first field, recur(params, s) = s[0] W + b, with W (n, gates * n): what a kernel
+        keeps on chip (`jrnn.fused`). None: the recurrent share is something else.
       part: (params, gate) -> the parameters with which `project` gives that gate's
         share alone but for its bias, and the bias, or None, which a method adds inside
         the loop. None: u is made whole, and cut.
@@ -73,6 +76,7 @@ class Gated(NamedTuple):
     recur: Callable[[Params, State], Array]
     pointwise: Callable[[State, Gates, Gates], tuple[State, Saved]]
     pullback: Callable[[State, State, Saved, State], tuple[State, Gates, Gates]]
+    matrix: Callable[[Params], tuple[Array, Array | None]] | None = None
     part: Callable[[Params, int], tuple[Params, Array | None]] | None = None
 
 

@@ -53,6 +53,11 @@ def parametrised(
         assert cell.gated is not None
         return cell.gated.recur(prepare(params), state)
 
+    def matrix(params: Params) -> tuple[Array, Array | None]:
+        assert cell.gated is not None
+        assert cell.gated.matrix is not None
+        return cell.gated.matrix(prepare(params))
+
     def part(params: Params, gate: int) -> tuple[Params, Array | None]:
         assert cell.gated is not None
         assert cell.gated.part is not None
@@ -63,6 +68,12 @@ def parametrised(
         return cell.linear.coefficients(prepare(params), u)
 
     gated, linear = cell.gated, cell.linear
+    if gated is not None:
+        gated = gated._replace(
+            recur=recur,
+            matrix=None if gated.matrix is None else matrix,
+            part=None if gated.part is None else part,
+        )
     return cell._replace(
         init=init,
         project=project,
@@ -70,9 +81,7 @@ def parametrised(
         output=output,
         step=compose_step(project, advance, output),
         spec=spec,
-        gated=None
-        if gated is None
-        else gated._replace(recur=recur, part=None if gated.part is None else part),
+        gated=gated,
         linear=None if linear is None else linear._replace(coefficients=coefficients),
         prepare=prepare,
     )

@@ -147,6 +147,19 @@ def part_of_gate(gates: int) -> Callable[[Params, int], tuple[Params, Array | No
     return part
 
 
+def recur_by(
+    matrix: Callable[[Params], tuple[Array, Array | None]],
+) -> Callable[[Params, State], Array]:
+    """Returns the `recur` of a gated seam, v = h W + b, h the state's first field."""
+
+    def recur(params: Params, state: State) -> Array:
+        W, b = matrix(params)
+        v = product(state[0], W, state[0].dtype)
+        return v if b is None else v + expand(b.astype(v.dtype), v.ndim)
+
+    return recur
+
+
 def gated_advance_saving(
     gated: Gated, params: Params, state: State, u: Array | Gates
 ) -> tuple[State, Saved]:

@@ -297,7 +297,15 @@ def _gated_inside(gated: Gated) -> Gated:
         inner, bias = gated.part(params.cell, gate)
         return params._replace(cell=inner), bias
 
-    return gated._replace(recur=recur, part=None if gated.part is None else part)
+    def matrix(params: LearnableParams) -> tuple[Array, Array | None]:
+        assert gated.matrix is not None
+        return gated.matrix(params.cell)
+
+    return gated._replace(
+        recur=recur,
+        matrix=None if gated.matrix is None else matrix,
+        part=None if gated.part is None else part,
+    )
 
 
 def _linear_inside(linear: Linear) -> Linear:

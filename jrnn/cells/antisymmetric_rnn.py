@@ -43,6 +43,7 @@ from jrnn._parametrised import parametrised
 from jrnn._parts import (
     compose_step,
     gated_advance,
+    merge_gates,
     part_of_gate,
     product,
     project_dense,
@@ -146,7 +147,8 @@ def antisymmetric_rnn(
         M = W_h - W_h.T - gamma * jnp.eye(hidden_size, dtype=W_h.dtype)
         return AntisymmetricParams(params.W_x, M, params.b)
 
-    seam = Gated(gates, _recur(gates), *_pointwise(gated, epsilon), part_of_gate(gates))
+    parts = _pointwise(gated, epsilon)
+    seam = Gated(gates, _recur(gates), *parts, _matrix(gates), part_of_gate(gates))
     advance = gated_advance(seam)
     spec = spec_of(
         "antisymmetric_rnn",
@@ -187,6 +189,10 @@ def _recur(gates: int) -> Callable[..., Array]:
         return v if gates == 1 else jnp.concatenate([v, v], axis=-1)
 
     return recur
+
+
+def _matrix(gates: int) -> Callable[..., tuple[Array, None]]:
+    return lambda params: (merge_gates((params.M,) * gates), None)
 
 
 def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:

@@ -145,7 +145,9 @@ def co_rnn(
         zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
         return CoRNNState(zeros, zeros)
 
-    gated = Gated(1, _recur, *_pointwise(dt, gamma, epsilon, implicit), part_of_gate(1))
+    gated = Gated(
+        1, _recur, *_pointwise(dt, gamma, epsilon, implicit), part=part_of_gate(1)
+    )
     advance = gated_advance(gated)
     return Cell(
         init=init,

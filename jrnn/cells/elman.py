@@ -45,8 +45,8 @@ from jrnn._parts import (
     compose_step,
     gated_advance,
     part_of_gate,
-    product,
     project_dense,
+    recur_by,
     show,
     state_dtype,
 )
@@ -148,7 +148,8 @@ def elman(
     def output(params: ElmanParams, state: ElmanState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    gated = Gated(1, _recur, *_pointwise(activation), part_of_gate(1))
+    pointwise = _pointwise(activation)
+    gated = Gated(1, recur_by(_matrix), *pointwise, _matrix, part_of_gate(1))
     advance = gated_advance(gated)
     return Cell(
         init=init,
@@ -170,8 +171,8 @@ def elman(
     )
 
 
-def _recur(params: ElmanParams, state: ElmanState) -> Array:
-    return product(state.h, params.W_h, state.h.dtype)
+def _matrix(params: ElmanParams) -> tuple[Array, None]:
+    return params.W_h, None
 
 
 def _pointwise(activation: Activation) -> tuple[Callable, Callable]:

@@ -48,12 +48,12 @@ from jrnn._base import (
 from jrnn._parts import (
     compose_step,
     contract,
-    expand,
     gated_advance,
     merge_gates,
     part_of_gate,
     product,
     project_dense,
+    recur_by,
     show,
     sigmoid,
     split_gates,
@@ -181,12 +181,9 @@ def gru(
     )
 
 
-def _recur(params: GRUParams, state: GRUState) -> Array:
-    v = product(state.h, params.W_h, state.h.dtype)
-    if params.b_h is None:
-        return v
-    b_h = params.b_h.astype(v.dtype)
-    return v + expand(jnp.pad(b_h, (2 * b_h.size, 0)), v.ndim)
+def _matrix(params: GRUParams) -> tuple[Array, Array | None]:
+    b_h = params.b_h
+    return params.W_h, None if b_h is None else jnp.pad(b_h, (2 * b_h.size, 0))
 
 
 def _pointwise(state_tm1: GRUState, u: Gates, v: Gates) -> tuple[GRUState, GRUSaved]:
@@ -207,7 +204,7 @@ def _pullback(
     return GRUState(dh * z), (da_r, da_z, da_n), (da_r, da_z, da_n * r)
 
 
-_GATED = Gated(3, _recur, _pointwise, _pullback, part_of_gate(3))
+_GATED = Gated(3, recur_by(_matrix), _pointwise, _pullback, _matrix, part_of_gate(3))
 
 
 # Reset before the product: two products in turn, so the cell brings its own backward

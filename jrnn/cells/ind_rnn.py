@@ -133,7 +133,7 @@ def ind_rnn(
     def output(params: IndRNNParams, state: IndRNNState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    gated = Gated(1, _recur, *_pointwise(activation), part_of_gate(1))
+    gated = Gated(1, _recur, *_pointwise(activation), part=part_of_gate(1))
     advance = gated_advance(gated)
     return Cell(
         init=init,

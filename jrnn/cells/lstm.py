@@ -259,7 +259,11 @@ def _pullback(
     return LSTMState(jnp.zeros_like(state_tm1.h), dc_tm1), da, da
 
 
-_GATED = Gated(4, _recur, _pointwise, _pullback, part_of_gate(4))
+def _matrix(params: LSTMParams) -> tuple[Array, None]:
+    return params.W_h, None
+
+
+_GATED = Gated(4, _recur, _pointwise, _pullback, _matrix, part_of_gate(4))
 
 
 # Peepholes and projection: the gates are not elementwise in the products alone, so the
