@@ -62,9 +62,10 @@ from jrnn.markov import MarkovChain as MarkovChain
 from jrnn.markov import context_counts as context_counts
 from jrnn.markov import markov_chain as markov_chain
 from jrnn.methods._newton_iteration import NewtonInfo as NewtonInfo
-from jrnn.methods._recurrence import linear_recurrence as linear_recurrence
 from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt
+from jrnn.methods.fused import fused as fused
+from jrnn.methods.linear_recurrence import linear_recurrence as linear_recurrence
 from jrnn.methods.newton import newton as newton
 from jrnn.methods.scan import scan as scan
 from jrnn.methods.truncated import truncated as truncated
@@ -110,6 +111,7 @@ __all__ = [
     "elman",
     "exp_rnn",
     "find_non_finite",
+    "fused",
     "gaussian",
     "gaussian_kernel",
     "gru",

@@ -26,6 +26,10 @@ METHODS = {
         True: jrnn.associative(chunk=2),
     },
     "newton": {False: jrnn.newton(), True: jrnn.newton(chunk=4)},
+    "fused": {
+        False: jrnn.fused(platform="cuda", interpret=True),
+        True: jrnn.fused(platform="tpu", interpret=True),
+    },
 }
 
 # They differ from another cell in nothing but the input's share, or its output.
@@ -73,9 +77,25 @@ LINEAR = {
     "learnable lru",
     "orthogonal elman identity",
 }
+GATED = {
+    "elman",
+    "elman relu",
+    "elman sigmoid",
+    "elman identity",
+    "elman sin",
+    "lstm",
+    "lstm no bias",
+    "gru",
+    "gru no bias",
+    "antisymmetric_rnn",
+    "residual lstm",
+    "learnable gru",
+    "orthogonal elman identity",
+}
 COMPLEX = {"lru", "s5", "s5 irregular", "learnable lru"}
 REFUSED = {("associative", name) for name in REGISTRY if name not in LINEAR}
 REFUSED |= {("newton", name) for name in COMPLEX}
+REFUSED |= {("fused", name) for name in REGISTRY if name not in GATED}
 
 
 AXES = {
@@ -335,7 +355,9 @@ def table() -> str:
         "supports the feature; where a method is not named it refuses the cell, by an",
         "error that says which to take. `scan` and `bptt` run everything,",
         "`associative` every cell that is linear in its state, `newton` every cell",
-        "with a real state.",
+        "with a real state, `fused` every cell whose gates are elementwise in one",
+        "product with its state, here interpreted by JAX: on a GPU or TPU in float32",
+        "or bfloat16 ([kernels.md](kernels.md)).",
         "Checkpoints are `bptt(remat=...)`, and `jax.checkpoint` around the others.",
         "",
         "| cell | " + " | ".join(FEATURES) + " |",

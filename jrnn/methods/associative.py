@@ -29,6 +29,7 @@ from jrnn.methods._steps import (
     join,
     products_at,
 )
+from jrnn.methods.linear_recurrence import kernel_target
 
 # The coefficients of a long sequence are worked out in 2^HALVINGS pieces, for the
 # memory that their gradient takes; of fewer steps than LONG, at once. From there on
@@ -37,7 +38,13 @@ HALVINGS, LONG = 4, 1000
 
 
 @memoize
-def associative(*, chunk: int | None = None, precision: Precision = None) -> Method:
+def associative(
+    *,
+    chunk: int | None = None,
+    kernel: str | None = None,
+    interpret: bool = False,
+    precision: Precision = None,
+) -> Method:
     """Makes the method that evaluates a linear recurrence in parallel over time.
 
     The gradient is a linear recurrence run backwards, written by hand. Forward mode
@@ -48,6 +55,10 @@ def associative(*, chunk: int | None = None, precision: Precision = None) -> Met
         one after another. None takes all steps, one block, on a CPU, where that is
         fastest, and about sqrt(T) elsewhere: decided by the default device when it is
         traced, so that an export for another machine should name it.
+      kernel: "cuda" or "tpu" evaluates the recurrence in a kernel for that machine
+        (`jrnn.linear_recurrence`), where the state's coefficients are numbers and not
+        matrices, in 32 bits; first derivatives only; unmeasured. None takes none.
+      interpret: Runs the kernel step by step by JAX itself, for tests.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
         None leaves it to JAX.
 
@@ -57,7 +68,7 @@ def associative(*, chunk: int | None = None, precision: Precision = None) -> Met
 
     Raises:
       TypeError: `chunk` is not an integer.
-      ValueError: `chunk` is below 1.
+      ValueError: `chunk` is below 1, or there is no such kernel.
 
     Example:
       >>> import jax, jrnn
@@ -69,7 +80,9 @@ def associative(*, chunk: int | None = None, precision: Precision = None) -> Met
     if chunk is not None:
         check_size("chunk", chunk)
     check_precision(precision)
-    return Method(_run, (("chunk", chunk), ("precision", precision)))
+    kernel_target(kernel, interpret, full=False)
+    options = (("chunk", chunk), ("kernel", kernel), ("interpret", interpret))
+    return Method(_run, (*options, ("precision", precision)))
 
 
 def _run(
@@ -80,6 +93,8 @@ def _run(
     sequence: Sequence,
     *,
     chunk: int | None,
+    kernel: str | None,
+    interpret: bool,
     precision: Precision,
 ) -> tuple[State, Any]:
     linear = cell.linear
@@ -89,6 +104,8 @@ def _run(
             f"jrnn.associative(), got {cell}; run it with jrnn.bptt(), or in parallel "
             "with jrnn.newton()."
         )
+
+    target = kernel_target(kernel, interpret, linear.full)
 
     def prepare(shared: tuple, timed: tuple) -> tuple[State, State]:
         params, fresh = shared
@@ -113,7 +130,7 @@ def _run(
     with products_at(precision):
         fresh = state if fresh is None else fresh  # not read, if None
         a, b = by_pieces(prepare, (params, fresh), (xs, noise, active, restart))
-        run = functools.partial(recurrence, linear.full, chunk)
+        run = functools.partial(recurrence, linear.full, chunk, target)
         states = jax.tree.map(lambda a, b, h0: run(a, b, h0, restart), a, b, state)
         final = jax.tree.map(lambda leaf: leaf[-1], states)
         show = lambda params, timed: keep(params, *timed)

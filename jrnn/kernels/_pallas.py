@@ -1,0 +1,177 @@
+"""Launching a kernel, on whichever machine: trees of arrays in, trees of arrays out.
+
+The machines are "cuda", by Pallas' Triton backend, in whose kernels values are tensors
+in registers with sizes that are powers of two; and "tpu", whose blocks lie in vector
+memory in tiles of 8 x 128. Interpreted, JAX runs the same kernel step by step.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+PLATFORMS = ("cuda", "tpu")
+# What a kernel may hold in a TPU's vector memory: that of a v7x core is 64 MiB, of v5e
+# and v6e 128 MiB (https://docs.jax.dev/en/latest/pallas/tpu/details.html), and the
+# compiler needs a share of it.
+VECTOR_MEMORY = 48 * 2**20
+
+
+class Target(NamedTuple):
+    """Which machine a kernel is for; `interpret` runs it by JAX itself."""
+
+    platform: str
+    interpret: bool = False
+
+
+class Launch(NamedTuple):
+    """One launch.
+
+    Attributes:
+      name: What profilers show.
+      target: The machine.
+      grid: How many programs, along each axis; on a TPU the last runs in order.
+      warps: Of 32 threads, in each program on a GPU.
+      stages: How many loads of a loop are under way on a GPU.
+    """
+
+    name: str
+    target: Target
+    grid: tuple[int, ...]
+    warps: int = 4
+    stages: int = 1
+
+
+def check_target(platform: Any, interpret: Any, method: str) -> None:
+    """Raises ValueError unless kernels know the platform."""
+    if platform is not None and platform not in PLATFORMS:
+        raise ValueError(
+            f'Expected platform to be None, "cuda" or "tpu" for {method}, got '
+            f"{platform!r}; elsewhere there are no kernels: take jrnn.bptt()."
+        )
+    if interpret not in (True, False):
+        raise ValueError(f"Expected interpret to be True or False, got {interpret!r}.")
+
+
+def find_target(platform: str | None, interpret: bool) -> Target:
+    """Returns the machine that is named, or that of the default backend.
+
+    Raises:
+      ValueError: There are no kernels for the default backend.
+    """
+    if platform is None and interpret:
+        platform = "cuda"
+    if platform is None:
+        backend = jax.default_backend()
+        platform = {"gpu": "cuda", "cuda": "cuda", "tpu": "tpu"}.get(backend)
+        if platform is None:
+            raise ValueError(
+                f"Expected a GPU or a TPU for jrnn.fused(), got the backend "
+                f"{backend!r}, for which there is no kernel; run it with jrnn.bptt(), "
+                'name the machine with platform="cuda" or "tpu" where it is compiled '
+                "for another, or test with interpret=True."
+            )
+    return Target(platform, interpret)
+
+
+def launch(
+    how: Launch,
+    body: Callable[[Any, Any], None],
+    inputs: Any,
+    outputs: Any,
+    block: Callable[[str, Any], Any],
+) -> Any:
+    """Runs `body(input references, output references)`, trees like those given.
+
+    Args:
+      how: The launch.
+      body: The kernel.
+      inputs: A dict of trees of arrays, by the kind of block that they are cut into.
+      outputs: A dict of trees of `jax.ShapeDtypeStruct`, in the same way.
+      block: (kind, array) -> its `BlockSpec`.
+
+    Returns:
+      A tree like `outputs`, of arrays.
+    """
+    pl, params = _pallas(how)
+    given, inputs_like = jax.tree.flatten(inputs)
+    wanted, outputs_like = jax.tree.flatten(outputs)
+    blocks = [
+        block(kind, leaf)
+        for tree in (inputs, outputs)
+        for kind in sorted(tree)
+        for leaf in jax.tree.leaves(tree[kind])
+    ]
+
+    def kernel(*references: Any) -> None:
+        ins, outs = references[: len(given)], references[len(given) :]
+        body(jax.tree.unflatten(inputs_like, ins), outputs_like.unflatten(outs))
+
+    results = pl.pallas_call(
+        kernel,
+        out_shape=wanted,
+        grid=how.grid,
+        in_specs=blocks[: len(given)],
+        out_specs=blocks[len(given) :],
+        interpret=how.target.interpret,
+        compiler_params=params,
+        name=how.name,
+    )(*given)
+    return outputs_like.unflatten(results)
+
+
+def _pallas(how: Launch) -> tuple[Any, Any]:
+    """Returns the module and the compiler's parameters."""
+    try:
+        from jax.experimental import pallas as pl
+        from jax.experimental.pallas import tpu, triton
+    except ImportError as error:
+        raise ImportError(
+            "Expected jax.experimental.pallas with its backends for TPUs and Triton, "
+            f"got {error}; install jax with its extra for the accelerator, or run it "
+            "with jrnn.bptt()."
+        ) from error
+    if how.target.platform == "cuda":
+        return pl, triton.CompilerParams(num_warps=how.warps, num_stages=how.stages)
+    order = ("parallel",) * (len(how.grid) - 1) + ("arbitrary",)
+    return pl, tpu.CompilerParams(
+        dimension_semantics=order, vmem_limit_bytes=2 * VECTOR_MEMORY
+    )
+
+
+def barrier(target: Target) -> None:
+    """Makes what a GPU's program wrote to memory readable by all of its threads."""
+    if target.platform == "cuda" and not target.interpret:
+        from jax.experimental.pallas import triton
+
+        triton.debug_barrier()
+
+
+def refusal(what: str, remedy: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns the two rules of a `jax.custom_vjp` that may not be differentiated."""
+
+    def refuse(*_: Any) -> Any:
+        raise ValueError(
+            f"Expected first derivatives of {what}, got a derivative of its backward "
+            f"pass; {remedy} for second ones."
+        )
+
+    return refuse, refuse
+
+
+def round_up(size: int, multiple: int) -> int:
+    """Returns the least multiple that is not below `size`."""
+    return -(-size // multiple) * multiple
+
+
+def power_of_two(size: int) -> int:
+    """Returns the least power of two that is not below `size`."""
+    return 2 ** math.ceil(math.log2(size))
+
+
+def like(*shape: int, dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+    """Returns what an output looks like."""
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))

@@ -1,0 +1,199 @@
+"""One kernel for a whole sequence, on a GPU or TPU: for cells with one product.
+
+    u = project(params, xs)                            one large product before
+    v_t = h_{t-1} W + b,  s_t = pointwise(s_{t-1}, u_t, v_t)          one launch
+    y = output(params, s, xs)                          one large product after
+
+and backwards one launch gives every du_t and dv_t, by the cell's own pullback; what the
+parameters receive is then one contraction over time and batch,
+
+    dW = sum_t h_{t-1}^T dv_t,    db = sum_t dv_t
+
+and JAX takes du back through `project`. A loop of JAX launches several kernels for each
+step and reads W from memory at each; here W stays on chip where it fits.
+
+The kernels trace `pointwise` and `pullback` of `Gated` and are given `matrix`: they
+know no cell (jrnn/kernels). Nothing here has been run on a GPU or TPU: docs/kernels.md
+says what was checked, and what to expect by counting.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array
+
+from jrnn._base import Cell, Gated, Keep, Method, Params, Sequence, State, memoize
+from jrnn._parts import contract, noisy_project
+from jrnn.kernels import gated as kernels
+from jrnn.kernels._pallas import Target, check_target, find_target, refusal
+from jrnn.methods._steps import (
+    Precision,
+    check_precision,
+    products_at,
+    renew,
+    shift,
+)
+
+
+@memoize
+def fused(
+    *,
+    platform: str | None = None,
+    interpret: bool = False,
+    precision: Precision = None,
+) -> Method:
+    """Makes the method that runs a gated cell in one kernel, on a GPU or a TPU.
+
+    For cells whose gates are elementwise in one product with the first field of their
+    state: `Gated.matrix`. float32, and bfloat16 parameters with a state in float32;
+    unmeasured on any accelerator. First derivatives, in reverse mode; `vmap` works.
+
+    Args:
+      platform: "cuda" or "tpu"; None takes the default backend's when it is traced, so
+        that an export for another machine should name it.
+      interpret: Runs the kernels step by step by JAX itself, on any machine and also in
+        float64: for tests, and slow.
+      precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
+        None leaves it to JAX.
+
+    Returns:
+      A method for `jrnn.unroll` and `jrnn.trajectory`. They raise ValueError on a CPU,
+      for a cell without such a product, for float64, and where the matrix does not fit
+      a TPU's memory: `jrnn.bptt` takes any.
+
+    Raises:
+      ValueError: `platform` is another, or an option is not one of its values.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.gru(3, 4)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((5, 2, 3))
+      >>> jrnn.unroll(cell, params, xs, method=jrnn.fused(interpret=True))[1].shape
+      (5, 2, 4)
+    """
+    check_target(platform, interpret, "jrnn.fused()")
+    check_precision(precision)
+    options = (("platform", platform), ("interpret", interpret))
+    return Method(_run, (*options, ("precision", precision)))
+
+
+class _Static(NamedTuple):
+    """What the custom rules know before they are traced."""
+
+    gated: Gated
+    target: Target
+    precision: Precision
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs of the forward pass."""
+
+    given: kernels.Given
+    states: State
+    saved: Any
+
+
+def _run(
+    cell: Cell,
+    keep: Keep,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    *,
+    platform: str | None,
+    interpret: bool,
+    precision: Precision,
+) -> tuple[State, Any]:
+    if cell.gated is None or cell.gated.matrix is None:
+        raise ValueError(
+            "Expected a cell whose gates are elementwise in one product with its "
+            f"state, such as jrnn.lstm, for jrnn.fused(), got {cell}; run it with "
+            "jrnn.bptt()."
+        )
+    static = _Static(cell.gated, find_target(platform, interpret), precision)
+    xs, noise, active, restart, fresh, _ = sequence
+    batch = jax.tree.leaves(state)[0].shape[:-1]
+    rows = functools.partial(_flatten, batch)
+    with products_at(precision):
+        us = noisy_project(cell.project, params, xs, noise)
+        W, b = cell.gated.matrix(params)
+        given = kernels.Given(
+            W=W,
+            b=b,
+            us=rows(us.astype(jax.tree.leaves(state)[0].dtype), 1),
+            start=jax.tree.map(rows, state),
+            fresh=jax.tree.map(rows, fresh),
+            active=None if active is None else rows(active, 1),
+            restart=None if restart is None else rows(restart, 1),
+        )
+        walked: Any = _walk(static, given)
+        final, states = jax.tree.map(
+            lambda leaf: leaf.reshape(*leaf.shape[:-2], *batch, leaf.shape[-1]),
+            walked,
+        )
+        return final, keep(params, states, xs)
+
+
+def _flatten(batch: tuple[int, ...], leaf: Array, lead: int = 0) -> Array:
+    """Makes one axis of all axes of the batch, which begin at `lead`."""
+    rest = leaf.shape[lead + len(batch) :]
+    return leaf.reshape(*leaf.shape[:lead], math.prod(batch), *rest)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _walk(static: _Static, given: kernels.Given) -> tuple[State, State]:
+    """Returns the final state and every state."""
+    results: Any = _forward_kernel(static, False, given)
+    return results[:2]
+
+
+def _forward(
+    static: _Static, given: kernels.Given
+) -> tuple[tuple[State, State], _Kept]:
+    results: Any = _forward_kernel(static, True, given)
+    final, states, saved = results
+    return (final, states), _Kept(given, states, saved)
+
+
+def _backward(
+    static: _Static, kept: _Kept, cotangents: tuple[State, State]
+) -> tuple[kernels.Given]:
+    given = kept.given
+    states_tm1 = jax.tree.map(shift, given.start, kept.states)
+    states_tm1 = renew(given.restart, given.fresh, states_tm1)
+    results: Any = _backward_kernel(static, kept, states_tm1, cotangents)
+    du, dv, dstart, dfresh = results
+    with products_at(static.precision):
+        dW = contract(states_tm1[0], dv).astype(given.W.dtype)
+    db = None if given.b is None else dv.sum(axis=(0, 1)).astype(given.b.dtype)
+    # Activity and restarts have no derivative: None.
+    return (kernels.Given(dW, db, du, dstart, dfresh),)
+
+
+_walk.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _forward_kernel(
+    static: _Static, save: bool, given: kernels.Given
+) -> tuple[State, State, Any]:
+    with products_at(static.precision):
+        return kernels.forward(static.gated, static.target, given, save)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _backward_kernel(
+    static: _Static, kept: _Kept, states_tm1: State, cotangents: tuple[State, State]
+) -> tuple[Array, Array, State, State | None]:
+    given, states, saved = kept
+    with products_at(static.precision):
+        return kernels.backward(
+            static.gated, static.target, given, states_tm1, states, saved, *cotangents
+        )
+
+
+_RULES = refusal("jrnn.fused()", "take jrnn.bptt()")
+_forward_kernel.defvjp(*_RULES)
+_backward_kernel.defvjp(*_RULES)

@@ -1,0 +1,287 @@
+"""Kernels for gated cells, interpreted by JAX, and lowered for machines not at hand."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+
+import jrnn
+from jrnn.kernels import _plan
+from tests.helpers import TOLERANCE, assert_close, paired, random_like
+
+CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
+K = 3
+EXACT = 1e-12
+# What a launch is lowered to; neither is promised to mean the same in another jax.
+CALLS = {"cuda": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+
+
+class Problem(NamedTuple):
+    """A cell and the numbers that it is run on; the flags are T, B = 5, 3 at least."""
+
+    cell: jrnn.Cell
+    params: Any
+    xs: jax.Array
+    state: Any
+    flags: dict
+
+
+def problem(cell, dtype="float64", T=5, B=3, flags=True) -> Problem:
+    params = random_like(1, cell.init(jax.random.key(0), dtype), 0.5)
+    xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), dtype))
+    state = random_like(3, cell.init_state(params, (B,)))
+    given = {}
+    if flags:
+        resets = jnp.zeros((T, B), bool).at[2, 0].set(True).at[1, 1].set(True)
+        given = {
+            "lengths": jnp.full(B, T).at[1].set(T - 2).at[2].set(0),
+            "resets": resets,
+            "mask": jnp.ones((T, B), bool).at[1, 0].set(False),
+        }
+    return Problem(cell, params, xs, state, given)
+
+
+def differentiated(given: Problem, method: jrnn.Method, **options) -> Any:
+    """Final state and outputs, and the gradients of all that has one."""
+    cell, *leaves, flags = given
+
+    def loss(params, xs, state):
+        last, ys = jrnn.unroll(
+            cell, params, xs, state, method=method, **flags, **options
+        )
+        weights = random_like(4, ys)
+        total = (ys * weights).sum().astype(jnp.float64)
+        end = paired(last, random_like(5, last)).astype(jnp.float64)
+        return total + end, (last, ys)
+
+    return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(*leaves)
+
+
+def same(given: Problem, platform: str, tolerance=EXACT, **options) -> None:
+    """Compares a kernel, interpreted, with `jax.grad` of a scan."""
+    method = jrnn.fused(platform=platform, interpret=True, precision="highest")
+    expected = differentiated(given, jrnn.scan(precision="highest"), **options)
+    assert_close(differentiated(given, method, **options), expected, tolerance)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Blocks so small that a few units and steps make several.
+
+    jax.jit does not see that they changed: such tests take sizes that no others take.
+    """
+    monkeypatch.setattr(_plan, "RESIDENT", 0)
+    monkeypatch.setattr(_plan, "TILE", 8)
+    monkeypatch.setattr(_plan, "MOST_STEPS", 2)
+
+
+def test_a_kernel_whose_matrix_stays_equals_the_scan():
+    same(problem(jrnn.lstm(K, 5)), "cuda")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kernel_whose_matrix_is_read_in_tiles_equals_the_scan():
+    same(problem(jrnn.gru(K, 19)), "cuda")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kernel_that_goes_block_by_block_equals_the_scan():
+    same(problem(jrnn.gru(K, 18)), "tpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("make", "size", "B", "flags", "reverse"),
+    [
+        (jrnn.elman, 16, 3, False, True),
+        (jrnn.gru, 20, 17, True, False),
+        (jrnn.lstm, 70, 3, True, True),
+    ],
+)
+def test_every_size_and_flag(platform, make, size, B, flags, reverse):
+    same(problem(make(K, size), B=B, flags=flags), platform, reverse=reverse)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("make", [jrnn.elman, jrnn.lstm])
+def test_other_cells_in_small_blocks(platform, make):
+    same(problem(make(K, 17), B=18, flags=make is jrnn.lstm), platform)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype", "platform"),
+    [
+        ("elman", "float32", "cuda"),
+        ("gru", "float32", "tpu"),
+        ("lstm", "float32", "cuda"),
+        ("elman", "bfloat16", "tpu"),
+        ("gru", "bfloat16", "cuda"),
+        ("lstm", "bfloat16", "tpu"),
+    ],
+)
+def test_every_type(name, dtype, platform):
+    tolerance = 1e-5 if dtype == "float32" else TOLERANCE[dtype]
+    same(problem(CELLS[name](K, 20), dtype), platform, tolerance)
+
+
+def test_bfloat16_is_accumulated_in_float32():
+    # Read off the trace: on a CPU, XLA may keep more bits than it was asked for.
+    method = jrnn.fused(platform="cuda", interpret=True)
+    given = problem(jrnn.gru(K, 4), "bfloat16", T=2)
+    run = lambda xs: differentiated(given._replace(xs=xs), method)
+    sums = re.findall(
+        r"preferred_element_type=(\w+)", str(jax.make_jaxpr(run)(given.xs))
+    )
+    assert sums == ["float32"] * 10  # one for each gate each way, and four outside
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_what_is_padded_reaches_nobody(platform):
+    # 1 / 0 in the units of padding; infinity times the zeros around it is NaN.
+    cell = jrnn.elman(K, 5, activation=jax.lax.reciprocal)
+    same(problem(cell, T=4, flags=False), platform)
+
+
+def test_axes_of_the_batch_and_none():
+    cell = jrnn.lstm(K, 4)
+    given = problem(cell, T=4, B=6, flags=False)
+    method = jrnn.fused(platform="cuda", interpret=True)
+    run = lambda xs, state: jrnn.unroll(cell, given.params, xs, state, method=method)
+    last, ys = run(given.xs, given.state)
+    deep = lambda leaf, lead: leaf.reshape(*lead, 2, 3, leaf.shape[-1])
+    got = run(deep(given.xs, (4,)), jax.tree.map(lambda a: deep(a, ()), given.state))
+    assert_close(got[1], deep(ys, (4,)), EXACT)
+    one = run(given.xs[:, 5], jax.tree.map(lambda leaf: leaf[5], given.state))
+    assert_close(one, (jax.tree.map(lambda leaf: leaf[5], last), ys[:, 5]), EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_vmap_over_parameters_and_sequences(platform):
+    given = problem(jrnn.gru(K, 19))
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), given.params)
+    xs = jnp.stack([given.xs, -given.xs])
+
+    def run(method):
+        one = lambda params, xs: differentiated(
+            given._replace(params=params, xs=xs), method
+        )
+        return jax.vmap(one)(params, xs)
+
+    method = jrnn.fused(platform=platform, interpret=True, precision="highest")
+    assert_close(run(method), run(jrnn.scan(precision="highest")), EXACT)
+
+
+def lowered(cell, dtype, platform, T=300, B=3) -> str:
+    """Outputs and gradients, lowered for a machine that is not here."""
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype))
+    state = jax.eval_shape(lambda params: cell.init_state(params, (B,)), params)
+    flags = {
+        "lengths": jax.ShapeDtypeStruct((B,), "int32"),
+        "resets": jax.ShapeDtypeStruct((T, B), "bool"),
+        "mask": jax.ShapeDtypeStruct((T, B), "bool"),
+    }
+    xs = jax.ShapeDtypeStruct((T, B, K), dtype)
+    run = lambda *given: differentiated(
+        Problem(cell, *given), jrnn.fused(platform=platform)
+    )
+    unchecked = list(map(jax.export.DisabledSafetyCheck.custom_call, CALLS.values()))
+    export = jax.export.export(
+        jax.jit(run), platforms=[platform], disabled_checks=unchecked
+    )
+    return export(params, xs, state, flags).mlir_module()
+
+
+def launches(text, platform):
+    return len(re.findall(rf"custom_call @{re.escape(CALLS[platform])}\(", text))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_one_launch_each_way_lowers_where_there_is_no_accelerator(platform):
+    text = lowered(jrnn.lstm(K, 40), "bfloat16", platform)
+    assert launches(text, platform) == 2
+    assert "stablehlo.while" not in text  # no loop besides
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_cell_lowers(platform, name, dtype):
+    for size in (17, 128, 256, 512, 768):
+        text = lowered(CELLS[name](K, size), dtype, platform, B=16)
+        assert launches(text, platform) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.sigmoid, jnp.sin])
+def test_every_activation_lowers(platform, activation):
+    cell = jrnn.elman(K, 32, activation=activation)
+    assert launches(lowered(cell, "float32", platform), platform) == 2
+
+
+def test_a_cpu_has_no_kernel():
+    given = problem(jrnn.lstm(K, 4), "float32")
+    with pytest.raises(ValueError, match=r"got the backend 'cpu'.*jrnn\.bptt\(\)"):
+        differentiated(given, jrnn.fused())
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (jrnn.co_rnn(K, 4), "one product with its state"),
+        (jrnn.gru(K, 4, reset_after=False), "one product with its state"),
+        (jrnn.lstm(K, 4, projection_size=2), "one product with its state"),
+    ],
+)
+def test_other_cells_are_refused(cell, words):
+    with pytest.raises(ValueError, match=rf"{words}.*run it with jrnn\.bptt"):
+        differentiated(problem(cell), jrnn.fused(interpret=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "platform", "words"),
+    [
+        (4, "float64", "cuda", "at most 32 bits"),
+        (2048, "float32", "tpu", "stays in a TPU's vector memory"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused(size, dtype, platform, words):
+    cell = jrnn.gru(K, size)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype))
+    xs = jax.ShapeDtypeStruct((4, 2, K), dtype)
+    run = lambda params, xs: jrnn.unroll(
+        cell, params, xs, method=jrnn.fused(platform=platform)
+    )
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(run, params, xs)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match='"cuda" or "tpu"'):
+        jrnn.fused(platform="cpu")
+    with pytest.raises(ValueError, match="precision"):
+        jrnn.fused(precision="exact")
+
+
+def test_second_derivatives_are_refused():
+    cell = jrnn.elman(K, 4)
+    given = problem(cell, T=2, flags=False)
+    method = jrnn.fused(interpret=True)
+
+    def slope(W_h):
+        params = given.params._replace(W_h=W_h)
+        loss = lambda p: jrnn.unroll(cell, p, given.xs, method=method)[1].sum()
+        return jax.grad(loss)(params).W_h.sum()
+
+    with pytest.raises(ValueError, match=r"first derivatives.*jrnn\.bptt\(\)"):
+        jax.grad(slope)(given.params.W_h)
