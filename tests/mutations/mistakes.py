@@ -14,6 +14,7 @@ PARALLEL = "tests/test_parallel.py"
 SEQUENCES = "tests/test_sequences.py"
 LONG = "tests/test_long_memory_cells.py"
 ORTHOGONAL = "tests/test_orthogonal.py"
+FUSED = "tests/test_fused.py"
 HEADS = "tests/test_heads.py"
 NUMBERS = (
     "tests/test_models_of_numbers.py"
@@ -385,6 +386,22 @@ MISTAKES = (
         new="variance = jnp.broadcast_to(Q[m], (*batch, n, n))",
         tests=(
             "tests/test_linear_gaussian.py::test_forecasts_of_order_one_in_closed_form",
+        ),
+    ),
+    Mutation(
+        name="a kernel's gradient crosses a reset",
+        file="jrnn/kernels/_gates.py",
+        old="    return choose(~rows.restart, dstate, none), choose(",
+        new="    return dstate, choose(",
+        tests=(f"{FUSED}::test_a_kernel_whose_matrix_stays_equals_the_scan",),
+    ),
+    Mutation(
+        name="a kernel's tile of the matrix, transposed, is its mirror image's",
+        file="jrnn/kernels/_streamed.py",
+        old="square = _square(W, plan, j, g, k)",
+        new="square = _square(W, plan, k, g, j)",
+        tests=(
+            f"{FUSED}::test_a_kernel_whose_matrix_is_read_in_tiles_equals_the_scan",
         ),
     ),
 )
