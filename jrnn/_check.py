@@ -293,6 +293,6 @@ def check_prompt(
         raise ValueError(
             f"Expected a prompt of shape (P,) or (P, *batch_shape) = (P, "
             f"{', '.join(map(str, batch_shape))}), got {prompt.shape}; leave "
-            "batch_shape out, or make it the prompt's."
+            "batch_shape out, or make it, or the state's, the prompt's."
         )
     return prompt

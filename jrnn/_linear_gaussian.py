@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jrnn._base import Key, Spec
 from jrnn._parts import expand, state_dtype
 from jrnn._regressions import Regressions
+from jrnn.heads._numbers import FINITE, supported
 from jrnn.heads.gaussian import CORRELATED, CorrelatedNormal, Normal, independent
 from jrnn.likelihood import Distribution
 
@@ -71,7 +72,8 @@ class Form(NamedTuple):
 
     @property
     def distribution(self) -> Distribution:
-        return independent(None) if self.size is None else CORRELATED
+        family = independent(None) if self.size is None else CORRELATED
+        return supported(family, FINITE, self.size)
 
 
 def known_lags(known: Bool[Array, "k *batch"]) -> Int[Array, "*batch"]:

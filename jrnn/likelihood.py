@@ -28,12 +28,20 @@ class Distribution(NamedTuple):
       sample: (key, predicted, temperature=1.0) -> x.
       mean: predicted -> the expectation of x.
       cdf: (predicted, x) -> P(X <= x), each component on its own. Gradients end here.
+      quantile: (predicted, probability) -> the least x with P(X <= x) at least the
+        probability, each component on its own: a value-at-risk. The probability is a
+        number, or an array of the shape of x. Gradients end here.
+      variance: predicted -> the variance of x, each component on its own.
+      shape: predicted -> the shape of x.
     """
 
     log_prob: Callable[..., Array]
     sample: Callable[..., Array]
     mean: Callable[[Any], Array]
     cdf: Callable[[Any, Array], Array]
+    quantile: Callable[..., Array]
+    variance: Callable[[Any], Array]
+    shape: Callable[[Any], tuple[int, ...]]
 
 
 class Head(NamedTuple):
@@ -52,6 +60,10 @@ class Head(NamedTuple):
       mean: (params, features) -> the expectation of the symbol.
       cdf: (params, features, targets) -> P(X <= target), each component on its own, for
         probability integral transforms. Gradients end here.
+      quantile: (params, features, probability) -> the least symbol with at least that
+        probability at or below it, each component on its own. Gradients end here.
+      variance: (params, features) -> the variance of the symbol, each component on its
+        own.
       check: (name, xs, mask=None) -> xs and mask as arrays, the mask of the shape of
         xs; raises where shapes or types are wrong.
       check_values: (name, xs, mask=None) -> None; raises where a concrete value is none
@@ -72,6 +84,8 @@ class Head(NamedTuple):
     sample: Callable[..., Array]
     mean: Callable[[Params, Array], Array]
     cdf: Callable[[Params, Array, Array], Array]
+    quantile: Callable[[Params, Array, float | Array], Array]
+    variance: Callable[[Params, Array], Array]
     check: Callable[..., tuple[Array, Array | None]]
     check_values: Callable[..., None]
     symbols: Callable[..., Any]

@@ -43,6 +43,7 @@ from jrnn._linear_gaussian import (
     score,
 )
 from jrnn._parts import state_dtype
+from jrnn._prompts import batch_of, check_prompt_mask, spread
 from jrnn._regressions import Regressions, regress_orders
 from jrnn.heads._numbers import FINITE, check_held, check_numbers
 from jrnn.likelihood import Distribution
@@ -65,11 +66,14 @@ class LinearGaussianMarkov(NamedTuple):
       log_prob: (params, xs, state=None, lengths=None, mask=None) -> (state, log_probs),
         with log p(x_t | x_<t) in nats, (T, *batch); 0 past a length and for what is
         missing.
-      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
-        the `length` values that follow the prompt.
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
+        state=None, prompt_mask=None) -> the `length` values that follow the state and
+        then the prompt. A state or a prompt without batch axes serves a whole batch.
+        `prompt_mask` says of the prompt what `mask` does of xs.
       forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
         ahead, exact: what infinitely many samples would have.
-      distribution: The family of what `predict` returns.
+      distribution: The family of what `predict` returns, with its `mean`, `variance`,
+        `quantile` and `cdf`.
       spec: What the model is.
     """
 
@@ -233,15 +237,26 @@ def _sample(
     prompt: Any = None,
     temperature: float | Array = 1.0,
     batch_shape: tuple[int, ...] = (),
+    state: Lags | None = None,
+    prompt_mask: Any = None,
 ) -> Array:
     length = check_size("length", length, least=0)
     check_temperature(temperature)
     _check_params(form, params)
-    state = _init_state(form, params, batch_shape)
-    if prompt is not None and jnp.size(prompt):
-        prompt, _ = check_numbers(describe(form.spec), form.event, "prompt", prompt)
-        prompt = check_prompt(prompt, batch_shape, form.event)
-        state, _ = _predictive(form, params, prompt)
+    check_prompt_mask(prompt, prompt_mask)
+    init = functools.partial(_init_state, form, params)
+    batch = tuple(batch_shape) or batch_of(init, state, axis=1)
+    if prompt is None or not jnp.size(prompt):
+        state = spread(init, state, batch, axis=1)
+    else:
+        name = describe(form.spec)
+        prompt, mask = check_numbers(name, form.event, "prompt", prompt, prompt_mask)
+        check_held(name, FINITE, "prompt", prompt, mask)
+        prompt = check_prompt(prompt, batch, form.event)
+        if mask is not None:
+            mask = check_prompt(mask, batch, form.event)
+        state = spread(init, state, check_steps(prompt, form.event), axis=1)
+        state, _ = _predictive(form, params, prompt, state, mask=mask)
     return generate(form, length, params, key, state, jnp.asarray(temperature))
 
 

@@ -39,6 +39,7 @@ from jrnn._check import (
 )
 from jrnn._lengths import active_steps
 from jrnn._parts import sample_symbols
+from jrnn._prompts import batch_of, spread
 from jrnn._strings import (
     Levels,
     context_totals,
@@ -63,8 +64,9 @@ class MarkovChain(NamedTuple):
       predict: (params, state) -> log-probabilities of the next symbol, (*batch, V).
       log_prob: (params, xs, state=None, lengths=None) -> (state, log_probs), with
         log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
-      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
-        the `length` symbols that follow the prompt, (length, *batch).
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
+        state=None) -> the `length` symbols that follow the state and then the prompt,
+        (length, *batch). A state or a prompt without batch axes serves a whole batch.
       spec: What the chain is.
     """
 
@@ -297,20 +299,24 @@ def _sample(
     prompt: Any = None,
     temperature: float | Array = 1.0,
     batch_shape: tuple[int, ...] = (),
+    state: Array | None = None,
 ) -> Array:
     _check_levels(params, order)
     length = check_size("length", length, least=0)
     check_temperature(temperature)
-    state = _init_state(order, params, batch_shape)
-    if prompt is not None and jnp.size(prompt):
-        prompt, _ = _checked(
-            vocab_size, check_prompt(check_tokens(prompt), batch_shape), None
-        )
-        state = _init_state(order, params, prompt.shape[1:])
-        history = jnp.concatenate([state, prompt])
-        state = history[prompt.shape[0] :]
+    init = functools.partial(_init_state, order, params)
+    batch = tuple(batch_shape) or batch_of(init, state, axis=1)
+    if prompt is None or not jnp.size(prompt):
+        start = spread(init, state, batch, axis=1)
+        start = _checked_state(vocab_size, start, (order, *batch))
+    else:
+        prompt = check_prompt(check_tokens(prompt), batch)
+        prompt, _ = _checked(vocab_size, prompt, None)
+        start = spread(init, state, prompt.shape[1:], axis=1)
+        start = _checked_state(vocab_size, start, (order, *prompt.shape[1:]))
+        start = jnp.concatenate([start, prompt])[prompt.shape[0] :]
     return _generate(
-        vocab_size, smoothing, length, params, key, state, jnp.asarray(temperature)
+        vocab_size, smoothing, length, params, key, start, jnp.asarray(temperature)
     )
 
 

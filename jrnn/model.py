@@ -31,6 +31,7 @@ from jrnn._check import (
 )
 from jrnn._lengths import active_steps
 from jrnn._parts import prepared, state_dtype
+from jrnn._prompts import batch_of, check_prompt_mask, spread
 from jrnn._unroll import draw_noise, unroll_drawn
 from jrnn.cells._init import ZEROS, draw
 from jrnn.layers import reads_ahead
@@ -72,8 +73,20 @@ class SequenceModel(NamedTuple):
         that `head.distribution` takes.
       predictive: arguments as `log_prob` -> (state, predicted), with the distribution
         of each x_t given x_<t, (T, *batch, ...); without meaning past a length.
-      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=()) ->
-        the `length` symbols that follow the prompt, (length, *batch).
+      mean, variance: arguments as `log_prob` -> (state, values), the expectation and
+        the variance of each x_t given x_<t, of the shape of xs, each component on its
+        own; without meaning past a length.
+      quantile: (params, xs, probability, ...) and the others of `log_prob` -> (state,
+        values), the least x_t with at least that probability at or below it given
+        x_<t; the probability is a number, or an array of the shape of xs. Without
+        gradients, and without meaning past a length.
+      cdf: arguments as `log_prob` -> (state, values), P(X_t <= x_t | x_<t), each
+        component on its own, for probability integral transforms; 0 past a length and
+        for what is missing; without gradients.
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
+        state=None, prompt_mask=None) -> the `length` symbols that follow the state and
+        then the prompt, (length, *batch). A state or a prompt without batch axes
+        serves a whole batch. `prompt_mask` says of the prompt what `mask` does of xs.
       cell: The cell it was made of.
       head: The head it was made of.
     """
@@ -84,6 +97,10 @@ class SequenceModel(NamedTuple):
     log_prob: Callable[..., tuple[SequenceState, Array]]
     predict: Callable[..., Any]
     predictive: Callable[..., tuple[SequenceState, Any]]
+    mean: Callable[..., tuple[SequenceState, Array]]
+    variance: Callable[..., tuple[SequenceState, Array]]
+    quantile: Callable[..., tuple[SequenceState, Array]]
+    cdf: Callable[..., tuple[SequenceState, Array]]
     sample: Callable[..., Array]
     cell: Cell
     head: Head
@@ -97,7 +114,9 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       cell: Reads the encoded symbols; its input size is `head.spec.input_size`. Where
         they are token ids, make it with `input_init=jrnn.one_hot_normal`.
       head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`, or
-        `jrnn.gaussian()` for numbers.
+        `jrnn.gaussian()` for numbers. A head without a size reads every axis behind
+        time as one of the batch: (T, B, 1) is a batch of shape (B, 1), scored as
+        (T, B, 1), and not B sequences of one component.
 
     Returns:
       A model; equal arguments give the identical one.
@@ -132,6 +151,10 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
         log_prob=functools.partial(_through, _score, cell, head),
         predict=functools.partial(_predict, cell, head),
         predictive=functools.partial(_through, _foresee, cell, head),
+        mean=functools.partial(_through, _mean, cell, head),
+        variance=functools.partial(_through, _variance, cell, head),
+        quantile=functools.partial(_quantile, cell, head),
+        cdf=functools.partial(_through, _below, cell, head),
         sample=functools.partial(_sample, cell, head),
         cell=cell,
         head=head,
@@ -268,6 +291,45 @@ def _score(
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+def _below(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
+) -> tuple[SequenceState, Array]:
+    state, ys = _read(cell, head, method, params, run)
+    below = head.cdf(params.head, ys, run.xs)
+    below = below if run.mask is None else jnp.where(run.mask, below, 0)
+    return state, silence(active_steps(run.xs.shape[0], run.lengths, None), below)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+def _mean(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
+) -> tuple[SequenceState, Array]:
+    state, ys = _read(cell, head, method, params, run)
+    return state, head.mean(params.head, ys)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+def _variance(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
+) -> tuple[SequenceState, Array]:
+    state, ys = _read(cell, head, method, params, run)
+    return state, head.variance(params.head, ys)
+
+
+def _quantile(
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    xs: Array,
+    probability: float | Array,
+    *others: Any,
+    **keywords: Any,
+) -> tuple[SequenceState, Array]:
+    state, predicted = _through(_foresee, cell, head, params, xs, *others, **keywords)
+    return state, head.distribution.quantile(predicted, probability)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
 def _foresee(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Any]:
@@ -350,16 +412,26 @@ def _sample(
     prompt: Array | None = None,
     temperature: float | Array = 1.0,
     batch_shape: tuple[int, ...] = (),
+    state: SequenceState | None = None,
+    prompt_mask: Array | None = None,
 ) -> Array:
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
     length = check_size("length", length, least=0)
     check_temperature(temperature)
     _check_params(cell, head, params)
-    state = _init_state(cell, head, params, batch_shape)
-    if prompt is not None and jnp.size(prompt):
-        prompt, _ = head.check("prompt", prompt)
-        prompt = check_prompt(prompt, batch_shape, head.event_shape)
-        state, _ = _through(_score, cell, head, params, prompt)
+    check_prompt_mask(prompt, prompt_mask)
+    init = functools.partial(_init_state, cell, head, params)
+    batch = tuple(batch_shape) or batch_of(init, state)
+    if prompt is None or not jnp.size(prompt):
+        state = spread(init, state, batch)
+    else:
+        prompt, mask = head.check("prompt", prompt, prompt_mask)
+        prompt = check_prompt(prompt, batch, head.event_shape)
+        if mask is not None:
+            mask = check_prompt(mask, batch, head.event_shape)
+        head.check_values("prompt", prompt, mask)
+        state = spread(init, state, check_steps(prompt, head.event_shape))
+        state, _ = _through(_score, cell, head, params, prompt, state, mask=mask)
     return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
 
 

@@ -37,9 +37,16 @@ class SupervisedModel(NamedTuple):
         in nats, one for each label; 0 at steps that do not count. Labels are token ids,
         or numbers (T, *batch) or (T, *batch, size), as the head has it; where
         `labels_mask` is False a label, or a component of one, is missing and adds 0.
-      mean: (params, xs, **keywords) -> the expectation of each label.
-      cdf: (params, xs, labels, **keywords) -> P(label' <= label), each component on its
-        own, for probability integral transforms; without gradients.
+      mean: (params, xs, **keywords) -> the expectation of each label; without meaning,
+        as what follows is but for the cdf, at steps that do not count.
+      variance: (params, xs, **keywords) -> the variance of each label, each component
+        on its own.
+      quantile: (params, xs, probability, **keywords) -> the least label with at least
+        that probability at or below it, each component on its own; the probability is
+        a number, or an array of the labels' shape. Without gradients.
+      cdf: (params, xs, labels, labels_mask=None, **keywords) -> P(label' <= label),
+        each component on its own, for probability integral transforms; 0 at steps that
+        do not count and for what is missing; without gradients.
       cell: The cell it was made of.
       head: The head it was made of.
     """
@@ -48,6 +55,8 @@ class SupervisedModel(NamedTuple):
     predict: Callable[..., Any]
     log_prob: Callable[..., Array]
     mean: Callable[..., Array]
+    variance: Callable[..., Array]
+    quantile: Callable[..., Array]
     cdf: Callable[..., Array]
     cell: Cell
     head: Head
@@ -143,6 +152,13 @@ def supervised_model(
         active = jnp.ones(ys.shape[:-1], bool) if active is None else active
         return (ys if pool is None else pool(ys, active)), active
 
+    def labelled(
+        params: SupervisedParams, xs: Array, keywords: dict[str, Any]
+    ) -> tuple[Array, Array]:
+        """Returns features, and where a label counts."""
+        shown, active = features(params, xs, keywords)
+        return shown, active if pool is None else active.any(axis=0)
+
     def predict(params: SupervisedParams, xs: Array, **keywords: Any) -> Any:
         return head.predict(params.head, features(params, xs, keywords)[0])
 
@@ -153,21 +169,40 @@ def supervised_model(
         labels_mask: Array | None = None,
         **keywords: Any,
     ) -> Array:
-        shown, active = features(params, xs, keywords)
-        active = active if pool is None else active.any(axis=0)
+        shown, active = labelled(params, xs, keywords)
         labels, mask = _check_labels(head, labels, labels_mask, active)
         return silence(active, head.log_prob(params.head, shown, labels, mask))
 
     def mean(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
         return head.mean(params.head, features(params, xs, keywords)[0])
 
-    def cdf(
-        params: SupervisedParams, xs: Array, labels: Array, **keywords: Any
+    def variance(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
+        return head.variance(params.head, features(params, xs, keywords)[0])
+
+    def quantile(
+        params: SupervisedParams,
+        xs: Array,
+        probability: float | Array,
+        **keywords: Any,
     ) -> Array:
         shown = features(params, xs, keywords)[0]
-        return head.cdf(params.head, shown, jnp.asarray(labels))
+        return head.quantile(params.head, shown, probability)
 
-    return SupervisedModel(init, predict, log_prob, mean, cdf, cell, head)
+    def cdf(
+        params: SupervisedParams,
+        xs: Array,
+        labels: Array,
+        labels_mask: Array | None = None,
+        **keywords: Any,
+    ) -> Array:
+        shown, active = labelled(params, xs, keywords)
+        labels, mask = _check_labels(head, labels, labels_mask, active)
+        below = silence(active, head.cdf(params.head, shown, labels))
+        return below if mask is None else jnp.where(mask, below, 0)
+
+    return SupervisedModel(
+        init, predict, log_prob, mean, variance, quantile, cdf, cell, head
+    )
 
 
 def _check_labels(

@@ -422,6 +422,66 @@ MISTAKES |= {
         TypeError,
         "which have no cdf",
     ),
+    "variance of categories": (
+        lambda: jrnn.categorical(3).distribution.variance(jnp.zeros(3)),
+        TypeError,
+        "which have no variance",
+    ),
+    "quantile of categories": (
+        lambda: jrnn.categorical(3).distribution.quantile(jnp.zeros(3), 0.5),
+        TypeError,
+        "which have no quantiles",
+    ),
+    "quantile of a coin": (
+        lambda: jrnn.bernoulli().distribution.quantile(jnp.array(0.0), 0.5),
+        TypeError,
+        "0 up to a probability of 1 - mean",
+    ),
+    "probability in percent": (
+        lambda: REAL.quantile(REAL_PARAMS, NUMBERS, 5.0),
+        ValueError,
+        "probability within 0..1, got 5.0",
+    ),
+    "probabilities of another shape": (
+        lambda: REAL.quantile(REAL_PARAMS, NUMBERS, jnp.full(3, 0.5)),
+        ValueError,
+        r"probability of shape \(5, 2, 3\).*got \(3,\)",
+    ),
+    "values beside predictions of another shape": (
+        lambda: REAL.head.distribution.log_prob(
+            REAL.predictive(REAL_PARAMS, NUMBERS)[1], NUMBERS[..., :1]
+        ),
+        ValueError,
+        r"values of shape \(5, 2, 3\).*got \(5, 2, 1\); nothing is broadcast",
+    ),
+    "prompt with a gap": (
+        lambda: REAL.sample(
+            REAL_PARAMS, jax.random.key(0), 3, prompt=NUMBERS.at[1, 0, 0].set(jnp.nan)
+        ),
+        ValueError,
+        "prompt to hold finite numbers.*missing values by False in prompt_mask",
+    ),
+    "gaps in no prompt": (
+        lambda: REAL.sample(REAL_PARAMS, jax.random.key(0), 3, prompt_mask=NUMBERS > 0),
+        ValueError,
+        "a prompt beside prompt_mask",
+    ),
+    "sample from a state of another batch": (
+        lambda: REAL.sample(
+            REAL_PARAMS,
+            jax.random.key(0),
+            3,
+            batch_shape=(4,),
+            state=REAL.init_state(REAL_PARAMS, (2,)),
+        ),
+        ValueError,
+        r"state.cell.h of shape \(4, 4\).*got \(2, 4\)",
+    ),
+    "step of a kernel that is an array": (
+        lambda: jrnn.discretised_logistic(0.0, jnp.ones(()), 4),
+        TypeError,
+        "step to be a number",
+    ),
     "distribution function of a coin": (
         lambda: jrnn.bernoulli().distribution.cdf(jnp.array(0.0), jnp.array(0.0)),
         TypeError,

@@ -1,5 +1,8 @@
 """Heads beside SciPy: densities, samples, means, distribution functions, gradients."""
 
+import itertools
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +11,10 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import jrnn
+from jrnn.heads import gaussian, mixture
 from jrnn.heads import student_t as of_student
 from tests.heads import (
+    BINS,
     BY_NAME,
     GRID,
     HEADS,
@@ -92,10 +97,88 @@ def test_gradients_stay_finite_at_extreme_features_and_targets(case):
     total = lambda *arguments: head.log_prob(*arguments).sum()
     compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
     bounded = "discretised" in case.name or "bernoulli" in case.name
-    for x in (0.0, 1.0) if bounded else (1e6, -1e6, 0.0):
+    for x in (0.0, 1.0) if bounded else (3e38, 1e30, -2e19, -1e6, 0.0):
         for mask in (None, every_mask(xs)):
+            if mask is not None and "full" in case.name and abs(x) > 1e6:
+                continue  # what the docstring leaves out
             found = compiled(params, shown, jnp.full_like(xs, x), mask)
-            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+            kept = found[1] if abs(x) > 1e6 else found  # a sum may be infinite
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
+
+
+BIG = (0.0, 1.0, -1e-30, 1e10, -2e19, 3e38)
+SCALES = (1e-37, 1e-30, 1.0, 3e38)
+
+
+def extreme(name):
+    """Float32 distributions of a head, and targets, of every size there is."""
+    sizes = itertools.product(BIG, BIG, SCALES, (2.0001, 6.0, 1e30))
+    x, loc, scale, dof = np.array(list(sizes), np.float32).T
+    two = lambda a: np.stack([a, a[::-1]], -1)
+    if "gaussian full" in name:
+        rng = np.random.default_rng(0)
+        mean, scale = (rng.choice(s, (len(x), 3)) for s in (BIG, SCALES))
+        weights = np.tril(rng.choice((0, 0.5, -2, 1e10, 3e38), (len(x), 3, 3)), -1)
+        predicted = gaussian.CorrelatedNormal(mean, scale, weights)
+        x = rng.choice(BIG, (len(x), 3))
+    elif "student" in name:
+        predicted = of_student.StudentT(loc, scale, dof)
+    elif "mixture" in name or "discretised" in name:
+        x = np.clip(np.round(x), 0, 1) if "discretised" in name else x
+        predicted = mixture.Mixture(
+            np.log(np.full((len(x), 2), 0.5)), two(loc), two(scale)
+        )
+    elif "bernoulli" in name:
+        predicted, x = loc, np.sign(np.abs(x))
+    else:
+        predicted = gaussian.Normal(loc, scale)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("gaussian", jrnn.gaussian),
+        ("student_t", jrnn.student_t),
+        ("mixture", lambda: jrnn.mixture(2)),
+        pytest.param("bernoulli", jrnn.bernoulli, marks=pytest.mark.slow),
+        pytest.param(
+            "gaussian full",
+            lambda: jrnn.gaussian(3, full=True),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "mixture of logistics",
+            lambda: jrnn.mixture(2, jrnn.logistic_kernel),
+            marks=pytest.mark.slow,
+        ),
+        ("discretised", lambda: jrnn.mixture(2, BINS)),
+    ],
+)
+def test_any_finite_number_has_a_finite_gradient(name, make):
+    score = lambda predicted, x: make().distribution.log_prob(predicted, x)
+    run = jax.jit(jax.vmap(jax.value_and_grad(score)))
+    value, grads = run(*extreme(name))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    # Components are added up, and their sum may be below the lowest float.
+    lowest = -np.inf if "full" in name else np.finfo(np.float32).min
+    assert (lowest <= value).all()
+    assert (value < np.inf).all()
+
+
+def test_student_t_is_right_wherever_its_logarithm_is_a_float():
+    (loc, scale, dof), x = extreme("student_t")
+    usual = np.asarray(dof < 1e5)
+    loc, scale, dof, x = (np.asarray(a, float)[usual] for a in (loc, scale, dof, x))
+    z = (x - loc) / scale
+    growth = np.where(np.abs(z) > 1e30, 2 * np.log(np.maximum(np.abs(z), 1)), 0)
+    growth = np.where(growth > 0, growth - np.log(dof), np.log1p(z**2 / dof))
+    at_0 = stats.t.logpdf(0.0, dof) - np.log(scale)
+    predicted = of_student.StudentT(loc, scale, dof)
+    narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
+    family = of_student.independent(None)
+    got = jax.jit(family.log_prob)(*narrow)
+    np.testing.assert_allclose(got, at_0 - (dof + 1) / 2 * growth, rtol=1e-6, atol=1e-6)
 
 
 @each()
@@ -284,3 +367,174 @@ def test_a_mixture_of_one_gaussian_is_the_gaussian():
     assert_close(
         one.log_prob(wide, shown, xs), plain.log_prob(params, shown, xs), 1e-13
     )
+
+
+def test_numbers_of_any_type_make_the_same_head_whatever_came_before():
+    # Sizes that no other test asks for: nothing of them is in a cache.
+    first = jrnn.discretised_logistic(np.float32(0), np.float32(0.75), 5)
+    assert first is jrnn.discretised_logistic(0, 0.75, np.int64(5))
+    least = np.float32(0.03125)
+    assert jrnn.gaussian(least_scale=least) is jrnn.gaussian(least_scale=0.03125)
+    for least in (np.float32(0.0625), Fraction(1, 16), np.int32(1)):
+        assert jrnn.student_t(least_scale=least).spec.arguments[2][1] == float(least)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "student_t", "bernoulli"])
+def test_what_is_refused_is_refused_after_its_equal_was_accepted(name):
+    make = getattr(jrnn, name)
+    make(7, missing=True)
+    with pytest.raises(TypeError, match="size to be an integer"):
+        make(7.0, missing=True)
+    with pytest.raises(TypeError, match="missing to be True or False"):
+        make(7, missing=1)
+
+
+@pytest.mark.slow
+def test_zeros_and_ones_of_any_type_are_symbols():
+    head = jrnn.bernoulli()
+    model = jrnn.sequence_model(jrnn.gru(1, 2), head)
+    params = model.init(jax.random.key(0))
+    xs = np.array([0, 1, 1, 0])
+    _, expected = model.log_prob(params, xs.astype(np.float32))
+    for kind in (bool, np.int32, np.uint8):
+        assert_close(model.log_prob(params, xs.astype(kind))[1], expected, 0.0)
+    _, logits = model.predictive(params, xs.astype(bool))
+    scored = head.distribution.log_prob(logits, jnp.asarray(xs, bool))
+    assert_close(scored, expected, 1e-6)
+    with pytest.raises(ValueError, match="zeros and ones.*got 2.0"):
+        model.log_prob(params, xs * 2)
+
+
+P = np.array([1e-6, 0.01, 0.3, 0.5, 0.77, 0.999])
+CLOSED = {
+    "gaussian": (jrnn.gaussian, stats.norm, ()),
+    "student_t": (jrnn.student_t, stats.t, (3,)),
+    "mixture of logistics": (
+        lambda: jrnn.mixture(1, jrnn.logistic_kernel),
+        stats.logistic,
+        (),
+    ),
+}
+RIGHT = {"float64": 1e-10, "float32": 1e-6}
+
+
+def located(name, dtype):
+    """A distribution of 6 numbers, and SciPy's of the same parameters."""
+    make, law, _ = CLOSED[name]
+    loc, scale = np.linspace(-2, 3, 6), np.linspace(0.1, 4, 6)
+    dof = np.array([2.1, 3.0, 4.5, 8.0, 20.0, 40.0])
+    predicted = {
+        "gaussian": gaussian.Normal(loc, scale),
+        "student_t": of_student.StudentT(loc, scale, dof),
+        "mixture of logistics": mixture.Mixture(
+            np.zeros((6, 1)), loc[:, None], scale[:, None]
+        ),
+    }[name]
+    predicted = jax.tree.map(lambda a: jnp.asarray(a, dtype), predicted)
+    exact = [np.asarray(a, float).ravel() for a in jax.tree.leaves(predicted)]
+    if name == "student_t":
+        return make().distribution, predicted, law(exact[2], exact[0], exact[1])
+    return make().distribution, predicted, law(*exact[-2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", RIGHT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gaussian",
+        "student_t",
+        "mixture of logistics",
+    ],
+)
+def test_quantile_and_variance_equal_scipy(name, dtype):
+    family, predicted, law = located(name, dtype)
+    p = jnp.asarray(P, dtype)
+    quantile = jax.jit(family.quantile)
+    got = quantile(predicted, p)
+    assert got.dtype == p.dtype
+    expected, spread = law.ppf(np.asarray(p, float)), law.std()
+    error = np.abs(np.asarray(got) - expected) / spread
+    assert error.max() <= RIGHT[dtype] * np.abs(expected / spread).max()
+    variance = np.asarray(jax.jit(family.variance)(predicted))
+    np.testing.assert_allclose(variance, law.var(), rtol=RIGHT[dtype])
+    ends = quantile(predicted, jnp.asarray([0, 1, 0, 1, 1.5, np.nan], dtype))
+    np.testing.assert_array_equal(ends, [*[-np.inf, np.inf] * 2, np.nan, np.nan])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTRIBUTION)
+def test_quantiles_are_where_the_distribution_function_is(name):
+    head = BY_NAME[name].make()
+    params, shown, _ = drawn(head)
+    for p in (1e-3, 0.05, 0.5, 0.9):
+        at = jax.jit(head.quantile)(params, shown, p)
+        assert at.shape == (6, *head.event_shape)
+        np.testing.assert_allclose(head.cdf(params, shown, at), p, rtol=1e-7)
+    one = jax.vmap(lambda f, p: head.quantile(params, f, p))
+    several = one(shown, jnp.full(6, 0.9))
+    assert_close(several, at, 1e-12)
+    assert not np.asarray(
+        jax.grad(lambda f: head.quantile(params, f, 0.1).sum())(shown)
+    ).any()
+
+
+def test_moments_and_quantiles_of_a_quantised_signal_are_sums_over_its_levels():
+    head = BY_NAME["discretised"].make()
+    params, shown, _ = drawn(head, scale=3.0)
+    levels = GRID["lowest"] + GRID["step"] * np.arange(LEVELS)
+    every = jnp.asarray(np.repeat(levels[:, None], 6, axis=1))
+    wide = jnp.asarray(np.repeat(shown[None], LEVELS, axis=0))
+    p = np.exp(jax.jit(head.log_prob)(params, wide, every))
+    variance = (p * every**2).sum(0) - (p * every).sum(0) ** 2
+    got = jax.jit(head.variance)(params, shown)
+    np.testing.assert_allclose(got, variance, rtol=1e-9, atol=1e-12)
+    quantile = jax.jit(head.quantile)
+    for probability in (0.0, 0.05, 0.4, 0.95):
+        first = (p.cumsum(0) >= probability).argmax(0)
+        at = quantile(params, shown, probability)
+        np.testing.assert_allclose(at, levels[first], atol=1e-12)
+
+
+@pytest.mark.slow
+def test_variances_of_components_are_those_of_each_alone():
+    head = BY_NAME["gaussian full"].make()
+    params, shown, _ = drawn(head)
+    mean, s, phi = (np.asarray(p) for p in head.predict(params, shown))
+    S = np.array([covariance((mean[r], s[r], phi[r])) for r in range(6)])
+    variance = np.einsum("rii->ri", S)
+    np.testing.assert_allclose(head.variance(params, shown), variance, rtol=1e-12)
+    at = stats.norm.ppf(0.05, mean, np.sqrt(variance))
+    np.testing.assert_allclose(head.quantile(params, shown, 0.05), at, rtol=1e-10)
+    pair = BY_NAME["mixture of logistics of 2"].make()
+    params, shown, _ = drawn(pair)
+    log_w, loc, scale = (np.asarray(p) for p in pair.predict(params, shown))
+    w = np.exp(log_w)[:, None, :]
+    within = (w * (stats.logistic.var(loc, scale) + loc**2)).sum(-1)
+    expected = within - np.square((w * loc).sum(-1))
+    np.testing.assert_allclose(pair.variance(params, shown), expected, rtol=1e-10)
+    coin = jrnn.bernoulli()
+    logits = jnp.array([-3.0, 0.0, 2.0])
+    expected = stats.bernoulli.var(1 / (1 + np.exp(-logits)))
+    np.testing.assert_allclose(coin.distribution.variance(logits), expected, rtol=1e-12)
+
+
+def test_a_student_t_without_a_variance_says_so():
+    family = of_student.independent(None)
+    dof = jnp.array([0.5, 1.5, 2.0, 3.0])
+    got = family.variance(of_student.StudentT(0 * dof, 1 + 0 * dof, dof))
+    np.testing.assert_array_equal(got[:3], [np.nan, np.inf, np.inf])
+    np.testing.assert_allclose(got[3], 3.0, rtol=1e-12)
+
+
+def test_nothing_is_broadcast_in_silence():
+    family = jrnn.gaussian(2).distribution
+    wide = gaussian.Normal(jnp.zeros((7, 5, 2)), jnp.ones((7, 5, 2)))
+    for shape in ((7, 5, 1), (7, 1, 2), (5, 2)):
+        for function in (family.log_prob, family.cdf):
+            with pytest.raises(ValueError, match="values of shape"):
+                function(wide, jnp.zeros(shape))
+    with pytest.raises(ValueError, match="ids of shape"):
+        jrnn.categorical(3).distribution.log_prob(
+            jnp.zeros((7, 5, 3)), jnp.zeros((7, 1), int)
+        )

@@ -213,6 +213,30 @@ def test_forecasts_are_the_moments_of_samples(steps):
     np.testing.assert_allclose(cold, mean, rtol=1e-10)
 
 
+@pytest.mark.slow
+def test_a_history_with_gaps_is_gone_on_from():
+    model, key = jrnn.linear_gaussian_markov(2), jax.random.key(0)
+    xs, mask = series(12, 9, 3), np.ones((9, 3), bool)
+    params = model.fit(xs)
+    mask[7, 1] = mask[8, 2] = False
+    gaps = np.where(mask, xs, np.nan)
+    drawn = model.sample(params, key, 4, gaps, prompt_mask=mask)
+    state, _ = model.log_prob(params, gaps, mask=mask)
+    assert_close(model.sample(params, key, 4, state=state), drawn, 0.0)
+    half, _ = model.log_prob(params, gaps[:5], mask=mask[:5])
+    rest = {"prompt": gaps[5:], "prompt_mask": mask[5:]}
+    assert_close(model.sample(params, key, 4, state=half, **rest), drawn, 1e-12)
+    assert (model.sample(params, key, 4, xs) != drawn).any()
+    one = {"prompt": gaps[:, 1], "prompt_mask": mask[:, 1]}
+    many = model.sample(params, key, 4, batch_shape=(3,), **one)
+    alone = jax.tree.map(lambda leaf: leaf[:, 1], state)
+    assert_close(
+        model.sample(params, key, 4, batch_shape=(3,), state=alone), many, 1e-12
+    )
+    with pytest.raises(ValueError, match="by False in prompt_mask"):
+        model.sample(params, key, 4, gaps)
+
+
 MISTAKES = {
     "too few windows": (
         lambda model: model.fit(np.array([1.0, 0.0, 2.0, 5.0])),

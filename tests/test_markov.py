@@ -254,3 +254,19 @@ def test_full_text_within_two_gibibytes_and_fast(vocab_size, order):
     assert symbols > 4_000_000
     assert rate >= 200_000
     assert mebibytes <= 2048
+
+
+@pytest.mark.slow
+def test_samples_go_on_from_a_state():
+    chain, key = jrnn.markov_chain(3, order=2), jax.random.key(0)
+    xs = jax.random.randint(jax.random.key(1), (20, 4), 0, 3)
+    params = chain.fit(xs)
+    state, _ = chain.log_prob(params, xs)
+    drawn = chain.sample(params, key, 5, xs)
+    assert (chain.sample(params, key, 5, state=state) == drawn).all()
+    half, _ = chain.log_prob(params, xs[:19])
+    assert (chain.sample(params, key, 5, xs[19:], state=half) == drawn).all()
+    one = chain.sample(params, key, 5, state=state[:, 1], batch_shape=(4,))
+    assert (one == chain.sample(params, key, 5, xs[:, 1], batch_shape=(4,))).all()
+    with pytest.raises(ValueError, match="state.* of shape"):
+        chain.sample(params, key, 5, state=state, batch_shape=(3,))

@@ -164,6 +164,53 @@ def test_samples_go_on_from_the_prompt(which):
     assert_close(cold[0], expected, 1e-12)
 
 
+def test_a_history_with_gaps_is_gone_on_from():
+    model, params, xs, mask = built((BY_NAME["gaussian"], True))
+    key = jax.random.key(7)
+    gaps = jnp.where(mask, xs, jnp.nan)
+    drawn = model.sample(params, key, 3, prompt=gaps, prompt_mask=mask)
+    state, _ = model.log_prob(params, gaps, mask=mask)
+    assert_close(model.sample(params, key, 3, state=state), drawn, 1e-12)
+    half, _ = model.log_prob(params, gaps[:4], mask=mask[:4])
+    rest = {"prompt": gaps[4:], "prompt_mask": mask[4:]}
+    assert_close(model.sample(params, key, 3, state=half, **rest), drawn, 1e-12)
+    full = model.sample(params, key, 3, prompt=jnp.where(mask, xs, 0))
+    assert (full != drawn).any()
+    # One state, or one prompt with its gaps, serves a batch.
+    alone, _ = model.log_prob(params, gaps[:, 0], mask=mask[:, 0])
+    many = model.sample(params, key, 3, batch_shape=(2,), state=alone)
+    one = {"prompt": gaps[:, 0], "prompt_mask": mask[:, 0]}
+    assert_close(model.sample(params, key, 3, batch_shape=(2,), **one), many, 1e-12)
+    start = model.init_state(params)
+    again = model.sample(params, key, 3, batch_shape=(2,), state=start, **one)
+    assert_close(again, many, 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gaussian", "discretised", "bernoulli of 2"])
+def test_what_a_model_says_of_the_next_step_is_what_it_predicts(name):
+    which = BY_NAME[name], name != "gaussian"
+    model, params, xs, mask = built(which)
+    family, lengths = model.head.distribution, jnp.array([T, 4])
+    arguments = {"lengths": lengths, "mask": mask}
+    state, predicted = model.predictive(params, xs, **arguments)
+    after, mean = model.mean(params, xs, **arguments)
+    assert_close(after, state, 0.0)
+    assert_close(mean, family.mean(predicted), 1e-12)
+    _, variance = model.variance(params, xs, **arguments)
+    assert_close(variance, family.variance(predicted), 1e-12)
+    if "bernoulli" in repr(model.head):
+        return
+    _, at = model.quantile(params, xs, 0.05, **arguments)
+    assert_close(at, family.quantile(predicted, 0.05), 1e-12)
+    _, below = model.cdf(params, xs, **arguments)
+    counts = np.ones(xs.shape, bool) if mask is None else np.array(mask)
+    counts[4:, 1] = False
+    expected = jnp.where(counts, family.cdf(predicted, xs), 0)
+    assert_close(below, expected, 1e-12)
+    assert below.shape == xs.shape
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "student_t", "mixture"])
 def test_samples_are_uniform_under_their_own_distribution_functions(name):
@@ -217,9 +264,31 @@ def test_numbers_as_labels(pool):
         terms[3:, 1] = 0
     np.testing.assert_allclose(got, terms, rtol=1e-10, atol=1e-13)
     assert_close(model.mean(params, xs, lengths=lengths), mean, 0.0)
-    below = model.cdf(params, xs, labels, lengths=lengths)
-    np.testing.assert_allclose(below, stats.norm.cdf(labels, mean, scale), rtol=1e-10)
+    below = model.cdf(params, xs, dirty, labels_mask=known, lengths=lengths)
+    counts = known if pool is not None else known.at[3:, 1].set(False)
+    expected = np.where(counts, stats.norm.cdf(labels, mean, scale), 0)
+    np.testing.assert_allclose(below, expected, rtol=1e-10)
+    variance = model.variance(params, xs, lengths=lengths)
+    np.testing.assert_allclose(variance, scale**2, rtol=1e-12)
+    at = model.quantile(params, xs, 0.05, lengths=lengths)
+    np.testing.assert_allclose(at, stats.norm.ppf(0.05, mean, scale), rtol=1e-10)
     with pytest.raises(ValueError, match="labels of shape"):
         model.log_prob(params, xs, labels[:1])
     with pytest.raises(ValueError, match="finite numbers"):
         model.log_prob(params, xs, labels.at[0].set(jnp.nan))
+
+
+def test_labels_are_checked_wherever_they_are_given():
+    model = jrnn.supervised_model(jrnn.gru(3, 4), jrnn.gaussian())
+    params = model.init(jax.random.key(0))
+    xs = jnp.ones((7, 5, 3), jnp.float32)
+    for function in (model.log_prob, model.cdf):
+        for shape in ((7, 1), (5,)):
+            with pytest.raises(ValueError, match=r"labels of shape \(7, 5\)"):
+                function(params, xs, jnp.zeros(shape, jnp.float32))
+        with pytest.raises(TypeError, match="labels of a floating type"):
+            function(params, xs, jnp.zeros((7, 5), int))
+    lengths = jnp.array([7, 7, 0, 7, 2])
+    below = model.cdf(params, xs, jnp.zeros((7, 5), jnp.float32), lengths=lengths)
+    steps = np.arange(7)[:, None] < lengths[None]
+    assert ((below > 0) == steps).all()

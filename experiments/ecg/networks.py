@@ -91,6 +91,8 @@ def kernel_in(sd: float) -> jrnn.Kernel:
         sample=lambda key, loc, scale: kernel.sample(key, *inner(loc, scale)),
         mean=lambda loc, scale: kernel.mean(*inner(loc, scale)),
         cdf=lambda x, loc, scale: kernel.cdf(x, *inner(loc, scale)),
+        quantile=lambda p, loc, scale: kernel.quantile(p, *inner(loc, scale)),
+        variance=lambda loc, scale: kernel.variance(*inner(loc, scale)),
         support=kernel.support._replace(shift=0.0, scale=sd),
         spec=kernel.spec._replace(arguments=(*kernel.spec.arguments, ("sd", sd))),
     )

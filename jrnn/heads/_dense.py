@@ -36,6 +36,8 @@ class Functions(NamedTuple):
     sample: Callable[..., Array]
     mean: Callable[[Params, Array], Array]
     cdf: Callable[[Params, Array, Array], Array]
+    quantile: Callable[[Params, Array, float | Array], Array]
+    variance: Callable[[Params, Array], Array]
 
 
 def dense(params: DenseParams, features: Array) -> Array:
@@ -87,7 +89,15 @@ def functions(
     def cdf(params: DenseParams, features: Array, targets: Array) -> Array:
         return distribution.cdf(predict(params, features), targets)
 
-    return Functions(init, predict, log_prob, sample, mean, cdf)
+    def quantile(
+        params: DenseParams, features: Array, probability: float | Array
+    ) -> Array:
+        return distribution.quantile(predict(params, features), probability)
+
+    def variance(params: DenseParams, features: Array) -> Array:
+        return distribution.variance(predict(params, features))
+
+    return Functions(init, predict, log_prob, sample, mean, cdf, quantile, variance)
 
 
 def positive(raw: Array, least: float) -> Array:

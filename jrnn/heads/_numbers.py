@@ -17,8 +17,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int8
 
-from jrnn._base import Spec, check_size
+from jrnn._base import Spec, memoize
 from jrnn._check import check_array, is_traced
+from jrnn._parts import state_dtype
 from jrnn.heads._dense import Functions, functions, hide
 from jrnn.likelihood import Distribution, Head
 
@@ -43,12 +44,21 @@ class Support(NamedTuple):
       words: What it holds of, in an error.
       shift: Subtracted from x before a cell reads it.
       scale: What it is then divided by.
+      whole: Whether integers and booleans can stand for these numbers.
+      nearest: x -> the nearest number of the support.
     """
 
     holds: Callable[[Any], Any]
     words: str
     shift: float = 0.0
     scale: float = 1.0
+    whole: bool = False
+    nearest: Callable[[Array], Array] = lambda x: x
+
+    def cast(self, x: Array) -> Array:
+        """Returns integers and booleans as floats, where they can stand for them."""
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(jnp.float32) if self.whole and not floating else x
 
 
 def _finite(x: Any) -> Any:
@@ -81,74 +91,70 @@ def number_head(
     components = 1 if size is None else size
     spec = Spec(name, arguments, components * (2 if missing else 1), outputs)
     event = () if size is None else (size,)
-    made: Functions = functions(outputs, shape, _supported(distribution, support, size))
+    family = supported(distribution, support, size)
+    made: Functions = functions(outputs, shape, family)
     return Head(
         *made,
-        check=functools.partial(check_numbers, spec.name, event),
+        check=functools.partial(check_numbers, spec.name, event, support=support),
         check_values=functools.partial(check_held, spec.name, support),
         symbols=_symbols,
         encode=functools.partial(_encode, support, event, missing),
         blank=functools.partial(_blank, event),
         seen=functools.partial(_seen, event),
-        distribution=_supported(distribution, support, size),
+        distribution=family,
         spec=spec,
         event_shape=event,
         missing=missing,
     )
 
 
-def check_event(size: Any, missing: Any) -> int:
-    """Returns the number of components, or raises where an argument is wrong."""
-    if not isinstance(missing, bool):
-        raise TypeError(
-            f"Expected missing to be True or False, whether values may be missing, got "
-            f"{missing!r}; which ones are is the mask of log_prob."
-        )
-    return 1 if size is None else check_size("size", size)
+def mask_of(given: str) -> str:
+    """Returns the name of the argument that masks the argument `given`."""
+    return "mask" if given == "xs" else f"{given}_mask"
 
 
-def check_switch(name: str, value: Any) -> None:
-    """Raises TypeError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"Expected {name} to be True or False, got {value!r}.")
-
-
-def check_least(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
-    if not 0 < value < np.inf:
-        raise ValueError(f"Expected {name} to be finite and above 0, got {value!r}.")
-
-
-def check_mask(mask: Any, xs: Array, event: tuple[int, ...]) -> Array | None:
+def check_mask(
+    mask: Any, xs: Array, event: tuple[int, ...], given: str = "xs"
+) -> Array | None:
     """Returns a mask of the shape of `xs`; one without components holds for all."""
     if mask is None:
         return None
-    mask = check_array("mask", mask)
+    name = mask_of(given)
+    mask = check_array(name, mask)
     if mask.dtype != jnp.bool_:
         raise TypeError(
-            f"Expected mask to be boolean, True where a value is known, got "
+            f"Expected {name} to be boolean, True where a value is known, got "
             f"{mask.dtype}; compare with 0 to make it so."
         )
     if event and mask.shape == xs.shape[: -len(event)]:
         return jnp.broadcast_to(mask[..., None], xs.shape)
     if mask.shape != xs.shape:
         raise ValueError(
-            f"Expected mask of the shape of the values, {xs.shape}, or of that without "
-            f"their components, got {mask.shape}."
+            f"Expected {name} of the shape of the values, {xs.shape}, or of that "
+            f"without their components, got {mask.shape}."
         )
     return mask
 
 
-def _supported(
+def check_shape(name: str, x: Array, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where `x` is not of the shape that is predicted."""
+    if jnp.shape(x) != shape:
+        raise ValueError(
+            f"Expected {name} of shape {shape}, one for each predicted distribution, "
+            f"got {jnp.shape(x)}; nothing is broadcast, jnp.broadcast_to does it."
+        )
+
+
+@memoize
+def supported(
     distribution: Distribution, support: Support, size: int | None
 ) -> Distribution:
     """Scores what is no symbol as NaN, and what is missing without a look at it."""
+    event = () if size is None else (size,)
 
     def log_prob(predicted: Any, x: Array, mask: Array | None = None) -> Array:
-        x = jnp.asarray(x)
-        event = () if size is None else (size,)
+        x = support.cast(jnp.asarray(x))
+        check_shape("values", x, distribution.shape(predicted))
         mask = check_mask(mask, x, event)
         x = hide(mask, x)
         fits = support.holds(x) if mask is None else support.holds(x) | ~mask
@@ -156,14 +162,45 @@ def _supported(
         fits = fits if size is None else fits.all(axis=-1)
         return jnp.where(fits, scored, jnp.nan)
 
-    return distribution._replace(log_prob=log_prob)
+    def cdf(predicted: Any, x: Array) -> Array:
+        x = support.cast(jnp.asarray(x))
+        check_shape("values", x, distribution.shape(predicted))
+        return distribution.cdf(predicted, x)
+
+    def quantile(predicted: Any, probability: float | Array) -> Array:
+        p = _check_probability(probability).astype(state_dtype(predicted))
+        shape = distribution.shape(predicted)
+        if p.shape:
+            check_shape("probability", p, shape)
+        return distribution.quantile(predicted, jnp.broadcast_to(p, shape))
+
+    return distribution._replace(log_prob=log_prob, cdf=cdf, quantile=quantile)
+
+
+def _check_probability(probability: Any) -> Array:
+    """Returns an array, or raises ValueError where one is concrete and outside 0..1."""
+    p = check_array("probability", probability)
+    if not is_traced(p):
+        known = np.asarray(p, np.float64)
+        wrong = ~((known >= 0) & (known <= 1))
+        if wrong.any():
+            raise ValueError(
+                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; a "
+                "percentage is divided by 100."
+            )
+    return p
 
 
 def check_numbers(
-    name: str, event: tuple[int, ...], given: str, xs: Any, mask: Any = None
+    name: str,
+    event: tuple[int, ...],
+    given: str,
+    xs: Any,
+    mask: Any = None,
+    support: Support = FINITE,
 ) -> tuple[Array, Array | None]:
     """Returns numbers and their mask as arrays, or raises on shapes and types."""
-    xs = check_array(given, xs)
+    xs = support.cast(check_array(given, xs))
     if not jnp.issubdtype(xs.dtype, jnp.floating):
         raise TypeError(
             f"Expected {given} of a floating type, the symbols of {name}, got "
@@ -174,7 +211,7 @@ def check_numbers(
             f"Expected {given} of shape (..., {event[0]}), the size of {name}, got "
             f"{xs.shape}."
         )
-    return xs, check_mask(mask, xs, event)
+    return xs, check_mask(mask, xs, event, given)
 
 
 def check_held(
@@ -190,7 +227,8 @@ def check_held(
         where = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(
             f"Expected {given} to hold {support.words}, the symbols of {name}, got "
-            f"{shown[where]} at position {where}; mark missing values by False in mask."
+            f"{shown[where]} at position {where}; mark missing values by False in "
+            f"{mask_of(given)}."
         )
 
 

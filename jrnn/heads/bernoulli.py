@@ -11,18 +11,20 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Key, memoize
+from jrnn.heads._arguments import casting, size_or_none, whether_missing
 from jrnn.heads._dense import common, total
-from jrnn.heads._numbers import Support, check_event, number_head
+from jrnn.heads._numbers import Support, number_head
 from jrnn.likelihood import Distribution, Head
 
-BINARY = Support(lambda x: (x == 0) | (x == 1), "zeros and ones")
+BINARY = Support(lambda x: (x == 0) | (x == 1), "zeros and ones", whole=True)
 
 
-@memoize
+@casting(size=size_or_none, missing=whether_missing)
 def bernoulli(size: int | None = None, missing: bool = False) -> Head:
     """Makes a head of zeros and ones, each with a logit that is a function of h.
 
-    Components are independent given h. Symbols are floats, 0.0 or 1.0.
+    Components are independent given h. Symbols are 0 or 1: floats,
+    integers or booleans; a cell reads, and samples are, floats.
 
     Args:
       size: n, how many components a value has, (T, *batch, n); None: it is one number,
@@ -36,7 +38,8 @@ def bernoulli(size: int | None = None, missing: bool = False) -> Head:
       gives the likelier one.
 
     Raises:
-      TypeError: An argument is of the wrong type, or a `cdf` is asked for.
+      TypeError: An argument is of the wrong type, or a `cdf` or a `quantile` is asked
+        for.
       ValueError: `size` is below 1.
 
     Example:
@@ -46,7 +49,7 @@ def bernoulli(size: int | None = None, missing: bool = False) -> Head:
       >>> float(head.mean(params, jnp.zeros(4)))
       0.5
     """
-    n = check_event(size, missing)
+    n = size or 1
     shape: Callable[[Array], Array] = _only if size is None else _same
     arguments = (("size", size), ("missing", missing))
     return number_head("bernoulli", arguments, n, shape, independent(size), BINARY)
@@ -68,7 +71,13 @@ def independent(size: int | None) -> Distribution:
         x, logits = common(x, logits)
         return total(size, jax.nn.log_sigmoid((2 * x - 1) * logits), mask)
 
-    return Distribution(log_prob, _sample, jax.nn.sigmoid, _no_cdf)
+    return Distribution(
+        log_prob, _sample, jax.nn.sigmoid, _no_cdf, _no_quantile, _variance, jnp.shape
+    )
+
+
+def _variance(logits: Array) -> Array:
+    return jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
 
 
 def _sample(key: Key, logits: Array, temperature: float | Array = 1.0) -> Array:
@@ -84,4 +93,13 @@ def _no_cdf(logits: Any, x: Any) -> NoReturn:
     raise TypeError(
         "Expected a head of a continuous or ordered quantity, got bernoulli, whose cdf "
         "says no more than its mean: P(X <= 0) = 1 - mean."
+    )
+
+
+def _no_quantile(logits: Any, p: Any) -> NoReturn:
+    del logits, p
+    raise TypeError(
+        "Expected a head of a continuous or ordered quantity, got bernoulli, whose "
+        "quantiles say no more than its mean: 0 up to a probability of 1 - mean, 1 "
+        "above."
     )

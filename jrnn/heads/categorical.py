@@ -14,7 +14,7 @@ from jrnn._base import Key, check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
 from jrnn._parts import sample_symbols
 from jrnn.heads._dense import functions, hide
-from jrnn.heads._numbers import check_mask
+from jrnn.heads._numbers import check_mask, check_shape
 from jrnn.likelihood import Distribution, Head
 
 
@@ -22,8 +22,8 @@ from jrnn.likelihood import Distribution, Head
 def categorical(vocab_size: int) -> Head:
     """Makes the head of the notes: a dense layer, and a softmax over the vocabulary.
 
-    Symbols are names, not numbers: `mean` and `cdf` are refused, and what is missing
-    from a sequence gets a token id of its own.
+    Symbols are names, not numbers: `mean`, `variance`, `cdf` and `quantile` are
+    refused, and what is missing from a sequence gets a token id of its own.
 
     Args:
       vocab_size: v, how many symbols there are; token ids are 0..v-1.
@@ -51,12 +51,14 @@ def categorical(vocab_size: int) -> Head:
                 f"Expected integer token ids of shape (T, *batch) as {name} of "
                 f"categorical({vocab_size}), got {xs.dtype} of shape {xs.shape}."
             )
-        return xs, check_mask(mask, xs, ())
+        return xs, check_mask(mask, xs, (), name)
 
     def check_values(name: str, xs: Array, mask: Array | None = None) -> None:
         check_ids(name, hide(mask, xs), vocab_size)
 
-    distribution = Distribution(_log_prob, _sample, _no_mean, _no_cdf)
+    distribution = Distribution(
+        _log_prob, _sample, _no_mean, _no_cdf, _no_quantile, _no_variance, _shape
+    )
     return Head(
         *functions(vocab_size, _log_softmax, distribution),
         check=check,
@@ -76,7 +78,12 @@ def _log_softmax(raw: Array) -> Array:
     return jax.nn.log_softmax(raw, axis=-1)
 
 
+def _shape(log_p: Array) -> tuple[int, ...]:
+    return log_p.shape[:-1]
+
+
 def _log_prob(log_p: Array, ids: Array, mask: Array | None = None) -> Array:
+    check_shape("ids", ids, _shape(log_p))
     known = (ids >= 0) & (ids < log_p.shape[-1])
     index = jnp.where(known, ids, 0)[..., None]
     picked = jnp.take_along_axis(log_p, index, axis=-1)[..., 0]
@@ -99,6 +106,23 @@ def _no_cdf(log_p: Array, ids: Array) -> NoReturn:
     raise TypeError(
         f"Expected a head whose symbols are in order, got one of {log_p.shape[-1]} "
         "categories, which have no cdf; head.predict gives their log-probabilities."
+    )
+
+
+def _no_variance(log_p: Array) -> NoReturn:
+    raise TypeError(
+        f"Expected a head whose symbols are numbers, got one of {log_p.shape[-1]} "
+        "categories, which have no variance; head.predict gives their "
+        "log-probabilities."
+    )
+
+
+def _no_quantile(log_p: Array, p: Any) -> NoReturn:
+    del p
+    raise TypeError(
+        f"Expected a head whose symbols are in order, got one of {log_p.shape[-1]} "
+        "categories, which have no quantiles; head.predict gives their "
+        "log-probabilities."
     )
 
 

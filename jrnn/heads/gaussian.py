@@ -18,7 +18,7 @@ M. Pourahmadi, Biometrika 86 (1999), https://doi.org/10.1093/biomet/86.3.677.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,22 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Key, memoize
 from jrnn._parts import expand
+from jrnn.heads._arguments import (
+    above_zero,
+    casting,
+    size_or_none,
+    switch,
+    whether_missing,
+)
 from jrnn.heads._dense import common, heat, positive, total
-from jrnn.heads._numbers import check_event, check_least, check_switch, number_head
+from jrnn.heads._numbers import number_head
+from jrnn.heads._slopes import (
+    deviation,
+    most_multiplied,
+    most_squared,
+    standard,
+    with_slopes,
+)
 from jrnn.likelihood import Distribution, Head
 
 LOG_2_PI = math.log(2 * math.pi)
@@ -59,7 +73,12 @@ class CorrelatedNormal(NamedTuple):
     weights: Float[Array, "... n n"]
 
 
-@memoize
+@casting(
+    size=size_or_none,
+    full=switch,
+    missing=whether_missing,
+    least_scale=above_zero,
+)
 def gaussian(
     size: int | None = None,
     full: bool = False,
@@ -82,6 +101,12 @@ def gaussian(
       `CorrelatedNormal(mean, scale, weights)` where `full`. Samples of temperature tau
       have tau times the variance; 0 gives the mean.
 
+      A log-density ends at minus half the largest float for each component, which is
+      where |z| is about 2e19 in float32; its gradient is that of the end, finite, and
+      points to the value. With `full` this holds of weights and deviations within 1e18
+      (float32), which they are held to; and where components are missing, while the
+      squares of weights and of ratios of scales stay within the range of a float.
+
     Raises:
       TypeError: An argument is of the wrong type.
       ValueError: `size` is below 1, or `least_scale` is not above 0; `full` without a
@@ -94,9 +119,7 @@ def gaussian(
       >>> round(float(head.log_prob(params, jnp.zeros(4), jnp.array(0.0))), 3)
       -0.919
     """
-    n = check_event(size, missing)
-    check_switch("full", full)
-    check_least("least_scale", least_scale)
+    n = size or 1
     if full and size is None:
         raise ValueError(
             "Expected a size for full=True, got None: one number has no correlations."
@@ -140,13 +163,32 @@ def independent(size: int | None) -> Distribution:
         x, mean, scale = common(x, *predicted)
         return total(size, normal_log_prob(x, mean, scale), mask)
 
-    return Distribution(log_prob, _sample, lambda predicted: predicted.mean, _cdf)
+    return Distribution(
+        log_prob, _sample, _mean, _cdf, _quantile, _variance, _mean_shape
+    )
 
 
-def normal_log_prob(x: Array, mean: Array, scale: Array) -> Array:
-    """Returns the log-density of each number."""
-    z = (x - mean) / scale
+def _mean(predicted: Any) -> Array:
+    return predicted.mean
+
+
+def _mean_shape(predicted: Any) -> tuple[int, ...]:
+    return jnp.shape(predicted.mean)
+
+
+def _normal_value(x: Array, mean: Array, scale: Array) -> Array:
+    z = standard(x, mean, scale, most_squared(x))
     return -0.5 * (jnp.square(z) + LOG_2_PI) - jnp.log(scale)
+
+
+def _normal_slopes(x: Array, mean: Array, scale: Array) -> tuple[Array, ...]:
+    z = standard(x, mean, scale, most_squared(x))
+    return -z / scale, z / scale, (jnp.square(z) - 1) / scale
+
+
+# (x, mean, scale) -> the log-density of each number.
+normal_log_prob = with_slopes(_normal_value, _normal_slopes)
+_to_be_weighed = with_slopes(_normal_value, _normal_slopes, most_multiplied)
 
 
 def _sample(key: Key, predicted: Normal, temperature: float | Array = 1.0) -> Array:
@@ -157,18 +199,28 @@ def _sample(key: Key, predicted: Normal, temperature: float | Array = 1.0) -> Ar
 
 def _cdf(predicted: Normal, x: Array) -> Array:
     x, mean, scale = jax.lax.stop_gradient(common(x, *predicted))
-    return jax.scipy.special.ndtr((x - mean) / scale)
+    return jax.scipy.special.ndtr(standard(x, mean, scale))
+
+
+def _quantile(predicted: Normal, p: Array) -> Array:
+    p, mean, scale = jax.lax.stop_gradient(common(p, *predicted))
+    return mean + scale * jax.scipy.special.ndtri(p)
+
+
+def _variance(predicted: Normal) -> Array:
+    return jnp.square(predicted.scale)
 
 
 def _correlated_log_prob(
     predicted: CorrelatedNormal, x: Array, mask: Array | None = None
 ) -> Array:
     x, mean, scale, phi = common(x, *predicted)
-    d = x - mean
+    phi = jnp.clip(phi, -most_multiplied(phi), most_multiplied(phi))
     if mask is not None:
-        return _marginal_log_prob(CorrelatedNormal(mean, scale, phi), d, mask)
+        return _marginal_log_prob(CorrelatedNormal(mean, scale, phi), x, mask)
+    d = deviation(x, mean, jnp.ones_like(x))
     e = d - jnp.einsum("...ij,...j->...i", phi, d)
-    return normal_log_prob(e, jnp.zeros_like(e), scale).sum(axis=-1)
+    return _to_be_weighed(e, jnp.zeros_like(e), scale).sum(axis=-1)
 
 
 class _Belief(NamedTuple):
@@ -178,19 +230,23 @@ class _Belief(NamedTuple):
     C: Array
 
 
-def _marginal_log_prob(predicted: CorrelatedNormal, d: Array, mask: Array) -> Array:
+def _marginal_log_prob(predicted: CorrelatedNormal, x: Array, mask: Array) -> Array:
     """Returns the log-density of the components that are known."""
-    _, scale, phi = predicted
+    mean, scale, phi = predicted
+    # In units of the largest scale, so that no variance leaves the range of a float.
+    unit = jax.lax.stop_gradient(scale.max(axis=-1, keepdims=True))
+    d = deviation(x, mean, jnp.broadcast_to(unit, x.shape))
+    variance = jnp.maximum(jnp.square(scale / unit), jnp.finfo(scale.dtype).tiny)
     belief = _Belief(jnp.zeros_like(d), jnp.zeros_like(phi))
     log_p = jnp.zeros_like(d[..., 0])
     for i in range(d.shape[-1]):
-        w, known, r = phi[..., i, :], mask[..., i], jnp.square(scale[..., i])
+        w, known, r = phi[..., i, :], mask[..., i], variance[..., i]
         # C is 0 beside what is known: no gradient may come through 1 / v from there.
         Cw = jnp.einsum("...ij,...j->...i", belief.C, jnp.where(mask, 0, w))
         Cw = jnp.where(mask, 0, Cw)
         v = (w * Cw).sum(axis=-1) + r
         e = d[..., i] - (w * belief.m).sum(axis=-1)
-        term = normal_log_prob(e, jnp.zeros_like(e), jnp.sqrt(v))
+        term = _to_be_weighed(e, jnp.zeros_like(e), jnp.sqrt(v))
         log_p = log_p + jnp.where(known, term, 0)
         told = _tell(belief, i, w, Cw, v, r, e, d[..., i])
         joined = _join(belief, i, Cw, v, d[..., i] - e)
@@ -198,7 +254,7 @@ def _marginal_log_prob(predicted: CorrelatedNormal, d: Array, mask: Array) -> Ar
             jnp.where(known[..., None], told.m, joined.m),
             jnp.where(known[..., None, None], told.C, joined.C),
         )
-    return log_p
+    return log_p - mask.sum(axis=-1).astype(d.dtype) * jnp.log(unit[..., 0])
 
 
 def _tell(
@@ -240,14 +296,21 @@ def _correlated_sample(
     return predicted.mean + heat(temperature, e) * deviation
 
 
-def _correlated_cdf(predicted: CorrelatedNormal, x: Array) -> Array:
-    scale = jnp.sqrt(jnp.square(factor(predicted)).sum(axis=-1))
-    return _cdf(Normal(predicted.mean, scale), x)
+def _correlated_variance(predicted: CorrelatedNormal) -> Array:
+    return jnp.square(factor(predicted)).sum(axis=-1)
+
+
+def _alone(predicted: CorrelatedNormal) -> Normal:
+    """Returns the distribution of each component on its own."""
+    return Normal(predicted.mean, jnp.sqrt(_correlated_variance(predicted)))
 
 
 CORRELATED = Distribution(
     _correlated_log_prob,
     _correlated_sample,
-    lambda predicted: predicted.mean,
-    _correlated_cdf,
+    _mean,
+    lambda predicted, x: _cdf(_alone(predicted), x),
+    lambda predicted, p: _quantile(_alone(predicted), p),
+    _correlated_variance,
+    _mean_shape,
 )

@@ -11,6 +11,7 @@ The difference of two sigmoids is a product, so that nothing cancels: with u abo
 Source: T. Salimans et al., ICLR 2017, https://arxiv.org/abs/1701.05517.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,9 +20,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Key, Spec, check_size, describe, memoize
-from jrnn.heads._numbers import FINITE, Support, check_least
+from jrnn._base import Key, Spec, check_size, describe
+from jrnn.heads._arguments import above_zero, casting, finite
+from jrnn.heads._numbers import FINITE, Support
+from jrnn.heads._slopes import standard, with_slopes
 from jrnn.heads.gaussian import normal_log_prob
+
+# A bin of this many scales has all the probability between its edges, in any float.
+WIDEST = 1e3
 
 
 class Kernel(NamedTuple):
@@ -32,6 +38,8 @@ class Kernel(NamedTuple):
       sample: (key, loc, scale) -> x.
       mean: (loc, scale) -> the expectation of x.
       cdf: (x, loc, scale) -> P(X <= x).
+      quantile: (probability, loc, scale) -> the least x with P(X <= x) at least it.
+      variance: (loc, scale) -> the variance of x.
       support: Which x there are; loc and scale are in the units that a cell reads.
       spec: What the kernel is.
     """
@@ -40,6 +48,8 @@ class Kernel(NamedTuple):
     sample: Callable[[Key, Array, Array], Array]
     mean: Callable[[Array, Array], Array]
     cdf: Callable[[Array, Array, Array], Array]
+    quantile: Callable[[Array, Array, Array], Array]
+    variance: Callable[[Array, Array], Array]
     support: Support
     spec: Spec
 
@@ -58,12 +68,27 @@ def _normal_sample(key: Key, loc: Array, scale: Array) -> Array:
 
 
 def _normal_cdf(x: Array, loc: Array, scale: Array) -> Array:
-    return jax.scipy.special.ndtr((x - loc) / scale)
+    return jax.scipy.special.ndtr(standard(x, loc, scale))
 
 
-def _logistic_log_prob(x: Array, loc: Array, scale: Array) -> Array:
-    z = (x - loc) / scale
+def _normal_quantile(p: Array, loc: Array, scale: Array) -> Array:
+    return loc + scale * jax.scipy.special.ndtri(p)
+
+
+def _normal_variance(loc: Array, scale: Array) -> Array:
+    del loc
+    return jnp.square(scale)
+
+
+def _logistic_value(x: Array, loc: Array, scale: Array) -> Array:
+    z = standard(x, loc, scale)
     return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - jnp.log(scale)
+
+
+def _logistic_slopes(x: Array, loc: Array, scale: Array) -> tuple[Array, ...]:
+    z = standard(x, loc, scale)
+    pull = jnp.tanh(z / 2)
+    return -pull / scale, pull / scale, (z * pull - 1) / scale
 
 
 def _logistic_sample(key: Key, loc: Array, scale: Array) -> Array:
@@ -71,7 +96,20 @@ def _logistic_sample(key: Key, loc: Array, scale: Array) -> Array:
 
 
 def _logistic_cdf(x: Array, loc: Array, scale: Array) -> Array:
-    return jax.nn.sigmoid((x - loc) / scale)
+    return jax.nn.sigmoid(standard(x, loc, scale))
+
+
+def _logit(p: Array) -> Array:
+    return jnp.log(p) - jnp.log1p(-p)
+
+
+def _logistic_quantile(p: Array, loc: Array, scale: Array) -> Array:
+    return loc + scale * _logit(p)
+
+
+def _logistic_variance(loc: Array, scale: Array) -> Array:
+    del loc
+    return jnp.square(math.pi * scale) / 3
 
 
 gaussian_kernel = Kernel(
@@ -79,20 +117,24 @@ gaussian_kernel = Kernel(
     _normal_sample,
     _location,
     _normal_cdf,
+    _normal_quantile,
+    _normal_variance,
     FINITE,
     Spec("gaussian_kernel", (), 1, 1),
 )
 logistic_kernel = Kernel(
-    _logistic_log_prob,
+    with_slopes(_logistic_value, _logistic_slopes),
     _logistic_sample,
     _location,
     _logistic_cdf,
+    _logistic_quantile,
+    _logistic_variance,
     FINITE,
     Spec("logistic_kernel", (), 1, 1),
 )
 
 
-@memoize
+@casting(lowest=finite, step=above_zero, levels=functools.partial(check_size, least=2))
 def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
     """Makes the kernel of a quantised signal: logistics cut into the signal's bins.
 
@@ -119,18 +161,13 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
       >>> jrnn.mixture(5, kernel).spec.output_size
       15
     """
-    check_size("levels", levels, least=2)
-    check_least("step", step)
-    if isinstance(lowest, bool) or not isinstance(lowest, int | float):
-        raise TypeError(f"Expected lowest to be a number, got {lowest!r}.")
-    if not math.isfinite(lowest):
-        raise ValueError(f"Expected lowest to be finite, got {lowest!r}.")
     half = step * (levels - 1) / 2
     support = Support(
         lambda x: _on_grid((x - lowest) / step, levels),
         f"the {levels} levels from {lowest} in steps of {step}",
         shift=lowest + half,
         scale=half,
+        nearest=lambda x: lowest + step * level(x),
     )
 
     def read(index: Array) -> Array:
@@ -140,35 +177,80 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
     def level(x: Array) -> Array:
         return jnp.round((x - lowest) / step)
 
-    def log_prob(x: Array, loc: Array, scale: Array) -> Array:
+    def edges(x: Array, loc: Array, scale: Array) -> tuple[Array, ...]:
+        """Returns the level, its edges in scales from the location, and its width."""
         i = level(x)
-        upper = (read(i + 0.5) - loc) / scale
-        lower = (read(i - 0.5) - loc) / scale
-        width = 2 / (levels - 1) / scale
+        upper, lower = (standard(read(i + e), loc, scale) for e in (0.5, -0.5))
+        return i, upper, lower, jnp.minimum(2 / (levels - 1) / scale, WIDEST)
+
+    def pick(i: Array, below: Array, above: Array, inside: Array) -> Array:
+        return jnp.where(i <= 0, below, jnp.where(i >= levels - 1, above, inside))
+
+    def log_prob(x: Array, loc: Array, scale: Array) -> Array:
+        i, upper, lower, width = edges(x, loc, scale)
         below = jax.nn.log_sigmoid(upper)  # ln F at the upper edge
         above = jax.nn.log_sigmoid(-lower)  # ln(1 - F) at the lower one
-        inside = below + above + jnp.log(-jnp.expm1(-width))
-        return jnp.where(i <= 0, below, jnp.where(i >= levels - 1, above, inside))
+        thin = width < jnp.finfo(width.dtype).eps
+        within = jnp.log(-jnp.expm1(-jnp.where(thin, 1, width)))
+        narrow = math.log(2 / (levels - 1)) - jnp.log(scale)  # where width may be 0
+        inside = below + above + jnp.where(thin, narrow, within)
+        return pick(i, below, above, inside)
+
+    def slopes(x: Array, loc: Array, scale: Array) -> tuple[Array, ...]:
+        i, upper, lower, width = edges(x, loc, scale)
+        up, down = jax.nn.sigmoid(-upper), jax.nn.sigmoid(lower)
+        safe = jnp.where(width > 0, width, 1)
+        spread = jnp.where(width > 0, safe / jnp.expm1(safe), 1)  # w / (e^w - 1)
+        by_loc = pick(i, -up, down, down - up) / scale
+        by_scale = pick(
+            i, -upper * up, lower * down, lower * down - upper * up - spread
+        )
+        return jnp.zeros_like(by_loc), by_loc, by_scale / scale
 
     def sample(key: Key, loc: Array, scale: Array) -> Array:
         z = _logistic_sample(key, loc, scale)
         i = jnp.clip(jnp.round((z + 1) * (levels - 1) / 2), 0, levels - 1)
         return lowest + step * i
 
-    def mean(loc: Array, scale: Array) -> Array:
-        # E = lowest + step * sum_i P(X > level i): level by level, to bound memory.
-        def add(i: Array, sum_: Array) -> Array:
-            edge = read(i.astype(loc.dtype) + 0.5)
-            return sum_ + jax.nn.sigmoid((loc - edge) / scale)
+    def over_edges(term: Callable[[Array, Array], Array], like: Array) -> Array:
+        """Sums term(i, edge above level i), one by one, to bound memory."""
 
-        above = jax.lax.fori_loop(0, levels - 1, add, jnp.zeros_like(loc))
-        return lowest + step * above
+        def add(i: Array, sum_: Array) -> Array:
+            i = i.astype(like.dtype)
+            return sum_ + term(i, read(i + 0.5))
+
+        return jax.lax.fori_loop(0, levels - 1, add, jnp.zeros_like(like))
+
+    def mean_level(loc: Array, scale: Array) -> Array:
+        # sum_i P(X > level i)
+        return over_edges(lambda _, edge: jax.nn.sigmoid((loc - edge) / scale), loc)
+
+    def mean(loc: Array, scale: Array) -> Array:
+        return lowest + step * mean_level(loc, scale)
+
+    def variance(loc: Array, scale: Array) -> Array:
+        # E (X - c)^2 = sum_j (2 j + 1) (P(X - c > j) + P(c - X > j)), of positive terms
+        # alone, about the level c nearest to the mean.
+        m = mean_level(loc, scale)
+        c = jax.lax.stop_gradient(jnp.round(m))
+
+        def term(i: Array, edge: Array) -> Array:
+            away = jnp.where(i >= c, 2 * (i - c) + 1, 2 * (c - i) - 1)
+            out = (loc - edge) / scale
+            return away * jax.nn.sigmoid(jnp.where(i >= c, out, -out))
+
+        return step**2 * (over_edges(term, loc) - jnp.square(m - c))
 
     def cdf(x: Array, loc: Array, scale: Array) -> Array:
         i = jnp.floor((x - lowest) / step + 0.01)  # a level may be rounded down
-        inside = jax.nn.sigmoid((read(i + 0.5) - loc) / scale)
+        inside = jax.nn.sigmoid(standard(read(i + 0.5), loc, scale))
         outside = jnp.where(i < 0, jnp.zeros_like(inside), jnp.ones_like(inside))
         return jnp.where((i < 0) | (i >= levels - 1), outside, inside)
+
+    def quantile(p: Array, loc: Array, scale: Array) -> Array:
+        z = _logistic_quantile(p, loc, scale)
+        i = jnp.ceil((z + 1) * (levels - 1) / 2 - 0.5)  # its upper edge is at or above
+        return lowest + step * jnp.clip(i, 0, levels - 1)
 
     spec = Spec(
         "discretised_logistic",
@@ -176,7 +258,16 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
         1,
         levels,
     )
-    return Kernel(log_prob, sample, mean, cdf, support, spec)
+    return Kernel(
+        with_slopes(log_prob, slopes),
+        sample,
+        mean,
+        cdf,
+        quantile,
+        variance,
+        support,
+        spec,
+    )
 
 
 def _on_grid(index: Any, levels: int) -> Any:

@@ -18,8 +18,11 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Key, check_size, memoize
 from jrnn._parts import sample_symbols
+from jrnn.heads._arguments import above_zero, casting, size_or_none, whether_missing
 from jrnn.heads._dense import common, heat, positive
-from jrnn.heads._numbers import check_event, check_least, number_head
+from jrnn.heads._numbers import number_head
+from jrnn.heads._quantile import bisect
+from jrnn.heads._slopes import largest
 from jrnn.heads.kernels import Kernel, gaussian_kernel
 from jrnn.likelihood import Distribution, Head
 
@@ -38,7 +41,12 @@ class Mixture(NamedTuple):
     scale: Float[Array, "..."]
 
 
-@memoize
+@casting(
+    components=check_size,
+    size=size_or_none,
+    missing=whether_missing,
+    least_scale=above_zero,
+)
 def mixture(
     components: int,
     kernel: Kernel = gaussian_kernel,
@@ -64,6 +72,10 @@ def mixture(
       temperature tau take component k with probability proportional to w_k^(1/tau) and
       multiply its variance by tau (D. Ha and D. Eck, https://arxiv.org/abs/1704.03477);
       0 gives the location of the heaviest.
+      Quantiles are sought between the least and the greatest of the components' own,
+      by bisection down to 2^-48 of that width in float32 and 2^-80 in float64. A
+      component's log-density ends at a finite number, as that of `jrnn.gaussian` does,
+      and any finite number has a finite gradient.
 
     Raises:
       TypeError: An argument is of the wrong type.
@@ -76,9 +88,7 @@ def mixture(
       >>> round(float(head.cdf(params, jnp.zeros(4), jnp.array(0.0))), 3)
       0.5
     """
-    check_size("components", components)
-    n = check_event(size, missing)
-    check_least("least_scale", least_scale)
+    n = size or 1
     if not isinstance(kernel, Kernel):
         raise TypeError(
             "Expected kernel to be jrnn.gaussian_kernel, jrnn.logistic_kernel or what "
@@ -119,7 +129,8 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
         terms = kernel.log_prob(x[..., None], loc, scale)
         if mask is not None:
             terms = jnp.where(mask[..., None], terms, 0)
-        terms = terms if size is None else terms.sum(axis=-2)
+        if size is not None:  # sums may leave the range, of all components at once
+            terms = jnp.maximum(terms.sum(axis=-2), -largest(terms))
         scored = jax.scipy.special.logsumexp(log_w + terms, axis=-1)
         if mask is None:
             return scored
@@ -137,6 +148,20 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
     def mean(predicted: Mixture) -> Array:
         return _weigh(predicted, kernel.mean(predicted.loc, predicted.scale))
 
+    def variance(predicted: Mixture) -> Array:
+        each = kernel.mean(predicted.loc, predicted.scale)
+        apart = jnp.square(each - _weigh(predicted, each)[..., None])
+        within = kernel.variance(predicted.loc, predicted.scale)
+        return _weigh(predicted, within + apart)
+
+    def quantile(predicted: Mixture, p: Array) -> Array:
+        p, *rest = jax.lax.stop_gradient(common(p, *predicted))
+        predicted = Mixture(*rest)
+        each = kernel.quantile(p[..., None], predicted.loc, predicted.scale)
+        below = lambda x: cdf(predicted, x) < p
+        found = bisect(below, each.min(axis=-1), each.max(axis=-1))
+        return kernel.support.nearest(found)
+
     def cdf(predicted: Mixture, x: Array) -> Array:
         x, *rest = jax.lax.stop_gradient(common(x, *predicted))
         predicted = Mixture(*rest)
@@ -148,4 +173,7 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
         w = jnp.exp(predicted.log_weights)
         return ((w if size is None else w[..., None, :]) * values).sum(axis=-1)
 
-    return Distribution(log_prob, sample, mean, cdf)
+    def shape(predicted: Mixture) -> tuple[int, ...]:
+        return jnp.shape(predicted.loc)[:-1]
+
+    return Distribution(log_prob, sample, mean, cdf, quantile, variance, shape)

@@ -7,7 +7,11 @@ r"""The Student-t head: heavy tails, such as those of returns.
 
 The difference of two log-gammas loses all its digits where nu is large. Here r is taken
 from a series in 1 / a (NIST, https://dlmf.nist.gov/5.11, for a ratio of gammas), eight
-steps above a, and brought down by r(a) = r(a + 1) a / (a + 1/2).
+steps above a, and brought down by r(a) = r(a + 1) a / (a + 1/2). Where z^2 would leave
+the range of a float, ln(1 + z^2 / nu) is 2 ln |x - mu| - 2 ln s - ln nu.
+
+A quantile lies between those of the normal and of two degrees of freedom, which both
+have closed forms, and is found between them by bisection of asinh z.
 """
 
 import functools
@@ -19,8 +23,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Key, memoize
+from jrnn.heads._arguments import above_zero, casting, size_or_none, whether_missing
 from jrnn.heads._dense import common, heat, positive, total
-from jrnn.heads._numbers import check_event, check_least, number_head
+from jrnn.heads._numbers import number_head
+from jrnn.heads._quantile import bisect
+from jrnn.heads._slopes import largest, standard, with_slopes
 from jrnn.likelihood import Distribution, Head
 
 # softplus(4) + 2: about six degrees of freedom at zero weights, as daily returns have.
@@ -28,6 +35,8 @@ DOF_OFFSET = 4.0
 # ln r(a) - ln(a) / 2 = sum_k c_k a^(1 - 2k), from Stirling's series.
 SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
 STEPS_ABOVE = 8
+# Where |z| / sqrt(nu) is above, 1 + z^2 / nu is z^2 / nu but for 1e-12 of it.
+FAR = 2.0**20
 
 
 class StudentT(NamedTuple):
@@ -44,7 +53,7 @@ class StudentT(NamedTuple):
     dof: Float[Array, "..."]
 
 
-@memoize
+@casting(size=size_or_none, missing=whether_missing, least_scale=above_zero)
 def student_t(
     size: int | None = None, missing: bool = False, least_scale: float = 1e-4
 ) -> Head:
@@ -65,6 +74,11 @@ def student_t(
       A head whose `predict` is `StudentT(loc, scale, dof)`. Samples of temperature tau
       have tau times the variance; 0 gives the location.
 
+      Any finite number has a log-density, right to rounding, and a finite gradient.
+      Quantiles and `cdf` are as right as JAX's incomplete beta function, which in
+      float32 loses digits where there are many degrees of freedom. The variance of a
+      distribution made by hand is infinite for 1 < dof <= 2, and NaN for dof <= 1.
+
     Raises:
       TypeError: An argument is of the wrong type.
       ValueError: `size` is below 1, or `least_scale` is not above 0.
@@ -76,8 +90,7 @@ def student_t(
       >>> round(float(predicted.dof), 2)
       6.02
     """
-    n = check_event(size, missing)
-    check_least("least_scale", least_scale)
+    n = size or 1
     arguments = (("size", size), ("missing", missing), ("least_scale", least_scale))
     shape = functools.partial(_shape, size, least_scale)
     return number_head("student_t", arguments, 3 * n, shape, independent(size))
@@ -98,15 +111,60 @@ def independent(size: int | None) -> Distribution:
 
     def log_prob(predicted: StudentT, x: Array, mask: Array | None = None) -> Array:
         x, loc, scale, dof = common(x, *predicted)
-        return total(size, student_t_log_prob((x - loc) / scale, scale, dof), mask)
+        return total(size, student_t_log_prob(x, loc, scale, dof), mask)
 
-    return Distribution(log_prob, _sample, lambda predicted: predicted.loc, _cdf)
+    return Distribution(
+        log_prob,
+        _sample,
+        lambda predicted: predicted.loc,
+        _cdf,
+        _quantile,
+        _variance,
+        lambda predicted: jnp.shape(predicted.loc),
+    )
 
 
-def student_t_log_prob(z: Array, scale: Array, dof: Array) -> Array:
-    """Returns the log-density of each number loc + scale z."""
-    tail = (dof + 1) / 2 * jnp.log1p(jnp.square(z) / dof)
-    return _log_ratio(dof / 2) - 0.5 * math.log(2 * math.pi) - jnp.log(scale) - tail
+def student_t_log_prob(x: Array, loc: Array, scale: Array, dof: Array) -> Array:
+    """Returns the log-density of each number."""
+    tail = _tail(x, loc, scale, dof)
+    return _log_ratio(dof / 2) - 0.5 * math.log(2 * math.pi) - tail
+
+
+def _ratio(x: Array, loc: Array, scale: Array, dof: Array) -> tuple[Array, ...]:
+    """Returns z, whether it is far out, and z^2 / nu, 0 there."""
+    z = standard(x, loc, scale)
+    far = jnp.abs(z) / jnp.sqrt(dof) > FAR
+    near = jnp.where(far, 0, z)
+    return z, far, near * (near / dof)
+
+
+def _log_growth(x: Array, loc: Array, scale: Array, dof: Array) -> Array:
+    """Returns ln(1 + z^2 / nu)."""
+    z, far, square = _ratio(x, loc, scale, dof)
+    away = jnp.where(far, jnp.abs(x / 2 - loc / 2), 1)
+    out = 2 * (jnp.log(away) + math.log(2) - jnp.log(scale)) - jnp.log(dof)
+    inverse = jnp.sqrt(dof) / jnp.where(far, z, 1)
+    return jnp.where(far, out + jnp.square(inverse), jnp.log1p(square))
+
+
+def _tail_value(x: Array, loc: Array, scale: Array, dof: Array) -> Array:
+    """Returns ln s + (nu + 1) / 2 ln(1 + z^2 / nu)."""
+    log = _log_growth(x, loc, scale, dof)
+    return jnp.log(scale) + jnp.minimum((dof + 1) / 2 * log, largest(log) / 2)
+
+
+def _tail_slopes(x: Array, loc: Array, scale: Array, dof: Array) -> tuple[Array, ...]:
+    z, far, square = _ratio(x, loc, scale, dof)
+    away = jnp.where(far, x / 2 - loc / 2, 1)
+    share = jnp.where(far, 1, square / (1 + square))  # z^2 / (nu + z^2)
+    near = (jnp.where(far, 0, z) / dof) / (1 + square) / scale
+    by_x = (dof + 1) * jnp.where(far, 0.5 / away, near)
+    by_scale = (1 - (dof + 1) * share) / scale
+    by_dof = 0.5 * _log_growth(x, loc, scale, dof) - (dof + 1) / dof * share / 2
+    return by_x, -by_x, by_scale, by_dof
+
+
+_tail = with_slopes(_tail_value, _tail_slopes)
 
 
 def _log_ratio(a: Array) -> Array:
@@ -128,13 +186,48 @@ def _sample(key: Key, predicted: StudentT, temperature: float | Array = 1.0) -> 
 
 
 def _cdf(predicted: StudentT, x: Array) -> Array:
-    x, loc, scale, dof = jax.lax.stop_gradient(common(x, *predicted))
-    z = (x - loc) / scale
-    square = jnp.square(z)
-    half = jnp.full_like(dof, 0.5)
-    # Each of both is accurate where the other is the difference of near equals.
-    middle = jax.scipy.special.betainc(half, dof / 2, square / (dof + square))
-    tail = jax.scipy.special.betainc(dof / 2, half, dof / (dof + square))
+    z, dof = _standard(predicted, x)
+    middle, tail = _within(z, dof)
     near = 0.5 + 0.5 * jnp.sign(z) * middle
     far = jnp.where(z < 0, 0.5 * tail, 1 - 0.5 * tail)
-    return jnp.where(square < dof, near, far)
+    return jnp.where(jnp.square(z) < dof, near, far)
+
+
+def _standard(predicted: StudentT, x: Array) -> tuple[Array, Array]:
+    x, loc, scale, dof = jax.lax.stop_gradient(common(x, *predicted))
+    return standard(x, loc, scale), dof
+
+
+def _within(z: Array, dof: Array) -> tuple[Array, Array]:
+    """Returns P(|Z| < |z|) and P(|Z| > |z|).
+
+    Each is accurate where the other is the difference of near equals.
+    """
+    square = jnp.square(z)
+    half = jnp.full_like(dof, 0.5)
+    inside = jax.scipy.special.betainc(half, dof / 2, square / (dof + square))
+    outside = jax.scipy.special.betainc(dof / 2, half, dof / (dof + square))
+    return inside, outside
+
+
+def _quantile(predicted: StudentT, p: Array) -> Array:
+    p, loc, scale, dof = jax.lax.stop_gradient(common(p, *predicted))
+    q = jnp.minimum(p, 1 - p)  # beyond z, on its side
+    light = -jax.scipy.special.ndtri(q)
+    heavy = (1 - 2 * q) / jnp.sqrt(2 * q * (1 - q))
+
+    def below(u: Array) -> Array:
+        z = jnp.sinh(u)
+        inside, outside = _within(z, dof)
+        return jnp.where(jnp.square(z) < dof, inside < 1 - 2 * q, outside > 2 * q)
+
+    z = jnp.sinh(bisect(below, jnp.arcsinh(light), jnp.arcsinh(heavy)))
+    return loc + scale * jnp.where(p < 0.5, -z, z)
+
+
+def _variance(predicted: StudentT) -> Array:
+    _, scale, dof = predicted
+    exists = dof > 2
+    ratio = jnp.where(exists, dof, 4) / (jnp.where(exists, dof, 4) - 2)
+    none = jnp.where(dof > 1, jnp.inf, jnp.nan)
+    return jnp.where(exists, jnp.square(scale * jnp.sqrt(ratio)), none)

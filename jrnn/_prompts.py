@@ -1,0 +1,54 @@
+"""Where sampling starts: a state, then a prompt; without batch axes they serve all."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jrnn._base import State
+from jrnn._check import check_like
+
+Init = Callable[..., State]  # batch_shape=() -> a state before anything
+
+
+def check_prompt_mask(prompt: Any, prompt_mask: Any) -> None:
+    """Raises ValueError where there is a mask and no prompt."""
+    if prompt_mask is not None and (prompt is None or not jnp.size(prompt)):
+        raise ValueError(
+            "Expected a prompt beside prompt_mask, which tells what is known of it, "
+            "got none; leave prompt_mask out."
+        )
+
+
+def batch_of(init: Init, state: Any, axis: int = 0) -> tuple[int, ...]:
+    """Returns the batch shape of a state, whose batch axes begin at `axis`."""
+    if state is None:
+        return ()
+    leaf, one = (jax.tree.leaves(s)[-1] for s in (state, jax.eval_shape(init)))
+    return jnp.shape(leaf)[axis : axis + jnp.ndim(leaf) - one.ndim]
+
+
+def spread(init: Init, state: Any, batch: tuple[int, ...], axis: int = 0) -> Any:
+    """Returns a state of that batch shape, or raises where it is of another.
+
+    Args:
+      init: Makes such a state, of any batch shape.
+      state: None: the one that `init` makes.
+      batch: The batch shape.
+      axis: Where a leaf's batch axes begin.
+    """
+    if state is None:
+        return init(batch)
+    like = jax.eval_shape(lambda: init(batch))
+    structured = jax.tree.structure(state) == jax.tree.structure(like)
+    if structured and not batch_of(init, state, axis):
+
+        def widen(leaf: Any, wide: Any) -> Any:
+            leaf = jnp.expand_dims(leaf, tuple(range(axis, axis + len(batch))))
+            fits = leaf.ndim == wide.ndim
+            return jnp.broadcast_to(leaf, wide.shape) if fits else leaf
+
+        state = jax.tree.map(widen, state, like)
+    check_like("state", state, like, f"init_state(params, {batch})")
+    return state

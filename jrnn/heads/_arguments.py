@@ -1,0 +1,86 @@
+"""The arguments of heads' factories, cast before they are compared.
+
+3, 3.0, True and np.float32(3) are equal and hash alike, so that a cache would take one
+for another: what a factory refuses would pass once its equal has been accepted.
+"""
+
+import functools
+import inspect
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from jrnn._base import check_size, memoize
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def casting(
+    **casts: Callable[[str, Any], Any],
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Returns a decorator: arguments are cast, or refused, and then memoised.
+
+    Args:
+      **casts: For each argument that needs it, (name, value) -> what the factory gets.
+    """
+
+    def decorate(factory: Callable[P, R]) -> Callable[P, R]:
+        made, signature = memoize(factory), inspect.signature(factory)
+
+        @functools.wraps(factory)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name, cast in casts.items():
+                bound.arguments[name] = cast(name, bound.arguments[name])
+            return made(*bound.args, **bound.kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def size_or_none(name: str, value: Any) -> int | None:
+    """Returns how many components there are; None: a symbol is one number."""
+    return None if value is None else check_size(name, value)
+
+
+def switch(name: str, value: Any) -> bool:
+    """Returns `value`, or raises TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected {name} to be True or False, got {value!r}.")
+    return value
+
+
+def whether_missing(name: str, value: Any) -> bool:
+    """Returns `value`, or raises TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"Expected {name} to be True or False, whether values may be missing, got "
+            f"{value!r}; which ones are is the mask of log_prob."
+        )
+    return value
+
+
+def finite(name: str, value: Any) -> float:
+    """Returns any real number as a float, or raises unless it is finite."""
+    number = _real(name, value)
+    if not math.isfinite(number):
+        raise ValueError(f"Expected {name} to be finite, got {value!r}.")
+    return number
+
+
+def above_zero(name: str, value: Any) -> float:
+    """Returns any real number as a float, or raises unless finite and above 0."""
+    number = _real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"Expected {name} to be finite and above 0, got {value!r}.")
+    return number
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
+    return float(value)
