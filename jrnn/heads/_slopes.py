@@ -67,8 +67,8 @@ def most_squared(like: Array) -> float:
 
 
 def most_multiplied(like: Array) -> float:
-    """Returns a number of which 256 products of two together are within the range."""
-    return 2.0 ** (jnp.finfo(like.dtype).maxexp // 2 - 4)
+    """Returns a number of which products of two have as much headroom as slopes."""
+    return 2.0 ** (jnp.finfo(like.dtype).maxexp // 2 - 14)
 
 
 def _with_headroom(like: Array) -> float:

@@ -103,7 +103,7 @@ def gaussian(
 
       A log-density ends at minus half the largest float for each component, which is
       where |z| is about 2e19 in float32; its gradient is that of the end, finite, and
-      points to the value. With `full` this holds of weights and deviations within 1e18
+      points to the value. With `full` this holds of weights and deviations within 1e15
       (float32), which they are held to; and where components are missing, while the
       squares of weights and of ratios of scales stay within the range of a float.
 
