@@ -128,8 +128,6 @@ def extreme(name):
         predicted = mixture.Mixture(
             np.log(np.full((len(x), 2), 0.5)), two(loc), two(scale)
         )
-    elif "bernoulli" in name:
-        predicted, x = loc, np.sign(np.abs(x))
     else:
         predicted = gaussian.Normal(loc, scale)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
@@ -141,7 +139,6 @@ def extreme(name):
         ("gaussian", jrnn.gaussian),
         ("student_t", jrnn.student_t),
         ("mixture", lambda: jrnn.mixture(2)),
-        pytest.param("bernoulli", jrnn.bernoulli, marks=pytest.mark.slow),
         pytest.param(
             "gaussian full",
             lambda: jrnn.gaussian(3, full=True),
