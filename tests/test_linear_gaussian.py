@@ -223,8 +223,8 @@ def test_a_history_with_gaps_is_gone_on_from():
     drawn = model.sample(params, key, 4, gaps, prompt_mask=mask)
     state, _ = model.log_prob(params, gaps, mask=mask)
     assert_close(model.sample(params, key, 4, state=state), drawn, 0.0)
-    half, _ = model.log_prob(params, gaps[:5], mask=mask[:5])
-    rest = {"prompt": gaps[5:], "prompt_mask": mask[5:]}
+    half, _ = model.log_prob(params, gaps[:8], mask=mask[:8])
+    rest = {"prompt": gaps[8:], "prompt_mask": mask[8:]}
     assert_close(model.sample(params, key, 4, state=half, **rest), drawn, 1e-12)
     assert (model.sample(params, key, 4, xs) != drawn).any()
     one = {"prompt": gaps[:, 1], "prompt_mask": mask[:, 1]}
