@@ -1,0 +1,62 @@
+"""What a compiled program holds, read from its text: operations, products, bytes."""
+
+import re
+from typing import NamedTuple
+
+import jax
+
+# What takes no time in a compiled loop.
+FREE = frozenset({"parameter", "get-tuple-element", "tuple", "constant", "bitcast"})
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%\S+ = (\(.*?\)|\S+) ([\w-]+)\(")
+
+
+class Counts(NamedTuple):
+    """Of a compiled training step or forward pass.
+
+    Attributes:
+      operations: In each of the innermost loops, sorted; scalars do not count.
+      products: Matrix products in each of them, in the same order.
+      temporary_bytes: What it holds beside arguments and results.
+    """
+
+    operations: list[int]
+    products: list[int]
+    temporary_bytes: int
+
+
+def count(compiled: jax.stages.Compiled) -> Counts:
+    """Counts what one step in time costs, and the memory of all of them."""
+    computations = _computations(compiled.as_text() or "")
+    bodies = set(re.findall(r"body=%([\w.\-]+)", "\n".join(computations.values())))
+    inner = [computations[b] for b in bodies if " while(" not in computations[b]]
+    counted = sorted((_operations(b), _products(b, computations)) for b in inner)
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return Counts(
+        [operations for operations, _ in counted],
+        [products for _, products in counted],
+        analysis.temp_size_in_bytes,
+    )
+
+
+def _computations(text: str) -> dict[str, str]:
+    found = {}
+    for block in text.split("\n\n"):
+        head = re.match(r"\s*(?:ENTRY )?%([\w.\-]+) \(", block)
+        if head:
+            found[head[1]] = block
+    return found
+
+
+def _operations(body: str) -> int:
+    lines = [INSTRUCTION.match(line) for line in body.splitlines()]
+    return sum(
+        line[2] not in FREE and not re.match(r"(s32|s64|pred)\[\]", line[1])
+        for line in lines
+        if line
+    )
+
+
+def _products(body: str, computations: dict[str, str]) -> int:
+    called = re.findall(r"calls=%([\w.\-]+)", body)
+    return " ".join([body, *(computations[name] for name in called)]).count(" dot(")

@@ -1,0 +1,78 @@
+"""What a step costs does not grow unnoticed: counted, not timed.
+
+The compiled training step and forward pass of the gated cells may hold no more
+operations and matrix products in their loops over time, and no more temporary memory,
+than tests/results/counts.json says. `python -m tests.test_counts` writes it anew.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jrnn
+from tests.hlo import Counts, count
+
+RESULTS = Path(__file__).parent / "results" / "counts.json"
+CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm, "lru": jrnn.lru}
+STEPS, BATCH, INPUTS, UNITS = 256, 8, 16, 64
+SLACK = 1.02  # of bytes, which compilers align
+PASSES = ("training", "inference")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def train(cell, method, params, xs):
+    def loss(params, xs):
+        return jnp.square(jrnn.unroll(cell, params, xs, method=method)[1]).sum()
+
+    return jax.grad(loss, (0, 1))(params, xs)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def infer(cell, method, params, xs):
+    return jrnn.unroll(cell, params, xs, method=method)[1]
+
+
+def measure(name, which, method):
+    cell = CELLS[name](INPUTS, UNITS)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    xs = jnp.ones((STEPS, BATCH, INPUTS), jnp.float32)
+    function = train if which == "training" else infer
+    return count(function.lower(cell, method, params, xs).compile())
+
+
+def beyond(counts, bound):
+    """Returns what exceeds the bound, in words."""
+    found = []
+    for field in ("operations", "products"):
+        got, most = getattr(counts, field), getattr(bound, field)
+        if len(got) > len(most) or any(a > b for a, b in zip(got, most, strict=False)):
+            found.append(f"{field} in the loops: {got}, at most {most}")
+    if counts.temporary_bytes > SLACK * bound.temporary_bytes:
+        found.append(f"bytes: {counts.temporary_bytes}, of {bound.temporary_bytes}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_costs_no_more_than_it_did(name, which):
+    bound = Counts(**json.loads(RESULTS.read_text())[name][which])
+    assert not beyond(measure(name, which, jrnn.bptt()), bound)
+
+
+@pytest.mark.slow
+def test_the_guard_sees_a_costlier_step():
+    bound = Counts(**json.loads(RESULTS.read_text())["lstm"]["training"])
+    assert len(beyond(measure("lstm", "training", jrnn.scan()), bound)) >= 2
+
+
+if __name__ == "__main__":
+    content = {
+        name: {w: measure(name, w, jrnn.bptt())._asdict() for w in PASSES}
+        for name in CELLS
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
