@@ -3,8 +3,8 @@
 MNIST-1D and rows were chosen by the validation part alone, with `--search`: the
 candidates are trained on the training part with the first seed, and the one that is
 right most often on the validation part is taken (of two alike, the one with the smaller
-loss). experiments/results/digits.json holds what was tried. For pixels nothing was
-searched: one pass takes too long.
+loss). experiments/results/digits_search.json holds what was tried. For pixels nothing
+was searched: one pass takes too long.
 """
 
 import dataclasses
