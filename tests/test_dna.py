@@ -15,12 +15,14 @@ from experiments.data.genome import Genes
 from experiments.dna import __main__ as dna
 from experiments.dna import baselines, genes, networks, strands
 from experiments.dna.networks import Network, Recipe
+from experiments.dna.repeats import in_repeats
 from experiments.dna.settings import Settings, check
 
 SMALL = (
     "--bases 120000 --largest-order 3 --smoothings 1 16 --gammas 0.98 1 --hidden 8 "
     "--word 2 --epochs 0.2 --streams 16 --window 64 --evaluations 2 --block 1000 "
-    "--gene-windows 48 96 --gene-epochs 0.1 --spacer-epochs 0.5 --shown 3000"
+    "--gene-windows 48 96 --gene-epochs 0.1 --spacer-epochs 0.5 --shown 3000 "
+    "--repeat 12"
 )
 BASES = np.random.default_rng(0).integers(0, 4, 300).astype(np.int8)
 
@@ -248,6 +250,7 @@ def test_a_network_learns_and_keeps_what_validation_likes() -> None:
         ({"smoothings": (0.0,)}, "--smoothings above 0"),
         ({"networks": ("elman",)}, "Expected networks of"),
         ({"spacer_epochs": 0.0}, "--spacer-epochs above 0"),
+        ({"repeat": 32}, "--repeat of 1 to 31, got 32"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(change: dict, said: str) -> None:
@@ -280,8 +283,17 @@ def test_a_small_run_writes_its_files(tmp_path) -> None:
     assert rows[best]["valid"]["mean"] == min(
         rows[f"markov {m}"]["valid"]["mean"] for m in (1, 2, 3)
     )
+    zero = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert rows["mixture of chains"]["to_mixture"] == zero
+    assert rows["mixture of chains"]["to_mixture_elsewhere"] == zero
+    share = results["bits"]["repeats"]["share"]
+    assert 0 < share < 0.2
     for row in rows.values():
         assert row["interval"][0] < row["test"]["mean"] < row["interval"][1]
+        mean = share * row["in_repeats"] + (1 - share) * row["elsewhere"]
+        assert mean == pytest.approx(row["test"]["mean"])
+        gap = row["test"]["mean"] - rows["mixture of chains"]["test"]["mean"]
+        assert row["to_mixture"]["value"] == pytest.approx(gap)
     assert results["genes"]["models"]["markov by codon place"]["test"]["mean"] > 0.8
     assert 0.8 < results["genes"]["coding_share"] < 0.97
 
@@ -313,3 +325,30 @@ def test_poison_in_the_test_part_changes_nothing() -> None:
         for of in cuts
     ]
     assert scored[0] + 0.01 < scored[1]
+
+
+def test_a_repeat_is_beside_what_the_training_part_holds() -> None:
+    rng = np.random.default_rng(8)
+    known, new = (rng.integers(0, 4, n).astype(np.int8) for n in (400, 300))
+    assert not in_repeats(known, new, 12).any()
+    new[50:80] = known[100:130]
+    new[200:220] = genome.reverse_complement(known[300:320])
+    new[285:] = known[:15]
+    new[[49, 80, 199, 220, 284]] = 3 - new[[49, 80, 199, 220, 284]]
+    found = in_repeats(known, new, 12)
+    letters = genome.decode(known) + b"N" + genome.decode(3 - known[::-1])
+    text = genome.decode(new)
+    for t in range(300):
+        before, after = text[max(t - 12, 0) : t], text[t + 1 : t + 13]
+        beside = [s for s in (before, after) if len(s) == 12]
+        assert found[t] == any(s in letters for s in beside), t
+    assert 50 < found.sum() < 80
+    with pytest.raises(ValueError, match="length of 1 to 31, got 32"):
+        in_repeats(known, new, 32)
+
+
+def test_an_interval_may_be_among_some_alone() -> None:
+    values = np.array([1.0, 9.0, 3.0, 9.0])
+    among = np.array([True, False, True, False])
+    found = strands.mean_interval(values, 2, among=among)
+    assert found == (2.0, 1.0, 3.0)

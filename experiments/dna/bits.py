@@ -14,6 +14,7 @@ from experiments._report import mean_sd
 from experiments.dna import baselines
 from experiments.dna.baselines import Chain
 from experiments.dna.networks import Fitted, log_probs, networks, step_count, train
+from experiments.dna.repeats import in_repeats
 from experiments.dna.settings import Settings
 from experiments.dna.strands import both_strands, code_lengths, mean_interval
 
@@ -164,11 +165,15 @@ def score_models(
         for of_seed, mixture in zip(everything, models.everything, strict=True)
     ]
     valid[EVERYTHING] = [mixture.valid for mixture in models.everything]
-    reference = bits[f"markov {models.best.order}"][0]
+    against = {"best_markov": bits[f"markov {models.best.order}"][0]}
+    against["mixture"] = bits[MIXTURE][0]
+    repeated = in_repeats(train_bases, test, settings.repeat)
     return {
         "models": {
-            name: _row(bits[name], valid[name], reference, settings) for name in bits
+            name: _row(bits[name], valid[name], against, repeated, settings)
+            for name in bits
         },
+        "repeats": {"length": settings.repeat, "share": float(repeated.mean())},
         "best_markov": models.best._asdict(),
         "smoothing": {chain.order: chain.smoothing for chain in models.chains},
         "gamma": {
@@ -191,13 +196,24 @@ def score_models(
 def _row(
     bits: list[np.ndarray],
     valid: list[float],
-    reference: np.ndarray,
+    against: dict[str, np.ndarray],
+    repeated: np.ndarray,
     settings: Settings,
 ) -> dict[str, Any]:
-    mean = np.mean(bits, axis=0)
+    """Differences are paired: both models on the same bases, in the same blocks."""
+    mean, block, rest = np.mean(bits, axis=0), settings.block, ~repeated
+    less = {name: mean - reference for name, reference in against.items()}
+    apart = mean_interval(less["mixture"], block, among=rest)
     return {
         "valid": mean_sd(valid),
         "test": mean_sd([of_seed.mean() for of_seed in bits]),
-        "interval": mean_interval(mean, settings.block)[1:],
-        "to_best_markov": mean_interval(mean - reference, settings.block)._asdict(),
+        "interval": mean_interval(mean, block)[1:],
+        **{
+            f"to_{name}": mean_interval(gap, block)._asdict()
+            for name, gap in less.items()
+        },
+        "in_repeats": float(mean[repeated].mean()) if repeated.any() else None,
+        "elsewhere": float(mean[rest].mean()),
+        "elsewhere_interval": mean_interval(mean, block, among=rest)[1:],
+        "to_mixture_elsewhere": apart._asdict(),
     }

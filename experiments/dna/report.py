@@ -1,4 +1,4 @@
-"""What the experiment on DNA has to say: two tables and a figure."""
+"""What the experiment on DNA has to say: three tables and a figure."""
 
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,22 @@ def between(low: float, high: float, form: str = ".4f") -> str:
     return f"{low:{form}} .. {high:{form}}"
 
 
+def less(found: dict[str, float]) -> tuple[str, str]:
+    """Returns a difference, and its interval.
+
+    >>> less({"value": 0.5, "low": -0.25, "high": 1.0})
+    ('+0.5000', '-0.2500 .. +1.0000')
+    """
+    return f"{found['value']:+.4f}", between(found["low"], found["high"], "+.4f")
+
+
 def tables(results: dict[str, Any]) -> str:
-    """Returns bits per base, and areas under the curve, as text."""
-    bits, genes = results["bits"], results["genes"]
+    """Returns bits per base, in repeats and elsewhere, and areas under the curve."""
+    bits = results["bits"]
+    return "\n\n".join((_whole(bits), _apart(bits), _areas(results["genes"])))
+
+
+def _whole(bits: dict[str, Any]) -> str:
     best = bits["best_markov"]["order"]
     body = [
         (
@@ -46,26 +59,38 @@ def tables(results: dict[str, Any]) -> str:
             spread(row["valid"]),
             spread(row["test"]),
             between(*row["interval"]),
-            f"{row['to_best_markov']['value']:+.4f}",
-            between(
-                row["to_best_markov"]["low"], row["to_best_markov"]["high"], "+.4f"
-            ),
+            *less(row["to_best_markov"]),
+            *less(row["to_mixture"]),
         )
         for name, row in bits["models"].items()
     ]
     body += [
-        (f"lzma, {how}", "", f"{bits['lzma'][how]:.4f}", "", "", "")
+        (f"lzma, {how}", "", f"{bits['lzma'][how]:.4f}", *[""] * 5)
         for how in ("alone", "primed")
     ]
-    header = (
-        "bits per base",
-        "validation",
-        "test",
-        "95%",
-        f"less markov {best}",
-        "95%",
-    )
-    first = format_table(header, body)
+    header = ("bits per base", "validation", "test", "95%", f"less markov {best}")
+    return format_table((*header, "95%", "less mixture", "95%"), body)
+
+
+def _apart(bits: dict[str, Any]) -> str:
+    """Bits where the training part holds what stands beside a base, and elsewhere."""
+    length, share = bits["repeats"]["length"], bits["repeats"]["share"]
+    body = [
+        (
+            name,
+            "" if row["in_repeats"] is None else f"{row['in_repeats']:.4f}",
+            f"{row['elsewhere']:.4f}",
+            between(*row["elsewhere_interval"]),
+            *less(row["to_mixture_elsewhere"]),
+        )
+        for name, row in bits["models"].items()
+    ]
+    title = f"exact repeats of {length} bases: {share:.2%} of the test part"
+    header = (title, "in them", "elsewhere", "95%", "less mixture", "95%")
+    return format_table(header, body)
+
+
+def _areas(genes: dict[str, Any]) -> str:
     body = [
         (
             name,
@@ -73,23 +98,12 @@ def tables(results: dict[str, Any]) -> str:
             spread(row["valid"]),
             spread(row["test"]),
             between(*row["interval"]),
-            f"{row['to_plain_markov']['value']:+.4f}",
-            between(
-                row["to_plain_markov"]["low"], row["to_plain_markov"]["high"], "+.4f"
-            ),
+            *less(row["to_plain_markov"]),
         )
         for name, row in genes["models"].items()
     ]
-    header = (
-        "coding or not, area",
-        "window",
-        "validation",
-        "test",
-        "95%",
-        "less markov",
-        "95%",
-    )
-    return f"{first}\n\n{format_table(header, body)}"
+    header = ("coding or not, area", "window", "validation", "test", "95%")
+    return format_table((*header, "less markov", "95%"), body)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -100,7 +114,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
       results: As the JSON file has them.
     """
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1))
+    grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
     panels = [figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1))]
     along = figure.add_subplot(grid[1, :])
     _bits(panels[0], results["bits"])
@@ -113,37 +127,47 @@ def draw(path: Path, results: dict[str, Any]) -> None:
 
 
 def _bits(axes: Axes, bits: dict[str, Any]) -> None:
-    """Markov orders as points; every other model as a line with its interval."""
-    models = bits["models"]
-    chains = [name for name in models if name.startswith("markov ")]
-    orders = [int(name.split()[1]) for name in chains]
-    values = np.array([models[name]["test"]["mean"] for name in chains])
-    ends = np.array([models[name]["interval"] for name in chains]).T
+    """Every model in its place; hollow marks leave repeats out."""
+    models, every, apart = bits["models"], *plots.COLOURS[:2]
+    names = list(models)
+    chains = [name for name in names if name.startswith("markov ")]
+    apiece = np.where(np.arange(len(names)) < len(chains), 1.0, 1.6)  # room for names
+    places = np.cumsum(apiece)
+    values = np.array([models[name]["test"]["mean"] for name in names])
+    ends = np.array([models[name]["interval"] for name in names]).T
+    label = "whole test part, and 95% interval over blocks"
     axes.errorbar(
-        orders,
+        places,
         values,
-        yerr=np.abs(ends - values),
-        color=plots.COLOURS[0],
-        marker="o",
-        markersize=4,
+        np.abs(ends - values),
+        fmt="o",
         capsize=2,
+        color=every,
+        markersize=4,
         linewidth=1.2,
-        label="Markov chain",
+        label=label,
     )
-    others = [name for name in models if name not in chains]
-    for colour, name in zip(plots.COLOURS[1:], others, strict=False):
-        row = models[name]
-        label = f"{name}: {spread(row['test'], 3)}"
-        axes.axhline(row["test"]["mean"], color=colour, linewidth=1.4, label=label)
-        axes.axhspan(*row["interval"], color=colour, alpha=0.08, linewidth=0)
-    primed = bits["lzma"]["primed"]
-    axes.plot([], [], " ", label=f"lzma, primed: {primed:.3f} (off the scale)")
+    axes.plot(places[: len(chains)], values[: len(chains)], color=every, linewidth=1)
+    rest = [models[name]["elsewhere"] for name in names]
+    length, share = bits["repeats"]["length"], bits["repeats"]["share"]
+    label = f"without exact repeats of {length} bases ({share:.1%} of it)"
+    axes.plot(places, rest, "o", color=apart, fillstyle="none", label=label)
+    last = places[-1] + apiece[-1]
+    axes.plot(
+        last,
+        bits["lzma"]["primed"],
+        "s",
+        color=every,
+        markersize=5,
+        label="lzma that has read the training part",
+    )
     axes.axhline(UNIFORM, color=GREY, linestyle=":", linewidth=1, label="no model: 2")
-    axes.set_xticks(orders)
-    axes.set_xlabel("order of the Markov chain (bases of context)")
-    axes.set_ylabel("bits per base, test")
-    axes.set_title("Test part: value, and 95% interval over blocks", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    shown = [n.replace("markov ", "").replace(" of", "\nof") for n in names]
+    axes.set_xticks([*places, last], [*shown, "lzma"], fontsize=7.5)
+    axes.set_xlabel("Markov chain of order 1, 2, ..., then the others")
+    axes.set_ylabel("bits per base")
+    axes.set_title("Test part: bits per base, networks as means of seeds", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
 
 
 def _curves(axes: Axes, genes: dict[str, Any]) -> None:
@@ -155,7 +179,7 @@ def _curves(axes: Axes, genes: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set_xlabel("share of other positions called coding")
     axes.set_ylabel("share of coding positions called coding")
-    axes.set_title("Coding or not, test part: area under the curve", fontsize=10)
+    axes.set_title("Coding or not: area under the curve", fontsize=10)
     axes.set_aspect("equal")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments.dna.networks import Recipe
+from experiments.dna.repeats import LONGEST
 
 NETWORKS = ("gru", "lstm", "min_gru")
 
@@ -38,6 +39,8 @@ class Settings:
     """Largest norm of a gradient."""
     block: int = 5_000
     """Bases of a block of the bootstrap: longer than most genes."""
+    repeat: int = 24
+    """Bases of an exact repeat of the training part; bits are told apart for those."""
     gene_order: int = 5
     """Order of the Markov chains that tell genes: each reads words of six bases."""
     gene_windows: tuple[int, ...] = (48, 96, 192, 384)
@@ -83,6 +86,8 @@ def check(settings: Settings) -> None:
     for name in ("smoothings", "gammas", "gene_windows"):
         if min(getattr(settings, name)) <= 0:
             raise ValueError(f"Expected --{name.replace('_', '-')} above 0.")
+    if not 1 <= settings.repeat <= LONGEST:
+        raise ValueError(f"Expected --repeat of 1 to {LONGEST}, got {settings.repeat}.")
     if max(settings.gammas) > 1:
         raise ValueError(f"Expected --gammas up to 1, got {settings.gammas}.")
     for name in ("epochs", "gene_epochs", "spacer_epochs", "clip"):

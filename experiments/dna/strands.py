@@ -17,7 +17,7 @@ is no code: together they have read all bases but one.)
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from experiments._intervals import middle
 from experiments.data.genome import reverse_complement
@@ -78,24 +78,30 @@ def blocks_of(length: int, block: int) -> Int[np.ndarray, " N"]:
 
 
 def mean_interval(
-    values: Float[np.ndarray, " N"], block: int, seed: int = 0
+    values: Float[np.ndarray, " N"],
+    block: int,
+    seed: int = 0,
+    among: Bool[np.ndarray, " N"] | None = None,
 ) -> Interval:
     """Returns the mean of what neighbours share, and its interval by resampling blocks.
 
     Blocks must be longer than neighbours resemble each other: here, than most genes.
+    Equal seeds draw the same blocks, whatever the values.
 
     Args:
       values: One number per base, such as bits, or a difference of bits.
       block: Bases per block.
       seed: Of the resampling.
+      among: Which values count, some in nearly every block; None: all.
 
     Raises:
       ValueError: Fewer than two blocks.
     """
     at = blocks_of(len(values), block)
-    sums, counts = np.bincount(at, values), np.bincount(at)
+    own = np.ones(len(values), bool) if among is None else among
+    sums, counts = np.bincount(at, values * own), np.bincount(at, own)
     weights = block_weights(len(counts), seed)
-    return interval(float(values.mean()), (weights @ sums) / (weights @ counts))
+    return interval(float(values[own].mean()), (weights @ sums) / (weights @ counts))
 
 
 def interval(value: float, resampled: Float[np.ndarray, " R"]) -> Interval:
