@@ -20,6 +20,7 @@ from experiments.data._scale import scale_of
 from experiments.data.stocks import SYMBOLS, Stocks
 from experiments.stocks import __main__ as experiment
 from experiments.stocks import forecasts, networks, report, scores
+from experiments.stocks.refits import REFITS, Refit, refit_forecast
 from jrnn.heads.mixture import Mixture
 from jrnn.heads.student_t import StudentT
 
@@ -329,6 +330,29 @@ def test_garch_is_what_arch_says_it_is(asymmetric):
 
 @needs_arch
 @pytest.mark.slow
+@pytest.mark.parametrize("refit", [Refit(asymmetric=False), Refit(True, window=150)])
+def test_refitted_forecasts_know_no_later_day(refit: Refit) -> None:
+    returns = made_up(320)[:, :2]
+    found = refit_forecast(refit, returns, 200, 30)
+    # Estimated before day 230 from the days before it, and kept for 30 days.
+    start = 0 if refit.window is None else 80
+    garch = forecasts.fit_garch(returns[start:230], refit.asymmetric)
+    expected = forecasts.garch_forecast(garch, returns[start:260])
+    for own, other in zip(found, expected, strict=True):
+        assert own.shape == returns.shape
+        assert (own[230:260] == other[-30:]).all()
+    for day in (265, 290):  # within a stretch, and where one begins
+        changed = returns.copy()
+        changed[day:] = 20.0 * np.random.default_rng(1).normal(size=(320 - day, 2))
+        poisoned = refit_forecast(refit, changed, 200, 30)
+        for own, other in zip(found, poisoned, strict=True):
+            assert own[:day].tobytes() == other[:day].tobytes()
+        assert found.sd[day].tobytes() == poisoned.sd[day].tobytes()
+        assert (found.sd[day + 1] != poisoned.sd[day + 1]).any()
+
+
+@needs_arch
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_test_part_changes_no_bit_of_what_is_learned():
     data = made_up_stocks()
@@ -390,7 +414,7 @@ def test_a_run_writes_what_it_prints(tmp_path, capsys):
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert report.tables(results) in shown
     assert report.verdict(results) in shown
-    names = (*TINY.networks, forecasts.GARCH, forecasts.AR_1, forecasts.STUDENT_T)
+    names = (*TINY.networks, *REFITS, forecasts.GARCH, forecasts.STUDENT_T)
     for name in names:
         row = results["models"][name]
         assert f"{row['nats']['mean']:.4f}" in shown, name

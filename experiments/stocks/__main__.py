@@ -2,8 +2,9 @@
 
 What can be forecast of tomorrow's return? The daily log returns of AAPL, IBM and MSFT:
 held-out nats of independent Gaussian and Student-t returns, of the first-order Markov
-model AR(1), of GARCH(1,1) with Student-t errors, which the field uses, and of recurrent
-networks; whether their quantiles hold; and whether the mean is forecast at all.
+model AR(1), of GARCH and GJR-GARCH with Student-t errors, fitted once and, as the field
+uses them, again every month, and of recurrent networks; whether their quantiles hold;
+and whether the mean is forecast at all.
 """
 
 import dataclasses
@@ -37,6 +38,7 @@ from experiments.stocks.forecasts import (
     Forecast,
 )
 from experiments.stocks.networks import Fitted, Recipe
+from experiments.stocks.refits import REFITS, refit_days, refit_forecast
 
 FIGURE_FILE = "stocks.png"
 UNIT = "nats per stock and day, of log returns in percent"
@@ -58,10 +60,12 @@ class Settings:
     """Of each run, each on all training days; the best in validation are kept."""
     clip: float = 1.0
     """Largest norm of a gradient."""
+    refit_every: int = 22
+    """Days after which GARCH is estimated again from all days before, or the last."""
     block: int = 22
     """Days of a stretch that the bootstrap draws: a month of trading."""
     other_blocks: tuple[int, ...] = (1, 5, 66)
-    """Lengths of a stretch with which the best network's interval is drawn again."""
+    """Lengths of a stretch with which the best network's intervals are drawn again."""
     draws: int = 10_000
     """Of the bootstrap."""
     out: Path | None = None
@@ -77,9 +81,10 @@ def check(settings: Settings) -> None:
     for name in ("seeds", "hidden", "rates"):
         if not getattr(settings, name):
             raise ValueError(f"Expected at least one of --{name}.")
-    for name in ("updates", "block", "draws"):
+    for name in ("updates", "refit_every", "block", "draws"):
         if getattr(settings, name) < 1:
-            raise ValueError(f"Expected --{name} of 1 or more.")
+            shown = name.replace("_", "-")
+            raise ValueError(f"Expected --{shown} of 1 or more.")
     above = (*settings.rates, *settings.hidden, settings.clip, *settings.other_blocks)
     if min(above) <= 0:
         raise ValueError(
@@ -136,6 +141,19 @@ def learn(returns: np.ndarray, parts: Parts, settings: Settings, bar: Any) -> Le
     )
 
 
+def refit(
+    data: stocks.Stocks, settings: Settings, bar: Any
+) -> dict[str, list[Forecast]]:
+    """Returns what models forecast that are estimated again from behind training on."""
+    found = {}
+    for name, how in REFITS.items():
+        bar.set_description(name)
+        first, every = data.parts.train.stop, settings.refit_every
+        own = refit_forecast(how, data.returns, first, every, bar.update)
+        found[name] = [own]
+    return found
+
+
 def foretell(learned: Learned, returns: np.ndarray) -> dict[str, list[Forecast]]:
     """Returns every model's forecasts of all days, one for each seed where it has any.
 
@@ -166,7 +184,8 @@ def judge(
     part = data.parts.test
     days = part.stop - part.start
     drawn = scores.draw_days(days, settings.block, settings.draws, seed=0)
-    references, rows = {k: foretold[k][0] for k in (GARCH, GARCH_LATE, GAUSSIAN)}, {}
+    compared = (*report.RIVALS, GAUSSIAN)
+    references, rows = {k: foretold[k][0] for k in compared}, {}
     for name, own in foretold.items():
         row = scores.likelihood(own, references, part, drawn)
         row["valid_nats"] = float(scores.daily(own, data.parts.valid).mean())
@@ -175,15 +194,18 @@ def judge(
         rows[name] = row
     prices = scores.r2_of_yesterdays_price(data.returns, part)
     best = min(learned.networks, key=lambda name: rows[name]["valid_nats"])
-    gap = scores.daily(foretold[best], part) - scores.daily(foretold[GARCH], part)
-    by_block = {}
+    by_block: dict[str, dict[int, list[float]]] = {name: {} for name in report.RIVALS}
     for block in settings.other_blocks:
         drawn = scores.draw_days(days, block, settings.draws, seed=0)
-        by_block[block] = middle(gap[drawn].mean(axis=1))
+        for name, own in by_block.items():
+            gap = scores.daily(foretold[best], part) - scores.daily(
+                foretold[name], part
+            )
+            own[block] = middle(gap[drawn].mean(axis=1))
     return {
         "models": rows,
         "best_in_validation": best,
-        "best_less_garch_by_block": by_block,
+        "best_less_by_block": by_block,
         "r2_of_yesterdays_price": prices,
     }
 
@@ -213,10 +235,12 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
     folder, shown = begin(settings, "stocks")
     print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
     load, started, spent = load_average(), time.perf_counter(), time.process_time()
+    first, last = data.parts.train.stop, len(data.returns)
     count = len(settings.networks) * len(settings.hidden) * settings.updates
+    count += len(REFITS) * len(refit_days(first, last, settings.refit_every))
     with tqdm(total=count, unit="update") as bar:
         learned = learn(data.returns, data.parts, settings, bar)
-    foretold = foretell(learned, data.returns)
+        foretold = foretell(learned, data.returns) | refit(data, settings, bar)
     found = judge(foretold, learned, data, settings)
     results = {
         "experiment": "stocks",
