@@ -141,7 +141,7 @@ def draw(
     """
     best = results["best_in_validation"]
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
-    grid = figure.add_gridspec(3, 3, height_ratios=(1.25, 1, 1))
+    grid = figure.add_gridspec(3, 3, height_ratios=(1.4, 1, 1))
     left, right = (figure.add_subplot(grid[0, i]) for i in (0, 1))
     _differences(left, results, zoom=False)
     _differences(right, results, zoom=True)
@@ -169,10 +169,10 @@ def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
             seeds = [value - reference for value in row["nats"]["values"]]
             axes.plot(seeds, [place] * len(seeds), "|", color="#000000", markersize=9)
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-    axes.set_yticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
     if zoom:
         axes.set_xlim(-ZOOM, ZOOM)
-    axes.set_xlabel("nats per stock and day, less that of refitted GJR-GARCH")
+    axes.set_xlabel(f"nats per stock and day, less those of\n{REFERENCE}")
     title = "the same, near 0" if zoom else "Test part: left of 0 is better"
     axes.set_title(title, fontsize=10)
     marks = (("o-", plots.COLOURS[0], "mean and 95% interval, days drawn in blocks"),)
@@ -181,10 +181,6 @@ def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
         for style, colour, label in marks:
             axes.plot([], [], style, color=colour, label=label)
         axes.legend(frameon=False, fontsize=7, loc="upper right")
-
-
-def _wrapped(name: str) -> str:
-    return name.replace(", fitted", ",\nfitted").replace(", refitted", ",\nrefitted")
 
 
 def _histograms(axes: Axes, results: dict[str, Any], best: str) -> None:
