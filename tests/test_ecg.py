@@ -1,6 +1,7 @@
 """The electrocardiogram: probabilities of integers, beats, and no look at the test."""
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -61,7 +62,10 @@ def bits(tree) -> list:
 
 def chosen(fitted: command.Fitted) -> list:
     """All that was fitted and chosen; functions apart."""
-    kept = {name: reference.fitted for name, reference in fitted.references.items()}
+    kept = {
+        name: (reference.fitted, reference.chosen, reference.valid)
+        for name, reference in fitted.references.items()
+    }
     return bits(fitted._replace(references=kept))
 
 
@@ -159,7 +163,7 @@ def test_wide_beats_are_found_in_made_up_ones():
     assert np.median(found.width) == pytest.approx(8 / ecg.HERTZ, rel=0.1)
     nats = np.where(np.arange(6_000) // 240 % 3 == 2, 1.0, 0.0)
     wide = found.width > limit
-    ranked = beats.rank([nats, -nats], found, wide, (0.1, 0.1), 10, 0)
+    ranked = beats.rank([nats, -nats], found, wide, (0.1, 0.1), 4, 10, 0)
     assert ranked["areas"] == [1.0, 0.0]
     # A window in which wide beats are the more surprising is chosen, not the first.
     late = np.zeros(6_000)
@@ -174,6 +178,30 @@ def test_area_counts_pairs():
     above = scores[labels][:, None] - scores[~labels]
     expected = np.mean((above > 0) + 0.5 * (above == 0))
     assert beats.area(scores, labels) == pytest.approx(expected)
+
+
+def test_an_area_is_drawn_in_stretches_of_beats():
+    labels = np.arange(96) // 12 % 2 == 1  # in runs of 12
+    scores = labels + np.random.default_rng(0).normal(0, 1.5, 96)
+    scores[:48] += 2.0 * (np.arange(48) // 12 == 0)  # one calm run is surprising
+    single, runs = (beats.area_interval(scores, labels, n, 500, 0) for n in (1, 12))
+    assert np.diff(runs)[0] > 1.4 * np.diff(single)[0]
+    assert runs[0] < beats.area(scores, labels) < runs[1]
+
+
+def test_what_a_reference_chooses_is_the_best_on_validation():
+    data = made_up()
+    train, valid, _ = command.parts_of(data)
+    params = references.fit_chain(references.DIFFERENCE, 1, train)
+    score = lambda w: functools.partial(
+        references._score_chain, references.DIFFERENCE, 1, w
+    )
+    tried = [references.Reference(params, score(w), {"w": w}) for w in (0.1, 3.0, 99.0)]
+    found = references.best(tried, valid)
+    each = [-one.log_prob(params, valid).mean() for one in tried]
+    assert found.valid == min(each)
+    assert found.chosen == tried[int(np.argmin(each))].chosen
+    assert len(set(each)) == 3
 
 
 def test_stretches_are_drawn_whole_and_the_same_for_every_model():
@@ -211,9 +239,12 @@ def test_committed_results_are_of_the_default_run():
     for found in test.values():
         low, high = found["interval"]
         assert low < found["nats"]["mean"] < high
-        gap = test[references.AR_16]["nats"]["mean"] - found["nats"]["mean"]
+        reference = results["best_reference"]
+        gap = test[reference]["nats"]["mean"] - found["nats"]["mean"]
         assert found["fewer"] == pytest.approx(gap)
     by_cell = results["fitted"]["networks"]
+    tried = results["fitted"]["references"]
+    assert min(tried, key=lambda name: tried[name]["valid_nats"]) == reference
     best = min(by_cell, key=lambda cell: by_cell[cell]["valid_nats"]["mean"])
     assert results["fitted"]["shown"] == best
     shown = report.tables(results)

@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 
     Attributes:
       sd: Standard deviation of the training part's differences.
-      references: By name.
+      references: By name, orders and smoothings chosen.
       learned: For each network, one for each seed.
       shown: The network with the lowest mean validation loss.
       wide: Seconds above which a beat is called wide.
@@ -110,7 +110,7 @@ def fit(
         ]
     shown = min(learned, key=lambda cell: np.mean([one.nats for one in learned[cell]]))
     wide = least_wide(find_beats(train.units))
-    fitted = Fitted(sd, fit_references(train), learned, shown, wide, {})
+    fitted = Fitted(sd, fit_references(train, valid), learned, shown, wide, {})
     return fitted._replace(windows=choose_windows(fitted, settings, valid))
 
 
@@ -142,7 +142,7 @@ def nats_of(
 def evaluate(
     fitted: Fitted, settings: Settings, data: Ecg
 ) -> tuple[dict[str, Any], Traces]:
-    """Scores every model on the same samples of the test part, once."""
+    """Scores every model on the same samples of the test part; chooses nothing."""
     train, _, test = parts_of(data)
     seed = settings.seeds[0]
     nats = nats_of(fitted, settings, test)
@@ -152,9 +152,11 @@ def evaluate(
     beats = find_beats(own)
     wide = beats.width > fitted.wide
     generated = _generate(fitted, settings, test)
+    reference = min(fitted.references, key=lambda name: fitted.references[name].valid)
     results = {
         "samples": len(own),
-        "test": score(nats, AR_16, starts, block),
+        "best_reference": reference,
+        "test": score(nats, reference, starts, block),
         "yardsticks": yardsticks(train, test),
         "beats": {
             "labels": "wide at half height: a rule, not a cardiologist's annotation",
@@ -163,7 +165,13 @@ def evaluate(
             "wide": int(wide.sum()),
             "by_model": {
                 name: rank(
-                    runs, beats, wide, fitted.windows[name], settings.draws, seed
+                    runs,
+                    beats,
+                    wide,
+                    fitted.windows[name],
+                    settings.beats_in_stretch,
+                    settings.draws,
+                    seed,
                 )
                 for name, runs in nats.items()
             },
@@ -225,6 +233,10 @@ def describe(fitted: Fitted) -> dict[str, Any]:
     return {
         "sd_of_differences": fitted.sd,
         "shown": fitted.shown,
+        "references": {
+            name: {"valid_nats": one.valid, "chosen": one.chosen}
+            for name, one in fitted.references.items()
+        },
         "networks": {
             cell: {
                 "parameters": parameter_count(runs[0].params),

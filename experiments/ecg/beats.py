@@ -17,6 +17,7 @@ from scipy.signal import find_peaks, peak_widths
 from scipy.stats import rankdata
 
 from experiments.data.ecg import HERTZ, UNITS_PER_MV
+from experiments.ecg.scoring import draw_blocks
 
 PROMINENCE = 1.0  # mV: T waves stay below, in the training part as well
 REFRACTORY = 0.25  # seconds in which no second beat starts
@@ -107,12 +108,19 @@ def area(scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> flo
 def area_interval(
     scores: Float[np.ndarray, " n"],
     labels: Bool[np.ndarray, " n"],
+    stretch: int,
     draws: int,
     seed: int,
 ) -> list[float]:
-    """Returns the middle 95% of areas when beats are drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(labels), size=(draws, len(labels)))
+    """Returns the middle 95% of areas when stretches of beats are drawn.
+
+    Wide beats come in runs, and so does what surprises: the record is closed to a ring,
+    and `stretch` beats in a row are drawn at a time, as in `scoring.draw_blocks`.
+    """
+    count = len(labels)
+    starts = draw_blocks(count, stretch, draws, seed)
+    drawn = (starts[..., None] + np.arange(stretch)) % count
+    drawn = drawn.reshape(draws, -1)[:, :count]
     found = [area(scores[i], labels[i]) for i in drawn if both_kinds(labels[i])]
     return [float(q) for q in np.percentile(found, [2.5, 97.5])]
 
@@ -122,6 +130,7 @@ def rank(
     beats: Beats,
     wide: Bool[np.ndarray, " n"],
     window: Window,
+    stretch: int,
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -133,7 +142,8 @@ def rank(
       beats: Of the same part.
       wide: Which are wide; without both kinds there is no area.
       window: Of `choose_window`.
-      draws: Of beats, for the interval.
+      stretch: Beats that are drawn in a row, for the interval.
+      draws: Of as many beats, for the interval.
       seed: Of these.
     """
     if not both_kinds(wide):
@@ -144,5 +154,5 @@ def rank(
         "window": window,
         "areas": areas,
         "area": float(np.mean(areas)),
-        "interval": area_interval(np.mean(found, axis=0), wide, draws, seed),
+        "interval": area_interval(np.mean(found, axis=0), wide, stretch, draws, seed),
     }

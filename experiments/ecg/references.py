@@ -5,13 +5,16 @@ The density of an autoregression is integrated over the cell of the recorded int
     P(x) = F((x + 1/2 - m) / s) - F((x - 1/2 - m) / s)
 
 both ends on the lower tail, where a difference of small numbers loses nothing. Besides
-Gaussian errors, AR(16) gets errors of a Student-t, fitted to its training residuals by
+Gaussian errors there are those of a Student-t, fitted to the training residuals by
 maximum likelihood: what a practitioner would try against rare, large errors.
+
+What a reference has to choose, the order of an autoregression and the smoothing of a
+chain, the validation part chooses.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +36,10 @@ from experiments.ecg.problem import (
     scored,
 )
 
-AR_1, AR_16, AR_16_T = "AR(1)", "AR(16)", "AR(16), Student-t errors"
+AR_1, AR_16 = "AR(1)", "AR(16)"
+AR_NORMAL, AR_T = "AR, order chosen", "AR, order chosen, Student-t errors"
+ORDERS = (2, 4, 8, 16, 32, 64)
+SMOOTHINGS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # Levels and differences are divided by this before a regression: float32 is exact.
 UNIT = 128.0
 
@@ -44,10 +50,14 @@ class Reference(NamedTuple):
     Attributes:
       fitted: All that was fitted.
       log_prob: (fitted, stretch) -> log P of each sample that is scored.
+      chosen: What the validation part chose, by name.
+      valid: Nats per sample there; NaN before it was asked.
     """
 
     fitted: Any
     log_prob: Callable[[Any, Stretch], Float[np.ndarray, " n"]]
+    chosen: dict[str, float] = {}  # noqa: RUF012 never written to
+    valid: float = math.nan
 
 
 def normal_cell(
@@ -177,27 +187,60 @@ def fit_chain(alphabet: Alphabet, order: int, train: Stretch) -> Any:
 
 
 def _score_chain(
-    alphabet: Alphabet, order: int, params: Any, part: Stretch
+    alphabet: Alphabet, order: int, smoothing: float, params: Any, part: Stretch
 ) -> np.ndarray:
-    chain = jrnn.markov_chain(alphabet.size, order)
+    chain = jrnn.markov_chain(alphabet.size, order, smoothing)
     found = chain.log_prob(params, jnp.asarray(alphabet.ids(part.units)))[1]
     return scored(np.asarray(found), part)
 
 
-def fit_references(train: Stretch) -> dict[str, Reference]:
-    """Fits every reference to the training part; none has anything to choose."""
-    found: dict[str, Reference] = {}
-    for name, order in ((AR_1, 1), (AR_16, 16)):
+def best(tried: Sequence[Reference], valid: Stretch) -> Reference:
+    """Returns what does best on validation, and how well; the first of equals."""
+    asked = [
+        one._replace(valid=float(-one.log_prob(one.fitted, valid).mean()))
+        for one in tried
+    ]
+    return min(asked, key=lambda one: one.valid)
+
+
+def _autoregressions(train: Stretch, valid: Stretch) -> dict[str, Reference]:
+    normal, student = {}, []
+    for order in sorted({1, 16, *ORDERS}):
         params = fit_autoregression(order, train)
-        found[name] = Reference(params, functools.partial(_score_normal, order))
-    errors = fit_student_errors(16, found[AR_16].fitted, train)
-    found[AR_16_T] = Reference(errors, functools.partial(_score_student, 16))
-    for of, alphabet in (("", LEVEL), (" of differences", DIFFERENCE)):
-        for order in (1, 2):
-            params = fit_chain(alphabet, order, train)
-            score = functools.partial(_score_chain, alphabet, order)
-            found[f"Markov chain{of}, order {order}"] = Reference(params, score)
+        score = functools.partial(_score_normal, order)
+        normal[order] = Reference(params, score, {"order": order})
+        if order in ORDERS:
+            errors = fit_student_errors(order, params, train)
+            score = functools.partial(_score_student, order)
+            student.append(Reference(errors, score, {"order": order}))
+    return {
+        AR_1: best([normal[1]._replace(chosen={})], valid),
+        AR_16: best([normal[16]._replace(chosen={})], valid),
+        AR_NORMAL: best([normal[order] for order in ORDERS], valid),
+        AR_T: best(student, valid),
+    }
+
+
+def _chains(train: Stretch, valid: Stretch) -> dict[str, Reference]:
+    found = {}
+    for of, alphabet, longest in (("", LEVEL, 2), (" of differences", DIFFERENCE, 3)):
+        params = fit_chain(alphabet, longest, train)
+        for order in range(1, longest + 1):
+            tried = [
+                Reference(
+                    params[: order + 1],
+                    functools.partial(_score_chain, alphabet, order, smoothing),
+                    {"smoothing": smoothing},
+                )
+                for smoothing in SMOOTHINGS
+            ]
+            found[f"Markov chain{of}, order {order}"] = best(tried, valid)
     return found
+
+
+def fit_references(train: Stretch, valid: Stretch) -> dict[str, Reference]:
+    """Fits every reference to the training part, and chooses on the validation part."""
+    return {**_autoregressions(train, valid), **_chains(train, valid)}
 
 
 def yardsticks(train: Stretch, test: Stretch) -> dict[str, float]:

@@ -14,7 +14,7 @@ from experiments.data.ecg import HERTZ, UNITS_PER_MV
 from experiments.ecg.beats import Beats, surprise
 from experiments.ecg.scoring import smooth
 
-FIGURE_SIZE = (12.0, 13.0)  # inches
+FIGURE_SIZE = (12.0, 15.0)  # inches
 SECONDS = 10  # of generated and of recorded trace side by side
 STRIP_SECONDS = 20  # of trace with the surprise below it
 SMOOTH_SECONDS = 0.2
@@ -52,8 +52,10 @@ def _nats(results: dict[str, Any]) -> str:
         "held-out nats per sample",
         "mean",
         "95% interval",
-        "fewer than AR(16)",
+        "fewer than reference",
         "95% interval",
+        "validation",
+        "chosen there",
     ]
     body = []
     for name, found in results["test"].items():
@@ -64,15 +66,26 @@ def _nats(results: dict[str, Any]) -> str:
                 _span(found["interval"], 3),
                 f"{found['fewer']:.3f}",
                 _span(found["fewer_interval"], 3),
+                *_chosen(name, results["fitted"]),
             ]
         )
     for name, nats in results["yardsticks"].items():
-        body.append([name, f"{nats:.3f}", "", "", ""])
+        body.append([name, f"{nats:.3f}", *[""] * 5])
     block = results["settings"]["block_seconds"]
     return (
         f"{format_table(header, body)}\n"
-        f"(± over seeds; intervals: bootstrap of stretches of {block:g} seconds)"
+        f"(± over seeds; intervals: bootstrap of stretches of {block:g} seconds; the "
+        f"reference is the best on validation, {results['best_reference']})"
     )
+
+
+def _chosen(name: str, fitted: dict[str, Any]) -> tuple[str, str]:
+    """Returns nats on the validation part, and what they chose of a reference."""
+    if name in fitted["networks"]:
+        return f"{fitted['networks'][name]['valid_nats']['mean']:.3f}", ""
+    row = fitted["references"][name]
+    chosen = ", ".join(f"{k} {v:g}" for k, v in row["chosen"].items())
+    return f"{row['valid_nats']:.3f}", chosen
 
 
 def _beats(results: dict[str, Any]) -> str:
@@ -143,7 +156,7 @@ def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
       traces: Of the same run.
     """
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
-    grid = figure.add_gridspec(6, 2, height_ratios=(0.7, 0.7, 0.7, 0.9, 0.8, 1.6))
+    grid = figure.add_gridspec(6, 2, height_ratios=(1, 1, 1, 0.9, 0.8, 1.6))
     network = results["fitted"]["shown"]
     _traces_panels([figure.add_subplot(grid[i, :]) for i in range(3)], network, traces)
     strip = figure.add_subplot(grid[3, :])
@@ -160,15 +173,17 @@ def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
 def _traces_panels(panels: list[Axes], network: str, traces: Traces) -> None:
     shown = (
         ("recorded", traces.recorded, "black"),
-        (f"made up by the {network}", traces.generated, BLUE),
+        (f"made up by the {network}, first seed", traces.generated, BLUE),
         ("made up by AR(16)", traces.autoregressed, RED),
     )
-    for axes, (label, units, colour) in zip(panels, shown, strict=True):
-        mv = units[: SECONDS * HERTZ] / UNITS_PER_MV
+    cut = [units[: SECONDS * HERTZ] / UNITS_PER_MV for _, units, _ in shown]
+    low, high = min(mv.min() for mv in cut), max(mv.max() for mv in cut)
+    for axes, (label, _, colour), mv in zip(panels, shown, cut, strict=True):
         axes.plot(np.arange(len(mv)) / HERTZ, mv, color=colour, linewidth=0.9)
+        axes.set_ylim(low - 0.2, high + 0.2)  # one scale: a level that drifts is seen
         axes.set_ylabel("mV")
+        axes.set_xlabel("seconds after the start of the test part")
         axes.set_title(label, fontsize=9, loc="left")
-    panels[-1].set_xlabel("seconds after the start of the test part")
 
 
 def _window(traces: Traces) -> slice:

@@ -34,6 +34,8 @@ class Settings:
     """Updates between two looks at the validation part, the best of which is kept."""
     block_seconds: float = 2.0
     """Length of the stretches that the bootstrap draws."""
+    beats_in_stretch: int = 8
+    """Beats that the bootstrap of the area draws in a row: they come in runs."""
     draws: int = 2_000
     """Draws, for intervals."""
     out: Path | None = None
@@ -56,11 +58,13 @@ def check(settings: Settings) -> None:
         "streams",
         "window",
         "every",
+        "beats_in_stretch",
         "draws",
     ):
         if getattr(settings, name) < 1:
             raise ValueError(
-                f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
+                f"Expected --{name.replace('_', '-')} of 1 or more, got "
+                f"{getattr(settings, name)}."
             )
     if not 0 <= settings.warmup < settings.steps:
         raise ValueError(
