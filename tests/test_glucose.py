@@ -13,6 +13,7 @@ from experiments.data._scale import Scale
 from experiments.data.glucose import Glucose, Segment
 from experiments.glucose import __main__ as command
 from experiments.glucose import networks, references, report
+from experiments.glucose.lagging import lags, readings_before
 from experiments.glucose.problem import (
     HORIZONS,
     Pairs,
@@ -21,7 +22,7 @@ from experiments.glucose.problem import (
     pair,
     scales_of,
 )
-from experiments.glucose.scoring import Days, compare, draw_days, score
+from experiments.glucose.scoring import Days, compare, draw_days, mard, score
 from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
@@ -249,6 +250,30 @@ def test_days_that_go_together_make_intervals_wide():
         assert low <= found["mean"] <= high
     assert widths[0] == pytest.approx(1, abs=0.35)
     assert widths[1] > 2.5
+
+
+def test_a_lag_is_the_shift_that_fits_best():
+    segments = made_up(3)
+    pairs = pair(segments)
+    for shift, horizon in ((10, 30), (45, 60), (0, 30)):
+        h = HORIZONS.index(horizon)
+        before, known = readings_before(segments, horizon)
+        mean = np.zeros((len(pairs.now), 2))
+        mean[:, h] = before[shift // 5] + 0.1
+        run = normal(mean, np.ones_like(mean), pairs.later)
+        found = lags([run, run], segments)[str(horizon)]
+        assert found["lag"]["values"] == [shift, shift]
+        assert found["rmse_by_shift"][shift // 5] == pytest.approx(0.1)
+        assert 0 < known.sum() < pairs.due[:, h].sum()  # 10-minute steps are left out
+        np.testing.assert_array_equal(before[0, known], pairs.later[known, h])
+        np.testing.assert_array_equal(before[-1, known], pairs.now[known])
+
+
+def test_relative_differences_are_of_the_reading_that_came():
+    pairs = pair(made_up(1))
+    run = normal(1.1 * pairs.later, np.ones_like(pairs.later), pairs.later)
+    assert mard(run, pairs, 0) == pytest.approx(0.1)
+    assert mard(run, pairs, 1) == pytest.approx(0.1)
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path, capsys):

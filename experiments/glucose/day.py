@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.data.glucose import Segment
+from experiments.data.glucose import REPORTED, Segment
 from experiments.glucose.networks import Entrant, distributions, quantile
 from experiments.glucose.problem import HORIZONS, Scales, pair
 
@@ -31,6 +31,9 @@ def show_day(
 ) -> dict[str, Any]:
     """Returns readings and forecasts of a day, of the first seed.
 
+    The monitor shows 40 for all that is lower, 400 for all that is higher: so ends of
+    intervals beyond are drawn there.
+
     Args:
       entrant: The network.
       params: Its parameters, (seeds, ...) each leaf.
@@ -53,6 +56,6 @@ def show_day(
         "hours": (minutes / MINUTES_PER_HOUR).tolist(),
         "now": now.tolist(),
         "mean": in_units(entrant.model.head.distribution.mean(predicted)),
-        "low": in_units(low),
-        "high": in_units(high),
+        "low": np.clip(in_units(low), *REPORTED).tolist(),
+        "high": np.clip(in_units(high), *REPORTED).tolist(),
     }

@@ -1,4 +1,4 @@
-"""What the experiment on glucose has to say: a table, and a figure."""
+"""What the experiment on glucose has to say: tables, and a figure."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,19 @@ from matplotlib.lines import Line2D
 
 from experiments import plots
 from experiments._report import format_table
+from experiments.data.glucose import STEP_MINUTES
 from experiments.glucose.problem import HORIZONS
 from experiments.glucose.scoring import LEVELS
 
-FIGURE_SIZE = (12.0, 8.6)  # inches
+FIGURE_SIZE = (15.5, 8.6)  # inches
 GREY = "#777777"
 STYLES = ("-", "--")
 
 
 def tables(results: dict[str, Any]) -> str:
     """Returns errors and coverage of each model, and what the networks gain."""
-    return "\n\n".join([_errors(results), _coverage(results), _gains(results)])
+    parts = (_errors, _lags, _coverage, _gains)
+    return "\n\n".join(part(results) for part in parts)
 
 
 def _errors(results: dict[str, Any]) -> str:
@@ -39,6 +41,21 @@ def _errors(results: dict[str, Any]) -> str:
             ]
         body.append(row)
     return format_table(header, body)
+
+
+def _lags(results: dict[str, Any]) -> str:
+    header = ["mean absolute relative difference, and lag"]
+    for horizon in HORIZONS:
+        header += [f"{horizon} min, %", "lag, minutes"]
+    body = []
+    for name, found in results["test"].items():
+        row = [name]
+        for horizon in map(str, HORIZONS):
+            lag = results["lags"][name][horizon]["lag"]
+            row += [_spread(found[horizon]["mard"], 1), f"{lag['mean']:.0f}"]
+        body.append(row)
+    note = "(lag: the forecast fits the reading so many minutes before its time best)"
+    return f"{format_table(header, body)}\n{note}"
 
 
 def _coverage(results: dict[str, Any]) -> str:
@@ -91,19 +108,20 @@ def _span(interval: list[float], digits: int) -> str:
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
-    """Draws errors, calibration and a day.
+    """Draws errors, calibration, lags and a day.
 
     Args:
       path: Where the PNG goes.
       results: As the JSON file has them.
     """
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.0, 1.0))
-    panels = [figure.add_subplot(grid[place]) for place in ((0, 0), (0, 1))]
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
+    panels = [figure.add_subplot(grid[0, place]) for place in range(3)]
     _errors_panel(panels[0], results["test"])
     _calibration_panel(panels[1], results["test"])
+    _lags_panel(panels[2], results["lags"])
     panels.append(figure.add_subplot(grid[1, :]))
-    _day_panel(panels[2], results["day"])
+    _day_panel(panels[3], results["day"], results["lags"])
     for axes in panels:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -136,13 +154,25 @@ def _errors_panel(axes: Axes, test: dict[str, Any]) -> None:
 def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
     nominal = 100 * np.asarray(LEVELS)
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
-    # Those left out lie on one of these.
-    alike = ("direct", "no clock", "LSTM")
-    shown = [name for name in test if not name.endswith(alike)]
+    shown = _shown(test)
     for colour, name in zip(plots.COLOURS, shown, strict=False):
         for horizon, style in zip(HORIZONS, STYLES, strict=True):
             observed = 100 * np.asarray(test[name][str(horizon)]["calibration"])
             axes.plot(nominal, observed, style, color=colour, linewidth=1.3)
+    axes.set_xlabel("central interval (%)")
+    axes.set_ylabel("test readings within it (%)")
+    axes.set_title(
+        "Calibration: above the diagonal, intervals are too wide", fontsize=10
+    )
+    axes.legend(handles=_handles(shown), frameon=False, fontsize=8, loc="upper left")
+
+
+def _shown(test: dict[str, Any]) -> list[str]:
+    """Returns models whose curves differ: those left out lie on one of these."""
+    return [n for n in test if not n.endswith(("direct", "no clock", "LSTM"))]
+
+
+def _handles(shown: list[str]) -> list[Line2D]:
     handles = [
         Line2D([], [], color=colour, label=name)
         for colour, name in zip(plots.COLOURS, shown, strict=False)
@@ -151,15 +181,26 @@ def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
         Line2D([], [], color=GREY, linestyle=style, label=f"{horizon} minutes ahead")
         for horizon, style in zip(HORIZONS, STYLES, strict=True)
     ]
-    axes.set_xlabel("central interval (%)")
-    axes.set_ylabel("test readings within it (%)")
-    axes.set_title(
-        "Calibration: above the diagonal, intervals are too wide", fontsize=10
-    )
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
+    return handles
 
 
-def _day_panel(axes: Axes, day: dict[str, Any]) -> None:
+def _lags_panel(axes: Axes, lags: dict[str, Any]) -> None:
+    """Error against the readings before the time that is forecast; dots: the lags."""
+    shown = _shown(lags)
+    for colour, name in zip(plots.COLOURS, shown, strict=False):
+        for horizon, style in zip(map(str, HORIZONS), STYLES, strict=True):
+            errors = np.asarray(lags[name][horizon]["rmse_by_shift"])
+            shifts = STEP_MINUTES * np.arange(len(errors))
+            least = int(errors.argmin())
+            axes.plot(shifts, errors, style, color=colour, linewidth=1.3)
+            axes.plot(shifts[least], errors[least], "o", color=colour, markersize=5)
+    axes.set_ylim(bottom=-1)
+    axes.set_xlabel("minutes by which the reading is earlier")
+    axes.set_ylabel("root mean squared error (mg/dL)")
+    axes.set_title("Lag (dots): which reading a forecast fits best", fontsize=10)
+
+
+def _day_panel(axes: Axes, day: dict[str, Any], lags: dict[str, Any]) -> None:
     hour = np.asarray(day["hours"])
     mean, low, high, now = (
         np.asarray(day[name]) for name in ("mean", "low", "high", "now")
@@ -180,12 +221,14 @@ def _day_panel(axes: Axes, day: dict[str, Any]) -> None:
             linewidth=0,
             label=label("central 90% interval"),
         )
-        said = f"GRU, told {day['horizon']} minutes before"
+        said = f"{day['model']}, told {day['horizon']} minutes before"
         axes.plot(at[piece], mean[piece], color=blue, label=label(said))
     axes.plot(hour, now, ".", color=red, markersize=4, label="readings")
     axes.set_xlabel(f"hour of {day['date']}")
     axes.set_ylabel("glucose (mg/dL)")
     axes.set_xticks(range(0, 25, 3))
     axes.set_xlim(0, 24.7)
-    axes.set_title("The test day with most readings, the first seed", fontsize=10)
+    late = lags[day["model"]][str(day["horizon"])]["lag"]["values"][0]
+    title = "The test day with most readings, the first seed: forecasts lag"
+    axes.set_title(f"{title} ({late:.0f} minutes over the test part)", fontsize=10)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")

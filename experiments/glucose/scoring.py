@@ -75,6 +75,16 @@ def squared_errors(predicted: Predicted, pairs: Pairs) -> Float[np.ndarray, "N 2
     return np.where(pairs.due, np.square(predicted.mean - pairs.later), 0)
 
 
+def mard(predicted: Predicted, pairs: Pairs, h: int) -> float:
+    """Returns the mean absolute relative difference, |forecast - reading| / reading.
+
+    The measure by which monitors themselves are compared with blood.
+    """
+    due = pairs.due[:, h]
+    later = pairs.later[due, h]
+    return float((np.abs(predicted.mean[due, h] - later) / later).mean())
+
+
 def redrawn_rmse(
     runs: list[Predicted], pairs: Pairs, days: Days, h: int
 ) -> Float[np.ndarray, " draws"]:
@@ -111,6 +121,7 @@ def _score_horizon(
         "pairs": int(due.sum()),
         "rmse": mean_sd(np.sqrt(errors).tolist()),
         "rmse_interval": middle(drawn),
+        "mard": mean_sd([100 * mard(run, pairs, h) for run in runs]),
         "nats": mean_sd([-float(run.log_density[due, h].mean()) for run in runs]),
         "coverage": {
             f"{100 * c:g}": _coverage(inside(below, c), due, days) for c in CENTRAL
