@@ -11,6 +11,7 @@ from experiments.data import ecg, genome, glucose, mnist1d, stocks
 from experiments.data._parts import cut, lengths
 from experiments.data._scale import normalise, restore, scale_of
 from experiments.data._wheel import read_wheel
+from experiments.dna import __main__ as dna
 
 
 @pytest.mark.parametrize("circular", [False, True])
@@ -51,13 +52,6 @@ def test_scaling_is_undone_and_knows_what_it_was_given_alone():
 
 def bits(*arrays: np.ndarray) -> list[bytes]:
     return [np.ascontiguousarray(a).tobytes() for a in arrays]
-
-
-def poisoned(xs: np.ndarray, *parts: slice) -> np.ndarray:
-    xs = xs.copy()
-    for part in parts:
-        xs[part] = 1e9
-    return xs
 
 
 def table(days: list[str], closes: dict[str, list[float]]) -> str:
@@ -268,10 +262,21 @@ def test_the_real_stocks():
     # Apple's close halves at the split of 28 February 2005, the adjusted one does not.
     day = np.searchsorted(data.dates, np.datetime64("2005-02-28"))
     assert abs(data.returns[day, 0]) < 10
-    held = poisoned(data.returns, data.parts.valid, data.parts.test)
-    assert bits(*scale_of(held[data.parts.train])) == bits(
-        *scale_of(data.returns[data.parts.train])
-    )
+    # Poison behind the training part, by the lines of the file.
+    text = gzip.decompress(read_wheel(stocks.WHEEL)).decode("utf-8")
+    header, *rows = text.splitlines()
+    day, last = header.split(",").index("Date"), str(data.dates[data.parts.train][-1])
+    bad = [
+        row if row.split(",")[day] <= last else row.rsplit(",", 1)[0] + f",{1 + i % 9}"
+        for i, row in enumerate(rows)
+    ]
+    assert header.endswith("Adj Close")
+    held = stocks.parse("\n".join([header, *bad]))
+    assert held.parts == data.parts
+    assert (held.returns[data.parts.test] != data.returns[data.parts.test]).mean() > 0.9
+    train = data.parts.train
+    assert bits(held.returns[train]) == bits(data.returns[train])
+    assert held.card == data.card  # it tells nothing of values
 
 
 @pytest.mark.slow
@@ -281,10 +286,13 @@ def test_the_real_electrocardiogram():
     assert ecg.quantisation_step(data.mv) == 1 / ecg.UNITS_PER_MV
     np.testing.assert_allclose(data.units / 200, data.mv, rtol=0, atol=1e-12)
     assert (data.card["least"], data.card["greatest"]) == (-697, 730)
-    held = poisoned(data.mv, data.parts.valid, data.parts.test)
-    assert bits(*scale_of(held[data.parts.train])) == bits(
-        *scale_of(data.mv[data.parts.train])
-    )
+    mv, train = data.mv.copy(), data.parts.train
+    mv[train.stop :] = 3.0 * np.sign(np.sin(np.arange(len(mv) - train.stop))) + 0.5
+    held = ecg.parse(mv)
+    assert held.parts == data.parts
+    assert (held.units[data.parts.test] != data.units[data.parts.test]).mean() > 0.9
+    for one, other in ((held.units, data.units), (held.mv, data.mv)):
+        assert bits(one[train]) == bits(other[train])
 
 
 @pytest.mark.slow
@@ -314,7 +322,11 @@ def test_the_real_chromosome():
     data = genome.load()
     assert len(data.bases) == 2_463_666
     assert data.card["bases"]["unknown"] == 0
-    assert genome.decode(data.bases[:10]) == genome.decode(data.bases)[:10]
+    text = gzip.decompress(read_wheel(genome.WHEEL))
+    letters = text.split(b"\n", 1)[1].translate(None, b"\r\n").upper()
+    assert genome.decode(data.bases) == letters
+    counts = {letter: letters.count(letter.encode()) for letter in "ACGT"}
+    assert data.card["bases"] == {**counts, "unknown": 0}
 
 
 @pytest.mark.slow
@@ -340,15 +352,18 @@ def test_the_real_genes_are_open_reading_frames():
 
 @pytest.mark.slow
 def test_genes_of_one_part_know_no_other():
-    data = genome.load()
-    train = data.bases[:300_000]
-    found = genome.find_genes(train, trained_on=train)
-    other = genome.find_genes(data.bases[400_000:500_000], trained_on=train)
-    assert len(found.spans) > 200
-    assert len(other.spans) > 60
-    whole = genome.find_genes(data.bases)
-    agree = (found.coding == whole.coding[:300_000]).mean()
-    assert agree > 0.98
+    data = genome.parse(fasta(genome.load().bases[:160_000]))
+    clean = dna.cut(data, None)
+    assert len(clean.train.genes.spans) > 60
+    assert len(clean.test.genes.spans) > 5
+    rng = np.random.default_rng(0)
+    for name in ("valid", "test"):
+        bases, part = data.bases.copy(), getattr(data.parts, name)
+        bases[part] = rng.integers(0, 4, part.stop - part.start)
+        held = dna.cut(data._replace(bases=bases), None)
+        for other in clean._fields:
+            own, found = (bits(*getattr(of, other).genes) for of in (clean, held))
+            assert (own == found) == (other != name), (name, other)
 
 
 @pytest.mark.slow
