@@ -194,7 +194,10 @@ def _lags_panel(axes: Axes, lags: dict[str, Any]) -> None:
             least = int(errors.argmin())
             axes.plot(shifts, errors, style, color=colour, linewidth=1.3)
             axes.plot(shifts[least], errors[least], "o", color=colour, markersize=5)
-    axes.set_ylim(bottom=-1)
+    axes.set_ylim(-1, 1.5 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(
+        handles=_handles(shown), frameon=False, fontsize=8, ncols=2, loc="upper left"
+    )
     axes.set_xlabel("minutes by which the reading is earlier")
     axes.set_ylabel("root mean squared error (mg/dL)")
     axes.set_title("Lag (dots): which reading a forecast fits best", fontsize=10)
