@@ -208,13 +208,13 @@ def days_of(count: int) -> tuple[Pairs, np.random.Generator]:
     rng = np.random.default_rng(1)
     times = START + 60 * np.arange(count)
     due = rng.random((count, 2)) < 0.8
-    return Pairs(times, np.zeros(count), np.where(due, 0.0, 0), due), rng
+    return Pairs(times, np.zeros(count), np.where(due, 100.0, 0), due), rng
 
 
 def test_drawn_days_are_whole_and_the_same_for_every_model():
     pairs, rng = days_of(24 * 12)
     mean = rng.normal(size=(288, 2))
-    run = normal(mean, np.ones((288, 2)), pairs.later)
+    run = normal(100 + mean, np.ones((288, 2)), pairs.later)
     days = draw_days(pairs, 50, seed=0)
     names = pairs.times.astype("datetime64[D]")
     count = len(np.unique(names))
@@ -228,7 +228,7 @@ def test_drawn_days_are_whole_and_the_same_for_every_model():
     assert found["rmse"]["mean"] == pytest.approx(rmse)
     np.testing.assert_allclose(found["rmse_interval"], rmse)
     assert found["pairs"] == due.sum()
-    twice = normal(2 * mean, np.ones((288, 2)), pairs.later)
+    twice = normal(100 + 2 * mean, np.ones((288, 2)), pairs.later)
     lower = compare([run], [twice], pairs, days)["60"]
     assert lower["lower_by"] == pytest.approx(rmse)
     assert 0 < lower["interval"][0] < rmse < lower["interval"][1]
@@ -241,7 +241,7 @@ def test_days_that_go_together_make_intervals_wide():
     days = draw_days(pairs, 400, seed=0)
     widths = []
     for mean in (apart, together):
-        run = normal(mean, np.ones((960, 2)), pairs.later)
+        run = normal(100 + mean, np.ones((960, 2)), pairs.later)
         found = score([run], pairs, days)["30"]["coverage"]["50"]
         low, high = found["interval"]
         narrow = np.diff(found["binomial_interval"])[0]
