@@ -467,3 +467,25 @@ def test_initial_parameters():
     assert {leaf.dtype.name for leaf in narrow} == {"bfloat16"}
     with pytest.raises(TypeError, match="floating dtype for parameters, got int32"):
         jrnn.gru(3, 8).init(jax.random.key(1), jnp.int32)
+
+
+def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
+    # The backward pass reads rows of whole arrays; the derivative of that, taken as it
+    # stands, adds an array of T rows at each step, and time would grow as T squared.
+    cell, steps = jrnn.lstm(3, 4), 24
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (steps, 2, 3))
+
+    def norm(params):
+        loss = lambda p: jrnn.unroll(cell, p, xs, method=jrnn.bptt(chunk=4))[1].sum()
+        return sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss)(params)))
+
+    jaxpr = jax.make_jaxpr(jax.grad(norm))(params).jaxpr
+    added = [
+        eqn.outvars[0].aval.shape
+        for _, body, _ in bodies(jaxpr)
+        for eqn in body.eqns
+        if eqn.primitive.name == "add_any"
+    ]
+    assert added
+    assert not [shape for shape in added if shape[:1] == (steps,)]

@@ -1,8 +1,7 @@
 """What a step costs does not grow unnoticed: counted, not timed.
 
-The compiled training step and forward pass of the gated cells may hold no more
-operations and matrix products in their loops over time, and no more temporary memory,
-than tests/results/counts.json says. `python -m tests.test_counts` writes it anew.
+The compiled training step and forward pass may hold no more operations and matrix
+products in their loops over chunks and over steps, and no more temporary memory, than tests/results/counts.json says. `python -m tests.test_counts` writes it anew.
 """
 
 import functools
