@@ -53,6 +53,13 @@ def poison(data: ecg.Ecg, start: int) -> ecg.Ecg:
     return data._replace(units=units)
 
 
+@pytest.fixture
+def few_choices(monkeypatch) -> None:
+    """Each order and smoothing that is tried is compiled anew."""
+    monkeypatch.setattr(references, "ORDERS", (2, 16))
+    monkeypatch.setattr(references, "SMOOTHINGS", (0.1, 3.0))
+
+
 def bits(tree) -> list:
     return [
         leaf if isinstance(leaf, str | float | int) else np.asarray(leaf).tobytes()
@@ -196,12 +203,12 @@ def test_what_a_reference_chooses_is_the_best_on_validation():
     score = lambda w: functools.partial(
         references._score_chain, references.DIFFERENCE, 1, w
     )
-    tried = [references.Reference(params, score(w), {"w": w}) for w in (0.1, 3.0, 99.0)]
+    tried = [references.Reference(params, score(w), {"w": w}) for w in (99.0, 3.0)]
     found = references.best(tried, valid)
     each = [-one.log_prob(params, valid).mean() for one in tried]
     assert found.valid == min(each)
     assert found.chosen == tried[int(np.argmin(each))].chosen
-    assert len(set(each)) == 3
+    assert each[0] > each[1]
 
 
 def test_stretches_are_drawn_whole_and_the_same_for_every_model():
@@ -253,6 +260,7 @@ def test_committed_results_are_of_the_default_run():
 
 @slow
 @promotion
+@pytest.mark.usefixtures("few_choices")
 def test_no_model_sees_what_comes_and_nothing_is_learned_of_the_test_part():
     data = made_up()
     fitted = command.fit(data, TINY)
@@ -308,6 +316,7 @@ def test_networks_give_the_probability_of_the_recorded_integer():
 
 @slow
 @promotion
+@pytest.mark.usefixtures("few_choices")
 def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command.ecg, "load", made_up)
     out = tmp_path / "run"
