@@ -102,15 +102,6 @@ def expand(vector: Array, ndim: int) -> Array:
     return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
 
 
-def sigmoid(a: Array) -> Array:
-    """Returns the logistic function, by way of tanh: half the time on a CPU.
-
-    Right to a rounding of 1/2, so that a gate below about 1e-8 (in float32) is 0;
-    `jax.nn.sigmoid` keeps the digits of small values.
-    """
-    return 0.5 * jnp.tanh(0.5 * a) + 0.5
-
-
 def sample_symbols(
     key: Key, log_p: Float[Array, "*batch v"], temperature: Float[Array, ""]
 ) -> Int[Array, "*batch"]:

@@ -48,7 +48,6 @@ from jrnn._parts import (
     product,
     project_dense,
     show,
-    sigmoid,
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
@@ -200,7 +199,7 @@ def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:
         state_tm1: AntisymmetricRNNState, u: Gates, v: Gates
     ) -> tuple[AntisymmetricRNNState, Saved]:
         n = jnp.tanh(u[-1] + v[-1])
-        z = sigmoid(u[0] + v[0]) if gated else None
+        z = jax.nn.sigmoid(u[0] + v[0]) if gated else None
         added = n if z is None else z * n
         return AntisymmetricRNNState(state_tm1.h + epsilon * added), (z, n)
 

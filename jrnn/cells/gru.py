@@ -55,7 +55,6 @@ from jrnn._parts import (
     project_dense,
     recur_by,
     show,
-    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -187,8 +186,8 @@ def _matrix(params: GRUParams) -> tuple[Array, Array | None]:
 
 
 def _pointwise(state_tm1: GRUState, u: Gates, v: Gates) -> tuple[GRUState, GRUSaved]:
-    r = sigmoid(u[0] + v[0])
-    z = sigmoid(u[1] + v[1])
+    r = jax.nn.sigmoid(u[0] + v[0])
+    z = jax.nn.sigmoid(u[1] + v[1])
     n = jnp.tanh(u[2] + r * v[2])
     return GRUState((1 - z) * n + z * state_tm1.h), GRUSaved(r, z, n, v[2])
 
@@ -223,7 +222,7 @@ def _advance_before_saving(
     W_rz, W_n = _split_W_h(params)
     u_r, u_z, u_n = split_gates(u, 3)
     v_r, v_z = split_gates(product(h_tm1, W_rz, h_tm1.dtype), 2)
-    r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
+    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     n = jnp.tanh(u_n + product(r * h_tm1, W_n, h_tm1.dtype))
     return GRUState((1 - z) * n + z * h_tm1), (r, z, n)
 

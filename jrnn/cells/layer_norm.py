@@ -48,7 +48,6 @@ from jrnn._parts import (
     product,
     project_dense,
     show,
-    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -211,9 +210,9 @@ def layer_norm_lstm(
     ) -> LayerNormLSTMState:
         v = product(state.h, params.W_h, state.h.dtype)
         i, f, g, o = split_gates(u + normalise(v, params.g_h), 4)
-        c = sigmoid(f) * state.c + sigmoid(i) * jnp.tanh(g)
+        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         shown = jnp.tanh(normalise(c, params.g_c, params.b_c))
-        return LayerNormLSTMState(sigmoid(o) * shown, c)
+        return LayerNormLSTMState(jax.nn.sigmoid(o) * shown, c)
 
     arguments = {
         "input_size": input_size,
@@ -282,7 +281,7 @@ def layer_norm_gru(
     ) -> LayerNormState:
         v_rz, v_n = apart(product(state.h, params.W_h, state.h.dtype), params.g_h)
         u_rz, u_n = jnp.split(u, [2 * hidden_size], axis=-1)
-        r, z = split_gates(sigmoid(u_rz + v_rz), 2)
+        r, z = split_gates(jax.nn.sigmoid(u_rz + v_rz), 2)
         n = jnp.tanh(u_n + r * v_n)
         return LayerNormState((1 - z) * n + z * state.h)
 

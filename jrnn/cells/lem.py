@@ -49,7 +49,6 @@ from jrnn._parts import (
     product,
     project_dense,
     show,
-    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -179,8 +178,8 @@ def _forward_and_back(dt: float) -> tuple[Callable, Callable]:
         h_tm1, z_tm1 = state_tm1
         u_s, u_r, u_n, u_m = split_gates(u, 4)
         v_s, v_r, v_n = split_gates(product(h_tm1, params.W_h, h_tm1.dtype), 3)
-        s = dt * sigmoid(u_s + v_s)
-        r = dt * sigmoid(u_r + v_r)
+        s = dt * jax.nn.sigmoid(u_s + v_s)
+        r = dt * jax.nn.sigmoid(u_r + v_r)
         n = jnp.tanh(u_n + v_n)
         z = (1 - s) * z_tm1 + s * n
         m = jnp.tanh(u_m + product(z, params.W_z, z.dtype))

@@ -60,7 +60,6 @@ from jrnn._parts import (
     product,
     project_dense,
     show,
-    sigmoid,
     split_gates,
     state_dtype,
 )
@@ -220,9 +219,9 @@ def _forward(
     a_i, a_f, a_g, a_o = a
     if p is not None:
         a_i, a_f = a_i + p[0] * c_tm1, a_f + p[1] * c_tm1
-    i, f, g = sigmoid(a_i), sigmoid(a_f), jnp.tanh(a_g)
+    i, f, g = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jnp.tanh(a_g)
     c = f * c_tm1 + i * g
-    o = sigmoid(a_o if p is None else a_o + p[2] * c)
+    o = jax.nn.sigmoid(a_o if p is None else a_o + p[2] * c)
     tanh_c = jnp.tanh(c)
     return o * tanh_c, c, LSTMSaved(i, f, g, o, tanh_c)
 
