@@ -1,7 +1,8 @@
 """What a step costs does not grow unnoticed: counted, not timed.
 
 The compiled training step and forward pass may hold no more operations and matrix
-products in their loops over chunks and over steps, and no more temporary memory, than tests/results/counts.json says. `python -m tests.test_counts` writes it anew.
+products in their loops over chunks and over steps, and no more temporary memory, than
+tests/results/counts.json says. `python -m tests.test_counts` writes it anew.
 """
 
 import functools
