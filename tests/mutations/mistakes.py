@@ -25,8 +25,8 @@ MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
         file=BACKWARD,
-        old="direct, active, restart),\n        reverse=True,",
-        new="direct, active, restart),\n        reverse=False,",
+        old="(sources, direct, active, restart), reverse=True",
+        new="(sources, direct, active, restart), reverse=False",
         tests=(GRADIENTS,),
     ),
     Mutation(
@@ -69,8 +69,8 @@ MISTAKES = (
     Mutation(
         name="weight transposed in the forward product",
         file="jrnn/cells/elman.py",
-        old="    return product(state.h, params.W_h, state.h.dtype)\n",
-        new="    return product(state.h, params.W_h.T, state.h.dtype)\n",
+        old="    return params.W_h, None\n",
+        new="    return params.W_h.T, None\n",
         tests=(STEP,),
     ),
     Mutation(
@@ -143,10 +143,24 @@ MISTAKES = (
     Mutation(
         name="a checkpointed segment walked again without its resets",
         file=BACKWARD,
-        old="                kept = keep_states(static, params, start, timed)[1]\n",
-        new="                bare = timed._replace(restart=None, fresh=None)\n"
-        "                kept = keep_states(static, params, start, bare)[1]\n",
+        old="            kept = keep_states(static, shape[1:], params, start, timed)",
+        new="            bare = timed._replace(restart=None, fresh=None)\n"
+        "            kept = keep_states(static, shape[1:], params, start, bare)",
         tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
+    ),
+    Mutation(
+        name="the row of a step read in place of the one before it",
+        file=BACKWARD,
+        old="jnp.maximum(row - 1, 0)",
+        new="jnp.maximum(row, 0)",
+        tests=(GRADIENTS,),
+    ),
+    Mutation(
+        name="bias of a gate left out of the loop",
+        file="jrnn/methods/_steps.py",
+        old="            a if bias is None else a + ",
+        new="            a if True else a + ",
+        tests=(GRADIENTS,),
     ),
     Mutation(
         name="gradient of a learned initial state lost at resets",
