@@ -57,6 +57,11 @@ def pull(
             kept = keep_states(static, shape[1:], params, start, timed)[1]
         else:
             kept = keep_starts(silent, shape[1:], params, start, timed)[1][0]
+        if len(shape) == 3:
+            # Read in place here, gradients of one cell under a mask came out wrong.
+            return _pull_each(
+                static, shape[1:], False, params, kept, timed, dshown, carry
+            )
         return pull(static, shape[1:], params, kept, timed, dshown, carry)
 
     return jax.lax.scan(body, carry, (kept, timed, dshown), reverse=True)
