@@ -46,7 +46,10 @@ def pull(
 ) -> tuple[Carry, Any]:
     """Goes through segments, or chunks, from the last to the first."""
     if len(shape) == 2:
-        return _pull_chunks(static, shape, params, kept, sequence, dshown, carry)
+        # `_pull_chunks` reads in place and is faster, but a compiler made a wrong gradient
+        # of it inside one more loop: off until the cause is known.
+        rest = params, kept, sequence, dshown, carry
+        return _pull_each(static, shape, False, *rest)
     fresh, timed = sequence.fresh, sequence._replace(fresh=None)
     silent = static._replace(keep=_show_nothing)
 

@@ -149,13 +149,6 @@ MISTAKES = (
         tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
     ),
     Mutation(
-        name="the row of a step read in place of the one before it",
-        file=BACKWARD,
-        old="jnp.maximum(row - 1, 0)",
-        new="jnp.maximum(row, 0)",
-        tests=(GRADIENTS,),
-    ),
-    Mutation(
         name="bias of a gate left out of the loop",
         file="jrnn/methods/_steps.py",
         old="            a if bias is None else a + ",
