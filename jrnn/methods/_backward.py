@@ -46,7 +46,7 @@ def pull(
 ) -> tuple[Carry, Any]:
     """Goes through segments, or chunks, from the last to the first."""
     if len(shape) == 2:
-        # `_pull_chunks` reads in place and is faster, but a compiler made a wrong gradient
+        # `_pull_chunks` reads in place and is faster, but a compiler made wrong gradients
         # of it inside one more loop: off until the cause is known.
         rest = params, kept, sequence, dshown, carry
         return _pull_each(static, shape, False, *rest)
