@@ -46,8 +46,8 @@ def pull(
 ) -> tuple[Carry, Any]:
     """Goes through segments, or chunks, from the last to the first."""
     if len(shape) == 2:
-        # `_pull_chunks` reads in place and is faster, but a compiler made wrong gradients
-        # of it inside one more loop: off until the cause is known.
+        # `_pull_chunks` reads in place and is faster, but gradients came out wrong
+        # of the compiler inside one more loop: off until the cause is known.
         rest = params, kept, sequence, dshown, carry
         return _pull_each(static, shape, False, *rest)
     fresh, timed = sequence.fresh, sequence._replace(fresh=None)
