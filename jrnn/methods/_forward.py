@@ -97,7 +97,6 @@ def _walk_chunk(
 ) -> tuple[State, Any]:
     xs, noise, active, restart, fresh, _ = sequence
     cell = static.cell
-
     shares = shares_of(cell, params)
 
     def step(state: State, inputs: Any) -> tuple[State, State]:

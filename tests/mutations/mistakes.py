@@ -25,8 +25,8 @@ MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
         file=BACKWARD,
-        old="(sources, direct, active, restart), reverse=True",
-        new="(sources, direct, active, restart), reverse=False",
+        old="direct, active, restart),\n        reverse=True,",
+        new="direct, active, restart),\n        reverse=False,",
         tests=(GRADIENTS,),
     ),
     Mutation(
@@ -143,9 +143,9 @@ MISTAKES = (
     Mutation(
         name="a checkpointed segment walked again without its resets",
         file=BACKWARD,
-        old="            kept = keep_states(static, shape[1:], params, start, timed)",
+        old="            kept = keep_states(static, shape[1:], params, kept, timed)",
         new="            bare = timed._replace(restart=None, fresh=None)\n"
-        "            kept = keep_states(static, shape[1:], params, start, bare)",
+        "            kept = keep_states(static, shape[1:], params, kept, bare)",
         tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
     ),
     Mutation(
