@@ -470,7 +470,7 @@ def test_initial_parameters():
 
 
 def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
-    # A backward pass that read rows of whole arrays would have a derivative that adds an
+    # A backward pass that reads rows of whole arrays has a derivative that adds an
     # array of T rows at each step, and time would grow as T squared.
     cell, steps = jrnn.lstm(3, 4), 24
     params = cell.init(jax.random.key(0))
