@@ -102,6 +102,49 @@ def compare(name, method, kind, mapped, devices):
     assert_close(jax.device_get(got), jax.device_get(expected), 1e-11)
 
 
+LOSSES = {  # of (final state, states, outputs): each leaves out much
+    "outputs": lambda last, states, ys: (ys**2).sum(),
+    "the final state": lambda last, states, ys: (last[0].real ** 2).sum(),
+    "one array of all states": lambda last, states, ys: (states[-1].real ** 2).sum(),
+}
+UNREAD = [("lstm", "bptt", name) for name in LOSSES]
+UNREAD += [
+    pytest.param(cell, method, name, marks=pytest.mark.slow)
+    for cell, method, name in (
+        ("lstm", "checkpoints", "one array of all states"),
+        ("lstm", "truncated", "outputs"),
+        ("lstm", "newton", "outputs"),
+        ("min_gru", "associative", "one array of all states"),
+        ("min_gru", "associative blocks", "outputs"),
+    )
+]
+
+
+@pytest.mark.parametrize(("cell", "method", "name"), UNREAD)
+def test_what_no_loss_reads_has_the_types_of_a_mesh(cell, method, name):
+    # Zeros that nobody computed stand for it on the way back.
+    cell, method = CELLS[cell], METHODS[method]
+    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
+
+    def loss(params, xs):
+        last, ys = jrnn.unroll(cell, params, xs, method=method)
+        states = jrnn.trajectory(cell, params, xs, method=method)
+        return LOSSES[name](last, states, ys)
+
+    both = jax.jit(jax.grad(loss, (0, 1)))
+    expected = both(params, xs)
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(EXPLICIT,))
+    split = P(None, "d", None)
+    inside = jax.shard_map(
+        both, mesh=mesh, in_specs=(P(), split), out_specs=(P(), split)
+    )
+    with set_mesh(mesh):
+        placed = jax.device_put(xs, NamedSharding(mesh, split))
+        assert_close(jax.device_get(both(params, placed)), expected, 1e-11)
+        assert_close(jax.device_get(inside(params, placed)), expected, 1e-11)
+
+
 @pytest.mark.parametrize(("name", "method", "kind", "mapped"), CASES)
 def test_the_types_of_a_mesh_go_together(name, method, kind, mapped):
     # What varies over a mesh of one device is as much of a type as over many.

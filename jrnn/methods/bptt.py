@@ -168,12 +168,16 @@ def _backward(
     static: Static, residuals: tuple[_Inputs, Any, Any], cotangents: tuple[State, Any]
 ) -> tuple[_Inputs]:
     """The adjoint of the state, backwards in time, and the contractions per chunk."""
-    (params, _, sequence), kept, wanted = residuals
+    (params, start, sequence), kept, wanted = residuals
     static = static._replace(inputs=wanted is not None)
     dstate, dshown = cotangents
     if all(map(_is_zero, jax.tree.leaves(dshown))):
         dshown = None  # the loss is on the final state alone
-    dstate, dshown = jax.tree.map(_instantiate, (dstate, dshown))
+    else:
+        x = jax.tree.map(lambda leaf: leaf[0], sequence.xs)
+        like = static.keep(params, start, x)  # for its types: nobody reads its numbers
+        dshown = jax.tree.map(_instantiate, dshown, like)
+    dstate = jax.tree.map(_instantiate, dstate, start)
     shape, cut_up = static.shape, cut_sequence(sequence, static.shape)
     zeros = zero_sums(dstate, (params, sequence.fresh))
     with products_at(static.precision):
@@ -207,7 +211,13 @@ def _is_zero(cotangent: Any) -> bool:
     return isinstance(cotangent, jax.custom_derivatives.SymbolicZero)
 
 
-def _instantiate(cotangent: Any) -> Array:
+def _instantiate(cotangent: Any, like: Array) -> Array:
+    """Returns zeros where a cotangent is none, split over a mesh as `like`.
+
+    Args:
+      cotangent: Of an array (..., *like.shape), or the symbol of a zero.
+      like: An array of the same type at one step.
+    """
     if _is_zero(cotangent):
-        return jnp.zeros(cotangent.shape, cotangent.dtype)
+        return jnp.broadcast_to(jnp.zeros_like(like), cotangent.shape)
     return cotangent

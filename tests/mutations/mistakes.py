@@ -45,6 +45,13 @@ MISTAKES = (
         tests=(GRADIENTS,),
     ),
     Mutation(
+        name="zeros on the way back without the types of a mesh",
+        file=BPTT,
+        old="jnp.broadcast_to(jnp.zeros_like(like), cotangent.shape)",
+        new="jnp.zeros(cotangent.shape, cotangent.dtype)",
+        tests=("tests/test_mesh.py::test_what_no_loss_reads_has_the_types_of_a_mesh",),
+    ),
+    Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
         file=BACKWARD,
         old="renew(restart, fresh, jax.tree.map(shift, start, states))",
