@@ -90,7 +90,8 @@ def parametrised(
 def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:
     r"""Returns expm(A - A^T): orthogonal, of determinant 1, to rounding.
 
-    The exponential maps the skew-symmetric matrices onto all rotations. Worked out and
+    The exponential maps the skew-symmetric matrices onto all rotations; its rounding
+    grows with their size, and at some 10,000 it is NaN. Worked out and
     returned in at least float32, whatever the type of A: what is lost here is lost at
     each step.
     """

@@ -15,6 +15,7 @@ gates that keep for as long as the task is long (chrono).
 """
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +193,8 @@ def chrono_lstm(longest: float) -> OfGates:
       What `jrnn.lstm` takes as `bias_init`, with `forget_bias=0.0`.
 
     Raises:
-      ValueError: `longest` is not above 2.
+      TypeError: `longest` is no number.
+      ValueError: It is not above 2.
 
     Example:
       >>> import jax, jrnn
@@ -228,7 +230,8 @@ def chrono_gru(longest: float) -> OfGates:
       What `jrnn.gru` takes as `bias_init`.
 
     Raises:
-      ValueError: `longest` is not above 2.
+      TypeError: `longest` is no number.
+      ValueError: It is not above 2.
 
     Example:
       >>> import jax, jrnn
@@ -252,6 +255,7 @@ def _log_times(key: Key, size: int, dtype: DTypeLike, longest: float) -> Array:
 
 
 def _check_longest(longest: float) -> None:
+    _check_number("the longest dependence", longest)
     if not 2 < longest < math.inf:
         raise ValueError(
             f"Expected the longest dependence, in steps, above 2, got {longest!r}."
@@ -259,8 +263,14 @@ def _check_longest(longest: float) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
+    _check_number(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"Expected {name} above 0, got {value!r}.")
+
+
+def _check_number(name: str, value: float) -> None:
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
 
 
 def _check_square(shape: tuple[int, ...]) -> None:

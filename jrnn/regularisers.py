@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State
-from jrnn.diagnostics._run import batch_shape, flatten, prepare, run
+from jrnn.diagnostics._run import (
+    batch_shape,
+    compiled,
+    euclidean_norm,
+    flatten,
+    prepare,
+    run,
+)
 from jrnn.diagnostics.adjoints import adjoints
 
 Loss = Callable[[State, Array], Array]
@@ -31,8 +38,10 @@ def gradient_norm_penalty(
 
     over the whole flattened state of each sequence, and the mean over the batch: 0
     where every gradient keeps its norm on its way back, in the one direction that
-    matters, its own. A gradient that is 0 has no direction, and adds nothing. To be
-    minimised as `loss + weight * penalty`.
+    matters, its own. A gradient that is 0, or too small for its type, has no direction,
+    and adds nothing; one that overflows gives NaN. To be minimised as
+    `loss + weight * penalty`. Compiled once for each `loss`, so define it once and not
+    anew for each call.
 
     Args:
       cell: Any cell that reads forwards alone.
@@ -62,28 +71,26 @@ def gradient_norm_penalty(
     Source: R. Pascanu et al., ICML 2013, https://arxiv.org/abs/1211.5063, section 3.3.
     """
     xs, state = prepare(cell, params, xs, state)
+    return _penalty(cell, params, xs, state, loss=loss, immediate=immediate)
+
+
+@compiled("loss", "immediate")
+def _penalty(
+    cell: Cell, params: Params, xs: Array, state: State, *, loss: Loss, immediate: bool
+) -> Array:
     fixed = jax.lax.stop_gradient(params) if immediate else params
     lead = 1 + len(batch_shape(xs))
     states_tm1 = run(cell, fixed, xs, state).states_tm1
-    lambdas = adjoints(cell, loss, fixed, xs, state)
+    lambdas = adjoints(cell, fixed, xs, state, loss=loss)
     if immediate:
         states_tm1, lambdas = jax.lax.stop_gradient((states_tm1, lambdas))
     later = lambda tree: jax.tree.map(lambda leaf: leaf[1:], tree)
     states, lambdas, us = later(states_tm1), later(lambdas), cell.project(params, xs)
     advance = lambda states: cell.advance(params, states, later(us))
     passed = jax.vjp(advance, states)[1](lambdas)[0]
-    before, after = (_squared_norm(tree, lead) for tree in (lambdas, passed))
-    there = before > 0
-    ratio = _root(jnp.where(there, after / jnp.where(there, before, 1), 1))
-    squares = jnp.square(ratio - 1)
-    return squares.sum(axis=0).mean()
-
-
-def _squared_norm(tree: State, lead: int) -> Array:
-    return jnp.square(flatten(tree, lead)).sum(axis=-1)
-
-
-def _root(square: Array) -> Array:
-    """Returns the square root, whose slope at 0 is taken to be 0."""
-    there = square > 0
-    return jnp.where(there, jnp.sqrt(jnp.where(there, square, 1)), 0)
+    before, after = (
+        euclidean_norm(flatten(tree, lead), -1) for tree in (lambdas, passed)
+    )
+    gone = before == 0
+    ratio = jnp.where(gone, 1, after / jnp.where(gone, 1, before))
+    return jnp.square(ratio - 1).sum(axis=0).mean()

@@ -89,6 +89,56 @@ def test_a_gradient_of_zero_has_no_shares_and_a_derivative():
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slope))
 
 
+def shrinking(factor, steps, dtype=jnp.float32):
+    """A linear network whose gradients change by `factor` at each step back."""
+    cell = jrnn.elman(1, 4, activation=jrnn.identity)
+    W = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    params = cell.init(jax.random.key(0), dtype)
+    params = params._replace(W_h=jnp.asarray(factor * W, dtype))
+    return cell, params, jnp.ones((steps, 1), dtype)
+
+
+def sum_of_the_last(final, ys):
+    del final
+    return ys[-1].sum()
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_gradients_whose_squares_no_float32_holds_are_measured(factor):
+    cell, params, xs = shrinking(factor, 110)
+    found = gradient_by_lag(cell, params, xs, sum_of_the_last)
+    far = np.asarray(found.by_parameter.b) / factor ** np.arange(110.0)
+    np.testing.assert_allclose(far, 2, rtol=1e-4)  # the norm of (1, 1, 1, 1)
+    assert float(found.shares.sum()) == pytest.approx(1, abs=1e-4)
+    penalty = gradient_norm_penalty(cell, params, xs, sum_of_the_last)
+    assert float(penalty) == pytest.approx(109 * (factor - 1) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("where", ["xs", "b"])
+def test_what_is_not_a_number_is_told(where):
+    cell, params, xs = shrinking(1.0, 9)
+    if where == "xs":
+        xs = xs.at[3].set(jnp.nan)
+    else:
+        params = params._replace(b=params.b.at[0].set(jnp.nan))
+    squares = lambda final, ys: jnp.square(ys).sum()
+    found = gradient_by_lag(cell, params, xs, squares)
+    assert np.isnan(found.norms).any()
+    assert np.isnan(found.shares).all()
+    cell, curved = jrnn.elman(1, 4), params  # whose Jacobians read the state
+    assert np.isnan(gradient_norm_penalty(cell, curved, xs, squares))
+    assert np.isnan(lyapunov_spectrum(cell, curved, xs).exponents).any()
+    if where == "b":
+        memory = memory_capacity(cell, curved, jax.random.key(0), max_delay=2)
+        assert np.isnan(memory.total)
+
+
+def test_a_run_that_overflows_has_no_memory_to_tell_of():
+    cell, params, _ = shrinking(2.0, 1)
+    found = memory_capacity(cell, params, jax.random.key(0), max_delay=2)
+    assert np.isnan(found.total)
+
+
 def test_gradients_in_bfloat16_are_measured_in_float32():
     cell, params, xs, state = example(jrnn.elman)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
@@ -143,6 +193,34 @@ def test_exponents_of_a_normal_linear_network_are_log_moduli():
     found = lyapunov_spectrum(cell, params, xs)
     np.testing.assert_allclose(found.exponents, moduli(params.W_h), atol=1e-6)
     assert (np.asarray(found.errors) < 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_direction_that_is_lost_has_no_exponent(dtype):
+    tolerance = 20 * float(jnp.finfo(dtype).eps)
+
+    def spectrum(cell, params, xs=None):
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        xs = jnp.zeros((400, 1), dtype) if xs is None else xs
+        return np.asarray(lyapunov_spectrum(cell, params, xs).exponents)
+
+    U = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    found = spectrum(*linear(U @ np.diag([1, 0.5, 0]) @ U.T))
+    np.testing.assert_allclose(found[:2], np.log([1, 0.5]), atol=tolerance)
+    assert found[2] == -np.inf
+    # What is small, and no rounding, stays.
+    found = spectrum(*linear(U @ np.diag([1, 0.5, 1e-3]) @ U.T))
+    np.testing.assert_allclose(found[2], np.log(1e-3), rtol=1e-3)
+    # A layer norm's Jacobian lacks a rank, and one unit of a relu network is dead.
+    normed = jrnn.layer_norm_elman(1, 4)
+    xs = jax.random.normal(jax.random.key(1), (400, 1), dtype)
+    found = spectrum(normed, normed.init(jax.random.key(0), dtype), xs)
+    assert np.isfinite(found[0])
+    assert found[-1] == -np.inf
+    dead = jrnn.elman(1, 3, activation=jax.nn.relu)
+    params = dead.init(jax.random.key(0), jnp.float64)
+    params = params._replace(b=jnp.array([5.0, 5.0, -50.0]), W_h=jnp.asarray(U))
+    assert spectrum(dead, params)[-1] == -np.inf
 
 
 @slow

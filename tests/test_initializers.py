@@ -214,6 +214,12 @@ def test_mistakes(run, message):
         run()
 
 
+@pytest.mark.parametrize("make", ["chrono_lstm", "chrono_gru", "spectral_radius"])
+def test_what_is_no_number_is_refused(make):
+    with pytest.raises(TypeError, match="to be a number, got '30'"):
+        getattr(initializers, make)("30")
+
+
 def drawn(cell):
     return cell.init(jax.random.key(0))
 

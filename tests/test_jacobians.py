@@ -11,6 +11,7 @@ from jrnn.diagnostics import (
     jacobian_bound,
     jacobian_products,
     jacobian_products_by_lag,
+    lyapunov_spectrum,
     saturation,
     step_jacobians,
 )
@@ -160,11 +161,23 @@ def test_a_product_that_is_zero_has_the_logarithm_of_zero():
     assert found[LINE] == -np.inf
 
 
+@pytest.mark.parametrize("dtype", [jnp.float64, pytest.param(jnp.float32, marks=slow)])
+def test_growth_over_ten_thousand_steps_is_finite(dtype):
+    """Far above what a float can hold: 1.5^10,000."""
+    W = 1.5 * np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    cell = jrnn.elman(1, 3, activation=jrnn.identity, bias=False)
+    params = cell.init(jax.random.key(0), dtype)._replace(W_h=jnp.asarray(W, dtype))
+    found = jacobian_products_by_lag(cell, params, jnp.zeros((10_000, 1), dtype))[0]
+    expected = np.arange(10_001) * np.log(1.5)
+    tolerance = 20 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     "name", ["elman", pytest.param("lstm", marks=slow), pytest.param("gru", marks=slow)]
 )
 def test_lag_of_ten_thousand_is_finite(name):
-    """Decaying or growing, far below or above what a float64 can hold."""
+    """Decaying, far below what a float64 can hold."""
     cell = getattr(jrnn, name)(1, 3)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_h=0.5 * params.W_h)
@@ -467,7 +480,13 @@ def loops(jaxpr, inside=False):
     [
         pytest.param(function, id=function.__name__, marks=slow if i else ())
         for i, function in enumerate(
-            (jacobian_products_by_lag, step_jacobians, jacobian_bound, saturation)
+            (
+                jacobian_products_by_lag,
+                step_jacobians,
+                jacobian_bound,
+                saturation,
+                lyapunov_spectrum,
+            )
         )
     ],
 )

@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 
 def orthogonality(W):
-    return float(abs(W @ W.T - jnp.eye(len(W))).max())
+    return float(abs(W @ W.T - jnp.eye(len(W), dtype=W.dtype)).max())
 
 
 # Orthogonal by the exponential map.
@@ -58,6 +58,14 @@ def test_whatever_a_is_the_matrix_is_a_rotation():
     assert_close(
         cell.prepare(params._replace(A=symmetric)), cell.prepare(params), 1e-13
     )
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_in_float32_rounding_grows_with_a_as_the_docs_say(scale):
+    cell = jrnn.exp_rnn(K, 16)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    A = (normal(3, 16, 16) * scale).astype(jnp.float32)
+    assert orthogonality(cell.prepare(params._replace(A=A)).W_h) < 1e-6 * scale
 
 
 @pytest.mark.slow

@@ -21,7 +21,9 @@ identity.
 The published claim that is tested: the exponential is onto the rotations SO(h) (the
 paper's argument for it: so it is on every compact and connected group), so that nothing
 is lost beside optimising over orthogonal W_h of determinant 1; and whatever step an
-optimiser takes, |W_h W_h^T - I| stays at rounding.
+optimiser takes, |W_h W_h^T - I| is rounding. That of an exponential grows with the size
+of A: of entries around 1, 10 and 100 it is below 1e-6, 1e-5 and 1e-4 in float32; beyond
+some 10,000 `jax.scipy.linalg.expm` gives NaN.
 
 A unitary matrix of h / 2 complex units is an orthogonal one of h real units: the
 unitary networks that came before need nothing more.

@@ -75,8 +75,16 @@ STEEPEST = {
     jnp.tanh: 1.0,
     jax.nn.sigmoid: 0.25,
     jax.nn.relu: 1.0,
+    jax.lax.tanh: 1.0,
+    jax.nn.relu6: 1.0,
+    jax.nn.leaky_relu: 1.0,
+    jax.nn.elu: 1.0,
+    jax.nn.celu: 1.0,
     jax.nn.softplus: 1.0,
+    jax.nn.log_sigmoid: 1.0,
+    jax.nn.soft_sign: 1.0,
     jax.nn.hard_tanh: 1.0,
+    jax.nn.hard_sigmoid: 1 / 6,
     jnp.sin: 1.0,
 }
 STEEP = "proven: sup|phi'| s(W_h)"

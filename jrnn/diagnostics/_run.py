@@ -243,6 +243,18 @@ def _layer_sizes(cell: Cell, state: State, lead: int) -> list[int]:
     return [size for child, s in children for size in _layer_sizes(child, s, lead)]
 
 
+def euclidean_norm(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Returns the norm over `axis`, whose squares neither over- nor underflow.
+
+    Its slope at 0 is taken to be 0. What is NaN has a norm that is NaN.
+    """
+    largest = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
+    scale = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
+    square = jnp.square(array / scale).sum(axis)
+    root = jnp.sqrt(jnp.where(square == 0, 1, square))
+    return jnp.where(square == 0, 0, scale.reshape(square.shape) * root)
+
+
 def spectral_norm(matrix: Array) -> Array:
     """Returns the largest singular value of each matrix."""
     return jnp.linalg.svd(matrix, compute_uv=False)[..., 0]

@@ -1,6 +1,5 @@
 r"""The notes' dL/dh_t, made visible: the gradient that arrives at every state."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Num
 
 from jrnn._base import Cell, Params, State
-from jrnn.diagnostics._run import prepare
+from jrnn.diagnostics._run import compiled, prepare
 
 Loss = Callable[[State, Array], Array]
 
@@ -52,11 +51,13 @@ def state_adjoints(
       [1.0, 1.0, 1.0]
     """
     xs, state = prepare(cell, params, xs, state)
-    return adjoints(cell, loss, params, xs, state)
+    return adjoints(cell, params, xs, state, loss=loss)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "loss"))
-def adjoints(cell: Cell, loss: Loss, params: Params, xs: Array, state: State) -> State:
+@compiled("loss")
+def adjoints(
+    cell: Cell, params: Params, xs: Array, state: State, *, loss: Loss
+) -> State:
     """As `state_adjoints`, unchecked, from a state of the right type."""
     us = cell.project(params, xs)
 

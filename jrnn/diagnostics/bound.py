@@ -47,8 +47,9 @@ class Proof:
     """How a bound is known; static under `jax.jit`.
 
     Attributes:
-      proven: Whether the bound holds for every state that the cell can reach; False:
-        it is the norm along this run, which tells nothing of another.
+      proven: Whether the bound holds for every state that the cell can reach, from
+        this start; of an LSTM and of cells that are linear in their state, with these
+        inputs. False: it is the norm along this run, which tells nothing of another.
       label: How it is known, in words.
       fields: The names of the state's fields, in the order of the bound's blocks.
     """

@@ -15,6 +15,7 @@ only through the layers from the one to the other: the rest takes no part in it,
 would bury a block that lies far below under its rounding.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +190,8 @@ def jacobian_products_by_lag(
     xs, state = prepare(cell, params, xs, state)
     steps = xs.shape[0]
     lags = steps if lags is None else check_size("lags", lags, least=0)
+    if not isinstance(starts, Iterable):
+        raise TypeError(f"Expected starts to be a tuple of integers, got {starts!r}.")
     starts = tuple(check_size("each start", k, least=0) for k in starts)
     if not starts or max(*starts, lags, 0) > steps:
         raise ValueError(

@@ -23,7 +23,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
-from jrnn.diagnostics._run import batch_shape, compiled, flatten, prepare, unflatten
+from jrnn._parts import prepared
+from jrnn.diagnostics._run import (
+    batch_shape,
+    compiled,
+    euclidean_norm,
+    flatten,
+    prepare,
+    unflatten,
+)
 
 # Of the steps, what is left out at first, while the directions settle.
 SETTLE = 4  # one in four
@@ -34,9 +42,13 @@ class LyapunovSpectrum(NamedTuple):
     """Exponents in nats per step, the largest first.
 
     Attributes:
-      exponents: The exponents, (*batch, count); -inf for a direction that is lost.
+      exponents: The exponents, (*batch, count); -inf for a direction that is lost: a
+        step made it 0, or shorter than the longest by more than the type can tell
+        (sqrt(n) units in the last place, for n numbers in the state).
       errors: The standard error of each, from the spread over consecutive blocks of
-        time: too small where the memory of the run is longer than a block.
+        time: too small where the memory of the run is longer than a block, and where
+        exponents lie closer than about 1 / T, for directions then settle slower than
+        the run is long. NaN for a direction that is lost.
     """
 
     exponents: Float[Array, "*batch count"]
@@ -108,6 +120,7 @@ def lyapunov_spectrum(
 def _spectrum(
     cell: Cell, params: Params, xs: Array, state: State, *, count: int, discard: int
 ) -> LyapunovSpectrum:
+    params = prepared(cell, params)  # once, not at each step
     us, lead = cell.project(params, xs), len(batch_shape(xs))
     vector = flatten(state, lead)
 
@@ -120,7 +133,7 @@ def _spectrum(
         state = unflatten(state, carry[0], lead)
         W = jax.vmap(row, in_axes=-2, out_axes=-1)(V)  # columns, as QR has them
         Q, R = jnp.linalg.qr(W)
-        return (state, Q.mT), jnp.log(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
+        return (state, Q.mT), jnp.log(_sizes(W, R))
 
     # Directions at random, so that none is at first outside what it would grow into.
     key = jax.random.key(0)
@@ -133,6 +146,18 @@ def _spectrum(
         jnp.take_along_axis(exponents, order, axis=-1),
         jnp.take_along_axis(errors, order, axis=-1),
     )
+
+
+def _sizes(W: Array, R: Array) -> Array:
+    """Returns |R[i, i]|, and 0 where that is the rounding of the columns of W.
+
+    The QR of a matrix that lacks a rank leaves some units in the last place there, of
+    its largest column, and their logarithm would be taken for an exponent.
+    """
+    sizes = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
+    largest = euclidean_norm(W, -2).max(axis=-1, keepdims=True)
+    rounding = W.shape[-2] ** 0.5 * float(jnp.finfo(W.dtype).eps)
+    return jnp.where(sizes < rounding * largest, 0, sizes)
 
 
 def _standard_error(logs: Array) -> Array:

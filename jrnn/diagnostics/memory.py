@@ -35,7 +35,7 @@ class MemoryCapacity(NamedTuple):
     Attributes:
       by_delay: MC_k for k = 0..max_delay, summed over input features; k = 0, the input
         just read, does not count as memory. Around 0, and so also below, where nothing
-        is recalled.
+        is recalled. NaN where the run is not finite.
       total: MC, the sum over k = 1..max_delay.
     """
 
@@ -119,7 +119,7 @@ def _recalled(
     with_one = lambda part: jnp.pad(part, ((0, 0), (0, 1)), constant_values=1)
     # Units that hardly move say as much as others: to a readout their size is nothing.
     size = jnp.linalg.norm(s[:half], axis=0, keepdims=True)
-    s = s / jnp.where(size > 0, size, 1)
+    s = s / jnp.where(size == 0, 1, size)
     w = jnp.linalg.lstsq(with_one(s[:half]), targets[:half], rcond=_cutoff(s))[0]
     recalled = _squared_correlation(with_one(s[half:]) @ w, targets[half:])
     chance = 1 / (steps - half - 1)
@@ -140,4 +140,4 @@ def _squared_correlation(a: Array, b: Array) -> Array:
     a, b = (x - x.mean(axis=0, keepdims=True) for x in (a, b))
     below = jnp.square(a).sum(axis=0) * jnp.square(b).sum(axis=0)
     above = jnp.square((a * b).sum(axis=0))
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)
+    return jnp.where(below == 0, 0, above / jnp.where(below == 0, 1, below))

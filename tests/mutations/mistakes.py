@@ -45,13 +45,6 @@ MISTAKES = (
         tests=(GRADIENTS,),
     ),
     Mutation(
-        name="zeros on the way back without the types of a mesh",
-        file=BPTT,
-        old="jnp.broadcast_to(jnp.zeros_like(like), cotangent.shape)",
-        new="jnp.zeros(cotangent.shape, cotangent.dtype)",
-        tests=("tests/test_mesh.py::test_what_no_loss_reads_has_the_types_of_a_mesh",),
-    ),
-    Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
         file=BACKWARD,
         old="renew(restart, fresh, jax.tree.map(shift, start, states))",
@@ -340,6 +333,76 @@ MISTAKES = (
         old="jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])])",
         new="leaf",
         tests=(f"{DYNAMICS}::test_shares_of_all_lags_are_one_in_sum",),
+    ),
+    Mutation(
+        name="directions not made orthogonal from step to step",
+        file="jrnn/diagnostics/lyapunov.py",
+        old="        return (state, Q.mT), jnp.log(",
+        new="        Q = W / jnp.linalg.norm(W, axis=-2, keepdims=True)\n"
+        "        return (state, Q.mT), jnp.log(",
+        tests=(
+            f"{DYNAMICS}::test_exponents_of_a_normal_linear_network_are_log_moduli",
+        ),
+    ),
+    Mutation(
+        name="rounding taken for a Lyapunov exponent",
+        file="jrnn/diagnostics/lyapunov.py",
+        old="return jnp.where(sizes < rounding * largest, 0, sizes)",
+        new="return sizes",
+        tests=(f"{DYNAMICS}::test_a_direction_that_is_lost_has_no_exponent",),
+    ),
+    Mutation(
+        name="what chance recalls counted as memory",
+        file="jrnn/diagnostics/memory.py",
+        old="    chance = 1 / (steps - half - 1)\n",
+        new="    chance = 0.0\n",
+        tests=(f"{DYNAMICS}::test_delays_without_memory_add_up_to_none",),
+    ),
+    Mutation(
+        name="a gate shut by half counted as saturated",
+        file="jrnn/diagnostics/saturation.py",
+        old="    edge = TENTH * (span[1] - span[0])\n",
+        new="    edge = 2 * TENTH * (span[1] - span[0])\n",
+        tests=("tests/test_saturation.py::test_gates_of_a_gru_are_counted",),
+    ),
+    Mutation(
+        name="penalty of gradients that keep their norm",
+        file="jrnn/regularisers.py",
+        old="jnp.square(ratio - 1)",
+        new="jnp.square(ratio)",
+        tests=(f"{DYNAMICS}::test_penalty_equals_its_formula",),
+    ),
+    Mutation(
+        name="squares of gradients that no float32 holds",
+        file="jrnn/diagnostics/_run.py",
+        old="jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)",
+        new="jnp.ones_like(largest)",
+        tests=(
+            f"{DYNAMICS}::test_gradients_whose_squares_no_float32_holds_are_measured",
+        ),
+    ),
+    Mutation(
+        name="a radius that squaring does not halve",
+        file="jrnn/initializers.py",
+        old="share * jnp.log(size), share / 2",
+        new="share * jnp.log(size), share",
+        tests=(
+            "tests/test_initializers.py::test_spectral_radius_is_the_one_asked_for",
+        ),
+    ),
+    Mutation(
+        name="antisymmetric matrix pushed outwards",
+        file="jrnn/cells/antisymmetric_rnn.py",
+        old="W_h - W_h.T - gamma",
+        new="W_h - W_h.T + gamma",
+        tests=(f"{LONG}::test_with_diffusion_every_step_is_stable",),
+    ),
+    Mutation(
+        name="a LEM's step size without dt",
+        file="jrnn/cells/lem.py",
+        old="s = dt * jax.nn.sigmoid(u_s + v_s)",
+        new="s = jax.nn.sigmoid(u_s + v_s)",
+        tests=(f"{LONG}::test_the_states_of_a_lem_are_bounded",),
     ),
     Mutation(
         name="density without its scale",
