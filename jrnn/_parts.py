@@ -71,9 +71,16 @@ def _axes_merge() -> bool:
 def contract(
     a: Inexact[Array, "*steps m"], b: Inexact[Array, "*steps n"]
 ) -> Inexact[Array, "m n"]:
-    """Returns sum_t a_t^T b_t, over time and batch."""
-    steps = tuple(range(a.ndim - 1))
-    return jnp.tensordot(a, b, axes=(steps, steps))
+    """Returns sum_t a_t^T b_t, over time and batch.
+
+    On a mesh it is what a product with W hands back to W, W being of the type of a
+    parameter: so JAX knows where the sum over a batch that is split is to be whole.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        steps = tuple(range(a.ndim - 1))
+        return jnp.tensordot(a, b, axes=(steps, steps))
+    W = jnp.zeros((a.shape[-1], b.shape[-1]), a.dtype) + jnp.zeros_like(a).sum()
+    return jax.vjp(lambda W: product(a, W, b.dtype), W)[1](b)[0]
 
 
 def project_dense(

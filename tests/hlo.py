@@ -28,10 +28,10 @@ class Counts(NamedTuple):
 
 def count(compiled: jax.stages.Compiled) -> Counts:
     """Counts what one step in time costs, and the memory of all of them."""
-    computations = _computations(compiled.as_text() or "")
-    names = set(re.findall(r"body=%([\w.\-]+)", "\n".join(computations.values())))
-    bodies = [computations[name] for name in names]
-    counted = sorted((_operations(b), _products(b, computations)) for b in bodies)
+    found = computations(compiled.as_text() or "")
+    names = set(re.findall(r"body=%([\w.\-]+)", "\n".join(found.values())))
+    bodies = [found[name] for name in names]
+    counted = sorted((_operations(b), _products(b, found)) for b in bodies)
     analysis = compiled.memory_analysis()
     assert analysis is not None
     return Counts(
@@ -41,7 +41,8 @@ def count(compiled: jax.stages.Compiled) -> Counts:
     )
 
 
-def _computations(text: str) -> dict[str, str]:
+def computations(text: str) -> dict[str, str]:
+    """Returns the text of each computation of a program, by name."""
     found = {}
     for block in text.split("\n\n"):
         head = re.match(r"\s*(?:ENTRY )?%([\w.\-]+) \(", block)

@@ -1,6 +1,7 @@
 """On a mesh of devices: inside `shard_map`, and where arrays say how they are split."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jrnn
 from tests.helpers import assert_close, random_like
+from tests.hlo import computations
 
 # Where jax 0.7.0 has it, and where it has been since.
 set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
@@ -20,6 +22,8 @@ CELLS = {
     "lstm": jrnn.lstm(K, H),
     "min_gru": jrnn.min_gru(K, H),
     "s5": jrnn.s5(K, H),
+    "exp_rnn": jrnn.exp_rnn(K, H),
+    "lstm projected": jrnn.lstm(K, H, projection_size=2),
     "deep": jrnn.stack(
         jrnn.bidirectional(jrnn.gru(K, H), jrnn.zoneout(jrnn.lstm(K, H), 0.2)),
         jrnn.residual(jrnn.dropout(jrnn.learnable_state(jrnn.elman(8, 8)), 0.3)),
@@ -50,6 +54,8 @@ SLOW = [
     ("s5", "associative blocks", EXPLICIT, True),
     ("s5", "associative blocks", EXPLICIT, False),
     ("deep", "bptt", EXPLICIT, False),
+    ("exp_rnn", "bptt", EXPLICIT, False),
+    ("lstm projected", "bptt", EXPLICIT, False),
     ("deep", "newton", EXPLICIT, False),
 ]
 CASES += [pytest.param(*c, marks=pytest.mark.slow) for c in SLOW if c not in CASES]
@@ -160,7 +166,32 @@ PAIRS = ("lstm", "bptt"), ("lstm", "newton"), ("s5", "associative blocks")
 for name, method in PAIRS:
     for mapped in (True, False):
         test_mesh.compare(name, method, test_mesh.EXPLICIT, mapped, 2)
+test_mesh.compare("exp_rnn", "bptt", test_mesh.EXPLICIT, True, 2)
+for name in ("lstm", "exp_rnn", "lstm projected"):
+    # One sum over devices, of all parameters, and none in a loop over time.
+    assert test_mesh.sums_over_devices(name) == (1, 0), name
 """
+
+
+def sums_over_devices(name):
+    """Counts them in a training step inside `shard_map`: in all, and in loops."""
+    cell = CELLS[name]
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AUTO,))
+
+    def loss(params, xs):
+        return jax.lax.pmean((jrnn.unroll(cell, params, xs)[1] ** 2).mean(), "d")
+
+    split = P(None, "d", None)
+    mapped = jax.shard_map(loss, mesh=mesh, in_specs=(P(), split), out_specs=P())
+    params = cell.init(jax.random.key(0))
+    xs = jnp.ones((512, B, K), jnp.float32)
+    text = jax.jit(jax.grad(mapped)).lower(params, xs).compile().as_text()
+    bodies = set(re.findall(r"body=%([\w.\-]+)", text))
+    found = {
+        name: len(re.findall(r" all-reduce(?:-start)?\(", body))
+        for name, body in computations(text).items()
+    }
+    return sum(found.values()), sum(found[name] for name in bodies)
 
 
 @pytest.mark.slow

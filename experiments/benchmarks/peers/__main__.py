@@ -20,11 +20,16 @@ from tqdm import tqdm
 
 from experiments._report import environment, write_json
 from experiments.benchmarks.peers import memory, report
-from experiments.benchmarks.peers.jax_peers import JAX_PEERS, OURS, RESET_BEFORE
+from experiments.benchmarks.peers.jax_peers import (
+    DEVICES,
+    JAX_PEERS,
+    OURS,
+    RESET_BEFORE,
+)
 from experiments.benchmarks.peers.problems import CELLS, GRID, PASSES, make_problem
 from experiments.benchmarks.peers.running import SECONDS, TORCH, compare
 
-EVERY = (*JAX_PEERS, TORCH)
+EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH)
 PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
 LARGEST = GRID[-1]
 
@@ -41,6 +46,8 @@ class Settings:
     """Which libraries; jrnn must be among them."""
     seconds: float = SECONDS
     """For each comparison; at least five rounds are made."""
+    devices: int = 1
+    """Into how many devices a CPU is cut; above 1 jrnn also runs split over them."""
     memory: bool = False
     """Also measure the memory of an LSTM's training step at the largest shape."""
     out: Path = Path("runs/peers.json")
@@ -57,6 +64,8 @@ def check(settings: Settings) -> None:
         unknown = [one for one in chosen if one not in known]
         if unknown or not chosen:
             raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
+    if settings.devices < 1:
+        raise ValueError(f"Expected --devices of 1 or more, got {settings.devices}.")
     if OURS not in settings.systems:
         raise ValueError(
             "Expected jrnn among --systems: the others are compared to it."
@@ -86,13 +95,15 @@ def threads() -> dict[str, int | None]:
 def run(settings: Settings) -> dict[str, Any]:
     """Measures, and returns what goes into the results file."""
     problems = [(c, GRID[s]) for c in settings.cells for s in settings.shapes]
+    systems = settings.systems
+    if settings.devices > 1:
+        jax.config.update("jax_num_cpu_devices", settings.devices)
+        systems = (OURS, DEVICES, *(name for name in systems if name != OURS))
     rows: list[dict[str, Any]] = []
     with tqdm(problems, unit="comparison") as bar:
         for cell, shape in bar:
             bar.set_description(f"{cell} {shape}")
-            rows += compare(
-                make_problem(cell, shape), settings.systems, settings.seconds
-            )
+            rows += compare(make_problem(cell, shape), systems, settings.seconds)
             jax.clear_caches()
     usage = []
     if settings.memory:
@@ -121,6 +132,8 @@ def main(arguments: list[str]) -> int:
         print("\n" + report.table(rows, which))
     print("\n" + report.small_table(rows))
     print("\n" + "\n".join(report.summary(rows)))
+    if settings.devices > 1:
+        print("\n" + "\n".join(report.summary(rows, DEVICES)))
     if content["memory"]:
         print("\n" + report.memory_table(content["memory"]))
     settings.out.parent.mkdir(parents=True, exist_ok=True)

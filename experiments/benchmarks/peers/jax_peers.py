@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jrnn
 from experiments.benchmarks.peers.problems import Problem, Weights
@@ -26,6 +28,7 @@ class JaxPeer(NamedTuple):
       batch_first: Whether the library's default layout has the batch in front.
       step: (params, state, x) -> (state, y), one step of streaming; None: no such call.
       state: The state a stream begins with, for a batch of B.
+      place: (params, xs) -> the same, on the devices that run them.
     """
 
     forward: Callable[[Any, Any], Any]
@@ -33,6 +36,7 @@ class JaxPeer(NamedTuple):
     batch_first: bool = False
     step: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     state: Any = None
+    place: Callable[[Any, Any], tuple[Any, Any]] = lambda params, xs: (params, xs)
 
 
 def jrnn_default(problem: Problem) -> JaxPeer:
@@ -48,6 +52,26 @@ def jrnn_scan(problem: Problem) -> JaxPeer:
 def jrnn_reset_before(problem: Problem) -> JaxPeer:
     """The GRU whose reset comes before the product, which is Haiku's."""
     return _jrnn(problem, jrnn.bptt(), reset_after=False)
+
+
+def jrnn_devices(problem: Problem) -> JaxPeer:
+    """Jrnn with the batch split over all devices, of which a CPU has what it is told.
+
+    No product of one part waits for another part's; gradients of parameters are summed
+    over devices once, at the end.
+    """
+    whole = _jrnn(problem, jrnn.bptt())
+    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+    split = P(None, "batch")
+    forward = jax.shard_map(
+        whole.forward, mesh=mesh, in_specs=(P(), split), out_specs=split
+    )
+
+    def place(params: Any, xs: Any) -> tuple[Any, Any]:
+        on = lambda spec: NamedSharding(mesh, spec)
+        return jax.device_put(params, on(P())), jax.device_put(xs, on(split))
+
+    return JaxPeer(forward, whole.convert, place=place)
 
 
 def _jrnn(problem: Problem, method: jrnn.Method, **options: Any) -> JaxPeer:
@@ -256,10 +280,12 @@ def _gates(weights: Weights, names: tuple[str, ...]) -> Any:
 # The names of the table, and which cells of theirs compute the same function.
 EVERY = ("elman", "gru", "lstm")
 OURS, RESET_BEFORE, HAIKU = "jrnn", "jrnn, reset before", "haiku"
+DEVICES = "jrnn, all devices"
 JAX_PEERS: dict[str, tuple[Callable[[Problem], JaxPeer], tuple[str, ...]]] = {
     OURS: (jrnn_default, EVERY),
     "jrnn, scan": (jrnn_scan, EVERY),
     RESET_BEFORE: (jrnn_reset_before, ("gru",)),
+    DEVICES: (jrnn_devices, EVERY),
     "flax.linen": (flax_linen, EVERY),
     "flax.nnx": (flax_nnx, EVERY),
     HAIKU: (haiku, ("gru", "lstm")),

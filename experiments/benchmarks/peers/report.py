@@ -10,11 +10,11 @@ from matplotlib.ticker import NullFormatter
 
 from experiments import plots
 from experiments._report import format_table
-from experiments.benchmarks.peers.jax_peers import OURS, RESET_BEFORE
+from experiments.benchmarks.peers.jax_peers import DEVICES, OURS, RESET_BEFORE
 from experiments.benchmarks.peers.problems import PASSES, Shape
 from experiments.benchmarks.peers.running import FLOOR, TORCH
 
-OWN = (OURS, "jrnn, scan", RESET_BEFORE)
+OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
 FIGURE_SIZE = (11.0, 6.4)  # inches
 MARKERS = ("s", "o", "^", "D", "v", "P", "X", "<", ">")
 RATIOS = (0.3, 0.5, 1, 2, 5, 10, 20)
@@ -95,20 +95,31 @@ def memory_table(usage: list[dict[str, Any]]) -> str:
     return format_table((what, "peak", "planned by the compiler"), body)
 
 
-def summary(rows: list[dict[str, Any]]) -> list[str]:
+def summary(rows: list[dict[str, Any]], ours: str = OURS) -> list[str]:
     """Returns the geometric and the worst ratio to the fastest peers, in words."""
     lines = []
     for which in PASSES:
+        found = [group for group in groups(rows, which) if ours in group]
         for what, jax_only in (("peer", False), ("JAX peer", True)):
-            pairs = [(g, fastest_peer(g, jax_only)) for g in groups(rows, which)]
-            ratios = [ratio(g, OURS, best) for g, best in pairs if best is not None]
-            if ratios:
-                lines.append(
-                    f"{which}, to the fastest {what}: {geometric_mean(ratios):.2f} in "
-                    f"the geometric mean, {max(ratios):.2f} at worst, "
-                    f"{sum(r <= 1 for r in ratios)} of {len(ratios)} at most 1."
-                )
+            pairs = [(group, fastest_peer(group, jax_only)) for group in found]
+            lines += _in_words(
+                f"{ours}, {which}, to the fastest {what}",
+                [ratio(group, ours, best) for group, best in pairs if best is not None],
+            )
+        if ours != OURS:
+            to_one = [ratio(group, ours, OURS) for group in found]
+            lines += _in_words(f"{ours}, {which}, to {OURS}", to_one)
     return lines
+
+
+def _in_words(what: str, ratios: list[float]) -> list[str]:
+    if not ratios:
+        return []
+    return [
+        f"{what}: {geometric_mean(ratios):.2f} in the geometric mean, "
+        f"{max(ratios):.2f} at worst, "
+        f"{sum(r <= 1 for r in ratios)} of {len(ratios)} at most 1."
+    ]
 
 
 def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.benchmarks.peers.floor import products_alone
 from experiments.benchmarks.peers.jax_peers import (
+    DEVICES,
     HAIKU,
     JAX_PEERS,
     OURS,
@@ -62,7 +63,8 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     turn = (lambda a: a.swapaxes(0, 1)) if peer.batch_first else (lambda a: a)
     weights = Weights(*map(jnp.asarray, problem.weights))
     params = peer.convert(weights)
-    xs, readout = jnp.asarray(turn(problem.xs)), jnp.asarray(problem.readout)
+    params, xs = peer.place(params, jnp.asarray(turn(problem.xs)))
+    readout = jnp.asarray(problem.readout)
 
     def loss(params: Any, xs: Any) -> Any:
         return jnp.tanh(peer.forward(params, xs) @ readout).mean()
@@ -109,7 +111,8 @@ def runners(problem: Problem, systems: tuple[str, ...]) -> dict[str, Runner]:
             found[name] = torch_runner(problem, device)
             continue
         build, cells = JAX_PEERS[name]
-        if problem.cell in cells:
+        splits = name != DEVICES or problem.shape.B % jax.device_count() == 0
+        if problem.cell in cells and splits:
             found[name] = jax_runner(problem, build(problem))
     return found
 
