@@ -126,7 +126,7 @@ ENTRANTS: dict[str, Entrant] = {
 }
 
 RATE = 2e-3
-# (cell, task) -> Adam's rate; RATE where none is named. By short probes: with seed 0, and
+# (cell, task) -> Adam's rate; RATE where none is named. By short probes: with seed 0;
 # with seed 100, which is no row of the table, for elman, elman_orthogonal, irnn and
 # exp_rnn (1e-4, 5e-4, 2e-3, 5e-3; at the shortest length of each generated task). The
 # authors' for coRNN.
