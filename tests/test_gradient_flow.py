@@ -82,6 +82,52 @@ def test_verdict_notices_what_would_refute_the_notes():
     assert "BROKEN" in report.verdict(alive)[0]
 
 
+def made_up(*curves: tuple[float, float | None]) -> dict:
+    """Results of networks of (log beta, log of the norm at lag 2), and no cells."""
+    rows = {
+        str(i): {"log_beta": beta, "log_norms": [0.0, 0.0, end], "broken": 0}
+        for i, (beta, end) in enumerate(curves)
+    }
+    known = {"settings": {"steps": 2}, "cells": {}, "counter_examples": {}}
+    return {**known, "by_radius": rows}
+
+
+FREE = ((0.5, 1.0), (0.5, -1.0))  # beta > 1, one explodes and one vanishes
+
+
+def test_verdict_counts_a_beta_of_1_for_neither_half():
+    said, good = report.verdict(made_up(*FREE, (4.4e-16, -9.0), (-4.4e-16, 0.0)))
+    assert good
+    assert "beta > 1: 1 of 2 end below norm 1, 1 not: explosion is permitted" in said
+    assert "beta < 1: none was measured." in said
+    assert "beta > 1: 3 of 5 end below norm 1" in committed()["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [((1.0, 0.0, 2.0), "0 of 3"), ((-1.0, None, -2.0), "3 of 3"), ((), "0 of 0")],
+)
+def test_verdict_wants_some_and_not_all_that_may_explode_to_vanish(ends, found):
+    said, good = report.verdict(made_up((-0.5, -1.5), *((0.5, end) for end in ends)))
+    assert not good
+    assert f"BROKEN: beta > 1: {found} end below norm 1" in said
+    assert "not forced." in said.splitlines()[-1]
+    assert "beta < 1: all 1 end below their bound and norm 1: they vanish." in said
+
+
+@pytest.mark.parametrize(
+    ("end", "over", "large"), [(-0.5, 1, 0), (0.0, 1, 1), (3.0, 1, 1)]
+)
+def test_verdict_wants_all_of_beta_below_1_to_vanish(end, over, large):
+    kept = ((-0.5, -1.0), (-0.5, None))  # one meets its bound, one has no gradient
+    assert report.verdict(made_up(*FREE, *kept))[1]
+    said, good = report.verdict(made_up(*FREE, *kept, (-0.5, end)))
+    assert not good
+    assert "Norms above their bound: 0." in said  # another question
+    wanted = f"{over} of 3 end above their bound, {large} not below norm 1"
+    assert f"BROKEN: beta < 1: {wanted}." in said
+
+
 def test_committed_results_show_both_halves():
     results = committed()
     settings, steps = results["settings"], results["settings"]["steps"]

@@ -21,6 +21,8 @@ CLIP_NAMES = {
 }
 GREY = "#777777"
 LOG_10 = math.log(10)
+# Of the logarithms of beta and of norms: a beta this near to 1 is 1.
+ROUNDING = 1e-9
 
 
 def power(log_norm: float | None) -> str:
@@ -88,7 +90,7 @@ def tables(results: dict[str, Any]) -> str:
         (
             CLIP_NAMES[clip].format(**settings),
             f"{max(run['gradient_norms'], default=0):.3g}",
-            _end(run),
+            _fate(run),
         )
         for clip, run in results["exploding"].items()
     ]
@@ -109,16 +111,19 @@ def _cell_row(found: dict[str, Any], steps: int) -> tuple[str, ...]:
     )
 
 
-def _end(run: dict[str, Any]) -> str:
+def _fate(run: dict[str, Any]) -> str:
     if run["not_finite_at"] is None:
         return f"loss {run['losses'][-1]:.3f}"
     return f"not finite at update {run['not_finite_at'] + 1}"
 
 
 def verdict(results: dict[str, Any]) -> tuple[str, bool]:
-    """Returns whether every norm is below its bound, and both halves hold, in words."""
+    """Returns whether every norm is below its bound, and both halves hold, in words.
+
+    Both halves are of the networks whose beta was set: by radius, and the
+    counter-examples. One of beta = 1, to `ROUNDING`, belongs to neither.
+    """
     steps = results["settings"]["steps"]
-    lines, good = [], True
     curves = [*results["by_radius"].values(), *results["counter_examples"].values()]
     cells = [
         found[when]
@@ -127,27 +132,45 @@ def verdict(results: dict[str, Any]) -> tuple[str, bool]:
         if when in (BEFORE, AFTER)
     ]
     broken = sum(found["broken"] for found in (*curves, *cells))
-    lines.append(
-        f"{'BROKEN: norms' if broken else 'Norms'} above their bound: {broken}."
+    bounded = f"{'BROKEN: norms' if broken else 'Norms'} above their bound: {broken}."
+    halves = (
+        _vanishing([c for c in curves if c["log_beta"] < -ROUNDING], steps),
+        _exploding_or_not([c for c in curves if c["log_beta"] > ROUNDING], steps),
     )
-    good = good and not broken
-    below = [c for c in curves if c["log_beta"] < 0]
-    if below:
-        gone = all(
-            c["log_norms"][steps] is None
-            or c["log_norms"][steps] <= steps * c["log_beta"] + 1e-9
-            for c in below
+    said = [bounded, *(line for line, _ in halves)]
+    return "\n".join(said), not broken and all(good for _, good in halves)
+
+
+def _end(curve: dict[str, Any], steps: int) -> float:
+    """Returns the logarithm of the norm at the longest lag; of none at all, -inf."""
+    end = curve["log_norms"][steps]
+    return -math.inf if end is None else end
+
+
+def _vanishing(below: list[dict[str, Any]], steps: int) -> tuple[str, bool]:
+    """Returns whether all of beta < 1 end below their bound, and below 1."""
+    count = len(below)
+    if not below:
+        return "beta < 1: none was measured.", True
+    over = sum(_end(c, steps) > steps * c["log_beta"] + ROUNDING for c in below)
+    large = sum(_end(c, steps) >= 0 for c in below)
+    if over or large:
+        said = f"{over} of {count} end above their bound, {large} not below norm 1"
+        return f"BROKEN: beta < 1: {said}.", False
+    return f"beta < 1: all {count} end below their bound and norm 1: they vanish.", True
+
+
+def _exploding_or_not(above: list[dict[str, Any]], steps: int) -> tuple[str, bool]:
+    """Returns whether some, and not all, of beta > 1 end below 1."""
+    count = len(above)
+    small = sum(_end(c, steps) < 0 for c in above)
+    said = f"beta > 1: {small} of {count} end below norm 1, {count - small} not"
+    if not 0 < small < count:
+        why = (
+            "expected some and not all, to show that explosion is permitted, not forced"
         )
-        lines.append(f"beta < 1: all {len(below)} vanish{'' if gone else ': BROKEN'}.")
-        good = good and gone
-    above = [c for c in curves if c["log_beta"] > 0]
-    ends = [c["log_norms"][steps] for c in above]
-    small = sum(end is None or end < 0 for end in ends)
-    lines.append(
-        f"beta > 1: {small} of {len(above)} end below norm 1, "
-        f"{len(above) - small} above: explosion is permitted, not forced."
-    )
-    return "\n".join(lines), good
+        return f"BROKEN: {said}: {why}.", False
+    return f"{said}: explosion is permitted, not forced.", True
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
