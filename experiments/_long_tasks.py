@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Num
 
 SYMBOLS = 8  # of the copying task: ids 0..7
@@ -37,7 +38,9 @@ class Sequences(NamedTuple):
     lengths: Int[Array, " B"]
 
 
-def adding(key: Array, batch: int, length: int) -> Sequences:
+def adding(
+    key: Array, batch: int, length: int, places: DTypeLike = jnp.int32
+) -> Sequences:
     """Draws numbers, two of which are marked; the target is the sum of these two.
 
     The form of Le et al. (2015) and Arjovsky et al. (2016): numbers uniform in [0, 1),
@@ -54,6 +57,8 @@ def adding(key: Array, batch: int, length: int) -> Sequences:
       key: Of the draw.
       batch: B, the number of sequences.
       length: T, at least 2.
+      places: The integers that markers are drawn as: int64 takes other bits of the key
+        than int32, and so draws other places.
 
     Returns:
       Features (T, B, 2), a number and its marker 0 or 1; and sums (B,).
@@ -64,9 +69,9 @@ def adding(key: Array, batch: int, length: int) -> Sequences:
     key_x, key_1, key_2 = jax.random.split(key, 3)
     half = length // 2
     numbers = jax.random.uniform(key_x, (length, batch), jnp.float32)
-    first = jax.random.randint(key_1, (batch,), 0, half, jnp.int32)
-    second = jax.random.randint(key_2, (batch,), half, length, jnp.int32)
-    steps = jnp.arange(length, dtype=jnp.int32)[:, None]
+    first = jax.random.randint(key_1, (batch,), 0, half, places)
+    second = jax.random.randint(key_2, (batch,), half, length, places)
+    steps = jnp.arange(length, dtype=places)[:, None]
     marked = (steps == first[None]) | (steps == second[None])
     marks = marked.astype(jnp.float32)
     return Sequences(

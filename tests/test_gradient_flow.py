@@ -50,6 +50,17 @@ def test_adding_marks_one_number_in_each_half():
     )
 
 
+def test_adding_draws_what_the_committed_results_were_trained_on(key):
+    """Markers as integers of the default type, which is int64 in the experiment."""
+    xs, _ = training.adding(key, 200, 50)
+    _, key_1, key_2 = jax.random.split(key, 3)
+    first = jax.random.randint(key_1, (50,), 0, 100)
+    second = jax.random.randint(key_2, (50,), 100, 200)
+    assert first.dtype == second.dtype == jnp.int64
+    found = np.nonzero(np.asarray(xs[..., 1]).T)[1].reshape(50, 2)
+    np.testing.assert_array_equal(found, np.stack([first, second], axis=1))
+
+
 def test_share_beyond_leaves_the_lag_itself_out():
     assert training.share_beyond(np.array([4.0, 2.0, 1.0, 1.0]), 1) == 0.25
 
