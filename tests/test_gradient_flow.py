@@ -180,6 +180,25 @@ def test_tables_tell_what_was_measured():
     )
 
 
+def test_figure_tells_states_and_bounds_of_the_cells(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "save", lambda figure, path: drawn.append(figure))
+    results = committed()
+    report.draw(Path("none.png"), results)
+    for axes, when in zip(drawn[0].axes[3:5], (BEFORE, AFTER), strict=True):
+        assert "ds_t / ds_k (s: h; LSTM: h, c)" in axes.get_ylabel()
+        named = {line.get_label(): line for line in axes.get_lines()}
+        markers = [named[name].get_marker() for name in results["cells"]]
+        assert len(set(markers)) == len(markers)
+        dashed = [x for x in axes.get_lines() if x.get_linestyle() == "--"][:-1]
+        for line, found in zip(dashed, results["cells"].values(), strict=True):
+            slope = sorted(found[when]["log_beta"]["values"])[1] / math.log(10)
+            assert line.get_ydata()[-1] == pytest.approx(200 * slope)
+            low, high = axes.get_ylim()
+            ends = [curve[-1] for curve in found[when]["log_norms"]]
+            assert all(low < e / math.log(10) < high for e in ends if e is not None)
+
+
 def test_exploding_run_ends_where_numbers_do(monkeypatch):
     settings = command.Settings(hidden=2, steps=6, exploding_updates=4)
     plans = []

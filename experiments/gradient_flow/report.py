@@ -20,6 +20,7 @@ CLIP_NAMES = {
     "value": "each number clipped to {clip:g}",
 }
 GREY = "#777777"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LOG_10 = math.log(10)
 # Of the logarithms of beta and of norms: a beta this near to 1 is 1.
 ROUNDING = 1e-9
@@ -189,8 +190,9 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         _cells(axes, results["cells"], when)
     low = min(grid[1, 0].get_ylim()[0], grid[1, 1].get_ylim()[0])
     high = max(grid[1, 0].get_ylim()[1], grid[1, 1].get_ylim()[1])
-    for axes in (grid[1, 0], grid[1, 1]):
-        axes.set_ylim(low, high)
+    for axes, when in ((grid[1, 0], BEFORE), (grid[1, 1], AFTER)):
+        axes.set_ylim(low, high + 0.25 * (high - low))  # most bounds leave the panel
+        _bounds(axes, results["cells"], when)
     _shares(grid[1, 2], results)
     for axes in grid.flat:
         axes.grid(alpha=0.25)
@@ -202,10 +204,10 @@ def _decades(log_norms: Any) -> np.ndarray:
     return np.asarray([np.nan if x is None else x for x in log_norms], float) / LOG_10
 
 
-def _lag_axes(axes: Axes, title: str) -> None:
+def _lag_axes(axes: Axes, title: str, of: str = "dh_t / dh_k") -> None:
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.set_xlabel("lag t - k (steps)")
-    axes.set_ylabel("log10 of norm of dh_t / dh_k")
+    axes.set_ylabel(f"log10 of norm of {of}")
     axes.set_title(title, fontsize=10)
 
 
@@ -251,16 +253,31 @@ def _examples(axes: Axes, curves: dict[str, Any]) -> None:
 
 
 def _cells(axes: Axes, cells: dict[str, Any], when: str) -> None:
-    for colour, (name, found) in zip(plots.COLOURS, cells.items(), strict=False):
+    looks = zip(plots.COLOURS, MARKERS, strict=False)
+    for place, ((colour, marker), (name, found)) in enumerate(
+        zip(looks, cells.items(), strict=False)
+    ):
         curves = found[when]["log_norms"]
         for curve in curves:
             axes.plot(_decades(curve), color=colour, linewidth=0.7, alpha=0.45)
-        axes.plot(_decades(median_of(curves)), color=colour, label=name)
-    _lag_axes(
-        axes,
-        f"Cells {when}; thin: each seed",
-    )
-    axes.legend(frameon=False, fontsize=8)
+        middle = _decades(median_of(curves))
+        # Markers stand apart: of curves that lie on each other each still shows.
+        every = max(1, len(middle) // 5)
+        marks = {"marker": marker, "markersize": 5}
+        marks["markevery"] = (place * every // len(cells), every)
+        axes.plot(middle, color=colour, label=name, **marks)
+    _lag_axes(axes, f"Cells {when}; thin: each seed", "ds_t / ds_k (s: h; LSTM: h, c)")
+
+
+def _bounds(axes: Axes, cells: dict[str, Any], when: str) -> None:
+    """Draws the bound of each cell, of the median beta over seeds, and the legend."""
+    thin = {"linestyle": "--", "linewidth": 0.9, "zorder": 1.5}
+    for colour, found in zip(plots.COLOURS, cells.values(), strict=False):
+        log_beta = float(np.median(found[when]["log_beta"]["values"]))
+        lags = np.arange(len(found[when]["log_norms"][0]))
+        axes.plot(lags, lags * log_beta / LOG_10, color=colour, **thin)
+    axes.plot([], [], color=GREY, label="bound, beta^(t-k)", **thin)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
 
 
 def _exploding(axes: Axes, results: dict[str, Any]) -> None:
