@@ -1,8 +1,10 @@
 """Tasks of a long memory: right by definition; fresh data; a store that is filled."""
 
 import dataclasses
+import functools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -305,6 +307,76 @@ def test_what_was_cut_is_run_again_when_there_is_more_time(tmp_path):
     assert not store.is_done(cut, CASE, 9.5)
     assert not store.is_done(row, dataclasses.replace(CASE, batch=5), 9.0)
     assert not store.is_done(None, CASE, 9.0)
+
+
+def test_what_came_to_its_end_is_not_replaced_by_what_was_cut(tmp_path):
+    path, name = tmp_path / "store.json", "adding/4/min_gru/0"
+    other = dataclasses.replace(CASE, rate=0.5)
+    cut = {**ROW, "stopped": training.CUT, "loss": 0.5}
+    for ended in (training.SOLVED, training.SPENT, training.DIVERGED):
+        first = store.add(path, CASE, {**ROW, "stopped": ended})
+        before = path.read_bytes()
+        for case in (CASE, other):
+            longer = {**cut, "seconds_limit": 99.0}
+            assert store.add(path, case, longer) == store.load(path) == first
+        assert path.read_bytes() == before
+        # What came to its end too takes its place.
+        path.write_bytes(before)
+        found = store.add(path, other, {**ROW, "stopped": training.SPENT})
+        assert found[name]["settings"]["rate"] == 0.5
+    path.unlink()
+    store.add(path, CASE, {**cut, "seconds_limit": 50.0})
+    less = store.add(path, CASE, {**cut, "seconds_limit": 9.0})
+    assert less[name]["seconds_limit"] == 50.0
+    more = store.add(path, CASE, {**cut, "seconds_limit": 51.0})
+    assert more[name]["seconds_limit"] == 51.0
+    assert store.add(path, CASE, ROW)[name]["stopped"] == training.SOLVED
+
+
+def test_a_row_that_stays_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(report, "draw", lambda path, rows: None)
+    where = ["--store", str(tmp_path / "store.json"), "--cells", "gru"]
+    some = [*where, "--only", "adding", "--lengths", "100"]
+    for stopped, rate, told in (("solved", "0.1", False), ("seconds", "0.2", True)):
+        monkeypatch.setattr(command, "train", stand_in([], stopped=stopped))
+        assert command.main([*some, "--rate", rate]) == 0
+        shown = capsys.readouterr()
+        said = "adding/100/gru/0 was cut: the older row stays."
+        assert (said in shown.out + shown.err) == told
+    rows = store.load(tmp_path / "store.json")
+    assert rows["adding/100/gru/0"]["settings"]["rate"] == 0.1
+
+
+def test_two_that_write_one_store_lose_no_row(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "environment", dict)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: added(tmp_path, seed=seed), range(40)))
+    rows = store.load(tmp_path / "store.json")
+    assert set(rows) == {f"adding/4/min_gru/{seed}" for seed in range(40)}
+    assert [path.name for path in tmp_path.iterdir()] == ["store.json"]
+
+
+def test_a_lock_that_was_left_is_told_before_training(monkeypatch, tmp_path, capsys):
+    path, lock = tmp_path / "store.json", tmp_path / ".store.json.lock"
+    with pytest.raises(KeyError), store.alone(path):
+        {}.pop("none")
+    assert not lock.exists()
+    with store.alone(path):
+        assert lock.exists()
+    lock.touch()
+    with (
+        pytest.raises(ValueError, match=r"within 0.1 s, got the lock.*remove that"),
+        store.alone(path, seconds=0.1),
+    ):
+        pass
+    assert lock.exists()  # it is another's
+    calls: list[str] = []
+    monkeypatch.setattr(command, "train", stand_in(calls))
+    monkeypatch.setattr(store, "alone", functools.partial(store.alone, seconds=0.1))
+    assert command.main(["--store", str(path)]) == 2
+    assert "remove that file" in capsys.readouterr().err
+    assert calls == []
+    assert not path.exists()
 
 
 def test_a_foreign_file_is_no_store(tmp_path, capsys):

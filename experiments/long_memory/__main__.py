@@ -170,9 +170,16 @@ def run(settings: Settings) -> int:
         print(f"{len(all_) - len(missing)} of {len(all_)} cases are in {path}.")
     for task in {case.task for case in missing}:
         problem(task, LENGTHS[task][0]).data("train")  # missing data: now, not later
+    if missing:
+        with store.alone(path):  # what hinders writing: now, not later
+            pass
     with tqdm(total=len(missing), unit="case", disable=not missing) as bar:
         for case in missing:
-            rows = store.add(path, case, _train(case, seconds, bar))
+            found = _train(case, seconds, bar)
+            rows = store.add(path, case, found)
+            name = store.name_of(case)
+            if not found.items() <= rows[name].items():
+                bar.write(f"{name} was cut: the older row stays.")
             bar.update()
     print(f"\n{report.table(rows)}\n\n{report.NOTES}")
     figure = settings.figure or path.with_suffix(".png")

@@ -2,11 +2,15 @@
 
 A row belongs to a task, a length, a cell and a seed, and holds the settings that it was
 run with. A run leaves alone what is there at its own settings, and replaces what is
-there at others.
+there at others; but what came to an end is never replaced by what was cut by its limit
+of seconds. Several processes may fill one store: each holds its lock while it writes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +67,25 @@ def is_done(row: Mapping[str, Any] | None, case: Case, seconds: float) -> bool:
     return row["stopped"] != CUT or row["seconds_limit"] >= seconds
 
 
+def keeps(row: Mapping[str, Any] | None, case: Case, found: Mapping[str, Any]) -> bool:
+    """Returns whether a row stays where a case was run once more: the new one was cut.
+
+    So stays what came to an end, at whatever settings, and what had as much time.
+    """
+    if row is None or found["stopped"] != CUT:
+        return False
+    return row["stopped"] != CUT or is_done(row, case, found["seconds_limit"])
+
+
 def add(path: Path, case: Case, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Writes one more row, beside whatever the file holds by now; returns all rows."""
-    rows = load(path)
-    rows[name_of(case)] = {
+    """Writes one more row, beside whatever the file holds by now; returns all rows.
+
+    Writes nothing where the row that is there is one that `keeps` its place.
+
+    Raises:
+      ValueError: As `alone`.
+    """
+    row = {
         "task": case.task,
         "length": case.length,
         "cell": case.cell,
@@ -75,6 +94,41 @@ def add(path: Path, case: Case, found: Mapping[str, Any]) -> dict[str, dict[str,
         **found,
         "environment": environment(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"experiment": EXPERIMENT, "rows": dict(sorted(rows.items()))})
+    with alone(path):
+        rows = load(path)
+        if not keeps(rows.get(name_of(case)), case, found):
+            rows[name_of(case)] = row
+            content = {"experiment": EXPERIMENT, "rows": dict(sorted(rows.items()))}
+            write_json(path, content)
     return rows
+
+
+@contextmanager
+def alone(path: Path, seconds: float = 60.0) -> Iterator[None]:
+    """Keeps other processes from writing a store, for as long as the block takes.
+
+    By a file beside it that only one process can make: the same on every system.
+
+    Raises:
+      ValueError: For so many seconds another process has held the lock, or has left it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, began = path.with_name(f".{path.name}.lock"), time.monotonic()
+    while True:
+        try:
+            lock.touch(exist_ok=False)
+            break
+        except (FileExistsError, PermissionError) as error:
+            # Windows denies a file that is just being removed.
+            if isinstance(error, PermissionError) and os.name != "nt":
+                raise
+            if time.monotonic() - began > seconds:
+                raise ValueError(
+                    f"Expected to write {path} within {seconds:g} s, got the lock of "
+                    f"another process, {lock}. If none is running, remove that file."
+                ) from error
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        lock.unlink()
