@@ -42,6 +42,7 @@ ROW = {
     "sequences_to_success": 4000,
     "loss": 0.0075,
     "wrong": 0.125,
+    "parameters": 1234,
     "course": [
         {"sequences": 2000, "loss": 0.1, "wrong": 1.0},
         {"sequences": 4000, "loss": 0.008, "wrong": 0.1},
@@ -449,9 +450,32 @@ def test_what_was_not_run_is_left_empty(tmp_path):
             }:
                 assert text.strip() == cell
     first = next(text for text in named["adding, 100"] if "min_gru" in text)
-    assert first.split() == ["min_gru", "1", "1/1", "4,000", "4,000", "0.0075", "12.5%"]
+    wanted = ["min_gru", "1,234", "1", "1/1", "4,000", "4,000", "0.0075", "12.5%"]
+    assert first.split() == wanted
     assert any("74,000" in text for text in named["adding, 100"])
     assert any("0.0204" in text for text in named["copy, 1000"])
+
+
+def test_columns_hold_what_their_heads_say(tmp_path):
+    rows = added(tmp_path, length=100)
+    rows = store.add(
+        tmp_path / "store.json",
+        dataclasses.replace(CASE, length=100, seed=1),
+        {**ROW, "stopped": training.CUT, "sequences_to_success": None},
+    )
+    lines = report.table(rows).splitlines()
+    ends = [lines[0].index(name) + len(name) for name in report.HEADER[1:]]
+    at = lambda start: next(text for text in lines if text.startswith(start))
+    ours, theirs, best = at("  min_gru"), at("  LSTM, Hoch"), at("  best constant")
+    column = lambda text, name: text[: ends[report.HEADER.index(name) - 1]].split()[-1]
+    assert column(ours, "parameters") == "1,234"
+    assert column(ours, "solved") == "1/2"
+    assert column(ours, "trained on") == "(seconds)"
+    assert column(ours, "final loss") == "0"  # 0.0075 ± 0
+    assert column(theirs, "sequences to success") == "74,000"
+    assert column(best, "final loss") == "0.1667"
+    for said in ("stops at the first success", "(seconds)", "seed of their own"):
+        assert said in report.NOTES.replace("\n", " ")
 
 
 def test_a_figure_has_a_panel_for_each_task(monkeypatch, tmp_path):

@@ -18,6 +18,7 @@ from experiments.long_memory.training import CUT, DIVERGED, SOLVED
 
 HEADER = (
     "task, T: cell",
+    "parameters",
     "runs",
     "solved",
     "sequences to success",
@@ -29,7 +30,12 @@ NOTES = """\
 Mean ± deviation over seeds; empty: not run, or not told. Solved: adding, mean
 squared error below 0.01; copy, loss below a tenth of the constant answer's; order, all
 fresh sequences right, no output off by 0.3. Wrong: sums off by more than 0.04; copied
-symbols; sequences; images. Published figures have other stopping rules and sizes."""
+symbols; sequences; images. Training stops at the first success: a final loss is that of
+a network that has just passed the threshold, and could fall further. (seconds): some
+runs were cut by their limit of time, (diverged): some by a loss that is not finite.
+Learning rates are from short probes, on seed 0 or on a seed of their own (entrants.py).
+Published figures have other stopping rules and sizes; final losses there are those of
+networks trained to the end."""
 TITLES = {
     "adding": "adding, T = {}: mean squared error",
     "copy": "copying over {} steps: nats per step",
@@ -90,6 +96,7 @@ def line(cell: str, found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     threshold = problem(found[0]["task"], found[0]["length"]).measure is not None
     return (
         f"  {cell}",
+        f"{found[0]['parameters']:,}",
         str(len(found)),
         f"{len(solved)}/{len(found)}" if threshold else "",
         spread([row["sequences_to_success"] for row in solved], ",.0f"),
@@ -112,12 +119,12 @@ def table(rows: Rows) -> str:
     for task, length in shown:
         lines.append((f"{task}, {length}", *empty))
         level = problem(task, length).baseline
-        lines.append(("  best constant answer", *empty[:4], f"{level:.4f}", ""))
+        lines.append(("  best constant answer", *empty[:5], f"{level:.4f}", ""))
         for p in PUBLISHED:
             if (p.task, p.length) == (task, length):
                 needed = "" if p.sequences is None else f"{p.sequences:,}"
                 loss = "" if p.loss is None else f"{p.loss:.2g}"
-                lines.append((f"  {p.by}", "", "", needed, "", loss, ""))
+                lines.append((f"  {p.by}", "", "", "", needed, "", loss, ""))
         if (task, length) in panels(rows):
             cells = [(cell, of_cell(rows, task, length, cell)) for cell in ENTRANTS]
             lines += [line(cell, found) for cell, found in cells]
