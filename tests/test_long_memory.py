@@ -491,6 +491,42 @@ def test_a_figure_has_a_panel_for_each_task(monkeypatch, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+def test_a_figure_tells_levels_and_who_succeeded(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(report.plots, "save", lambda figure, path: drawn.append(figure))
+    for cell, seed in (("gru", 0), ("gru", 1), ("lru", 0)):
+        added(tmp_path, length=1000, cell=cell, seed=seed)
+    added(tmp_path, task="copy", length=1000)
+    cut = {**ROW, "stopped": training.CUT}
+    path = tmp_path / "store.json"
+    for cell, wrong in (("gru", 0.3), ("lru", 0.1)):
+        case = dataclasses.replace(CASE, task="pixels", length=784, cell=cell)
+        store.add(path, case, {**cut, "wrong": wrong})
+    rows = store.add(path, dataclasses.replace(CASE, length=1000, seed=2), cut)
+    report.draw(tmp_path / "none.png", rows)
+    adding, copy, pixels = drawn[0].axes
+    texts = [text.get_text() for text in adding.texts]
+    assert "solved: gru 2/2, lru 1/1" in texts
+    assert any("Hochreiter & Schmidhuber 1997: at 853" in text for text in texts)
+    assert [text.get_text() for text in pixels.texts] == [
+        "fewest errors: lru 10%, gru 30%"
+    ]
+    assert report.success(rows, "adding", 100) == "solved: by none"
+    for axes, levels in ((adding, (1 / 6, 0.01)), (copy, (3.5e-5,)), (pixels, ())):
+        low, high = axes.get_ylim()
+        drawn_at = [line.get_ydata()[0] for line in axes.get_lines()]
+        assert all(low < level < high and level in drawn_at for level in levels)
+        sizes = {tick.label1.get_size() for tick in axes.yaxis.get_minor_ticks()}
+        sizes |= {tick.label1.get_size() for tick in axes.yaxis.get_major_ticks()}
+        assert sizes == {9}
+    full = {
+        line.get_marker(): line.get_markerfacecolor() != "white"
+        for line in adding.get_lines()
+    }
+    assert full[report.LOOKS["gru"]["marker"]]
+    assert not full[report.LOOKS["min_gru"]["marker"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """What the long-memory tasks have to say: a table and a figure."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments import plots
 from experiments._report import format_table
@@ -44,10 +46,16 @@ TITLES = {
     "pixels": "784 pixels of a digit: nats",
     "permuted_pixels": "784 permuted pixels: nats",
 }
-STYLES = ("-", "--")
+# Plain networks are grey, that the others are told apart by colours.
+SHADES = ("#555555", "#888888", "#BBBBBB", *plots.COLOURS[:5], *plots.COLOURS[6:])
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-GREY = "#777777"
-PANEL = (4.1, 3.3)  # inches
+LOOKS: dict[str, dict[str, Any]] = {
+    cell: {"color": colour, "marker": marker}
+    for cell, colour, marker in zip(
+        ENTRANTS, cycle(SHADES), cycle(MARKERS), strict=False
+    )
+}
+PANEL = (3.9, 3.3)  # inches
 COLUMNS = 3
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -134,6 +142,9 @@ def table(rows: Rows) -> str:
 def draw(path: Path, rows: Rows) -> None:
     """Draws loss on fresh data against sequences, a panel for each task that was run.
 
+    The legend stands in the place of a panel where the last line has one to spare, else
+    below.
+
     Args:
       path: Where the PNG goes.
       rows: By name.
@@ -142,110 +153,157 @@ def draw(path: Path, rows: Rows) -> None:
     shown = [pair for pair in panels(rows) if pair in run]
     columns = min(COLUMNS, max(1, len(shown)))
     lines = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 1.0))
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    shades = [(c, style) for style in STYLES for c in plots.COLOURS]
-    looks: dict[str, dict[str, Any]] = {
-        cell: {"color": colour, "linestyle": style, "marker": marker}
-        for cell, (colour, style), marker in zip(
-            ENTRANTS, shades, cycle(MARKERS), strict=False
-        )
-    }
+    size = (PANEL[0] * columns, PANEL[1] * lines + 1.0)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    ends = [row["course"][-1]["sequences"] for row in rows.values() if row["course"]]
     for place, (task, length) in zip(axes, shown, strict=False):
-        _panel(place, rows, task, length, looks)
-    for place in axes[len(shown) :]:
-        place.set_visible(False)
-    figure.tight_layout(rect=(0, 1.0 / figure.get_figheight(), 1, 0.97))
-    _legend(figure, list(axes), columns)
-    figure.suptitle("Loss on fresh sequences while cells learn what lies far back")
+        _panel(place, rows, task, length, max(ends, default=0))
+    spare = axes[len(shown) :]
+    for place in spare:
+        place.set_axis_off()
+    _legend(figure, axes[: len(shown)], spare)
+    figure.suptitle(
+        "Loss on fresh sequences while cells learn what lies far back\n"
+        "a line for each seed; ends filled: solved, open: not"
+    )
     plots.save(figure, path)
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    handles = {}
+def _name(cell: str) -> str:
+    return cell.replace("_", " ")
+
+
+def _legend(figure: Figure, axes: Sequence[Axes], spare: Sequence[Axes]) -> None:
+    levels, names = {}, set()
     for place in axes:
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    order = [name.replace("_", " ") for name in ENTRANTS]
-    labels = sorted(handles, key=lambda name: (name not in order, name))
-    figure.legend(
-        [handles[label] for label in labels],
-        labels,
-        loc="lower center",
-        ncols=2 * columns,
-        frameon=False,
-        fontsize=8,
-    )
+            names.add(label)
+            levels[label] = handle
+    cells = {
+        _name(cell): Line2D([], [], linewidth=1.3, markersize=7, **look)
+        for cell, look in LOOKS.items()
+    }
+    found = {label: handle for label, handle in cells.items() if label in names}
+    found |= {label: levels[label] for label in sorted(names - set(cells))}
+    known = (list(found.values()), list(found))
+    looks: dict[str, Any] = {"frameon": False, "fontsize": 9}
+    if len(spare):
+        beside = spare[0].legend(*known, loc="center left", **looks)
+        beside.set_in_layout(False)  # panels keep their width
+    else:
+        figure.legend(*known, loc="outside lower center", ncols=4, **looks)
 
 
-def _panel(
-    axes: Axes, rows: Rows, task: str, length: int, looks: Mapping[str, dict[str, Any]]
-) -> None:
+def _panel(axes: Axes, rows: Rows, task: str, length: int, end: int) -> None:
     own = problem(task, length)
-    for cell, look in looks.items():
-        for number, row in enumerate(of_cell(rows, task, length, cell)):
-            _course(axes, row, look, cell.replace("_", " ") if number == 0 else None)
-    axes.axhline(
-        own.baseline, color=GREY, linestyle="--", linewidth=1, label="constant answer"
-    )
+    for cell, look in LOOKS.items():
+        labelled = False
+        for row in of_cell(rows, task, length, cell):
+            labelled |= _course(axes, row, look, None if labelled else _name(cell))
+    level = {"color": "black", "linewidth": 1, "zorder": 1.5}
+    axes.axhline(own.baseline, linestyle="--", label="best constant answer", **level)
     if own.measure == "loss":
-        axes.axhline(own.threshold, color=GREY, linestyle=":", label="solved below")
-    _published(axes, task, length)
+        axes.axhline(own.threshold, linestyle=":", label="solved below", **level)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 900), max(high, 11_000))  # at least one decade has its marks
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlim(1500, max(1.3 * end, 11_000))  # at least one decade has its marks
+    # Above the constant answer there is nothing to be told: who explodes leaves.
+    axes.set_ylim(top=2 * own.baseline)
+    _published(axes, task, length)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    low, high = axes.get_ylim()
+    if high < 30 * low:  # one power of ten, or none
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(TITLES[task].format(length), fontsize=9)
-    axes.set_xlabel("training sequences (filled end: solved)", fontsize=8)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    told = textwrap.fill(success(rows, task, length), 54)
+    room = "\n" * (told.count("\n") + 1)
+    axes.set_title(f"{TITLES[task].format(length)}{room}", fontsize=10)
+    axes.text(0.5, 1.02, told, ha="center", fontsize=8.5, transform=axes.transAxes)
+    axes.set_xlabel("training sequences (thousands)", fontsize=9)
     unit = "mean squared error" if task == "adding" else "cross-entropy (nats)"
-    axes.set_ylabel(unit, fontsize=8)
-    axes.tick_params(labelsize=8)
+    axes.set_ylabel(unit, fontsize=9)
+    axes.tick_params(which="both", labelsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def success(rows: Rows, task: str, length: int) -> str:
+    """Returns which cells solved a task, in how many of their runs.
+
+    Of a task that has no threshold: the cells with the fewest errors.
+    """
+    found = {cell: of_cell(rows, task, length, cell) for cell in ENTRANTS}
+    if problem(task, length).measure is None:
+        wrong = {
+            cell: float(np.mean([row["wrong"] for row in own]))
+            for cell, own in found.items()
+            if own
+        }
+        best = sorted(wrong, key=lambda cell: wrong[cell])[:3]
+        told = ", ".join(f"{_name(cell)} {100 * wrong[cell]:.0f}%" for cell in best)
+        return f"fewest errors: {told}"
+    solved = {
+        cell: sum(row["stopped"] == SOLVED for row in own)
+        for cell, own in found.items()
+    }
+    told = ", ".join(
+        f"{_name(cell)} {count}/{len(found[cell])}"
+        for cell, count in solved.items()
+        if count
+    )
+    return f"solved: {told or 'by none'}"
+
+
 def _course(
     axes: Axes, row: Mapping[str, Any], look: dict[str, Any], label: str | None
-) -> None:
-    """Draws one run; its end is filled where it succeeded, open where it did not."""
+) -> bool:
+    """Draws one run; its end is filled where it succeeded, open where it did not.
+
+    Returns:
+      Whether there was something to draw.
+    """
     points = [(p["sequences"], p["loss"]) for p in row["course"]]
     known = [(x, y) for x, y in points if y is not None]
     if not known:
-        return
+        return False
     xs, ys = zip(*known, strict=True)
     full = row["stopped"] == SOLVED
     axes.plot(
         xs,
         ys,
         label=label,
-        linewidth=1.1,
-        alpha=0.85,
-        markersize=6,
+        linewidth=1.3 if full else 0.8,
+        alpha=0.9 if full else 0.7,
+        zorder=3 if full else 2,
+        markersize=7 if full else 5,
         markevery=[len(xs) - 1],
         markerfacecolor=look["color"] if full else "white",
         **look,
     )
+    return True
 
 
 def _published(axes: Axes, task: str, length: int) -> None:
+    look = {"color": "black", "linewidth": 1}
+    end = axes.get_xlim()[1]
     for said in PUBLISHED:
         if (said.task, said.length) != (task, length):
             continue
-        if said.sequences is not None:
-            axes.axvline(
-                said.sequences,
-                color="black",
-                linewidth=1,
-                linestyle="-.",
-                label=f"sequences: {said.by}",
-            )
+        if said.sequences is not None and said.sequences < end:
+            name = f"sequences: {said.by}"
+            axes.axvline(said.sequences, linestyle="-.", label=name, **look)
+        elif said.sequences is not None:
+            low, high = axes.get_ylim()
+            axes.set_ylim(bottom=low * (low / high) ** 0.12)  # room for a line of text
+            told = f"{said.by}: at {said.sequences / 1000:g} \u2192"
+            place = {"transform": axes.transAxes, "ha": "right", "fontsize": 8}
+            axes.text(1.0, 0.03, told, **place)
         if said.loss is not None:
-            axes.axhline(
-                said.loss,
-                color="black",
-                linewidth=1,
-                linestyle=(0, (1, 3)),
-                label=f"loss: {said.by}",
-            )
+            name = f"loss: {said.by}"
+            low, _ = axes.get_ylim()
+            axes.set_ylim(bottom=min(low, 0.7 * said.loss))
+            axes.axhline(said.loss, linestyle=(0, (1, 3)), label=name, **look)
