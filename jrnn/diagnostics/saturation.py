@@ -209,15 +209,16 @@ def _read(cell: Cell, params: Params, states_tm1: State, us: Any) -> dict[str, A
     if cell.gated is not None:
         count = cell.gated.gates
         v = split_gates(cell.gated.recur(params, states_tm1), count)
-        saved = cell.gated.pointwise(states_tm1, split_gates(us, count), v)[1]
+        state, saved = cell.gated.pointwise(states_tm1, split_gates(us, count), v)
     elif cell.adjoint is not None:
-        saved = cell.adjoint.advance(params, states_tm1, us)[1]
+        state, saved = cell.adjoint.advance(params, states_tm1, us)
     else:
         return {}
     saved = saved if isinstance(saved, tuple) else (saved,)
     names = getattr(saved, "_fields", tuple(GATES[cell.spec.name]))
     pairs = zip(names, saved, strict=True)
-    return {name: gate for name, gate in pairs if gate is not None}
+    found = {name: gate for name, gate in pairs if gate is not None}
+    return found | {"tanh_c": jnp.tanh(state.c)} if cell.spec.name == "lstm" else found
 
 
 def _diagonal_gru(
