@@ -103,7 +103,7 @@ def sum_of_the_last(final, ys):
     return ys[-1].sum()
 
 
-@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("factor", [0.5, pytest.param(2.0, marks=slow)])
 def test_gradients_whose_squares_no_float32_holds_are_measured(factor):
     cell, params, xs = shrinking(factor, 110)
     found = gradient_by_lag(cell, params, xs, sum_of_the_last)
@@ -114,7 +114,7 @@ def test_gradients_whose_squares_no_float32_holds_are_measured(factor):
     assert float(penalty) == pytest.approx(109 * (factor - 1) ** 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("where", ["xs", "b"])
+@pytest.mark.parametrize("where", [pytest.param("xs", marks=slow), "b"])
 def test_what_is_not_a_number_is_told(where):
     cell, params, xs = shrinking(1.0, 9)
     if where == "xs":
@@ -195,7 +195,7 @@ def test_exponents_of_a_normal_linear_network_are_log_moduli():
     assert (np.asarray(found.errors) < 1e-6).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=slow), jnp.float64])
 def test_a_direction_that_is_lost_has_no_exponent(dtype):
     tolerance = 20 * float(jnp.finfo(dtype).eps)
 
