@@ -27,7 +27,7 @@ EXHAUSTIVE = ("elman", "lstm", "elman identity")
 LATER = ("fused",)
 BOUND = 1e-9
 # The quick suite runs one test in so many of this matrix; the slow one runs them all.
-STRIDE = 3
+STRIDE = 6
 
 
 def check(rows, record_property):
@@ -117,6 +117,7 @@ def test_the_committed_table_is_the_one_that_is_tested():
     assert TABLE.read_text(encoding="utf-8") == matrix.table()
 
 
+@pytest.mark.slow
 def test_batch_time_and_units_of_equal_number():
     # Where B = H = T = k a transposed product or a swapped axis raises nothing.
     size = 5
