@@ -29,9 +29,7 @@ class Counts(NamedTuple):
 def count(compiled: jax.stages.Compiled) -> Counts:
     """Counts what one step in time costs, and the memory of all of them."""
     found = computations(compiled.as_text() or "")
-    names = set(re.findall(r"body=%([\w.\-]+)", "\n".join(found.values())))
-    bodies = [found[name] for name in names]
-    counted = sorted((_operations(b), _products(b, found)) for b in bodies)
+    counted = sorted((_operations(b), _products(b, found)) for b in bodies(found))
     analysis = compiled.memory_analysis()
     assert analysis is not None
     return Counts(
@@ -49,6 +47,12 @@ def computations(text: str) -> dict[str, str]:
         if head:
             found[head[1]] = block
     return found
+
+
+def bodies(found: dict[str, str]) -> list[str]:
+    """Returns those computations that are the body of a loop."""
+    names = set(re.findall(r"body=%([\w.\-]+)", "\n".join(found.values())))
+    return [found[name] for name in names]
 
 
 def _operations(body: str) -> int:

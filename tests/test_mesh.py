@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jrnn
 from tests.helpers import assert_close, random_like
-from tests.hlo import computations
+from tests.hlo import bodies, computations
 
 # Where jax 0.7.0 has it, and where it has been since.
 set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
@@ -189,13 +189,10 @@ def sums_over_devices(name):
     mapped = jax.shard_map(loss, mesh=mesh, in_specs=(P(), split), out_specs=P())
     params = cell.init(jax.random.key(0))
     xs = jnp.ones((512, B, K), jnp.float32)
-    text = jax.jit(jax.grad(mapped)).lower(params, xs).compile().as_text()
-    bodies = set(re.findall(r"body=%([\w.\-]+)", text))
-    found = {
-        name: len(re.findall(r" all-reduce(?:-start)?\(", body))
-        for name, body in computations(text).items()
-    }
-    return sum(found.values()), sum(found[name] for name in bodies)
+    compiled = jax.jit(jax.grad(mapped)).lower(params, xs).compile()
+    found = computations(compiled.as_text())
+    sums = lambda text: len(re.findall(r" all-reduce(?:-start)?\(", text))
+    return sum(map(sums, found.values())), sum(map(sums, bodies(found)))
 
 
 @pytest.mark.slow
