@@ -13,6 +13,7 @@ and no cell knows a method: they meet in the types below.
 import dataclasses
 import functools
 import inspect
+import numbers
 import operator
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -310,6 +311,13 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or size < least:
         raise ValueError(f"Expected {name} to be at least {least}, got {value!r}.")
     return size
+
+
+def check_real(name: str, value: Any) -> float:
+    """Returns `value`, a real number, as a float; raises a clear error otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
+    return float(value)
 
 
 def check_function(name: str, value: Any) -> None:

@@ -15,14 +15,13 @@ gates that keep for as long as the task is long (chrono).
 """
 
 import math
-import numbers
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, check_function, memoize
+from jrnn._base import Key, check_function, check_real, memoize
 from jrnn.cells._init import (
     ORTHOGONAL,
     Initializer,
@@ -255,7 +254,7 @@ def _log_times(key: Key, size: int, dtype: DTypeLike, longest: float) -> Array:
 
 
 def _check_longest(longest: float) -> None:
-    _check_number("the longest dependence", longest)
+    check_real("the longest dependence", longest)
     if not 2 < longest < math.inf:
         raise ValueError(
             f"Expected the longest dependence, in steps, above 2, got {longest!r}."
@@ -263,14 +262,9 @@ def _check_longest(longest: float) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    _check_number(name, value)
+    check_real(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"Expected {name} above 0, got {value!r}.")
-
-
-def _check_number(name: str, value: float) -> None:
-    if not isinstance(value, numbers.Real):
-        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
 
 
 def _check_square(shape: tuple[int, ...]) -> None:

@@ -7,11 +7,10 @@ for another: what a factory refuses would pass once its equal has been accepted.
 import functools
 import inspect
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jrnn._base import check_size, memoize
+from jrnn._base import check_real, check_size, memoize
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +65,7 @@ def whether_missing(name: str, value: Any) -> bool:
 
 def finite(name: str, value: Any) -> float:
     """Returns any real number as a float, or raises unless it is finite."""
-    number = _real(name, value)
+    number = check_real(name, value)
     if not math.isfinite(number):
         raise ValueError(f"Expected {name} to be finite, got {value!r}.")
     return number
@@ -74,13 +73,7 @@ def finite(name: str, value: Any) -> float:
 
 def above_zero(name: str, value: Any) -> float:
     """Returns any real number as a float, or raises unless finite and above 0."""
-    number = _real(name, value)
+    number = check_real(name, value)
     if not 0 < number < math.inf:
         raise ValueError(f"Expected {name} to be finite and above 0, got {value!r}.")
     return number
-
-
-def _real(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"Expected {name} to be a number, got {value!r}.")
-    return float(value)
