@@ -39,6 +39,15 @@ def count(compiled: jax.stages.Compiled) -> Counts:
     )
 
 
+def instructions(compiled: jax.stages.Compiled) -> int:
+    """Counts all instructions of a program: the time to compile it goes by these.
+
+    Seconds are no measure in a test, where others use the machine.
+    """
+    lines = (compiled.as_text() or "").splitlines()
+    return sum(INSTRUCTION.match(line) is not None for line in lines)
+
+
 def computations(text: str) -> dict[str, str]:
     """Returns the text of each computation of a program, by name."""
     found = {}

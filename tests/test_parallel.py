@@ -1,7 +1,6 @@
 """Parallel in time: the numbers of one step after another, and never a wrong one."""
 
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 import jrnn
 from jrnn.methods._jacobian import jacobians, pack, unpack
+from tests import hlo
 from tests.helpers import assert_close, error, random_like
 
 K, H = 3, 4
@@ -264,31 +264,25 @@ def test_associative_starts_anew_where_a_segment_begins(reverse):
     assert_close(run(method=METHODS["blocks"]), run(method=jrnn.scan()), 1e-12)
 
 
-def cost(steps, method, cell):
-    """Seconds to compile a gradient, and temporary memory over the size of b."""
+def compiled_gradient(steps, method, cell):
     params = jax.eval_shape(cell.init, jax.random.key(0))
     xs = jax.ShapeDtypeStruct((steps, 1, K), "float32")
 
     def loss(params, xs):
         return jrnn.unroll(cell, params, xs, method=method)[1].sum()
 
-    times = []
-    for _ in range(3):
-        jax.clear_caches()
-        lowered = jax.jit(jax.grad(loss)).lower(params, xs)
-        started = time.perf_counter()
-        compiled = lowered.compile()
-        times.append(time.perf_counter() - started)
-    return min(times), compiled.memory_analysis().temp_size_in_bytes
+    return jax.jit(jax.grad(loss)).lower(params, xs).compile()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_compile_time_does_not_grow_with_time(method):
-    cell = jrnn.min_gru(K, 16)
+def test_the_program_does_not_grow_with_time(method):
+    size = lambda steps, method: hlo.instructions(
+        compiled_gradient(steps, method, jrnn.min_gru(K, 16))
+    )
     sqrt = {"chunk": None if method is METHODS["one block"] else 1000}
-    million = cost(1_000_000, jrnn.associative(**sqrt), cell)[0]
-    assert million <= 1.5 * cost(1000, method, cell)[0]
+    million = size(1_000_000, jrnn.associative(**sqrt))
+    assert million <= 1.5 * size(1000, method)
 
 
 @pytest.mark.slow
@@ -308,7 +302,8 @@ def test_memory_of_the_gradient_of_a_recurrence(chunk):
 @pytest.mark.parametrize(("name", "most"), [("min_gru", 6.5), ("lru", 5.7)])
 def test_memory_of_the_gradient_of_a_cell(name, most):
     cell = getattr(jrnn, name)(K, 64)
-    taken = cost(100_000, jrnn.associative(chunk=100_000), cell)[1]
+    compiled = compiled_gradient(100_000, jrnn.associative(chunk=100_000), cell)
+    taken = compiled.memory_analysis().temp_size_in_bytes
     size = 8 if name == "lru" else 4
     assert taken <= most * 100_000 * 64 * size
 
