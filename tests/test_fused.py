@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 import jrnn
-from jrnn.kernels import _plan
+from jrnn.kernels import _plan, _shared
+from jrnn.kernels._pallas import Target
 from tests.helpers import TOLERANCE, assert_close, paired, random_like
 
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
@@ -74,8 +75,16 @@ def small(monkeypatch):
     jax.jit does not see that they changed: such tests take sizes that no others take.
     """
     monkeypatch.setattr(_plan, "RESIDENT", 0)
+    monkeypatch.setattr(_plan, "PROGRAMS", 0)
     monkeypatch.setattr(_plan, "TILE", 8)
     monkeypatch.setattr(_plan, "MOST_STEPS", 2)
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Programs of 2 units of an LSTM or GRU, and of 8 of an Elman network."""
+    monkeypatch.setattr(_plan, "RESIDENT", 0)
+    monkeypatch.setattr(_plan, "SHARED", 8)
 
 
 def test_a_kernel_whose_matrix_stays_equals_the_scan():
@@ -85,6 +94,81 @@ def test_a_kernel_whose_matrix_stays_equals_the_scan():
 @pytest.mark.usefixtures("small")
 def test_a_kernel_whose_matrix_is_read_in_tiles_equals_the_scan():
     same(problem(jrnn.gru(K, 19)), "cuda")
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_kernel_whose_programs_share_the_matrix_equals_the_scan():
+    same(problem(jrnn.elman(K, 13)), "cuda")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize(
+    ("make", "size", "B", "dtype", "flags"),
+    [
+        (jrnn.lstm, 9, 3, "float64", True),
+        (jrnn.gru, 7, 18, "float64", False),
+        (jrnn.gru, 8, 2, "float32", True),
+        (jrnn.lstm, 15, 2, "bfloat16", False),
+        (jrnn.antisymmetric_rnn, 17, 2, "float64", True),
+    ],
+)
+def test_every_cell_and_type_with_a_shared_matrix(make, size, B, dtype, flags):
+    exact = {"float64": EXACT, "float32": 1e-5, "bfloat16": TOLERANCE["bfloat16"]}
+    given = problem(make(K, size), dtype, B=B, flags=flags)
+    same(given, "cuda", exact[dtype], reverse=flags)
+
+
+@pytest.mark.usefixtures("shared")
+def test_nobody_waits_for_a_nan(monkeypatch):
+    monkeypatch.setattr(_shared, "PATIENCE", 100)
+    # The bits by which a kernel knows that nothing has arrived are those of one NaN.
+    given = problem(jrnn.elman(K, 11), T=3, B=2, flags=False)
+    nothing = jax.lax.bitcast_convert_type(jnp.int64(-1), jnp.float64)
+    state = given.state._replace(h=given.state.h.at[0, 3].set(nothing))
+    run = lambda state: jrnn.unroll(
+        given.cell, given.params, given.xs, state, method=jrnn.fused(interpret=True)
+    )[1]
+    ys = run(state)
+    assert jnp.isnan(ys[:, 0]).all()
+    assert_close(ys[:, 1], run(given.state)[:, 1], EXACT)
+
+
+def test_what_does_not_arrive_is_waited_for_and_given_up(monkeypatch):
+    monkeypatch.setattr(_shared, "PATIENCE", 5)
+    asked = []
+
+    def read():
+        jax.debug.callback(lambda: asked.append(1))
+        return jnp.array([7, -1], "int32")
+
+    found = jax.jit(lambda: _shared.arrived([read], lambda bits: bits == -1))()
+    jax.effects_barrier()
+    assert len(asked) == 5
+    assert found[0].tolist() == [-1, -1]  # NaN, all of it
+    found = _shared.arrived([read], lambda bits: bits == 0)
+    assert found[0].tolist() == [7, -1]
+
+
+@pytest.mark.parametrize(
+    ("H", "B", "dtype", "programs", "rows"),
+    [
+        (64, 16, "float32", 1, 16),  # it stays in one program
+        (128, 16, "float32", 8, 16),
+        (256, 256, "float32", 16, 64),  # 64 programs, where 16 rows would take 256
+        (300, 16, "float32", 20, 16),
+        (512, 16, "float32", 32, 16),
+        (768, 16, "float32", 1, 16),  # no room: it is read at each step
+        (768, 16, "bfloat16", 48, 16),
+        (768, 256, "bfloat16", 48, 16),  # in turn: the registers hold no more rows
+    ],
+)
+def test_how_many_programs_share_the_matrix(H, B, dtype, programs, rows):
+    cell = jrnn.lstm(K, H)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype))
+    state = jax.eval_shape(lambda params: cell.init_state(params, (B,)), params)
+    plan = _plan.make_plan(cell.gated, Target("cuda"), 9, params.W_h, state)
+    assert (plan.programs, plan.block[1]) == (programs, rows)
 
 
 @pytest.mark.usefixtures("small")
@@ -162,22 +246,48 @@ def test_axes_of_the_batch_and_none():
     assert_close(one, (jax.tree.map(lambda leaf: leaf[5], last), ys[:, 5]), EXACT)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_vmap_over_parameters_and_sequences(platform):
-    given = problem(jrnn.gru(K, 19))
+def by_vmap(given: Problem, method: jrnn.Method, params_too: bool) -> Any:
+    """Gradients for two sequences, and if asked two sets of parameters, by `vmap`."""
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), given.params)
     xs = jnp.stack([given.xs, -given.xs])
 
-    def run(method):
-        one = lambda params, xs: differentiated(
-            given._replace(params=params, xs=xs), method
-        )
-        return jax.vmap(one)(params, xs)
+    def one(params, xs):
+        return differentiated(given._replace(params=params, xs=xs), method)
 
-    method = jrnn.fused(platform=platform, interpret=True, precision="highest")
-    assert_close(run(method), run(jrnn.scan(precision="highest")), EXACT)
+    if params_too:
+        return jax.vmap(one)(params, xs)
+    return jax.vmap(one, (None, 0))(given.params, xs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("params_too", [False, True])
+@pytest.mark.parametrize("blocks", ["small", "shared"])
+def test_vmap(blocks, params_too, request):
+    request.getfixturevalue(blocks)
+    given = problem(jrnn.gru(K, 19 if blocks == "small" else 10))
+    method = jrnn.fused(platform="cuda", interpret=True, precision="highest")
+    expected = by_vmap(given, jrnn.scan(precision="highest"), params_too)
+    assert_close(by_vmap(given, method, params_too), expected, EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_vmap_for_a_tpu():
+    given = problem(jrnn.gru(K, 19))
+    method = jrnn.fused(platform="tpu", interpret=True, precision="highest")
+    expected = by_vmap(given, jrnn.scan(precision="highest"), True)
+    assert_close(by_vmap(given, method, True), expected, EXACT)
+
+
+def test_vmap_adds_rows_to_one_launch():
+    cell = jrnn.lstm(K, 4)
+    given = problem(cell, T=3, B=2, flags=False)
+    method = jrnn.fused(platform="cuda", interpret=True)
+    run = lambda xs: jrnn.unroll(cell, given.params, xs, method=method)[1]
+    several = jnp.stack([given.xs, -given.xs, 2 * given.xs])
+    assert_close(jax.vmap(run)(several)[2], run(2 * given.xs), EXACT)
+    assert str(jax.make_jaxpr(jax.vmap(run))(several)).count("pallas_call[") == 1
+    assert "f64[3,6,16]" in str(jax.make_jaxpr(jax.vmap(run))(several))
 
 
 def lowered(cell, dtype, platform, T=300, B=3) -> str:

@@ -83,6 +83,7 @@ def launch(
     inputs: Any,
     outputs: Any,
     block: Callable[[str, Any], Any],
+    aliased: str | None = None,
 ) -> Any:
     """Runs `body(input references, output references)`, trees like those given.
 
@@ -92,6 +93,7 @@ def launch(
       inputs: A dict of trees of arrays, by the kind of block that they are cut into.
       outputs: A dict of trees of `jax.ShapeDtypeStruct`, in the same way.
       block: (kind, array) -> its `BlockSpec`.
+      aliased: A kind whose outputs lie where its inputs do, and begin as these.
 
     Returns:
       A tree like `outputs`, of arrays.
@@ -106,6 +108,12 @@ def launch(
         for leaf in jax.tree.leaves(tree[kind])
     ]
 
+    aliases = {}
+    if aliased is not None:
+        start = [_leaves_before(tree, aliased) for tree in (inputs, outputs)]
+        for i in range(len(jax.tree.leaves(inputs[aliased]))):
+            aliases[start[0] + i] = start[1] + i
+
     def kernel(*references: Any) -> None:
         ins, outs = references[: len(given)], references[len(given) :]
         body(jax.tree.unflatten(inputs_like, ins), outputs_like.unflatten(outs))
@@ -116,11 +124,17 @@ def launch(
         grid=how.grid,
         in_specs=blocks[: len(given)],
         out_specs=blocks[len(given) :],
+        input_output_aliases=aliases,
         interpret=how.target.interpret,
         compiler_params=params,
         name=how.name,
     )(*given)
     return outputs_like.unflatten(results)
+
+
+def _leaves_before(tree: dict, kind: str) -> int:
+    """Returns how many arrays stand before those of a kind."""
+    return sum(len(jax.tree.leaves(tree[other])) for other in tree if other < kind)
 
 
 def _pallas(how: Launch) -> tuple[Any, Any]:

@@ -4,8 +4,9 @@ Units are padded gate by gate and rows at the end, with zeros; steps are not pad
 
   - On a GPU a program takes 16 rows, the fewest of a tensor core's product. The matrix
     stays in the program where it takes at most `RESIDENT` bytes, of the 227 KiB of
-    shared memory and 256 KiB of registers that a multiprocessor of an H100 has; else it
-    is read from the cache at each step, in tiles of `TILE` x `TILE`.
+    shared memory and 256 KiB of registers that a multiprocessor of an H100 has. Else
+    programs share it, each with `SHARED` of its columns, if those fit; and else it is
+    read from the cache at each step, in tiles of `TILE` x `TILE`.
   - On a TPU matrix and state stay in vector memory, and the rest streams through it in
     blocks of as many steps as there is room for.
 """
@@ -29,6 +30,10 @@ from jrnn.kernels._pallas import (
 RESIDENT = 128 * 2**10
 TILE = 64
 GPU_ROWS = 16
+SHARED = 64  # columns, which are rows of a product of tensor cores, transposed
+SHARED_BYTES = 160 * 2**10  # of these and of h, also in an A100's shared memory
+REGISTERS = 2**14  # numbers of a product in the registers of 128 threads: half of these
+PROGRAMS = 100  # which run at the same time: an A100 has 108 multiprocessors
 TPU_LANES, TPU_SUBLANES, TPU_ROWS = 128, 8, 128
 MOST_STEPS = 128  # in a block: beyond, the time to start one is nothing. Not measured.
 
@@ -44,6 +49,7 @@ class Plan(NamedTuple):
       units: Of a gate, in the same way.
       block: Steps and rows of a block.
       tile: Units of a tile of a matrix that is read at each step; None: it stays.
+      programs: How many share the units of a block of rows.
     """
 
     gated: Gated
@@ -53,6 +59,12 @@ class Plan(NamedTuple):
     units: tuple[int, int]
     block: tuple[int, int]
     tile: int | None
+    programs: int = 1
+
+    @property
+    def share(self) -> int:
+        """How many units of each gate a program has."""
+        return self.units[1] // self.programs
 
     @property
     def blocks(self) -> int:
@@ -102,6 +114,19 @@ def _for_gpu(
     rows, size = shape
     units = max(power_of_two(size), 16)
     stays = gated.gates * units**2 * W.dtype.itemsize <= RESIDENT
+    shared = None if stays else _share(gated, size, rows, W.dtype.itemsize)
+    if shared is not None:
+        units, share, block = shared
+        return Plan(
+            gated=gated,
+            target=target,
+            steps=steps,
+            rows=(rows, round_up(rows, block)),
+            units=(size, units),
+            block=(steps, block),
+            tile=None,
+            programs=units // share,
+        )
     return Plan(
         gated=gated,
         target=target,
@@ -111,6 +136,24 @@ def _for_gpu(
         block=(steps, GPU_ROWS),
         tile=None if stays else TILE,
     )
+
+
+def _share(
+    gated: Gated, size: int, rows: int, itemsize: int
+) -> tuple[int, int, int] | None:
+    """Returns padded units, units of a program and rows of a block; None: no room."""
+    share = SHARED // power_of_two(gated.gates)
+    units = round_up(size, SHARED)
+    programs = units // share
+    found = None
+    for block in (16, 32, 64):
+        held = (SHARED + block) * units * itemsize
+        if programs > PROGRAMS or held > SHARED_BYTES or units * block > REGISTERS:
+            break
+        found = units, share, block
+        if programs * -(-rows // block) <= PROGRAMS:
+            break
+    return found
 
 
 def _for_tpu(

@@ -6,16 +6,22 @@ for u_1..u_T that were worked out before, in one large product. Going back, the 
 gives du_t and dv_t, and the large products of the parameters' gradients come after.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool
 
 from jrnn._base import Gated, Saved, State
-from jrnn.kernels import _gates, _resident, _streamed
+from jrnn.kernels import _gates, _resident, _shared, _streamed
 from jrnn.kernels._pallas import Target, like
 from jrnn.kernels._plan import Plan, make_plan, pad, pad_matrix, unpad
+
+# Which axis of what `backward` is given has the rows.
+BACK = 1, 1, 1, 0, 1
 
 
 class Given(NamedTuple):
@@ -44,10 +50,18 @@ def forward(
     gated: Gated, target: Target, given: Given, save: bool
 ) -> tuple[State, State, Saved]:
     """Returns the final state, every state, and if `save` what `backward` needs."""
+    run = _with_vmap(lambda given: _forward(gated, target, given, save), (), (0, 1, 1))
+    return run(given)
+
+
+def _forward(
+    gated: Gated, target: Target, given: Given, save: bool
+) -> tuple[State, State, Saved]:
     plan = make_plan(gated, target, given.us.shape[0], given.W, given.start)
     start = _padded(plan, given.start)
     saved = _gates.saved_like(gated, start) if save else None
     run = _resident.forward if plan.tile is None else _streamed.forward
+    run = _shared.forward if plan.programs > 1 else run
     b = given.b
     if b is not None:
         b = pad(b.astype(given.us.dtype)[None], plan, gated.gates, rows=False)
@@ -95,6 +109,20 @@ def backward(
       dfinal: The gradient of the final state.
       direct: That of each state, but for what comes from later ones.
     """
+    run = _with_vmap(functools.partial(_backward, gated, target), BACK, (1, 1, 0, 0))
+    return run(given, states_tm1, states, saved, dfinal, direct)
+
+
+def _backward(
+    gated: Gated,
+    target: Target,
+    given: Given,
+    states_tm1: State,
+    states: State,
+    saved: Saved,
+    dfinal: State,
+    direct: State,
+) -> tuple[Array, Array, State, State | None]:
     plan = make_plan(gated, target, given.us.shape[0], given.W, given.start)
     dfinal = _padded(plan, dfinal)
     leaf = jax.tree.leaves(dfinal)[0]
@@ -102,6 +130,7 @@ def backward(
     shared = _gates.shares_gates(gated, dfinal, like_saved)
     du = plan.timed(leaf, gated.gates)
     run = _resident.backward if plan.tile is None else _streamed.backward
+    run = _shared.backward if plan.programs > 1 else run
     results = run(
         plan,
         {
@@ -127,6 +156,61 @@ def backward(
     du = unpad(timed["du"], plan, gated.gates)
     dv = du if shared else unpad(timed["dv"], plan, gated.gates)
     return du, dv, rows["dstart"], rows["dfresh"]
+
+
+def _with_vmap(
+    run: Callable[..., Any], given: tuple[int, ...], found: tuple[int, ...]
+) -> Callable[..., Any]:
+    """Makes `vmap` add rows, or launch once for each matrix where these differ.
+
+    By itself Pallas would make one grid of all launches, in which programs that wait
+    for one another are not side by side.
+
+    Args:
+      run: (Given, *trees) -> trees.
+      given: Which axis of each of its trees has the rows.
+      found: Which axis of each of its results does.
+    """
+    mapped = custom_vmap(run)
+
+    def rule(size: int, batched: Any, first: Given, *others: Any) -> Any:
+        def spread(tree: Any, is_batched: Any) -> Any:
+            wide = lambda leaf, yes: (
+                leaf if yes else jnp.broadcast_to(leaf, (size, *leaf.shape))
+            )
+            return jax.tree.map(wide, tree, is_batched)
+
+        def fold(tree: Any, is_batched: Any, axis: int) -> Any:
+            def one(leaf: Array) -> Array:
+                leaf = jnp.moveaxis(leaf, 0, axis)
+                rows = size * leaf.shape[axis + 1]
+                return leaf.reshape(*leaf.shape[:axis], rows, *leaf.shape[axis + 2 :])
+
+            return jax.tree.map(one, spread(tree, is_batched))
+
+        def unfold(tree: Any, axis: int) -> Any:
+            def one(leaf: Array) -> Array:
+                lead, rest = leaf.shape[:axis], leaf.shape[axis + 1 :]
+                return jnp.moveaxis(leaf.reshape(*lead, size, -1, *rest), axis, 0)
+
+            return jax.tree.map(one, tree)
+
+        if batched[0].W or batched[0].b:
+            everything = spread((first, *others), tuple(batched))
+            results = jax.lax.map(lambda args: mapped(*args), everything)
+        else:
+            axes = {"us": 1, "active": 1, "restart": 1, "start": 0, "fresh": 0}
+            folded = {
+                name: fold(getattr(first, name), getattr(batched[0], name), axis)
+                for name, axis in axes.items()
+            }
+            rest = map(fold, others, batched[1:], given)
+            results = mapped(first._replace(**folded), *rest)
+            results = tuple(map(unfold, results, found))
+        return results, jax.tree.map(lambda _: True, results)
+
+    mapped.def_vmap(rule)
+    return mapped
 
 
 def _flags(plan: Plan, given: Given) -> Array | None:

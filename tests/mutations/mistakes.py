@@ -473,6 +473,38 @@ MISTAKES = (
         tests=(f"{FUSED}::test_a_kernel_whose_matrix_stays_equals_the_scan",),
     ),
     Mutation(
+        name="programs that share a matrix send on what restarts will replace",
+        file="jrnn/kernels/_shared.py",
+        old="jax.tree.leaves(gates.begin(later, fresh, state))[0]",
+        new="jax.tree.leaves(state)[0]",
+        tests=(
+            f"{FUSED}::test_a_kernel_whose_programs_share_the_matrix_equals_the_scan",
+        ),
+    ),
+    Mutation(
+        name="what goes back through a shared matrix reaches other units",
+        file="jrnn/kernels/_shared.py",
+        old="bits.reshape(n // plan.share, plan.share, -1).transpose(0, 2, 1)",
+        new="bits.reshape(n // plan.share, plan.share, -1)",
+        tests=(
+            f"{FUSED}::test_a_kernel_whose_programs_share_the_matrix_equals_the_scan",
+        ),
+    ),
+    Mutation(
+        name="the bits of nothing are sent",
+        file="jrnn/kernels/_shared.py",
+        old="jnp.where(bits == -1, bits ^ 1, bits)",
+        new="bits",
+        tests=(f"{FUSED}::test_nobody_waits_for_a_nan",),
+    ),
+    Mutation(
+        name="sequences that vmap adds are put among the steps",
+        file="jrnn/kernels/gated.py",
+        old="leaf = jnp.moveaxis(leaf, 0, axis)\n",
+        new="leaf = jnp.moveaxis(leaf, 0, axis)[::-1]\n",
+        tests=(f"{FUSED}::test_vmap_adds_rows_to_one_launch",),
+    ),
+    Mutation(
         name="a kernel's tile of the matrix, transposed, is its mirror image's",
         file="jrnn/kernels/_streamed.py",
         old="square = _square(W, plan, j, g, k)",
