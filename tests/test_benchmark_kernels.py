@@ -1,5 +1,7 @@
 """The benchmark of kernels, as far as it can be checked without a GPU."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,12 @@ from jax.experimental import rnn
 
 import jrnn
 from experiments.benchmarks import kernels
-from experiments.benchmarks.peers.problems import Shape, Weights, make_problem
+from experiments.benchmarks.peers.problems import (
+    TRAINING,
+    Shape,
+    Weights,
+    make_problem,
+)
 from experiments.benchmarks.peers.running import jax_runner
 from tests.test_peers import plain
 
@@ -53,3 +60,43 @@ def test_another_function_is_noticed_and_another_type_is_not():
     peer = kernels.jrnn_peer(SMALL, jrnn.bptt(), "float32")
     with pytest.raises(ValueError, match="not the same function"):
         kernels.check({**found, "wrong": jax_runner(wrong, peer)})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plain")
+def test_what_fails_is_named_and_the_rest_is_measured():
+    settings = kernels.Settings(sizes=(4,), narrow=(3,), steps=5, batch=2, seconds=0.1)
+    with ThreadPoolExecutor(2) as pool:
+        cases = kernels.prepare(settings, pool)
+    rows = [row for case in cases for row in kernels.time_lstm(settings, case)]
+    failed = {row["system"]: row["error"] for row in rows if "error" in row}
+    assert {"jrnn fused", "PyTorch", "jax.experimental.rnn"} == set(failed)
+    assert "no kernel" in failed["jrnn fused"]
+    timed = [
+        (row["what"], row["system"]) for row in rows if row.get("pass") == TRAINING
+    ]
+    assert timed == [
+        ("lstm 4 float32", "jrnn bptt"),
+        ("lstm 4 float32", "jrnn scan"),
+        ("lstm 4 float32", "flax.linen"),
+        ("lstm 3 bfloat16", "jrnn bptt"),
+        ("lstm 3 bfloat16", "jrnn scan"),
+    ]
+    assert kernels.show(rows) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("name", ["lstm", "min_gru"])
+def test_methods_are_compared_with_a_scan(name, monkeypatch):
+    right = {"bptt": jrnn.bptt(), "associative": jrnn.associative(chunk=8)}
+    fused = {"fused": jrnn.fused(interpret=True), "fused elsewhere": jrnn.fused()}
+    monkeypatch.setattr(kernels, "METHODS", {**right, **fused})
+    rows = kernels.agree(name, 4, 2)
+    found = {row["system"]: row.get("difference", row.get("error")) for row in rows}
+    other = "associative" if name == "min_gru" else "fused"
+    assert found["bptt"] < 1e-5
+    assert found[other] < 1e-5
+    assert ("fused elsewhere" in found) == (name == "lstm")
+    monkeypatch.setattr(kernels, "EXACT", 1e-9)
+    assert any("outputs and gradients" in str(row) for row in kernels.agree(name, 4, 2))

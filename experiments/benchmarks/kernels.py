@@ -1,30 +1,36 @@
 """python -m experiments.benchmarks.kernels --help.
 
-On a machine with a GPU: how long do the kernels of `jrnn.fused` take beside `bptt`,
-`scan`, cuDNN through PyTorch and through `jax.experimental.rnn`, and how near does the
-kernel of `jrnn.linear_recurrence` come to the speed at which the card copies? All take
-turns in one process, after a check that outputs and gradients agree. An LSTM, by
-default of the size in FlashRNN's figure (16 sequences, 1,024 steps) and below.
+On a machine with a GPU: does every method give the numbers of a scan there? How long do
+the kernels of `jrnn.fused` take beside `bptt`, `scan`, flax.linen, and cuDNN through
+PyTorch and through `jax.experimental.rnn`? And how near does the kernel of
+`jrnn.linear_recurrence` come to the speed at which the card copies? All take turns in
+one process, after a check that outputs and gradients agree. An LSTM of 16 sequences and
+1,024 steps, which is the size in FlashRNN's figure, and below.
 
-Without a GPU it says so, and measures nothing.
+What fails is named in the results, the rest is measured, and the exit code is 1. About
+two minutes. Without a GPU it says so, and measures nothing.
 """
 
 import dataclasses
 import functools
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 import jrnn
 from experiments._report import environment, format_table, write_json
-from experiments.benchmarks.peers.jax_peers import JaxPeer
+from experiments.benchmarks.peers.jax_peers import JaxPeer, flax_linen
 from experiments.benchmarks.peers.problems import (
+    INFERENCE,
     PASSES,
+    TRAINING,
     Problem,
     Shape,
     Weights,
@@ -42,14 +48,21 @@ from experiments.benchmarks.turns import in_turn
 
 # TF32 and bfloat16 keep 10 and 7 bits: this tells another function, not rounding.
 AGREE = 0.1
+# Outputs and gradients of a scan in float32, with products at full precision.
+EXACT = 1e-4
+REFERENCE = "jrnn bptt"
+
+Rows = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Time kernels on a GPU beside what else there is."""
 
-    sizes: tuple[int, ...] = (128, 256, 512, 768)
-    """Units of the LSTM, and its inputs."""
+    sizes: tuple[int, ...] = (128, 256, 512)
+    """Units of the LSTM and its inputs, in float32."""
+    narrow: tuple[int, ...] = (768,)
+    """The same in bfloat16."""
     batch: int = 16
     """Sequences side by side."""
     steps: int = 1024
@@ -58,10 +71,20 @@ class Settings:
     """Batch and units of the linear recurrence."""
     linear_steps: int = 65536
     """Its steps."""
-    seconds: float = 5.0
+    seconds: float = 4.0
     """How long each group takes turns."""
+    threads: int = 12
+    """How many programs are compiled at the same time."""
     out: Path = Path("runs/kernels.json")
     """Where the results go."""
+
+
+class Case(NamedTuple):
+    """One size of the LSTM, and what runs it."""
+
+    size: int
+    dtype: str
+    runners: dict[str, "Future[Runner]"]
 
 
 def jrnn_peer(shape: Shape, method: jrnn.Method, dtype: str) -> JaxPeer:
@@ -96,38 +119,52 @@ def cudnn_peer(shape: Shape) -> JaxPeer:
     return JaxPeer(forward, convert, batch_first=True)
 
 
-def autocast(runner: Runner) -> Runner:
-    """PyTorch's passes in bfloat16."""
-    import torch  # pyright: ignore[reportMissingImports] optional
-
-    def narrow(run: Callable[[], Any]) -> Callable[[], Any]:
-        def call() -> Any:
-            with torch.autocast("cuda", torch.bfloat16):
-                return run()
-
-        return call
-
-    return runner._replace(runs={w: narrow(run) for w, run in runner.runs.items()})
-
-
-def runners(problem: Problem) -> dict[str, Runner]:
-    """Everything that is timed, compiled and warm; bptt in float32 comes first."""
-    shape, found = problem.shape, {}
-    methods = {"bptt": jrnn.bptt(), "scan": jrnn.scan(), "fused": jrnn.fused()}
-    for dtype in ("float32", "bfloat16"):
+def prepare(settings: Settings, pool: ThreadPoolExecutor) -> list[Case]:
+    """Begins to compile everything that is timed."""
+    cases = []
+    sizes = [(size, "float32") for size in settings.sizes]
+    for size, dtype in [*sizes, *((size, "bfloat16") for size in settings.narrow)]:
+        shape = Shape(settings.steps, settings.batch, size, size)
+        problem = make_problem("lstm", shape)
+        make: dict[str, Callable[[], Runner]] = {}
+        methods = {"bptt": jrnn.bptt(), "scan": jrnn.scan(), "fused": jrnn.fused()}
         for name, method in methods.items():
-            peer = jrnn_peer(shape, method, dtype)
-            found[f"jrnn {name} {dtype}"] = jax_runner(problem, peer)
-    found["jax.experimental.rnn float32"] = jax_runner(problem, cudnn_peer(shape))
-    found["PyTorch float32"] = torch_runner(problem, "cuda")
-    found["PyTorch bfloat16"] = autocast(found["PyTorch float32"])
-    return found
+            peer = functools.partial(jrnn_peer, shape, method, dtype)
+            make[f"jrnn {name}"] = functools.partial(_run_jax, problem, peer)
+        make["PyTorch"] = functools.partial(torch_runner, problem, "cuda", dtype)
+        if dtype == "float32":
+            make["flax.linen"] = lambda p=problem: jax_runner(p, flax_linen(p))
+            peer = functools.partial(cudnn_peer, shape)
+            make["jax.experimental.rnn"] = functools.partial(_run_jax, problem, peer)
+        running = {name: pool.submit(one) for name, one in make.items()}
+        cases.append(Case(size, dtype, running))
+    return cases
+
+
+def _run_jax(problem: Problem, peer: Callable[[], JaxPeer]) -> Runner:
+    return jax_runner(problem, peer())
+
+
+def ready(case: Case) -> tuple[dict[str, Runner], Rows]:
+    """Returns what compiled and ran, and a row for each that did not."""
+    found, failed = {}, []
+    for name, future in case.runners.items():
+        try:
+            found[name] = future.result()
+        except Exception as error:  # whatever it is, the others are measured
+            failed.append(_failure(f"lstm {case.size}", name, error))
+    return found, failed
+
+
+def _failure(what: str, system: str, error: Exception) -> dict[str, Any]:
+    shown = f"{type(error).__name__}: {error}"[:1000]
+    return {"what": what, "system": system, "error": shown}
 
 
 def check(found: dict[str, Runner]) -> dict[str, float]:
-    """Returns how far each is from the first; raises if it computes another thing."""
+    """Returns how far each is from the reference; raises if it is another function."""
     flat = lambda runner: jax.tree.leaves((runner.outputs, runner.gradients))
-    first, off = flat(next(iter(found.values()))), {}
+    first, off = flat(found.get(REFERENCE, next(iter(found.values())))), {}
     for name, runner in found.items():
         off[name] = max(map(normwise, flat(runner), first))
         if not off[name] <= AGREE:
@@ -138,40 +175,118 @@ def check(found: dict[str, Runner]) -> dict[str, float]:
     return off
 
 
-def time_lstm(settings: Settings, size: int) -> list[dict[str, Any]]:
+def time_lstm(settings: Settings, case: Case) -> Rows:
     """One row for each system and pass at one size."""
-    shape = Shape(settings.steps, settings.batch, size, size)
-    found = runners(make_problem("lstm", shape))
-    off, rows = check(found), []
+    what = f"lstm {case.size} {case.dtype}"
+    found, rows = ready(case)
+    off = {}
+    for name in list(found):
+        try:
+            both = {REFERENCE: found[REFERENCE], name: found[name]}
+            off[name] = check(both)[name]
+        except (KeyError, ValueError) as error:
+            rows.append(_failure(what, name, error))
+            del found[name]
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         for name, times in in_turn(calls, enough(settings.seconds)).items():
-            row = {"what": f"lstm {size}", "pass": which, "system": name}
-            rows.append({**row, **spread(times), "difference": off[name]})
+            row = {"what": what, "pass": which, "system": name}
+            more = {"difference": off[name]}
+            compiling = found[name].compile_seconds[which]
+            rows.append({**row, **spread(times), **more, "compile_seconds": compiling})
     return rows
 
 
-def time_linear(settings: Settings) -> list[dict[str, Any]]:
+def time_linear(settings: Settings) -> Rows:
     """The linear recurrence's kernel beside a copy of as many bytes."""
     shape = settings.linear_steps, *settings.lanes
-    a = jax.random.uniform(jax.random.key(0), shape)
-    b = jax.random.normal(jax.random.key(1), shape)
-    run = jax.jit(functools.partial(jrnn.linear_recurrence, kernel="cuda"))
+    a = jax.jit(lambda: jax.random.uniform(jax.random.key(0), shape))()
+    b = jax.jit(lambda: jax.random.normal(jax.random.key(1), shape))()
+    run = functools.partial(jrnn.linear_recurrence, kernel="cuda")
+    forward = jax.jit(run)
+    backward = jax.jit(lambda a, b: jax.vjp(run, a, b)[1](b))
     copy = jax.jit(lambda a: -a)  # reads a and writes as much; XLA drops a mere copy
-    calls = {
-        "jrnn linear_recurrence": lambda: jax.block_until_ready(run(a, b)),
-        "copy": lambda: jax.block_until_ready(copy(a)),
+    wait = jax.block_until_ready
+    # The arrays that are read and written: a b h; and with dh, g, da and db besides.
+    calls: dict[tuple[str, str], tuple[int, Callable[[], Any]]] = {
+        ("jrnn linear_recurrence", INFERENCE): (3, lambda: wait(forward(a, b))),
+        ("jrnn linear_recurrence", TRAINING): (9, lambda: wait(backward(a, b))),
+        ("copy", INFERENCE): (2, lambda: wait(copy(a))),
     }
-    for call in calls.values():
+    for _, call in calls.values():
         call()
-    arrays = {"jrnn linear_recurrence": 3, "copy": 2}  # read and written
+    timed = {key: call for key, (_, call) in calls.items()}
     rows = []
-    for name, times in in_turn(calls, enough(settings.seconds)).items():
-        row = {"what": f"linear {shape}", "pass": "inference", "system": name}
+    for key, times in in_turn(timed, enough(settings.seconds)).items():
+        row = {"what": f"linear {shape}", "pass": key[1], "system": key[0]}
         found = spread(times)
-        speed = arrays[name] * a.nbytes / found["median_seconds"]
+        speed = calls[key][0] * a.nbytes / found["median_seconds"]
         rows.append({**row, **found, "bytes_per_second": speed})
     return rows
+
+
+METHODS = {
+    "bptt": jrnn.bptt(precision="highest"),
+    "bptt remat": jrnn.bptt(chunk=16, remat=1, precision="highest"),
+    "newton": jrnn.newton(),
+    "associative": jrnn.associative(),
+    "associative kernel": jrnn.associative(kernel="cuda"),
+    "fused": jrnn.fused(precision="highest"),
+    "fused in TF32": jrnn.fused(),
+}
+
+
+def agree(name: str, size: int, B: int) -> Rows:
+    """How far every method is from a scan, outputs and gradients, on this machine."""
+    cell = getattr(jrnn, name)(5, size)
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (60, B, 5))
+    lengths = jnp.arange(B) * 60 // B + 1
+
+    def result(method: jrnn.Method) -> list[np.ndarray]:
+        def loss(params: Any, xs: Any) -> Any:
+            ys = jrnn.unroll(cell, params, xs, lengths=lengths, method=method)[1]
+            return (ys * jnp.sin(jnp.arange(size))).sum(), ys
+
+        run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+        with jax.default_matmul_precision("highest"):
+            (_, ys), slopes = run(params, xs)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves((ys, slopes))]
+
+    expected, rows = result(jrnn.scan(precision="highest")), []
+    for method_name, method in METHODS.items():
+        linear = "associative" in method_name
+        takes = cell.linear if linear else cell.gated and cell.gated.matrix
+        if not takes and (linear or "fused" in method_name):
+            continue
+        if method_name == "newton" and size > 64:
+            continue  # its Jacobians are T B H^2 numbers
+        what = f"{name} {size}, {B} sequences"
+        try:
+            found = result(method)
+        except Exception as error:  # whatever it is, the others are compared
+            rows.append(_failure(what, method_name, error))
+            continue
+        off = max(map(normwise, found, expected))
+        row = {"what": what, "pass": "agreement", "system": method_name}
+        rows.append({**row, "difference": off})
+        if not off <= (AGREE if "TF32" in method_name else EXACT):
+            message = f"{off} off, outputs and gradients of a scan"
+            rows.append(_failure(what, method_name, ValueError(message)))
+    return rows
+
+
+# A matrix that stays in one program, and that several share, in one block and more.
+COMPARED = (
+    ("elman", 40, 3),
+    ("gru", 40, 3),
+    ("lstm", 40, 3),
+    ("elman", 256, 3),
+    ("gru", 200, 17),
+    ("lstm", 256, 300),
+    ("lru", 64, 3),
+    ("min_gru", 64, 3),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -184,18 +299,39 @@ def main(arguments: list[str]) -> int:
             "and PyTorch installed; `python -m pytest tests/test_fused.py` checks the "
             "kernels anywhere."
         )
-    rows = time_linear(settings)
-    for size in settings.sizes:
-        rows += time_lstm(settings, size)
-    shown = [
-        [row["what"], row["pass"], row["system"], f"{1e3 * row['median_seconds']:.3f}"]
-        for row in rows
-    ]
-    print(format_table(["what", "pass", "system", "ms"], shown))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"environment": environment(), "rows": rows}
-    write_json(settings.out, {**content, "settings": dataclasses.asdict(settings)})
-    return 0
+    rows: Rows = []
+
+    def keep(more: Rows) -> None:
+        rows.extend(more)
+        content = {"environment": environment(), "rows": rows}
+        write_json(settings.out, {**content, "settings": dataclasses.asdict(settings)})
+
+    with ThreadPoolExecutor(settings.threads) as pool:
+        compared = [pool.submit(agree, *case) for case in COMPARED]
+        cases = prepare(settings, pool)
+        for future in compared:
+            keep(future.result())
+        for case in cases:
+            ready(case)  # nothing is timed beside a compiler
+        for case in cases:
+            keep(time_lstm(settings, case))
+        keep(time_linear(settings))
+    return show(rows)
+
+
+def show(rows: Rows) -> int:
+    """Prints times, differences and failures; returns 1 if there are any of these."""
+    table = []
+    for row in rows:
+        number = row.get("error", "")
+        if "median_seconds" in row:
+            number = f"{1e3 * row['median_seconds']:.3f} ms"
+        elif "difference" in row:
+            number = f"{row['difference']:.1e} off"
+        table.append([row["what"], row.get("pass", "FAILED"), row["system"], number])
+    print(format_table(["what", "pass", "system", ""], table))
+    return int(any("error" in row for row in rows))
 
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     return Runner(runs, outputs, gradients, compile_seconds, temporary, step)
 
 
-def torch_runner(problem: Problem, device: str) -> Runner:
+def torch_runner(problem: Problem, device: str, dtype: str = "float32") -> Runner:
     """PyTorch's passes, warm."""
-    peer = torch_peer(problem, device)
+    peer = torch_peer(problem, device, dtype)
     runs = {INFERENCE: peer.infer, TRAINING: peer.train}
     nothing: dict[str, Any] = dict.fromkeys(PASSES)
     peer.step()

@@ -29,12 +29,15 @@ class TorchPeer(NamedTuple):
     step: Callable[[], Any]
 
 
-def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
+def torch_peer(
+    problem: Problem, device: str = "cpu", dtype: str = "float32"
+) -> TorchPeer:
     """Builds the module with the problem's weights.
 
     Args:
       problem: What is run.
       device: As PyTorch names it; on "cuda" the module is cuDNN's.
+      dtype: Of parameters and inputs; the loss is computed in float32.
 
     Raises:
       ModuleNotFoundError: PyTorch is not installed.
@@ -57,8 +60,11 @@ def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
         for owner in (module, cell):
             for parameter, value in zip(owner.parameters(), values, strict=True):
                 parameter.copy_(put(value))
-    xs = put(problem.xs).requires_grad_(True)
-    readout, one = put(problem.readout), put(problem.xs[0, :1])
+    kind = getattr(torch, dtype)
+    module, cell = module.to(kind), cell.to(kind)
+    module.flatten_parameters()
+    xs = put(problem.xs).to(kind).requires_grad_(True)
+    readout, one = put(problem.readout), put(problem.xs[0, :1]).to(kind)
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
     def infer() -> Any:
@@ -70,16 +76,16 @@ def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
     def train() -> Any:
         module.zero_grad(set_to_none=True)
         xs.grad = None
-        loss = torch.tanh(module(xs)[0] @ readout).mean()
+        loss = torch.tanh(module(xs)[0].float() @ readout).mean()
         loss.backward()
         wait()
         return loss
 
     def gradients() -> tuple[Weights, np.ndarray]:
         train()
-        W_x, W_h, b, _ = (p.grad.cpu().numpy() for p in module.parameters())
+        W_x, W_h, b, _ = (p.grad.float().cpu().numpy() for p in module.parameters())
         assert xs.grad is not None
-        return Weights(W_x.T, W_h.T, b), xs.grad.cpu().numpy()
+        return Weights(W_x.T, W_h.T, b), xs.grad.float().cpu().numpy()
 
     def step() -> Any:
         with torch.inference_mode():
@@ -87,5 +93,5 @@ def torch_peer(problem: Problem, device: str = "cpu") -> TorchPeer:
             wait()
             return found
 
-    outputs = lambda: infer().cpu().numpy()
+    outputs = lambda: infer().float().cpu().numpy()
     return TorchPeer(infer, train, outputs, gradients, step)
