@@ -84,7 +84,7 @@ def small(monkeypatch):
 def shared(monkeypatch):
     """Programs of 2 units of an LSTM or GRU, and of 8 of an Elman network."""
     monkeypatch.setattr(_plan, "RESIDENT", 0)
-    monkeypatch.setattr(_plan, "SHARED", 8)
+    monkeypatch.setattr(_plan, "SHARED", (8,))
 
 
 def test_a_kernel_whose_matrix_stays_equals_the_scan():
@@ -158,9 +158,10 @@ def test_what_does_not_arrive_is_waited_for_and_given_up(monkeypatch):
         (256, 256, "float32", 16, 64),  # 64 programs, where 16 rows would take 256
         (300, 16, "float32", 20, 16),
         (512, 16, "float32", 32, 16),
-        (768, 16, "float32", 1, 16),  # no room: it is read at each step
+        (768, 16, "float32", 96, 16),  # 32 columns each, for want of room
+        (1024, 16, "float32", 1, 16),  # too many programs: it is read at each step
         (768, 16, "bfloat16", 48, 16),
-        (768, 256, "bfloat16", 48, 16),  # in turn: the registers hold no more rows
+        (768, 256, "bfloat16", 48, 16),  # in turn: registers hold no more rows
     ],
 )
 def test_how_many_programs_share_the_matrix(H, B, dtype, programs, rows):

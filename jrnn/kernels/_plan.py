@@ -5,7 +5,7 @@ Units are padded gate by gate and rows at the end, with zeros; steps are not pad
   - On a GPU a program takes 16 rows, the fewest of a tensor core's product. The matrix
     stays in the program where it takes at most `RESIDENT` bytes, of the 227 KiB of
     shared memory and 256 KiB of registers that a multiprocessor of an H100 has. Else
-    programs share it, each with `SHARED` of its columns, if those fit; and else it is
+    programs share it, each with `SHARED` of its columns, if these fit; and else it is
     read from the cache at each step, in tiles of `TILE` x `TILE`.
   - On a TPU matrix and state stay in vector memory, and the rest streams through it in
     blocks of as many steps as there is room for.
@@ -30,10 +30,16 @@ from jrnn.kernels._pallas import (
 RESIDENT = 128 * 2**10
 TILE = 64
 GPU_ROWS = 16
-SHARED = 64  # columns, which are rows of a product of tensor cores, transposed
-SHARED_BYTES = 160 * 2**10  # of these and of h, also in an A100's shared memory
-REGISTERS = 2**14  # numbers of a product in the registers of 128 threads: half of these
-PROGRAMS = 100  # which run at the same time: an A100 has 108 multiprocessors
+GPU_BLOCKS = 16, 32, 64  # rows of a block that several programs have
+SHARED = (
+    64,
+    32,
+)  # columns of each, which are rows of a transposed product of tensor cores
+HELD = (
+    160 * 2**10
+)  # bytes of these and of h, which an A100's shared memory has room for
+PRODUCT = 2**14  # numbers of a product, in half of the registers of 128 threads
+PROGRAMS = 100  # that run at the same time: an A100 has 108 multiprocessors
 TPU_LANES, TPU_SUBLANES, TPU_ROWS = 128, 8, 128
 MOST_STEPS = 128  # in a block: beyond, the time to start one is nothing. Not measured.
 
@@ -142,18 +148,21 @@ def _share(
     gated: Gated, size: int, rows: int, itemsize: int
 ) -> tuple[int, int, int] | None:
     """Returns padded units, units of a program and rows of a block; None: no room."""
-    share = SHARED // power_of_two(gated.gates)
-    units = round_up(size, SHARED)
-    programs = units // share
-    found = None
-    for block in (16, 32, 64):
-        held = (SHARED + block) * units * itemsize
-        if programs > PROGRAMS or held > SHARED_BYTES or units * block > REGISTERS:
-            break
-        found = units, share, block
-        if programs * -(-rows // block) <= PROGRAMS:
-            break
-    return found
+    units = round_up(size, SHARED[0])
+    for columns in SHARED:
+        share = columns // power_of_two(gated.gates)
+        found = None
+        for block in GPU_BLOCKS:
+            held = (columns + block) * units * itemsize
+            programs = units // share
+            if max(programs / PROGRAMS, held / HELD, units * block / PRODUCT) > 1:
+                break
+            found = units, share, block
+            if programs * -(-rows // block) <= PROGRAMS:
+                break
+        if found is not None:
+            return found
+    return None
 
 
 def _for_tpu(

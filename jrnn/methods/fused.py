@@ -10,7 +10,8 @@ parameters receive is then one contraction over time and batch,
     dW = sum_t h_{t-1}^T dv_t,    db = sum_t dv_t
 
 and JAX takes du back through `project`. A loop of JAX launches several kernels for each
-step and reads W from memory at each; here W stays on chip where it fits.
+step and reads W from memory at each; here W stays on chip where it fits, in one program
+or shared among several.
 
 The kernels trace `pointwise` and `pullback` of `Gated` and are given `matrix`: they
 know no cell (jrnn/kernels). Nothing here has been run on a GPU or TPU: docs/kernels.md
