@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 import jrnn
 from experiments import gradient_check
 from tests import reference
@@ -15,6 +17,7 @@ def only(monkeypatch, cell):
     monkeypatch.setattr(gradient_check, "cells", lambda k, h: chosen)
 
 
+@pytest.mark.slow
 def test_a_right_gradient_passes(monkeypatch, tmp_path, capsys):
     only(monkeypatch, jrnn.gru(3, 4))
     assert gradient_check.main([*ARGUMENTS, "--out", str(tmp_path / "run")]) == 0

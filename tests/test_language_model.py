@@ -96,6 +96,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(networks, "train_network", train_network)
 
 
+@pytest.mark.slow
 def test_end_to_end_then_sample_and_score(story, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(story, out) == 0
@@ -276,6 +277,7 @@ def test_ctrl_c_from_outside(story, tmp_path):
     assert (out / "checkpoints" / "gru" / "MANIFEST.json").exists()
 
 
+@pytest.mark.slow
 def test_networks_have_equal_numbers_of_parameters():
     counts = []
     for name in ("elman", "gru", "lstm"):

@@ -199,6 +199,7 @@ def test_mean_over_steps_by_hand():
     assert float(jrnn.bits_per_symbol(jnp.log(jnp.array([0.25])))) == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_training_step_exports_for_every_platform():
     model, params = recurrent(MAIN[1])

@@ -164,6 +164,7 @@ def test_samples_go_on_from_the_prompt(which):
     assert_close(cold[0], expected, 1e-12)
 
 
+@pytest.mark.slow
 def test_a_history_with_gaps_is_gone_on_from():
     model, params, xs, mask = built((BY_NAME["gaussian"], True))
     key = jax.random.key(7)

@@ -159,6 +159,7 @@ def test_associative_equals_scan_and_bptt(name, steps):
         assert max(largest(both(cell, method, weights, params, xs), truth)) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_associative_is_as_exact_as_the_scan_in_float32(name, steps):
@@ -425,6 +426,7 @@ def test_after_as_many_iterations_as_steps_any_guess_is_exact():
     assert_close(states, jrnn.trajectory(cell, params, xs), 1e-10)
 
 
+@pytest.mark.slow
 def test_a_warm_start_saves_iterations():
     cell = jrnn.gru(K, H)
     params, xs, _ = numbers(cell, 300)
@@ -453,6 +455,7 @@ def test_a_hessian_does_not_depend_on_how_few_iterations_were_needed(inputs):
     assert_close(got, hessian(jrnn.scan()), 1e-9)
 
 
+@pytest.mark.slow
 def test_a_stack_reports_layer_by_layer():
     cell = jrnn.stack(
         jrnn.bidirectional(jrnn.gru(K, H), jrnn.gru(K, H)), jrnn.elman(2 * H, H)

@@ -112,6 +112,7 @@ def test_presets_stand_beside_their_papers(monkeypatch, tmp_path, capsys, preset
         assert found["note"] == timing.GPU_UNMEASURED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "said"),
     [("memory", report.NO_MEMORY), ("seconds", report.NO_TIME)],
@@ -223,6 +224,7 @@ def test_wrong_outputs_are_the_methods_fault(monkeypatch):
     assert said.endswith("1 of 2 converged cases within bounds.")
 
 
+@pytest.mark.slow
 def test_wrong_gradients_are_the_methods_fault(monkeypatch):
     stop = lambda leaf: leaf + 1e-6 * (leaf - jax.lax.stop_gradient(leaf))
     row = broken(monkeypatch, stop)

@@ -220,6 +220,7 @@ def test_both_directions_side_by_side():
         pair.step(params, pair.init_state(params), xs[0, 0])
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_under_every_method_and_absent_without_a_key():
     cell = deep(METHODS["scan"])
     params, xs, state = prepared(cell)

@@ -107,6 +107,7 @@ def test_too_few_keys_are_refused(key):
             tasks.recall(key, 2, **sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_parity_grows_to_its_length():
     task, plan = learners.parity_task(8, 0.5), learners.Plan(2, 20, 3, 1.0, 0.1)

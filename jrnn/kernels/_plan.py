@@ -155,7 +155,8 @@ def _share(
         for block in GPU_BLOCKS:
             held = (columns + block) * units * itemsize
             programs = units // share
-            if max(programs / PROGRAMS, held / HELD, units * block / PRODUCT) > 1:
+            fits = held <= HELD and units * block <= PRODUCT
+            if programs > PROGRAMS or not fits:
                 break
             found = units, share, block
             if programs * -(-rows // block) <= PROGRAMS:
