@@ -19,6 +19,7 @@ from experiments.benchmarks.peers.problems import (
     make_problem,
     normwise,
 )
+from experiments.benchmarks.peers.running import merge
 
 SMALL = Shape(7, 3, 5, 4)
 
@@ -57,6 +58,21 @@ def test_ratios_are_medians_over_rounds_and_not_ratios_of_medians():
     assert report.ratio(group, "jrnn", "torch") == 1.0  # of 0.5, 2 and 1
     group["torch"] = _row("torch", TRAINING, 4.0, 1.0, 16.0)
     assert report.ratio(group, "jrnn", "torch") == 0.5  # medians would say 2 / 4
+
+
+def test_comparisons_made_anew_are_one_of_all_their_rounds():
+    first = [_row("jrnn", TRAINING, 1.0, 2.0), _row("torch", TRAINING, 2.0, 2.0)]
+    second = [_row("jrnn", TRAINING, 9.0), _row("torch", TRAINING, 3.0)]
+    for rows, seconds in ((first, 3.0), (second, 5.0)):
+        rows[0] |= {"compile_seconds": seconds, "gflops": 6 / rows[0]["median_seconds"]}
+    ours, torch = merge([first, second])
+    assert ours["seconds_per_round"] == [1.0, 2.0, 9.0]
+    assert ours["median_seconds"] == 2.0
+    assert ours["rounds"] == 3
+    assert ours["compile_seconds"] == 4.0
+    assert math.isclose(ours["gflops"], 6 / 2.0)
+    assert report.ratio({"jrnn": ours, "torch": torch}, "jrnn", "torch") == 1.0
+    assert torch["median_seconds"] == 2.0
 
 
 def test_the_fastest_peer_is_none_of_ours_and_no_floor():

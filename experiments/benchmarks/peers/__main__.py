@@ -3,9 +3,10 @@
 How long does jrnn take beside PyTorch, flax.linen, flax.nnx, Haiku, Equinox and Keras?
 Every library runs the same cells with the same weights, inputs and loss, after a check
 that outputs and gradients agree; then they are timed in turn, round after round, in one
-process. Beside them stands the time of the matrix products alone, which is the floor.
-Defaults are used throughout. `pip install -e ".[peers]"` brings all but PyTorch, of
-which the build for CPUs is meant: `pip install torch==2.13.0`.
+process; with `--repeats` all of this several times, each compiled anew. Beside them
+stands the time of the matrix products alone, which is the floor. Defaults are used
+throughout. `pip install -e ".[peers]"` brings all but PyTorch, of which the build for
+CPUs is meant: `pip install torch==2.13.0`.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from experiments.benchmarks.peers.jax_peers import (
     RESET_BEFORE,
 )
 from experiments.benchmarks.peers.problems import CELLS, GRID, PASSES, make_problem
-from experiments.benchmarks.peers.running import SECONDS, TORCH, compare
+from experiments.benchmarks.peers.running import SECONDS, TORCH, compare, merge
 
 EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH)
 PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
@@ -46,6 +47,9 @@ class Settings:
     """Which libraries; jrnn must be among them."""
     seconds: float = SECONDS
     """For each comparison; at least five rounds are made."""
+    repeats: int = 1
+    """How often every comparison is compiled and timed anew, for from one compilation
+    to the next the same program may take a third longer."""
     devices: int = 1
     """Into how many devices a CPU is cut; above 1 jrnn also runs split over them."""
     memory: bool = False
@@ -64,8 +68,9 @@ def check(settings: Settings) -> None:
         unknown = [one for one in chosen if one not in known]
         if unknown or not chosen:
             raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
-    if settings.devices < 1:
-        raise ValueError(f"Expected --devices of 1 or more, got {settings.devices}.")
+    for name, number in (("devices", settings.devices), ("repeats", settings.repeats)):
+        if number < 1:
+            raise ValueError(f"Expected --{name} of 1 or more, got {number}.")
     if OURS not in settings.systems:
         raise ValueError(
             "Expected jrnn among --systems: the others are compared to it."
@@ -103,8 +108,12 @@ def run(settings: Settings) -> dict[str, Any]:
     with tqdm(problems, unit="comparison") as bar:
         for cell, shape in bar:
             bar.set_description(f"{cell} {shape}")
-            rows += compare(make_problem(cell, shape), systems, settings.seconds)
-            jax.clear_caches()
+            several = []
+            for _ in range(settings.repeats):
+                problem = make_problem(cell, shape)
+                several.append(compare(problem, systems, settings.seconds))
+                jax.clear_caches()
+            rows += merge(several)
     usage = []
     if settings.memory:
         systems = [n for n in settings.systems if n != RESET_BEFORE]

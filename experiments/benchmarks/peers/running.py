@@ -188,10 +188,30 @@ def compare(
             "pass": "step",
             "system": name,
             **spread([seconds / STREAM for seconds in times]),
+            "seconds_per_round": [float(f"{t / STREAM:.4g}") for t in times],
         }
         for name, times in in_turn(streams, enough(min(seconds, 2.0))).items()
     ]
     return rows
+
+
+def merge(several: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Makes one list of rows of those of several comparisons: of all rounds together.
+
+    Seconds of compiling are the medians over comparisons.
+    """
+    found = []
+    for rows in zip(*several, strict=True):
+        times = [seconds for row in rows for seconds in row["seconds_per_round"]]
+        row = {**rows[0], **spread(times), "seconds_per_round": times}
+        if row.get("compile_seconds") is not None:
+            seconds = [row["compile_seconds"] for row in rows]
+            row["compile_seconds"] = statistics.median(seconds)
+        if "gflops" in row:
+            work = rows[0]["gflops"] * rows[0]["median_seconds"]
+            row["gflops"] = work / row["median_seconds"]
+        found.append(row)
+    return found
 
 
 def _stream(step: Callable[[], Any]) -> Callable[[], None]:
