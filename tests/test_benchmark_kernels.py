@@ -87,16 +87,18 @@ def test_what_fails_is_named_and_the_rest_is_measured():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
-@pytest.mark.parametrize("name", ["lstm", "min_gru"])
-def test_methods_are_compared_with_a_scan(name, monkeypatch):
+@pytest.mark.parametrize("name", ["lstm", "lru"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_methods_are_compared_with_a_scan(name, mapped, monkeypatch):
     right = {"bptt": jrnn.bptt(), "associative": jrnn.associative(chunk=8)}
     fused = {"fused": jrnn.fused(interpret=True), "fused elsewhere": jrnn.fused()}
     monkeypatch.setattr(kernels, "METHODS", {**right, **fused})
-    rows = kernels.agree(name, 4, 2)
+    case = kernels.Compared(name, 4, 2, mapped=mapped)
+    rows = kernels.agree(case)
     found = {row["system"]: row.get("difference", row.get("error")) for row in rows}
-    other = "associative" if name == "min_gru" else "fused"
+    other = "associative" if name == "lru" else "fused"
     assert found["bptt"] < 1e-5
     assert found[other] < 1e-5
     assert ("fused elsewhere" in found) == (name == "lstm")
     monkeypatch.setattr(kernels, "EXACT", 1e-9)
-    assert any("outputs and gradients" in str(row) for row in kernels.agree(name, 4, 2))
+    assert any("outputs and gradients" in str(row) for row in kernels.agree(case))

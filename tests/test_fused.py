@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.experimental import io_callback
 
 import jrnn
-from jrnn.kernels import _plan, _shared
+from jrnn.kernels import _pallas, _plan, _shared
 from jrnn.kernels._pallas import Target
 from tests.helpers import TOLERANCE, assert_close, paired, random_like
 
@@ -75,7 +77,7 @@ def small(monkeypatch):
     jax.jit does not see that they changed: such tests take sizes that no others take.
     """
     monkeypatch.setattr(_plan, "RESIDENT", 0)
-    monkeypatch.setattr(_plan, "PROGRAMS", 0)
+    monkeypatch.setattr(_pallas, "PROGRAMS", 0)
     monkeypatch.setattr(_plan, "TILE", 8)
     monkeypatch.setattr(_plan, "MOST_STEPS", 2)
 
@@ -111,12 +113,24 @@ def test_a_kernel_whose_programs_share_the_matrix_equals_the_scan():
         (jrnn.gru, 8, 2, "float32", True),
         (jrnn.lstm, 15, 2, "bfloat16", False),
         (jrnn.antisymmetric_rnn, 17, 2, "float64", True),
+        (jrnn.gru, 10, 18, "float64", True),  # two blocks of rows
     ],
 )
 def test_every_cell_and_type_with_a_shared_matrix(make, size, B, dtype, flags):
     exact = {"float64": EXACT, "float32": 1e-5, "bfloat16": TOLERANCE["bfloat16"]}
     given = problem(make(K, size), dtype, B=B, flags=flags)
     same(given, "cuda", exact[dtype], reverse=flags)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("T", [1, 2, 5])
+def test_a_first_state_that_is_learned_and_resets_at_both_ends(T):
+    # Only here is the gradient of what restarts put in the state's place seen.
+    cell = jrnn.learnable_state(jrnn.gru(K, 6))
+    given = problem(cell, T=T, flags=False)
+    resets = jnp.zeros((T, 3), bool).at[0, 0].set(True).at[-1, 1].set(True)
+    same(given._replace(flags={"resets": resets}), "cuda")
 
 
 @pytest.mark.usefixtures("shared")
@@ -134,20 +148,86 @@ def test_nobody_waits_for_a_nan(monkeypatch):
     assert_close(ys[:, 1], run(given.state)[:, 1], EXACT)
 
 
-def test_what_does_not_arrive_is_waited_for_and_given_up(monkeypatch):
-    monkeypatch.setattr(_shared, "PATIENCE", 5)
+def test_what_does_not_arrive_is_waited_for_and_given_up_for_good(monkeypatch):
     asked = []
 
-    def read():
+    def read(place):
         jax.debug.callback(lambda: asked.append(1))
-        return jnp.array([7, -1], "int32")
+        return place
 
-    found = jax.jit(lambda: _shared.arrived([read], lambda bits: bits == -1))()
+    monkeypatch.setattr(_shared, "_volatile", read)
+    place = jnp.array([7, -1], "int32")
+    wait = jax.jit(_shared.arrived, static_argnums=1)
+    for patience, times in ((jnp.int32(5), 5), (jnp.int32(1), 1)):
+        asked.clear()
+        values, left = wait([place], lambda bits: bits == -1, patience)
+        jax.effects_barrier()
+        assert len(asked) == times
+        assert values[0].tolist() == [-1, -1]  # NaN, all of it
+        assert left == 1
+    values, left = wait([place], lambda bits: bits == 0, jnp.int32(5))
+    assert values[0].tolist() == [7, -1]
+    assert left == 5
+    values, left = wait([place], lambda bits: bits == 0, left * 0 + 1)
+    assert values[0].tolist() == [-1, -1]  # also where it comes after all
+
+
+@pytest.mark.usefixtures("shared")
+def test_what_comes_late_is_what_is_taken(monkeypatch):
+    # Interpreted, all has come before it is asked for: here every second answer is
+    # that of a slot which nobody has written yet, or not for this turn.
+    load, asked = _shared._volatile, []
+
+    def late(place):
+        def absent():
+            asked.append(1)
+            return np.bool_(len(asked) % 2)
+
+        bits = load(place)
+        nothing = -1 if place.shape == (16, 16) else (bits ^ 1) ^ (37 << 40)
+        like = jax.ShapeDtypeStruct((), bool)
+        return jnp.where(io_callback(absent, like), nothing, bits)
+
+    monkeypatch.setattr(_shared, "_volatile", late)
+    same(problem(jrnn.elman(K, 14), T=6), "cuda")
+    assert len(asked) > 2 * (6 + 7)
+
+
+@pytest.mark.usefixtures("shared")
+def test_how_what_is_exchanged_begins_and_is_read(monkeypatch):
+    begun, launch = {}, _shared.launch
+
+    def watch(how, body, inputs, *rest, **options):
+        jax.debug.callback(lambda **found: begun.update(found), **inputs["exchange"])
+        return launch(how, body, inputs, *rest, **options)
+
+    monkeypatch.setattr(_shared, "launch", watch)
+    given = problem(jrnn.lstm(K, 12), T=4)
+    method = jrnn.fused(interpret=True)
+
+    run = lambda xs: differentiated(given._replace(xs=xs), method)
+    jax.block_until_ready(jax.jit(run)(given.xs))
     jax.effects_barrier()
-    assert len(asked) == 5
-    assert found[0].tolist() == [-1, -1]  # NaN, all of it
-    found = _shared.arrived([read], lambda bits: bits == 0)
-    assert found[0].tolist() == [7, -1]
+    found = {name: np.asarray(value) for name, value in begun.items()}
+    assert (found["seen"][0] != -1).all()
+    assert (found["seen"][1:] == -1).all()
+    assert ((found["parts"][0] & 1) == 0).all()
+    assert ((found["parts"][1] & 1) == 1).all()
+    assert not (found["parts"][0] >> 1).any()
+    # A GPU's program must not find these in its own cache.
+    # Along, back, and after the last step.
+    assert volatile_loads(jax.make_jaxpr(run)(given.xs).jaxpr) == 3
+
+
+def volatile_loads(jaxpr) -> int:
+    """How many loads are volatile, in kernels and loops too."""
+    count = 0
+    for eqn in jaxpr.eqns:
+        count += bool(eqn.params.get("is_volatile"))
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            count += volatile_loads(inner) if hasattr(inner, "eqns") else 0
+    return count
 
 
 @pytest.mark.parametrize(

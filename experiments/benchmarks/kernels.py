@@ -7,8 +7,8 @@ PyTorch and through `jax.experimental.rnn`? And how near does the kernel of
 one process, after a check that outputs and gradients agree. An LSTM of 16 sequences and
 1,024 steps, which is the size in FlashRNN's figure, and below.
 
-What fails is named in the results, the rest is measured, and the exit code is 1. About
-two minutes. Without a GPU it says so, and measures nothing.
+What fails is named in the results, the rest is measured, and the exit code is 1.
+Without a GPU it says so, and measures nothing.
 """
 
 import dataclasses
@@ -161,6 +161,13 @@ def _failure(what: str, system: str, error: Exception) -> dict[str, Any]:
     return {"what": what, "system": system, "error": shown}
 
 
+def _guarded(what: str, measure: Callable[[], Rows]) -> Rows:
+    try:
+        return measure()
+    except Exception as error:  # whatever it is, the rest is measured
+        return [_failure(what, "all", error)]
+
+
 def check(found: dict[str, Runner]) -> dict[str, float]:
     """Returns how far each is from the reference; raises if it is another function."""
     flat = lambda runner: jax.tree.leaves((runner.outputs, runner.gradients))
@@ -179,12 +186,15 @@ def time_lstm(settings: Settings, case: Case) -> Rows:
     """One row for each system and pass at one size."""
     what = f"lstm {case.size} {case.dtype}"
     found, rows = ready(case)
-    off = {}
+    off: dict[str, float | None] = {}
     for name in list(found):
+        if REFERENCE not in found:  # whose failure is a row already
+            off[name] = None
+            continue
         try:
             both = {REFERENCE: found[REFERENCE], name: found[name]}
             off[name] = check(both)[name]
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             rows.append(_failure(what, name, error))
             del found[name]
     for which in PASSES:
@@ -232,61 +242,95 @@ METHODS = {
     "associative": jrnn.associative(),
     "associative kernel": jrnn.associative(kernel="cuda"),
     "fused": jrnn.fused(precision="highest"),
-    "fused in TF32": jrnn.fused(),
+    "fused in TF32": jrnn.fused(precision="tensorfloat32"),
 }
 
 
-def agree(name: str, size: int, B: int) -> Rows:
-    """How far every method is from a scan, outputs and gradients, on this machine."""
-    cell = getattr(jrnn, name)(5, size)
-    params = cell.init(jax.random.key(0))
-    xs = jax.random.normal(jax.random.key(1), (60, B, 5))
-    lengths = jnp.arange(B) * 60 // B + 1
+class Compared(NamedTuple):
+    """A cell that every method runs; `mapped`: by `vmap` over three batches."""
+
+    name: str
+    size: int
+    B: int
+    dtype: str = "float32"
+    mapped: bool = False
+
+
+# A matrix that stays in one program; that several share, for one block of rows and for
+# blocks at the same time and in turn; with 64 columns each and 32; read at each step.
+COMPARED = (
+    Compared("elman", 40, 3),
+    Compared("gru", 40, 3),
+    Compared("lstm", 40, 3),
+    Compared("elman", 256, 3),
+    Compared("gru", 200, 17),
+    Compared("gru", 200, 3, mapped=True),
+    Compared("lstm", 256, 300),
+    Compared("lstm", 512, 200),
+    Compared("lstm", 768, 32),
+    Compared("lstm", 768, 16, "bfloat16"),
+    Compared("lstm", 1024, 16),
+    Compared("lru", 64, 3),
+    Compared("min_gru", 64, 3),
+)
+
+
+def agree(case: Compared) -> Rows:
+    """How far every method is from a scan, outputs and gradients, on this machine.
+
+    With lengths, resets, a mask and a state to begin with.
+    """
+    T, B = 60, case.B
+    cell = getattr(jrnn, case.name)(5, case.size)
+    params = cell.init(jax.random.key(0), case.dtype)
+    batches = (3,) if case.mapped else ()
+    xs = jax.random.normal(jax.random.key(1), (*batches, T, B, 5), case.dtype)
+    state = jax.tree.map(lambda leaf: leaf + 0.1, cell.init_state(params, (B,)))
+    flags: dict[str, Any] = {
+        "lengths": jnp.arange(B) * T // B + 1,
+        "resets": jax.random.bernoulli(jax.random.key(2), 0.05, (T, B)),
+        "mask": jax.random.bernoulli(jax.random.key(3), 0.9, (T, B)),
+    }
 
     def result(method: jrnn.Method) -> list[np.ndarray]:
-        def loss(params: Any, xs: Any) -> Any:
-            ys = jrnn.unroll(cell, params, xs, lengths=lengths, method=method)[1]
-            return (ys * jnp.sin(jnp.arange(size))).sum(), ys
+        def loss(params: Any, xs: Any, state: Any) -> Any:
+            run = lambda xs: jrnn.unroll(
+                cell, params, xs, state, method=method, **flags
+            )[1].astype(jnp.float32)
+            ys = (jax.vmap(run) if case.mapped else run)(xs)
+            return (ys * jnp.sin(jnp.arange(ys.shape[-1]))).sum(), ys
 
-        run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+        run = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
         with jax.default_matmul_precision("highest"):
-            (_, ys), slopes = run(params, xs)
-        return [np.asarray(leaf) for leaf in jax.tree.leaves((ys, slopes))]
+            (_, ys), slopes = run(params, xs, state)
+        found = (
+            np.asarray(leaf, np.complex128) for leaf in jax.tree.leaves((ys, slopes))
+        )
+        return [np.stack([leaf.real, leaf.imag]) for leaf in found]
 
+    what = f"{case.name} {case.size}, {B} sequences, {case.dtype}"
+    what += ", by vmap" if case.mapped else ""
     expected, rows = result(jrnn.scan(precision="highest")), []
-    for method_name, method in METHODS.items():
-        linear = "associative" in method_name
+    for name, method in METHODS.items():
+        linear = "associative" in name
         takes = cell.linear if linear else cell.gated and cell.gated.matrix
-        if not takes and (linear or "fused" in method_name):
+        if not takes and (linear or "fused" in name):
             continue
-        if method_name == "newton" and size > 64:
+        if name == "newton" and case.size > 64:
             continue  # its Jacobians are T B H^2 numbers
-        what = f"{name} {size}, {B} sequences"
         try:
             found = result(method)
         except Exception as error:  # whatever it is, the others are compared
-            rows.append(_failure(what, method_name, error))
+            rows.append(_failure(what, name, error))
             continue
         off = max(map(normwise, found, expected))
-        row = {"what": what, "pass": "agreement", "system": method_name}
+        row = {"what": what, "pass": "agreement", "system": name}
         rows.append({**row, "difference": off})
-        if not off <= (AGREE if "TF32" in method_name else EXACT):
+        narrow = case.dtype != "float32" or "TF32" in name
+        if not off <= (AGREE if narrow else EXACT):
             message = f"{off} off, outputs and gradients of a scan"
-            rows.append(_failure(what, method_name, ValueError(message)))
+            rows.append(_failure(what, name, ValueError(message)))
     return rows
-
-
-# A matrix that stays in one program, and that several share, in one block and more.
-COMPARED = (
-    ("elman", 40, 3),
-    ("gru", 40, 3),
-    ("lstm", 40, 3),
-    ("elman", 256, 3),
-    ("gru", 200, 17),
-    ("lstm", 256, 300),
-    ("lru", 64, 3),
-    ("min_gru", 64, 3),
-)
 
 
 def main(arguments: list[str]) -> int:
@@ -308,15 +352,16 @@ def main(arguments: list[str]) -> int:
         write_json(settings.out, {**content, "settings": dataclasses.asdict(settings)})
 
     with ThreadPoolExecutor(settings.threads) as pool:
-        compared = [pool.submit(agree, *case) for case in COMPARED]
+        compared = {case: pool.submit(agree, case) for case in COMPARED}
         cases = prepare(settings, pool)
-        for future in compared:
-            keep(future.result())
+        for case, future in compared.items():
+            keep(_guarded(str(case), future.result))
         for case in cases:
             ready(case)  # nothing is timed beside a compiler
         for case in cases:
-            keep(time_lstm(settings, case))
-        keep(time_linear(settings))
+            what = f"lstm {case.size} {case.dtype}"
+            keep(_guarded(what, functools.partial(time_lstm, settings, case)))
+        keep(_guarded("linear", functools.partial(time_linear, settings)))
     return show(rows)
 
 

@@ -20,11 +20,23 @@ PLATFORMS = ("cuda", "tpu")
 VECTOR_MEMORY = 48 * 2**20
 
 
+# Programs that run at the same time on a GPU that is not at hand: an A100 has 108
+# multiprocessors.
+PROGRAMS = 100
+
+
 class Target(NamedTuple):
-    """Which machine a kernel is for; `interpret` runs it by JAX itself."""
+    """Which machine a kernel is for.
+
+    Attributes:
+      platform: Its name.
+      interpret: Whether JAX itself runs the kernel.
+      programs: How many programs a GPU runs at the same time, at the least.
+    """
 
     platform: str
     interpret: bool = False
+    programs: int = PROGRAMS
 
 
 class Launch(NamedTuple):
@@ -62,6 +74,7 @@ def find_target(platform: str | None, interpret: bool) -> Target:
     Raises:
       ValueError: There are no kernels for the default backend.
     """
+    programs = PROGRAMS
     if platform is None and interpret:
         platform = "cuda"
     if platform is None:
@@ -74,7 +87,9 @@ def find_target(platform: str | None, interpret: bool) -> Target:
                 'name the machine with platform="cuda" or "tpu" where it is compiled '
                 "for another, or test with interpret=True."
             )
-    return Target(platform, interpret)
+        # A GPU tells how many multiprocessors it has, or a slice of one.
+        programs = getattr(jax.devices()[0], "core_count", None) or PROGRAMS
+    return Target(platform, interpret, programs)
 
 
 def launch(

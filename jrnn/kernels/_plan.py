@@ -39,7 +39,6 @@ HELD = (
     160 * 2**10
 )  # bytes of these and of h, which an A100's shared memory has room for
 PRODUCT = 2**14  # numbers of a product, in half of the registers of 128 threads
-PROGRAMS = 100  # that run at the same time: an A100 has 108 multiprocessors
 TPU_LANES, TPU_SUBLANES, TPU_ROWS = 128, 8, 128
 MOST_STEPS = 128  # in a block: beyond, the time to start one is nothing. Not measured.
 
@@ -120,7 +119,7 @@ def _for_gpu(
     rows, size = shape
     units = max(power_of_two(size), 16)
     stays = gated.gates * units**2 * W.dtype.itemsize <= RESIDENT
-    shared = None if stays else _share(gated, size, rows, W.dtype.itemsize)
+    shared = None if stays else _share(gated, target, (rows, size), W.dtype.itemsize)
     if shared is not None:
         units, share, block = shared
         return Plan(
@@ -145,9 +144,10 @@ def _for_gpu(
 
 
 def _share(
-    gated: Gated, size: int, rows: int, itemsize: int
+    gated: Gated, target: Target, shape: tuple[int, int], itemsize: int
 ) -> tuple[int, int, int] | None:
     """Returns padded units, units of a program and rows of a block; None: no room."""
+    rows, size = shape
     units = round_up(size, SHARED[0])
     for columns in SHARED:
         share = columns // power_of_two(gated.gates)
@@ -156,10 +156,10 @@ def _share(
             held = (columns + block) * units * itemsize
             programs = units // share
             fits = held <= HELD and units * block <= PRODUCT
-            if programs > PROGRAMS or not fits:
+            if programs > target.programs or not fits:
                 break
             found = units, share, block
-            if programs * -(-rows // block) <= PROGRAMS:
+            if programs * -(-rows // block) <= target.programs:
                 break
         if found is not None:
             return found

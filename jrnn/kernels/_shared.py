@@ -14,9 +14,10 @@ write and one read:
     last place). A slot is written again once its writer has what every reader of it
     wrote one step later: by then all have read it.
 
-All programs of a block must run at the same time: `_plan` takes no more of them than
-there are multiprocessors, they have consecutive numbers, and a GPU starts programs in
-the order of these. If one waited in vain nevertheless, it gives up, and NaN come out.
+All programs of a launch must run at the same time, so that there are no more of them
+than the machine is said to run; those of one group take blocks of rows in turn where
+there are more of these. If a program waited in vain nevertheless, it gives up once and
+for all, and NaN come out.
 
 The products are transposed, v^T = W^T h^T, so that the units of 4 gates fill the 64
 rows of a Hopper tensor core's product. Interpreted, steps come one after the other, and
@@ -37,7 +38,7 @@ from jrnn.kernels._plan import Plan
 from jrnn.kernels._resident import add_first
 
 WARPS = 4  # one group of warps that a tensor core's product takes
-PATIENCE = 2**20  # how often a program asks before it gives up: about a second
+PATIENCE = 2**20  # how often a program asks for one thing: about a second
 
 
 def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
@@ -56,52 +57,57 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 
     def body(ins: Any, outs: Any) -> None:
         timed, shown, seen = ins["timed"], outs["timed"], outs["exchange"]["seen"]
-        p, rows, now = _place(plan, plan.steps)
-        own = _units(plan, p)
-        b = _gates(plan, ins["whole"]["b"], p)
-        fresh, real = _read(ins["rows"]["fresh"], rows, own), _real(plan, p)
-        held = [ins["whole"]["W"][p, :, pl.ds(k, n)] for k, n in _pieces(plan.units[1])]
-        dtype = inputs["timed"]["us"].dtype
+        p, dtype = _program(plan), inputs["timed"]["us"].dtype
+        own, real = _units(plan, p), _real(plan, p)
+        b = _gates_at(plan, ins["whole"]["b"], p)
+        pieces = _pieces(plan.units[1])
+        held = [ins["whole"]["W"][p, :, pl.ds(k, n)] for k, n in pieces]
 
-        def step(t: Array, state: Any) -> Any:
-            u = _gates(plan, timed["us"], p, t, rows)
-            flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
-            later = jnp.minimum(t + 1, plan.steps - 1)
-            later = gates.unpack(_flags(timed["flags"], later, rows), restarts)
-            h = arrived(
-                [
-                    (lambda k=k, n=n: _volatile(seen.at[t, rows, pl.ds(k, n)]))
-                    for k, n in _pieces(plan.units[1])
-                ],
-                lambda bits: bits == -1,
-            )
-            products = [
-                gates.product_t(W_k, _floats(h_k, W_k.dtype), dtype)
-                for W_k, h_k in zip(held, h, strict=True)
-            ]
-            v = functools.reduce(jnp.add, products)
-            v = jax.lax.split(v, (plan.share,) * (v.shape[0] // plan.share))
-            v = tuple(v_g.T for v_g in v[: gated.gates])
-            if b is not None:
-                v = tuple(v_g + b_g for v_g, b_g in zip(v, b, strict=True))
-            state_tm1 = gates.begin(flags, fresh, state)
-            state, saved = gates.finish(gated, flags, real, state_tm1, u, v)
-            h = jax.tree.leaves(gates.begin(later, fresh, state))[0]
-            seen[t + 1, rows, own] = _sendable(h.astype(held[0].dtype))
-            _write(shown["states"], state, t, rows, own)
-            if shown["saved"] is not None:
-                _write(shown["saved"], saved, t, rows, own)
-            return state
+        def walk(block: Array, now: Array | None) -> None:
+            rows = _rows_of(plan, block)
+            fresh = _read(ins["rows"]["fresh"], rows, own)
 
-        final = outs["rows"]["final"]
-        start = _read(ins["rows"]["start"], rows, own)
-        if now is None:
-            steps = jnp.int32(plan.steps)
-            start = jax.lax.fori_loop(jnp.int32(0), steps, step, start)
-        else:
-            last = _read(final, rows, own)
-            start = step(now, gates.choose(jnp.full((1, 1), now == 0), start, last))
-        _write(final, start, rows, own)
+            def step(t: Array, carry: Any) -> Any:
+                state, patience = carry
+                u = _gates_at(plan, timed["us"], p, t, rows)
+                flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
+                later = jnp.minimum(t + 1, plan.steps - 1)
+                flags_tp1 = gates.unpack(_flags(timed["flags"], later, rows), restarts)
+                reads = [
+                    seen.at[t, rows, pl.ds(k, n)] for k, n in _pieces(plan.units[1])
+                ]
+                h, patience = arrived(reads, lambda bits: bits == -1, patience)
+                products = [
+                    gates.product_t(W_k, _floats(h_k, W_k.dtype), dtype)
+                    for W_k, h_k in zip(held, h, strict=True)
+                ]
+                v = functools.reduce(jnp.add, products)
+                v = jax.lax.split(v, (plan.share,) * (v.shape[0] // plan.share))
+                v = tuple(v_g.T for v_g in v[: gated.gates])
+                if b is not None:
+                    v = tuple(v_g + b_g for v_g, b_g in zip(v, b, strict=True))
+                state_tm1 = gates.begin(flags, fresh, state)
+                state, saved = gates.finish(gated, flags, real, state_tm1, u, v)
+                h = jax.tree.leaves(gates.begin(flags_tp1, fresh, state))[0]
+                seen[t + 1, rows, own] = _sendable(h.astype(held[0].dtype))
+                _write(shown["states"], state, t, rows, own)
+                if shown["saved"] is not None:
+                    _write(shown["saved"], saved, t, rows, own)
+                return state, patience
+
+            final = outs["rows"]["final"]
+            state = _read(ins["rows"]["start"], rows, own)
+            if now is None:
+                steps = jnp.int32(plan.steps)
+                carry = state, jnp.int32(PATIENCE)
+                state, _ = jax.lax.fori_loop(jnp.int32(0), steps, step, carry)
+            else:
+                last = _read(final, rows, own)
+                state = gates.choose(jnp.full((1, 1), now == 0), state, last)
+                state, _ = step(now, (state, jnp.int32(PATIENCE)))
+            _write(final, state, rows, own)
+
+        _each_block(plan, plan.steps, walk)
 
     inputs = {**inputs, "whole": {**inputs["whole"], "W": _columns(plan, W)}}
     inputs["exchange"] = {"seen": seen}
@@ -119,7 +125,7 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
     from jax.experimental import pallas as pl
 
     gated, restarts = plan.gated, outputs["rows"]["dfresh"] is not None
-    blocks, programs = plan.rows[1] // plan.block[1], plan.programs
+    blocks, programs = _blocks(plan), plan.programs
     dtype = jax.tree.leaves(inputs["rows"]["dfinal"])[0].dtype
     slot = blocks, programs, programs, plan.block[1] * plan.share
     # Turn 0 finds 0, of its own parity; turn 1 has to wait for its own.
@@ -128,77 +134,81 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 
     def body(ins: Any, outs: Any) -> None:
         timed, shown, parts = ins["timed"], outs["timed"], outs["exchange"]["parts"]
-        p, rows, now = _place(plan, plan.steps + 1)
-        block, own, real = _block(plan, plan.steps + 1), _units(plan, p), _real(plan, p)
-        kept = outs["rows"]["dstart"], outs["rows"]["dfresh"]
+        p, kept = _program(plan), (outs["rows"]["dstart"], outs["rows"]["dfresh"])
+        own, real = _units(plan, p), _real(plan, p)
         held = [ins["whole"]["W"][p, pl.ds(k, n)] for k, n in _pieces(plan.units[1])]
 
-        def receive(i: Array, carry: Any) -> Any:
-            earlier, dfresh = carry
-            turn = (i >> 1) & 1
-            found = arrived(
-                [
-                    (lambda k=k, n=n: _volatile(parts.at[i & 1, block, p, pl.ds(k, n)]))
-                    for k, n in _pieces(programs)
-                ],
-                lambda bits: (bits & 1) != turn.astype(bits.dtype),
-            )
-            dh = [_floats(bits & ~1, dtype).sum(axis=0) for bits in found]
-            dh = functools.reduce(jnp.add, dh).reshape(plan.block[1], plan.share)
-            earlier = add_first(earlier, dh)
-            if not restarts:
-                return earlier, dfresh
-            later = jnp.minimum(plan.steps - i, plan.steps - 1)
-            flags = gates.unpack(_flags(timed["flags"], later, rows), restarts)
-            assert flags.restart is not None
-            ended_later = gates.Rows(restart=flags.restart & (i > 0))
-            earlier, ended = gates.end(ended_later, earlier)
-            return earlier, jax.tree.map(jnp.add, dfresh, ended)
+        def walk(block: Array, now: Array | None) -> None:
+            rows = _rows_of(plan, block)
 
-        def send(i: Array, carry: Any) -> Any:
-            t = plan.steps - 1 - i
-            flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
-            names = ("states_tm1", "states", "saved", "direct")
-            state_tm1, state, saved, direct = (
-                _read(timed[name], t, rows, own) for name in names
-            )
-            earlier, dfresh = receive(i, carry)
-            dstate = jax.tree.map(jnp.add, earlier, direct)
-            earlier, du, dv = gates.pull(
-                gated, flags, real, state_tm1, state, saved, dstate
-            )
-            turn = ((i + 1) >> 1) & 1
-            through = _side_by_side(dv).astype(held[0].dtype)
-            for (k, n), W_k in zip(_pieces(plan.units[1]), held, strict=True):
-                bits = _bits(gates.product_t(W_k, through, dtype))
-                bits = (bits & ~1) | turn.astype(bits.dtype)
-                bits = bits.reshape(n // plan.share, plan.share, -1).transpose(0, 2, 1)
-                place = pl.ds(k // plan.share, n // plan.share)
-                bits = bits.reshape(n // plan.share, -1)
-                parts[(i + 1) & 1, block, place, p] = bits
-            for g in range(gated.gates):
-                shown["du"][t, rows, _units(plan, p, g)] = du[g]
-                if shown["dv"] is not None:
-                    shown["dv"][t, rows, _units(plan, p, g)] = dv[g]
-            return earlier, dfresh
+            def receive(i: Array, carry: Any) -> Any:
+                earlier, dfresh, patience = carry
+                parity = (i >> 1) & 1
+                of_all = [
+                    parts.at[i & 1, block, p, pl.ds(k, n)] for k, n in _pieces(programs)
+                ]
+                missing = lambda bits: (bits & 1) != parity.astype(bits.dtype)
+                found, patience = arrived(of_all, missing, patience)
+                dh = [_floats(bits & ~1, dtype).sum(axis=0) for bits in found]
+                dh = functools.reduce(jnp.add, dh).reshape(plan.block[1], plan.share)
+                earlier = add_first(earlier, dh)
+                if not restarts:
+                    return earlier, dfresh, patience
+                t = jnp.minimum(plan.steps - i, plan.steps - 1)
+                flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
+                assert flags.restart is not None
+                after = gates.Rows(restart=flags.restart & (i > 0))
+                earlier, ended = gates.end(after, earlier)
+                return earlier, jax.tree.map(jnp.add, dfresh, ended), patience
 
-        carry = _read(ins["rows"]["dfinal"], rows, own)
-        carry = carry, None if kept[1] is None else gates.zeros(carry)
-        if now is None:
-            steps = jnp.int32(plan.steps)
-            carry = jax.lax.fori_loop(jnp.int32(0), steps, send, carry)
-            _write(kept, receive(steps, carry), rows, own)
-        else:
+            def send(i: Array, carry: Any) -> Any:
+                t = plan.steps - 1 - i
+                flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
+                names = ("states_tm1", "states", "saved", "direct")
+                state_tm1, state, saved, direct = (
+                    _read(timed[name], t, rows, own) for name in names
+                )
+                earlier, dfresh, patience = receive(i, carry)
+                dstate = jax.tree.map(jnp.add, earlier, direct)
+                earlier, du, dv = gates.pull(
+                    gated, flags, real, state_tm1, state, saved, dstate
+                )
+                parity = ((i + 1) >> 1) & 1
+                through = _side_by_side(dv).astype(held[0].dtype)
+                for (k, n), W_k in zip(_pieces(plan.units[1]), held, strict=True):
+                    bits = _bits(gates.product_t(W_k, through, dtype))
+                    bits = (bits & ~1) | parity.astype(bits.dtype)
+                    each = n // plan.share
+                    bits = bits.reshape(each, plan.share, -1).transpose(0, 2, 1)
+                    place = pl.ds(k // plan.share, each)
+                    parts[(i + 1) & 1, block, place, p] = bits.reshape(each, -1)
+                for g in range(gated.gates):
+                    shown["du"][t, rows, _units(plan, p, g)] = du[g]
+                    if shown["dv"] is not None:
+                        shown["dv"][t, rows, _units(plan, p, g)] = dv[g]
+                return earlier, dfresh, patience
+
+            carry = _read(ins["rows"]["dfinal"], rows, own)
+            carry = carry, None if kept[1] is None else gates.zeros(carry)
+            patience = jnp.int32(PATIENCE)
+            if now is None:
+                steps = jnp.int32(plan.steps)
+                carry = *carry, patience
+                carry = jax.lax.fori_loop(jnp.int32(0), steps, send, carry)
+                _write(kept, receive(steps, carry)[:2], rows, own)
+                return
             last = _read(kept, rows, own)
-            carry = gates.choose(jnp.full((1, 1), now == 0), carry, last)
+            carry = *gates.choose(jnp.full((1, 1), now == 0), carry, last), patience
 
             @pl.when(now < plan.steps)
             def _() -> None:
-                _write(kept, send(now, carry), rows, own)
+                _write(kept, send(now, carry)[:2], rows, own)
 
             @pl.when(now == plan.steps)
             def _() -> None:
-                _write(kept, receive(now, carry), rows, own)
+                _write(kept, receive(now, carry)[:2], rows, own)
+
+        _each_block(plan, plan.steps + 1, walk)
 
     W = inputs["whole"]["W"]
     inputs = {**inputs, "whole": {"W": _rows(plan, W)}, "exchange": {"parts": parts}}
@@ -211,33 +221,60 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 def _launch(
     plan: Plan, name: str, turns: int, body: Any, inputs: dict, outputs: dict
 ) -> dict:
-    """Launches the programs of all blocks of rows, interpreted once for each turn."""
+    """Launches groups of programs; interpreted, all blocks and turns one by one."""
     from jax.experimental import pallas as pl
 
-    programs = plan.programs * plan.rows[1] // plan.block[1]
-    grid = programs * (turns if plan.target.interpret else 1)
-    how = Launch(name, plan.target, (grid,), WARPS)
+    groups = _blocks(plan) * turns if plan.target.interpret else _groups(plan)
+    how = Launch(name, plan.target, (groups * plan.programs,), WARPS)
     whole = lambda _, leaf: pl.BlockSpec(leaf.shape, lambda *_: (0,) * len(leaf.shape))
     return launch(how, body, inputs, outputs, whole, aliased="exchange")
 
 
-def _place(plan: Plan, turns: int) -> tuple[Array, Any, Array | None]:
-    """Returns which program this is, its rows, and if interpreted which turn it is."""
+def _blocks(plan: Plan) -> int:
+    return plan.rows[1] // plan.block[1]
+
+
+def _groups(plan: Plan) -> int:
+    """Returns how many blocks of rows are walked along at the same time."""
+    return min(_blocks(plan), max(plan.target.programs // plan.programs, 1))
+
+
+def _program(plan: Plan) -> Array:
+    """Returns which of the programs of a group this is."""
     from jax.experimental import pallas as pl
 
-    index = pl.program_id(0)
-    p, rows = index % plan.programs, plan.block[1]
-    rows = pl.ds(_block(plan, turns) * rows, rows)
-    now = (index // plan.programs) % turns if plan.target.interpret else None
-    return p, rows, now
+    return pl.program_id(0) % plan.programs
 
 
-def _block(plan: Plan, turns: int) -> Array:
-    """Returns which block of rows this program has."""
+def _each_block(
+    plan: Plan, turns: int, walk: Callable[[Array, Array | None], None]
+) -> None:
+    """Calls `walk(block, turn)` for this program's blocks; no turn: for all turns."""
     from jax.experimental import pallas as pl
 
-    each = plan.programs * (turns if plan.target.interpret else 1)
-    return pl.program_id(0) // each
+    group, blocks, groups = (
+        pl.program_id(0) // plan.programs,
+        _blocks(plan),
+        _groups(plan),
+    )
+    if plan.target.interpret:
+        walk(group // turns, group % turns)
+    elif blocks == groups:
+        walk(group, None)
+    else:
+
+        def one(j: Array, nothing: Array) -> Array:
+            walk(group + j * groups, None)
+            return nothing
+
+        count = (blocks - group + groups - 1) // groups
+        jax.lax.fori_loop(jnp.int32(0), count, one, jnp.int32(0))
+
+
+def _rows_of(plan: Plan, block: Array) -> Any:
+    from jax.experimental import pallas as pl
+
+    return pl.ds(block * plan.block[1], plan.block[1])
 
 
 def _pieces(size: int) -> list[tuple[int, int]]:
@@ -295,7 +332,7 @@ def _real(plan: Plan, p: Array) -> Array | None:
     return places + p * plan.share < size
 
 
-def _gates(plan: Plan, ref: Any, p: Array, t: Any = None, rows: Any = None) -> Any:
+def _gates_at(plan: Plan, ref: Any, p: Array, t: Any = None, rows: Any = None) -> Any:
     """Returns a program's units of every gate, of a step if there are steps."""
     if ref is None:
         return None
@@ -342,22 +379,34 @@ def _volatile(ref: Any) -> Array:
 
 
 def arrived(
-    read: list[Callable[[], Array]], missing: Callable[[Array], Array]
-) -> list[Array]:
-    """Reads again and again until nothing is missing; returns what was read."""
+    places: list[Any], missing: Callable[[Array], Array], patience: Array
+) -> tuple[list[Array], Array]:
+    """Reads again and again until nothing is missing.
+
+    Args:
+      places: References to what is read.
+      missing: bits -> which have not arrived.
+      patience: How often to ask; 1 once a program has given up.
+
+    Returns:
+      What was read, the bits of NaN if it gave up now or before, and the patience that
+      is left for the next.
+    """
 
     def again(carry: Any) -> Array:
         return carry[0] > 0
 
     def ask(carry: Any) -> Any:
         left, _ = carry
-        values = [one() for one in read]
+        values = [_volatile(place) for place in places]
         absent = [jnp.max(missing(value).astype(jnp.int32)) for value in values]
         absent = functools.reduce(jnp.bitwise_or, absent)
         return jnp.where(absent > 0, left - 1, jnp.int32(-1)), values
 
-    shapes = jax.eval_shape(lambda: [one() for one in read])
-    nothing = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in shapes]
+    nothing = [jnp.zeros(place.shape, place.dtype) for place in places]
     # All that the loop carries is read after it: Triton's passes want it so.
-    left, values = jax.lax.while_loop(again, ask, (jnp.int32(PATIENCE), nothing))
-    return [value | ~left.astype(value.dtype) for value in values]
+    left, values = jax.lax.while_loop(again, ask, (patience, nothing))
+    gave_up = (left == 0) | (patience == 1)
+    nan = jnp.where(gave_up, jnp.int32(-1), jnp.int32(0))
+    values = [value | nan.astype(value.dtype) for value in values]
+    return values, jnp.where(gave_up, jnp.int32(1), patience)

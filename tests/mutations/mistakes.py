@@ -475,7 +475,7 @@ MISTAKES = (
     Mutation(
         name="programs that share a matrix send on what restarts will replace",
         file="jrnn/kernels/_shared.py",
-        old="jax.tree.leaves(gates.begin(later, fresh, state))[0]",
+        old="jax.tree.leaves(gates.begin(flags_tp1, fresh, state))[0]",
         new="jax.tree.leaves(state)[0]",
         tests=(
             f"{FUSED}::test_a_kernel_whose_programs_share_the_matrix_equals_the_scan",
@@ -484,11 +484,39 @@ MISTAKES = (
     Mutation(
         name="what goes back through a shared matrix reaches other units",
         file="jrnn/kernels/_shared.py",
-        old="bits.reshape(n // plan.share, plan.share, -1).transpose(0, 2, 1)",
-        new="bits.reshape(n // plan.share, plan.share, -1)",
+        old="bits.reshape(each, plan.share, -1).transpose(0, 2, 1)",
+        new="bits.reshape(each, plan.share, -1)",
         tests=(
             f"{FUSED}::test_a_kernel_whose_programs_share_the_matrix_equals_the_scan",
         ),
+    ),
+    Mutation(
+        name="what has not arrived yet is taken, going back",
+        file="jrnn/kernels/_shared.py",
+        old="missing = lambda bits: (bits & 1) != parity.astype(bits.dtype)",
+        new="missing = lambda bits: (bits & 1) > 1",
+        tests=(f"{FUSED}::test_what_comes_late_is_what_is_taken",),
+    ),
+    Mutation(
+        name="what has not arrived yet is taken, going along",
+        file="jrnn/kernels/_shared.py",
+        old="arrived(reads, lambda bits: bits == -1, patience)",
+        new="arrived(reads, lambda bits: bits != bits, patience)",
+        tests=(f"{FUSED}::test_what_comes_late_is_what_is_taken",),
+    ),
+    Mutation(
+        name="what other programs write is looked for in one's own cache",
+        file="jrnn/kernels/_shared.py",
+        old="triton.load(ref, volatile=True)",
+        new="triton.load(ref)",
+        tests=(f"{FUSED}::test_how_what_is_exchanged_begins_and_is_read",),
+    ),
+    Mutation(
+        name="the second slot begins as the first",
+        file="jrnn/kernels/_shared.py",
+        old="jnp.arange(2).reshape(2, 1, 1, 1, 1)",
+        new="jnp.zeros((2, 1, 1, 1, 1), int)",
+        tests=(f"{FUSED}::test_how_what_is_exchanged_begins_and_is_read",),
     ),
     Mutation(
         name="the bits of nothing are sent",
