@@ -123,8 +123,8 @@ def spectral_radius(
     The radius is the limit of |W'^m|^(1/m), taken by repeated squaring, which needs no
     eigenvalues and runs on every device. Roundings count as often as the condition of
     the eigenvectors says, which is little for what is drawn; of a matrix made to be far
-    from normal the radius may be off by percents in float32. A matrix of radius 0, or
-    one without a basis of eigenvectors, gives NaN.
+    from normal the radius may be off by percents in float32, or NaN; so it is for a
+    matrix of radius 0. Narrower types are drawn in float32, scaled, and then rounded.
 
     Args:
       radius: rho, above 0.
@@ -152,8 +152,9 @@ def spectral_radius(
         key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Array:
         _check_square(shape)
-        W = inner(key, shape, dtype)
-        return W * (radius * jnp.exp(-_log_radius(W)))
+        wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+        W = inner(key, shape, wide)
+        return (W * (radius * jnp.exp(-_log_radius(W)))).astype(dtype)
 
     return scaled
 

@@ -99,6 +99,13 @@ def test_spectral_radius_in_float32_for_every_gate(key):
         assert abs(max(abs(np.linalg.eigvals(W))) / 1.2 - 1) < 1e-5
 
 
+def test_spectral_radius_of_a_narrow_type_is_found_in_a_wider_one(key):
+    narrow = initializers.spectral_radius(0.9)(key, (20, 20), jnp.bfloat16)
+    wide = initializers.spectral_radius(0.9)(key, (20, 20), jnp.float32)
+    assert narrow.dtype == jnp.bfloat16
+    assert (narrow == wide.astype(jnp.bfloat16)).all()
+
+
 def test_chrono_spreads_the_times_of_an_lstm(key):
     chrono = initializers.chrono_lstm(100)
     b = jnp.concatenate(chrono.draw(key, MANY, jnp.float64))

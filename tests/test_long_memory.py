@@ -414,13 +414,16 @@ def test_nothing_said_is_quick_and_shows_what_is_committed(
 ):
     assert command.Settings().preset == "quick"
     monkeypatch.chdir(tmp_path)
-    drawn: list[int] = []
-    monkeypatch.setattr(report, "draw", lambda path, rows: drawn.append(len(rows)))
+    drawn: list[tuple[Path, int]] = []
+    monkeypatch.setattr(
+        report, "draw", lambda path, rows: drawn.append((path, len(rows)))
+    )
     for others in ([], ["--preset", "full"], ["--sequences", "7"]):
         assert command.main(["--show", *others]) == 0
         assert f"Rows in {command.STORE}" in capsys.readouterr().out
-    assert drawn == [len(store.load(command.STORE))] * 3
-    assert list(tmp_path.iterdir()) == []
+    rows = len(store.load(command.STORE))
+    assert drawn == [(Path("runs/long_memory.png"), rows)] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # and no store
 
 
 def test_a_foreign_file_is_no_store(tmp_path, capsys):

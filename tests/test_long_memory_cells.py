@@ -226,6 +226,24 @@ def test_the_energy_bound_of_any_constants():
     assert largest > 0.1
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_constants_are_refused_with_which_an_oscillator_grows_by_itself(implicit):
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(200):
+        dt, gamma, epsilon = 10 ** random.uniform([-2, -1, -2], [0.5, 1.5, 1.5])
+        q = 1 / (1 + dt * epsilon) if implicit else 1
+        z = q * np.array([-dt * gamma, 1 if implicit else 1 - dt * epsilon])
+        step = np.stack([np.array([1, 0]) + dt * z, z])  # of (h, z)
+        constants = {"dt": dt, "gamma": gamma, "epsilon": epsilon}
+        if abs(np.linalg.eigvals(step)).max() < 1:
+            jrnn.co_rnn(K, 2, implicit=implicit, **constants)
+            continue
+        refused += 1
+        with pytest.raises(ValueError, match="does not grow by itself"):
+            jrnn.co_rnn(K, 2, implicit=implicit, **constants)
+    assert 20 < refused < 180
+
+
 # Long expressive memory.
 
 

@@ -1,10 +1,11 @@
-"""README's numbers of the experiments on real data are those of the committed runs."""
+"""README's numbers of the experiments are those of the committed runs."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +149,79 @@ def digits() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("row", [stocks, ecg, glucose, dna, digits])
+def gradient_flow() -> list[str]:
+    results = committed("gradient_flow")
+    after = {name: cell["after training"] for name, cell in results["cells"].items()}
+    before = {name: cell["before training"] for name, cell in results["cells"].items()}
+    share = {name: spread(row["share"], 0, 100) + "%" for name, row in after.items()}
+    elman = sorted(100 * value for value in after["elman"]["share"]["values"])
+    for name in ("elman", "irnn", "lru"):
+        assert abs(after[name]["error"]["mean"] - results["chance"]) < 0.02
+    drawn = {name: 100 * row["share"]["mean"] for name, row in before.items()}
+    return [
+        f"{share['gru']} for a GRU and {share['lstm']} for an LSTM",
+        f"(mean squared error {after['gru']['error']['mean']:.4f} and "
+        f"{after['lstm']['error']['mean']:.3f})",
+        f"{elman[0]:.1e} to {elman[-1]:.1e}% for an Elman network",
+        f"the {results['chance']:.2f} of a constant answer",
+        f"as do IRNN ({share['irnn']}) and LRU ({share['lru']})",
+        f"GRU's share, {drawn['gru']:.0e}%,".replace("e-0", "e-"),
+        f"Elman network's, {drawn['elman']:.0e}%,".replace("e-0", "e-"),
+        f"the LSTM's is {drawn['lstm']:.2f}%",
+    ]
+
+
+def long_memory() -> list[str]:
+    rows = list(committed("long_memory")["rows"].values())
+    assert {row["stopped"] for row in rows} == {"solved", "sequences", "diverged"}
+
+    def of(task: str, length: int, cell: str, name: str) -> list[Any]:
+        own = (task, length, cell)
+        found = [r for r in rows if (r["task"], r["length"], r["cell"]) == own]
+        assert len(found) == 3
+        return [row[name] for row in found]
+
+    def took(task: str, length: int, cell: str) -> str:
+        found = of(task, length, cell, "sequences_to_success")
+        least, most = min(found), max(found)
+        return f"{least:,} to {most:,}" if least < most else f"{least:,} each"
+
+    def wrong(task: str, cell: str) -> str:
+        found = [100 * share for share in of(task, 784, cell, "wrong")]
+        return f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}%"
+
+    def loss(cell: str) -> str:
+        return f"{np.mean(of('copy', 1000, cell, 'loss')):.4f} nats"
+
+    for task, length in {(row["task"], row["length"]) for row in rows}:
+        for cell in ("elman", "elman_orthogonal"):
+            assert "solved" not in of(task, length, cell, "stopped")
+    for cell in ("lstm", "gru", "min_gru"):
+        assert "solved" not in of("copy", 100, cell, "stopped")
+    for task, length in (("copy", 1000), ("pixels", 784), ("permuted_pixels", 784)):
+        assert of(task, length, "irnn", "stopped") == ["diverged"] * 3
+    adding = {cell: took("adding", 1000, cell) for cell in ("min_gru", "gru", "lstm")}
+    permuted = {
+        cell: wrong("permuted_pixels", cell)
+        for cell in ("exp_rnn", "elman_orthogonal", "elman", "lstm", "gru")
+    }
+    return [
+        f"all {len(rows)} cases",
+        f"minGRU ({adding['min_gru']}), GRU ({adding['gru']}) and "
+        f"LSTM ({adding['lstm']})",
+        f"LRU ({took('copy', 1000, 'lru')}, {loss('lru')})",
+        f"expRNN ({took('copy', 1000, 'exp_rnn')}, {loss('exp_rnn')})",
+        f"takes a GRU {took('order_6b', 110, 'gru')} sequences",
+        f"expRNN ({permuted['exp_rnn']} wrong)",
+        f"({permuted['elman_orthogonal']} and {permuted['elman']}; "
+        f"LSTM {permuted['lstm']}, GRU {permuted['gru']})",
+        f"({wrong('pixels', 'gru')} and {wrong('pixels', 'lstm')})",
+    ]
+
+
+@pytest.mark.parametrize(
+    "row", [stocks, ecg, glucose, dna, digits, gradient_flow, long_memory]
+)
 def test_readme_shows_the_committed_run(row: Callable[[], list[str]]) -> None:
     for said in row():
         assert said in README, said

@@ -322,7 +322,7 @@ def _shares(axes: Axes, results: dict[str, Any]) -> None:
     axes.set_xticks(range(len(cells)), list(cells))
     axes.set_yscale("log")
     least = min((v for v in everything if v > 0), default=1e-3)
-    low = math.floor(math.log10(least))
+    low = math.floor(math.log10(least)) - 1  # no dot on the edge
     axes.set_ylim(10.0**low, 10.0 ** (2 + (2 - low) / 6))  # the legend above the bars
     ticks = [10.0**power for power in range(2, low - 1, -max(1, (2 - low) // 6))]
     axes.set_yticks(ticks)

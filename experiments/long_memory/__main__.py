@@ -88,7 +88,7 @@ class Settings:
     --clip, --sequences, --every, --evaluated and --tested those that are committed,
     else runs/long_memory/NUMBER/results.json, anew."""
     figure: Path | None = None
-    """Where the figure goes; None: beside the store."""
+    """Where the figure goes; None: beside the store, that of the committed to runs/."""
     show: bool = False
     """Only tabulate and draw what the store holds: without --store the committed."""
 
@@ -185,7 +185,9 @@ def run(settings: Settings) -> int:
                 bar.write(f"{name} was cut: the older row stays.")
             bar.update()
     print(f"\n{report.table(rows)}\n\n{report.NOTES}")
-    figure = settings.figure or path.with_suffix(".png")
+    beside = path.with_suffix(".png") if path != STORE else Path("runs/long_memory.png")
+    figure = settings.figure or beside
+    figure.parent.mkdir(parents=True, exist_ok=True)
     report.draw(figure, rows)
     print(f"\nRows in {path}, figure in {figure}.")
     return 0

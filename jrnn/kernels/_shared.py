@@ -16,8 +16,8 @@ write and one read:
 
 All programs of a launch must run at the same time, so that there are no more of them
 than the machine is said to run; those of one group take blocks of rows in turn where
-there are more of these. If a program waited in vain nevertheless, it gives up once and
-for all, and NaN come out.
+there are more of these. If a program waited in vain nevertheless, it gives up for the
+rest of the block, and NaN come out.
 
 The products are transposed, v^T = W^T h^T, so that the units of 4 gates fill the 64
 rows of a Hopper tensor core's product. Interpreted, steps come one after the other, and
@@ -73,9 +73,7 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
                 flags = gates.unpack(_flags(timed["flags"], t, rows), restarts)
                 later = jnp.minimum(t + 1, plan.steps - 1)
                 flags_tp1 = gates.unpack(_flags(timed["flags"], later, rows), restarts)
-                reads = [
-                    seen.at[t, rows, pl.ds(k, n)] for k, n in _pieces(plan.units[1])
-                ]
+                reads = [seen.at[t, rows, pl.ds(k, n)] for k, n in pieces]
                 h, patience = arrived(reads, lambda bits: bits == -1, patience)
                 products = [
                     gates.product_t(W_k, _floats(h_k, W_k.dtype), dtype)
