@@ -124,8 +124,8 @@ CELLS = [
     ),
     Case(
         "co_rnn",
-        lambda k, h: jrnn.co_rnn(k, h, dt=0.6),
-        reference_long.co_rnn(0.6, 2.7, 4.7),
+        lambda k, h: jrnn.co_rnn(k, h, dt=0.3),
+        reference_long.co_rnn(0.3, 2.7, 4.7),
     ),
     Case(
         "co_rnn implicit",
