@@ -86,6 +86,11 @@ class Case(NamedTuple):
     dtype: str
     runners: dict[str, "Future[Runner]"]
 
+    @property
+    def what(self) -> str:
+        """What its rows are called."""
+        return f"lstm {self.size} {self.dtype}"
+
 
 def jrnn_peer(shape: Shape, method: jrnn.Method, dtype: str) -> JaxPeer:
     """The LSTM by a method, its parameters and inputs in a type."""
@@ -133,7 +138,8 @@ def prepare(settings: Settings, pool: ThreadPoolExecutor) -> list[Case]:
             make[f"jrnn {name}"] = functools.partial(_run_jax, problem, peer)
         make["PyTorch"] = functools.partial(torch_runner, problem, "cuda", dtype)
         if dtype == "float32":
-            make["flax.linen"] = lambda p=problem: jax_runner(p, flax_linen(p))
+            peer = functools.partial(flax_linen, problem)
+            make["flax.linen"] = functools.partial(_run_jax, problem, peer)
             peer = functools.partial(cudnn_peer, shape)
             make["jax.experimental.rnn"] = functools.partial(_run_jax, problem, peer)
         running = {name: pool.submit(one) for name, one in make.items()}
@@ -152,7 +158,7 @@ def ready(case: Case) -> tuple[dict[str, Runner], Rows]:
         try:
             found[name] = future.result()
         except Exception as error:  # whatever it is, the others are measured
-            failed.append(_failure(f"lstm {case.size}", name, error))
+            failed.append(_failure(case.what, name, error))
     return found, failed
 
 
@@ -184,7 +190,7 @@ def check(found: dict[str, Runner]) -> dict[str, float]:
 
 def time_lstm(settings: Settings, case: Case) -> Rows:
     """One row for each system and pass at one size."""
-    what = f"lstm {case.size} {case.dtype}"
+    what = case.what
     found, rows = ready(case)
     off: dict[str, float | None] = {}
     for name in list(found):
@@ -359,8 +365,7 @@ def main(arguments: list[str]) -> int:
         for case in cases:
             ready(case)  # nothing is timed beside a compiler
         for case in cases:
-            what = f"lstm {case.size} {case.dtype}"
-            keep(_guarded(what, functools.partial(time_lstm, settings, case)))
+            keep(_guarded(case.what, functools.partial(time_lstm, settings, case)))
         keep(_guarded("linear", functools.partial(time_linear, settings)))
     return show(rows)
 

@@ -178,12 +178,16 @@ def columns(plan: Plan, gate: int) -> slice:
     return slice(gate * units, (gate + 1) * units)
 
 
-def real_units(plan: Plan) -> Array | None:
-    """Returns which units are no padding, (1, units); None: all."""
+def real_units(plan: Plan, start: Array | int = 0, count: int = 0) -> Array | None:
+    """Returns which of `count` units from `start` on are no padding; None: all of all.
+
+    Without a count: all units, (1, units).
+    """
     size, units = plan.units
     if size == units:
         return None
-    return jax.lax.broadcasted_iota(jnp.int32, (1, units), 1) < size
+    places = jax.lax.broadcasted_iota(jnp.int32, (1, count or units), 1)
+    return places + start < size
 
 
 def add_first(state: Any, h: Array) -> Any:

@@ -35,7 +35,7 @@ from jaxtyping import Array
 from jrnn.kernels import _gates as gates
 from jrnn.kernels._pallas import Launch, launch, like, power_of_two
 from jrnn.kernels._plan import Plan
-from jrnn.kernels._resident import add_first
+from jrnn.kernels._resident import add_first, real_units
 
 WARPS = 4  # one group of warps that a tensor core's product takes
 PATIENCE = 2**20  # how often a program asks for one thing: about a second
@@ -58,7 +58,7 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
     def body(ins: Any, outs: Any) -> None:
         timed, shown, seen = ins["timed"], outs["timed"], outs["exchange"]["seen"]
         p, dtype = _program(plan), inputs["timed"]["us"].dtype
-        own, real = _units(plan, p), _real(plan, p)
+        own, real = _units(plan, p), real_units(plan, p * plan.share, plan.share)
         b = _gates_at(plan, ins["whole"]["b"], p)
         pieces = _pieces(plan.units[1])
         held = [ins["whole"]["W"][p, :, pl.ds(k, n)] for k, n in pieces]
@@ -133,7 +133,7 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
     def body(ins: Any, outs: Any) -> None:
         timed, shown, parts = ins["timed"], outs["timed"], outs["exchange"]["parts"]
         p, kept = _program(plan), (outs["rows"]["dstart"], outs["rows"]["dfresh"])
-        own, real = _units(plan, p), _real(plan, p)
+        own, real = _units(plan, p), real_units(plan, p * plan.share, plan.share)
         held = [ins["whole"]["W"][p, pl.ds(k, n)] for k, n in _pieces(plan.units[1])]
 
         def walk(block: Array, now: Array | None) -> None:
@@ -250,11 +250,8 @@ def _each_block(
     """Calls `walk(block, turn)` for this program's blocks; no turn: for all turns."""
     from jax.experimental import pallas as pl
 
-    group, blocks, groups = (
-        pl.program_id(0) // plan.programs,
-        _blocks(plan),
-        _groups(plan),
-    )
+    group = pl.program_id(0) // plan.programs
+    blocks, groups = _blocks(plan), _groups(plan)
     if plan.target.interpret:
         walk(group // turns, group % turns)
     elif blocks == groups:
@@ -319,15 +316,6 @@ def _units(plan: Plan, p: Array, gate: int = 0) -> Any:
     from jax.experimental import pallas as pl
 
     return pl.ds(gate * plan.units[1] + p * plan.share, plan.share)
-
-
-def _real(plan: Plan, p: Array) -> Array | None:
-    """Returns which units of a program are no padding; None: all."""
-    size, units = plan.units
-    if size == units:
-        return None
-    places = jax.lax.broadcasted_iota(jnp.int32, (1, plan.share), 1)
-    return places + p * plan.share < size
 
 
 def _gates_at(plan: Plan, ref: Any, p: Array, t: Any = None, rows: Any = None) -> Any:

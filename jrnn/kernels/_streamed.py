@@ -18,7 +18,7 @@ from jaxtyping import Array
 from jrnn.kernels import _gates as gates
 from jrnn.kernels._pallas import Launch, barrier, launch
 from jrnn.kernels._plan import Plan
-from jrnn.kernels._resident import add_first, blocks, steps_here
+from jrnn.kernels._resident import add_first, blocks, real_units, steps_here
 
 WARPS, STAGES = 8, 2  # not measured
 
@@ -56,7 +56,10 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
                 if b is not None:
                     v = tuple(v_g + _gate(b, plan, g, j) for g, v_g in enumerate(v))
                 u = tuple(_gate(timed["us"], plan, g, j, t) for g in range(gated.gates))
-                state_tm1, real = before(t, rows, j, False), _real(plan, j)
+                state_tm1, real = (
+                    before(t, rows, j, False),
+                    _real(plan, j),
+                )
                 state, saved = gates.finish(gated, rows, real, state_tm1, u, v)
                 _write(shown["states"], plan, j, state, t)
                 if shown["saved"] is not None:
@@ -111,7 +114,13 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
                 )
                 later = jax.tree.map(jnp.add, _tile(dstate, plan, j), direct)
                 earlier, du, dv = gates.pull(
-                    gated, rows, _real(plan, j), state_tm1, state, saved, later
+                    gated,
+                    rows,
+                    _real(plan, j),
+                    state_tm1,
+                    state,
+                    saved,
+                    later,
                 )
                 for g in range(gated.gates):
                     _put(shown["du"], plan, g, j, t, du[g])
@@ -165,12 +174,8 @@ def _none(plan: Plan, dtype: Any, count: int) -> tuple[Array, ...]:
 
 def _real(plan: Plan, j: Array) -> Array | None:
     """Returns which units of tile j are no padding; None: all of every tile."""
-    size, units = plan.units
-    if size == units:
-        return None
     assert plan.tile is not None
-    places = jax.lax.broadcasted_iota(jnp.int32, (1, plan.tile), 1)
-    return places + j * plan.tile < size
+    return real_units(plan, j * plan.tile, plan.tile)
 
 
 def _columns(plan: Plan, gate: int, j: Array) -> Any:
