@@ -359,9 +359,13 @@ def _floats(bits: Array, dtype: Any) -> Array:
 
 def _volatile(ref: Any) -> Array:
     """Reads what other programs write: not from this multiprocessor's own cache."""
+    from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
-    return triton.load(ref, volatile=True)
+    if hasattr(triton, "load"):
+        return triton.load(ref, volatile=True)
+    load: Any = pallas.load  # pyright: ignore[reportAttributeAccessIssue] jax 0.7
+    return load(ref, (slice(None),) * len(ref.shape), volatile=True)
 
 
 def arrived(
