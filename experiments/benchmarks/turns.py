@@ -8,13 +8,19 @@ Name = TypeVar("Name")
 
 
 def in_turn(
-    calls: Mapping[Name, Callable[[], Any]], enough: Callable[[int, float], bool]
+    calls: Mapping[Name, Callable[[], Any]],
+    enough: Callable[[int, float], bool],
+    *,
+    settle: bool = False,
 ) -> dict[Name, list[float]]:
     """Times calls in turn, so that what slows the machine slows them all.
 
     Args:
       calls: By name; each returns when its work is done.
       enough: (rounds, seconds since the first began) -> whether to stop.
+      settle: Whether each is called once more before it is timed, for what the one
+        before it has left: its data in the caches, and threads that still turn, as
+        PyTorch's do for some 8 ms on a CPU.
 
     Returns:
       Seconds of each call in each round.
@@ -23,6 +29,8 @@ def in_turn(
     began, rounds = time.perf_counter(), 0
     while not enough(rounds, time.perf_counter() - began):
         for name, call in calls.items():
+            if settle:
+                call()
             started = time.perf_counter()
             call()
             kept[name].append(time.perf_counter() - started)

@@ -162,7 +162,7 @@ def compare(
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         calls[FLOOR] = products_alone(problem, which)
-        for name, times in in_turn(calls, enough(seconds)).items():
+        for name, times in in_turn(calls, enough(seconds), settle=True).items():
             runner = found.get(name)
             rows.append(
                 {
