@@ -76,3 +76,12 @@ def _operations(body: str) -> int:
 def _products(body: str, computations: dict[str, str]) -> int:
     called = re.findall(r"calls=%([\w.\-]+)", body)
     return " ".join([body, *(computations[name] for name in called)]).count(" dot(")
+
+
+def scattered_products(compiled: jax.stages.Compiled) -> int:
+    """Counts products in innermost loops whose right factor is read across its rows."""
+    found = computations(compiled.as_text() or "")
+    innermost = [body for body in bodies(found) if " while(" not in body]
+    called = [re.findall(r"calls=%([\w.\-]+)", body) for body in innermost]
+    text = " ".join([*innermost, *(found[name] for names in called for name in names)])
+    return len(re.findall(r" dot\(.*rhs_contracting_dims=\{1\}", text))

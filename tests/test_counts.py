@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 import jrnn
-from tests.hlo import Counts, count
+from tests.hlo import Counts, count, scattered_products
 
 RESULTS = Path(__file__).parent / "results" / "counts.json"
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm, "lru": jrnn.lru}
@@ -68,6 +68,17 @@ def test_a_step_costs_no_more_than_it_did(name, which):
 def test_the_guard_sees_a_costlier_step():
     bound = Counts(**json.loads(RESULTS.read_text())["lstm"]["training"])
     assert len(beyond(measure("lstm", "training", jrnn.scan()), bound)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("peepholes", "rows", "scattered"), [(False, 2, 0), (True, 2, 0), (False, 1, 1)]
+)
+def test_a_step_backwards_reads_the_matrix_along_its_rows(peepholes, rows, scattered):
+    """Of two rows and more; a single one's product is faster as it is."""
+    cell = jrnn.lstm(3, 8, peepholes=peepholes)
+    params, xs = cell.init(jax.random.key(0)), jnp.ones((64, rows, 3), jnp.float32)
+    compiled = train.lower(cell, jrnn.bptt(chunk=16), params, xs).compile()
+    assert scattered_products(compiled) == scattered
 
 
 if __name__ == "__main__":

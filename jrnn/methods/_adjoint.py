@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Params, Saved, State
-from jrnn._parts import gated_advance_saving, merge_gates
+from jrnn._parts import gated_advance_saving, merge_gates, product
 
 
 class Closed(NamedTuple):
@@ -28,18 +28,69 @@ class Closed(NamedTuple):
 
 
 def adjoint_of(cell: Cell, params: Params, state: State) -> Closed:
-    """Returns the cell's own backward pass, that of its gates, or JAX's."""
+    """Returns the cell's own backward pass, that of its gates, or JAX's.
+
+    To be called outside of every loop, so that matrices are transposed once.
+    """
     if cell.adjoint is not None:
-        return Closed(*(functools.partial(part, params) for part in cell.adjoint))
+        advance, pullback, gradient = cell.adjoint
+        return Closed(
+            functools.partial(advance, params),
+            _matrices_turned(pullback, params, state),
+            functools.partial(gradient, params),
+        )
     if cell.gated is not None:
         return _gated_adjoint(cell.gated, params, state)
     return _generic_adjoint(cell, params)
 
 
+def _lie_transposed(state: State) -> bool:
+    """Whether matrices are to lie in memory as a step backwards reads them.
+
+    It multiplies by W_h^T, and on a CPU XLA's product of a few rows takes up to three
+    times as long where the rows of W_h^T lie scattered (a single row, half as long).
+    """
+    rows = max(leaf.size // max(leaf.shape[-1], 1) for leaf in jax.tree.leaves(state))
+    return jax.default_backend() == "cpu" and rows > 1
+
+
+def _transpose(leaf: Array) -> Array:
+    """Returns a matrix transposed, which no compiler turns back; others as they are."""
+    return jax.lax.optimization_barrier(leaf.T) if leaf.ndim == 2 else leaf
+
+
+def _matrices_turned(
+    pullback: Callable[..., Any], params: Params, state: State
+) -> Callable[..., Any]:
+    """Returns `pullback` with its parameters filled in."""
+    if not _lie_transposed(state):
+        return functools.partial(pullback, params)
+    turned = jax.tree.map(_transpose, params)
+    # Turned back inside the loop: in front of it, they would lie as before.
+    back = lambda leaf: leaf.T if leaf.ndim == 2 else leaf
+    return lambda *steps: pullback(jax.tree.map(back, turned), *steps)
+
+
+def _through_recur(
+    gated: Gated, params: Params, state: State
+) -> Callable[[Array], State]:
+    """Returns dv_t -> what flows back through `recur`: one product with W_h^T.
+
+    `recur` is affine in the state, so its transpose is the same at each step: made
+    once, outside of the loop, it brings no second forward product.
+    """
+    if gated.matrix is None or not _lie_transposed(state):
+        pull = jax.vjp(functools.partial(gated.recur, params), state)[1]
+        return lambda dv: pull(dv)[0]
+    first, *rest = jax.tree.leaves(state)
+    W_T = _transpose(gated.matrix(params)[0].astype(first.dtype))
+    others = list(map(jnp.zeros_like, rest))
+    like = jax.tree.structure(state)
+    return lambda dv: jax.tree.unflatten(like, [product(dv, W_T, dv.dtype), *others])
+
+
 def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
-    # `recur` is affine in the state, so its transpose is the same at each step: made
-    # once, out here, it brings one product with W_h^T, and no second forward product.
-    pull_state = jax.vjp(functools.partial(gated.recur, params), state)[1]
+    through_recur = _through_recur(gated, params, state)
 
     def pullback(
         state_tm1: State, state: State, saved: Saved, dstate: State
@@ -47,7 +98,7 @@ def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
         direct, du, dv = gated.pullback(state_tm1, state, saved, dstate)
         same = all(a is b for a, b in zip(du, dv, strict=True))
         merged = merge_gates(dv)
-        dstate_tm1 = jax.tree.map(jnp.add, direct, pull_state(merged)[0])
+        dstate_tm1 = jax.tree.map(jnp.add, direct, through_recur(merged))
         if same:
             return dstate_tm1, merged, None
         return dstate_tm1, merge_gates(du), merged

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jrnn._base import Params, Sequence, State
 from jrnn._parts import noisy_project
-from jrnn.methods._adjoint import adjoint_of, split_floats
+from jrnn.methods._adjoint import Closed, split_floats
 from jrnn.methods._forward import Kept, Static, keep_starts, keep_states
 from jrnn.methods._steps import (
     renew,
@@ -36,6 +36,7 @@ def pull(
     static: Static,
     shape: tuple[int, ...],
     params: Params,
+    adjoint: Closed,
     kept: Any,
     sequence: Sequence,
     dshown: Any,
@@ -51,12 +52,12 @@ def pull(
         kept, timed, dshown = part
         timed = timed._replace(fresh=fresh)
         if len(shape) == 2:
-            return _pull_chunk(static, params, kept, timed, dshown, carry)
+            return _pull_chunk(static, params, adjoint, kept, timed, dshown, carry)
         if len(shape) == 3:
             kept = keep_states(static, shape[1:], params, kept, timed)[1]
         else:
             kept = keep_starts(silent, shape[1:], params, kept, timed)[1][0]
-        return pull(static, shape[1:], params, kept, timed, dshown, carry)
+        return pull(static, shape[1:], params, adjoint, kept, timed, dshown, carry)
 
     return jax.lax.scan(body, carry, (kept, timed, dshown), reverse=True)
 
@@ -71,6 +72,7 @@ def _cut_kept(kept: Kept, shape: tuple[int, ...]) -> Kept:
 def _pull_chunk(
     static: Static,
     params: Params,
+    adjoint: Closed,
     kept: Kept,
     sequence: Sequence,
     dshown: Any,
@@ -79,7 +81,6 @@ def _pull_chunk(
     """The adjoint through one chunk, and its share of every gradient."""
     xs, noise, active, restart, fresh, _ = sequence
     start, states, saved = kept
-    adjoint = adjoint_of(static.cell, params, carry.dstate)
     states_tm1 = renew(restart, fresh, jax.tree.map(shift, start, states))
     floats, merge = split_floats(xs)
     floats = floats if static.inputs else []

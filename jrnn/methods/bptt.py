@@ -32,7 +32,7 @@ from jaxtyping import Array
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
 from jrnn._parts import float_leaves, noisy_project
-from jrnn.methods._adjoint import place_floats
+from jrnn.methods._adjoint import adjoint_of, place_floats
 from jrnn.methods._backward import Carry, pull, zero_sums
 from jrnn.methods._forward import Static, keep_starts, keep_states, walk
 from jrnn.methods._steps import (
@@ -185,6 +185,7 @@ def _backward(
             static,
             shape,
             params,
+            adjoint_of(static.cell, params, dstate),
             kept,
             cut_up,
             cut(dshown, shape),
