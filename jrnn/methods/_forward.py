@@ -154,28 +154,33 @@ def scan_chunks(
     """
     count, length = shape
 
-    def walk(carry: Any, numbered: Any) -> tuple[Any, None]:
-        number, part = numbered
+    def move(carry: Any, inputs: Any) -> tuple[Any, None]:
+        place, state, rows = carry
+        state, left = step(state, inputs)
+        put = jax.lax.dynamic_update_index_in_dim
+        rows = jax.tree.map(lambda rows, row: put(rows, row, place, 0), rows, left)
+        return (place + 1, state, rows), None
 
-        def move(carry: Any, inputs: Any) -> tuple[Any, None]:
-            (state, rows), (place, inputs) = carry, inputs
-            state, left = step(state, inputs)
-            put = jax.lax.dynamic_update_index_in_dim
-            write = lambda rows, row: put(rows, row, number * length + place, 0)
-            return (state, jax.tree.map(write, rows, left)), None
+    def walk(carry: Any, part: Sequence) -> tuple[Any, None]:
+        return jax.lax.scan(move, carry, inputs(part))[0], None
 
-        given = (jnp.arange(length), inputs(part))
-        return jax.lax.scan(move, carry, given)[0], None
+    def first(state: State, sequence: Sequence) -> Any:
+        given = inputs(jax.tree.map(lambda leaf: leaf[0], sequence))
+        return step(state, jax.tree.map(lambda leaf: leaf[0], given))[1]
 
-    # One step, for the types of what it leaves; compilers drop its numbers.
-    first = inputs(jax.tree.map(lambda leaf: leaf[0], sequence))
-    left = step(state, jax.tree.map(lambda leaf: leaf[0], first))[1]
-    room = lambda row: jnp.broadcast_to(
-        jnp.zeros_like(row), (count * length, *row.shape)
-    )
-    rows = jax.tree.map(room, left)
-    numbered = (jnp.arange(count), sequence)
-    return jax.lax.scan(walk, (state, rows), numbered)[0]
+    room = lambda row: jnp.broadcast_to(row, (count * length, *row.shape))
+    rows = jax.tree.map(room, _zeros_like_results(first, state, sequence))
+    _, state, rows = jax.lax.scan(walk, (jnp.int32(0), state, rows), sequence)[0]
+    return state, rows
+
+
+def _zeros_like_results(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns zeros of the types that `function` returns, without its work."""
+    if jax.sharding.get_abstract_mesh().empty:
+        shapes = jax.eval_shape(function, *arguments)
+        return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+    # On a mesh a type tells how an array is split; compilers drop the numbers.
+    return jax.tree.map(jnp.zeros_like, function(*arguments))
 
 
 def keep_starts(
