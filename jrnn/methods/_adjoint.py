@@ -8,6 +8,7 @@ A closed adjoint has the parameters filled in:
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,9 +49,9 @@ def _lie_transposed(state: State) -> bool:
     """Whether matrices are to lie in memory as a step backwards reads them.
 
     It multiplies by W_h^T, and on a CPU XLA's product of a few rows takes up to three
-    times as long where the rows of W_h^T lie scattered (a single row, half as long).
+    times as long where the rows of W_h^T lie scattered. That of a single row does not.
     """
-    rows = max(leaf.size // max(leaf.shape[-1], 1) for leaf in jax.tree.leaves(state))
+    rows = max(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(state))
     return jax.default_backend() == "cpu" and rows > 1
 
 
@@ -86,7 +87,7 @@ def _through_recur(
     W_T = _transpose(gated.matrix(params)[0].astype(first.dtype))
     others = list(map(jnp.zeros_like, rest))
     like = jax.tree.structure(state)
-    return lambda dv: jax.tree.unflatten(like, [product(dv, W_T, dv.dtype), *others])
+    return lambda dv: jax.tree.unflatten(like, [product(dv, W_T, first.dtype), *others])
 
 
 def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
