@@ -28,6 +28,13 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
+def pytest_collection_modifyitems(items):
+    """Refuses tests that `-m slow` would run although they take hours."""
+    for item in items:
+        if {"slow", "exhaustive"} <= {mark.name for mark in item.iter_markers()}:
+            raise pytest.UsageError(f"Expected one mark, got both for {item.nodeid}.")
+
+
 def pytest_runtest_teardown():
     """Frees compiled programs before Linux runs out of mappings for them.
 

@@ -45,18 +45,22 @@ def check(rows, record_property):
     record_property("largest", float(largest))
 
 
-def grouped(rows):
-    """One test for all rows that share a compiled function."""
+def grouped(rows, stride=None):
+    """One test for all rows that share a compiled function.
+
+    With a stride all tests are slow but one in so many, and those of rare cells.
+    """
     groups = {}
     for row in rows:
         shape = "-".join(str(row[name]) for name in matrix.SHAPING)
         groups.setdefault(shape, []).append(row)
-    slow = pytest.mark.slow
+    slow = lambda number, rows: number % stride or rows[0]["cell"] in RARE
     return [
         pytest.param(
             rows,
             id=shape,
-            marks=slow if number % STRIDE or rows[0]["cell"] in RARE else (),
+            # What is exhaustive must not be slow as well: `-m slow` would run it.
+            marks=pytest.mark.slow if stride and slow(number, rows) else (),
         )
         for number, (shape, rows) in enumerate(groups.items())
     ]
@@ -70,7 +74,7 @@ def everything():
     return [row for row in named if matrix.accepted(row)]
 
 
-@pytest.mark.parametrize("rows", grouped(matrix.covering(2, matrix.AXES)))
+@pytest.mark.parametrize("rows", grouped(matrix.covering(2, matrix.AXES), STRIDE))
 def test_every_two(rows, record_property):
     check(rows, record_property)
 
