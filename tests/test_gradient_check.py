@@ -29,6 +29,7 @@ def test_a_right_gradient_passes(monkeypatch, tmp_path, capsys):
     assert 0 < results["cells"]["gru"]["numpy"] < 1e-12
 
 
+@pytest.mark.slow
 def test_a_wrong_pullback_is_called_broken(monkeypatch, tmp_path, capsys):
     cell = jrnn.gru(3, 4)
 

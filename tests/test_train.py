@@ -42,6 +42,7 @@ def same_bits(a, b):
     return all(raw(x) == raw(y) for x, y in leaves)
 
 
+@pytest.mark.slow
 def test_loss_falls():
     seen = []
     step = train.make_train_step(train.sequence_loss(MODEL), OPTIMIZER)
