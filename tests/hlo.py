@@ -74,14 +74,18 @@ def _operations(body: str) -> int:
 
 
 def _products(body: str, computations: dict[str, str]) -> int:
+    return _with_called(body, computations).count(" dot(")
+
+
+def _with_called(body: str, computations: dict[str, str]) -> str:
+    """Returns the text of a body and of what its fusions call."""
     called = re.findall(r"calls=%([\w.\-]+)", body)
-    return " ".join([body, *(computations[name] for name in called)]).count(" dot(")
+    return " ".join([body, *(computations[name] for name in called)])
 
 
 def scattered_products(compiled: jax.stages.Compiled) -> int:
     """Counts products in innermost loops whose right factor is read across its rows."""
     found = computations(compiled.as_text() or "")
     innermost = [body for body in bodies(found) if " while(" not in body]
-    called = [re.findall(r"calls=%([\w.\-]+)", body) for body in innermost]
-    text = " ".join([*innermost, *(found[name] for names in called for name in names)])
+    text = " ".join(_with_called(body, found) for body in innermost)
     return len(re.findall(r" dot\(.*rhs_contracting_dims=\{1\}", text))

@@ -205,9 +205,7 @@ def time_lstm(settings: Settings, case: Case) -> Rows:
             del found[name]
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
-        for name, times in in_turn(
-            calls, enough(settings.seconds), settle=True
-        ).items():
+        for name, times in in_turn(calls, enough(settings.seconds)).items():
             row = {"what": what, "pass": which, "system": name}
             more = {"difference": off[name]}
             compiling = found[name].compile_seconds[which]

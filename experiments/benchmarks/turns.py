@@ -20,7 +20,7 @@ def in_turn(
       enough: (rounds, seconds since the first began) -> whether to stop.
       settle: Whether each is called once more before it is timed, for what the one
         before it has left: its data in the caches, and threads that still turn, as
-        PyTorch's do for some 8 ms on a CPU.
+        PyTorch's do for some milliseconds on a CPU.
 
     Returns:
       Seconds of each call in each round.

@@ -364,7 +364,8 @@ def _volatile(ref: Any) -> Array:
 
     if hasattr(triton, "load"):
         return triton.load(ref, volatile=True)
-    load: Any = pallas.load  # pyright: ignore[reportAttributeAccessIssue] jax 0.7
+    # In jax 0.7 alone; what newer ones call triton.load.
+    load: Any = pallas.load  # pyright: ignore[reportAttributeAccessIssue]
     return load(ref, (slice(None),) * len(ref.shape), volatile=True)
 
 
