@@ -125,7 +125,8 @@ def instructions(steps, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", [0, 1])
 def test_the_program_does_not_grow_with_time(remat):
-    short = instructions(256, jrnn.bptt(remat=remat))
+    # Short, but of several chunks and segments: XLA takes a loop of one round away.
+    short = instructions(1024, jrnn.bptt(remat=remat))
     for steps in (4096, 4099):
         assert instructions(steps, jrnn.bptt(remat=remat)) <= 1.3 * short
 
