@@ -1,0 +1,246 @@
+"""python -m experiments.benchmarks.products --help.
+
+How fast are the matrix products of which a recurrent step consists, and does it matter
+how their factors lie in memory? Each runs in a compiled loop in which one depends on
+the one before, as in a recurrence, through a sum over gates or something as small;
+those of one shape are timed in turn, in one process. Printed are microseconds for one
+product, and the other ways' time as a ratio to the first's. PyTorch's `mm` of the same
+numbers, where it is installed, is called from Python, with nothing between.
+"""
+
+import dataclasses
+import functools
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax import Array
+from tqdm import tqdm
+
+from experiments._report import environment, format_table, write_json
+from experiments.benchmarks.peers.problems import CELLS, GATES, GRID, Shape
+from experiments.benchmarks.turns import in_turn
+
+STEPS = 64  # of a loop
+CHUNK = 16  # steps that share one product for a weight's gradient
+TORCH = "PyTorch"
+
+# A product's ways by name; each takes W_h, a state and a derivative of the gates.
+Ways = Mapping[str, Callable[[Array, Array, Array], Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Time the products of a recurrent step, several ways."""
+
+    cells: tuple[str, ...] = CELLS
+    """Which cells: elman has one gate, gru three, lstm four."""
+    shapes: tuple[int, ...] = tuple(range(len(GRID)))
+    """Which shapes of the grid, by number."""
+    seconds: float = 2.0
+    """For each product of each shape; at least five rounds are made."""
+    repeats: int = 1
+    """How often every loop is compiled and timed anew."""
+    out: Path = Path("runs/products.json")
+    """Where the results go."""
+
+
+def repeat(step: Callable[[Array], Array], start: Array) -> Array:
+    """Returns what a loop of `step` ends with."""
+    return jax.lax.scan(lambda h, _: (step(h), None), start, None, length=STEPS)[0]
+
+
+def fold(v: Array, gates: int, axis: int) -> Array:
+    """Sums gates, the least that makes a state of a product, at an even size."""
+    return functools.reduce(jnp.add, jnp.split(v, gates, axis)) / gates**0.5
+
+
+def spread(dh: Array, gates: int) -> Array:
+    """Returns gates of which none equals another, from the derivative of a state."""
+    return jnp.concatenate([dh * ((1 + g) / gates**1.5) for g in range(gates)], -1)
+
+
+def settle(leaf: Array) -> Array:
+    """Returns an array as it lies, which no compiler lays otherwise."""
+    return jax.lax.optimization_barrier(leaf)
+
+
+def forward_ways(gates: int) -> Ways:
+    """A product h W_h, as it is written, gate by gate, and transposed."""
+
+    def wide(W: Array, h: Array, dv: Array) -> Array:
+        del dv
+        return repeat(lambda h: fold(h @ W, gates, -1), h)
+
+    def apart(W: Array, h: Array, dv: Array) -> Array:
+        del dv
+        each = [settle(part) for part in jnp.split(W, gates, 1)]
+        parts = lambda h: [h @ part for part in each]
+        return repeat(lambda h: functools.reduce(jnp.add, parts(h)) / gates**0.5, h)
+
+    def turned(W: Array, h: Array, dv: Array) -> Array:
+        del dv
+        W_T = settle(W.T)
+        return repeat(lambda h_T: fold(W_T @ h_T, gates, 0), h.T).T
+
+    return {"h W_h": wide, "gate by gate": apart, "h^T carried": turned}
+
+
+def backward_ways(gates: int) -> Ways:
+    """A product dv W_h^T, with W_h as it lies and transposed once before the loop."""
+
+    def scattered(W: Array, h: Array, dv: Array) -> Array:
+        del dv
+        return repeat(lambda dh: spread(dh, gates) @ W.T, h)
+
+    def turned(W: Array, h: Array, dv: Array) -> Array:
+        del dv
+        W_T = settle(W.T)
+        return repeat(lambda dh: spread(dh, gates) @ W_T, h)
+
+    return {"dv W_h^T": scattered, "W_h transposed before": turned}
+
+
+def gradient_ways(gates: int) -> Ways:
+    """A product h^T dv over a chunk, with h as it lies and transposed before."""
+    del gates
+
+    def chunks(total: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+        def run(W: Array, h: Array, dv: Array) -> Array:
+            hs = jnp.tile(h, (STEPS // CHUNK, CHUNK, 1))
+            dvs = jnp.tile(dv, (STEPS // CHUNK, CHUNK, 1))
+            add = lambda dW, pair: (dW + total(*pair), None)
+            return jax.lax.scan(add, jnp.zeros_like(W), (hs, dvs))[0]
+
+        return run
+
+    return {
+        "sum of h^T dv": chunks(lambda h, dv: jnp.tensordot(h, dv, ((0,), (0,)))),
+        "h transposed before": chunks(lambda h, dv: settle(h.T) @ dv),
+    }
+
+
+# For each product: its ways, and how many of them a loop runs.
+PRODUCTS: dict[str, tuple[Callable[[int], Ways], int]] = {
+    "forward": (forward_ways, STEPS),
+    "backward": (backward_ways, STEPS),
+    "gradient": (gradient_ways, STEPS // CHUNK),
+}
+
+
+def factors(shape: Shape, gates: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns W_h (H, gates H), a state (B, H) and a derivative (B, gates H)."""
+    draw = np.random.default_rng(0).standard_normal
+    W = draw((shape.H, gates * shape.H), "float32") / np.sqrt(shape.H)
+    dv = draw((shape.B, gates * shape.H), "float32")
+    return W.astype("float32"), draw((shape.B, shape.H), "float32"), dv
+
+
+def with_torch(
+    product: str, numbers: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> Callable[[], Any] | None:
+    """Returns PyTorch's run of as many products, or None where it is not installed."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports] optional
+    except ModuleNotFoundError:
+        return None
+    W, h, dv = map(torch.from_numpy, numbers)
+    if product == "gradient":
+        h, dv = h.repeat(CHUNK, 1), dv.repeat(CHUNK, 1)
+    left, right = {
+        "forward": (h, W),
+        "backward": (dv, W.T),
+        "gradient": (h.T, dv),
+    }[product]
+    out = torch.empty(left.shape[0], right.shape[1])
+
+    def call() -> None:
+        for _ in range(PRODUCTS[product][1]):
+            torch.mm(left, right, out=out)
+
+    return call
+
+
+def measure(
+    product: str, shape: Shape, gates: int, settings: Settings
+) -> dict[str, Any]:
+    """Returns seconds of one product each way: medians over rounds and repeats."""
+    make, count = PRODUCTS[product]
+    numbers = factors(shape, gates)
+    arrays = tuple(map(jnp.asarray, numbers))
+    kept: dict[str, list[float]] = {}
+    for _ in range(settings.repeats):
+        calls = {}
+        for name, way in make(gates).items():
+            compiled = jax.jit(way).lower(*arrays).compile()
+            calls[name] = lambda run=compiled: jax.block_until_ready(run(*arrays))
+        torch_call = with_torch(product, numbers)
+        if torch_call is not None:
+            calls[TORCH] = torch_call
+        limit = settings.seconds / settings.repeats
+        enough = lambda done, spent, limit=limit: done >= 5 and spent >= limit
+        for name, seconds in in_turn(calls, enough, settle=True).items():
+            kept.setdefault(name, []).extend(seconds)
+        jax.clear_caches()
+    first = next(iter(kept.values()))
+    operations = 2 * shape.B * shape.H * gates * shape.H
+    operations *= CHUNK if product == "gradient" else 1
+    ratio = lambda one: statistics.median(
+        a / b for a, b in zip(one, first, strict=True)
+    )
+    return {
+        "product": product,
+        "shape": shape,
+        "gates": gates,
+        "operations": operations,
+        "seconds": {k: statistics.median(v) / count for k, v in kept.items()},
+        "ratio_to_first": {k: ratio(v) for k, v in kept.items()},
+    }
+
+
+def table(rows: list[dict[str, Any]], product: str) -> str:
+    """Returns microseconds of the first way, its speed, and the others' ratios."""
+    chosen = [row for row in rows if row["product"] == product]
+    names = list(chosen[0]["seconds"])
+    lines = []
+    for row in chosen:
+        seconds = row["seconds"][names[0]]
+        others = [f"{row['ratio_to_first'][name]:.2f}" for name in names[1:]]
+        speed = row["operations"] / seconds / 1e9
+        label = f"{row['gates']} x {Shape(*row['shape'])}"
+        lines.append((label, f"{1e6 * seconds:.1f}", f"{speed:.0f}", *others))
+    header = ("gates x (T, B, I, H)", f"{names[0]}, us", "GFLOP/s", *names[1:])
+    return format_table(header, lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, prints tables, writes the results."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    grid = [
+        (product, GRID[number], GATES[cell])
+        for product in PRODUCTS
+        for number in settings.shapes
+        for cell in settings.cells
+    ]
+    rows = [measure(*one, settings) for one in tqdm(grid, unit="product")]
+    for product in PRODUCTS:
+        print("\n" + table(rows, product))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "experiment": "benchmarks.products",
+        "environment": environment(),
+        "settings": {**dataclasses.asdict(settings), "out": None},
+        "rows": rows,
+    }
+    write_json(settings.out, content)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
