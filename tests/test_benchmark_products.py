@@ -19,7 +19,7 @@ __all__ = ["plain"]  # a fixture
 @pytest.mark.parametrize("gates", [1, 3])
 @pytest.mark.parametrize("product", products.PRODUCTS)
 def test_every_way_computes_the_same(product, gates):
-    numbers = products.factors(SMALL, gates)
+    numbers = products.factors(product, SMALL, gates)
     arrays = tuple(map(jnp.asarray, numbers))
     ways = products.PRODUCTS[product][0](gates)
     first, *others = (np.asarray(way(*arrays)) for way in ways.values())

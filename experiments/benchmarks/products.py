@@ -112,9 +112,7 @@ def gradient_ways(gates: int) -> Ways:
     del gates
 
     def chunks(total: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-        def run(W: Array, h: Array, dv: Array) -> Array:
-            hs = jnp.tile(h, (STEPS // CHUNK, CHUNK, 1))
-            dvs = jnp.tile(dv, (STEPS // CHUNK, CHUNK, 1))
+        def run(W: Array, hs: Array, dvs: Array) -> Array:
             add = lambda dW, pair: (dW + total(*pair), None)
             return jax.lax.scan(add, jnp.zeros_like(W), (hs, dvs))[0]
 
@@ -134,12 +132,16 @@ PRODUCTS: dict[str, tuple[Callable[[int], Ways], int]] = {
 }
 
 
-def factors(shape: Shape, gates: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns W_h (H, gates H), a state (B, H) and a derivative (B, gates H)."""
+def factors(
+    product: str, shape: Shape, gates: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns W_h, a state and a derivative of the gates, or chunks of these."""
     draw = np.random.default_rng(0).standard_normal
-    W = draw((shape.H, gates * shape.H), "float32") / np.sqrt(shape.H)
-    dv = draw((shape.B, gates * shape.H), "float32")
-    return W.astype("float32"), draw((shape.B, shape.H), "float32"), dv
+    lead = (shape.B,)
+    if product == "gradient":
+        lead = (STEPS // CHUNK, CHUNK * shape.B)
+    W = draw((shape.H, gates * shape.H), "float32") / np.float32(np.sqrt(shape.H))
+    return W, draw((*lead, shape.H), "float32"), draw((*lead, len(W[0])), "float32")
 
 
 def with_torch(
@@ -151,17 +153,14 @@ def with_torch(
     except ModuleNotFoundError:
         return None
     W, h, dv = map(torch.from_numpy, numbers)
+    pairs = [(h, W)] if product == "forward" else [(dv, W.T)]
     if product == "gradient":
-        h, dv = h.repeat(CHUNK, 1), dv.repeat(CHUNK, 1)
-    left, right = {
-        "forward": (h, W),
-        "backward": (dv, W.T),
-        "gradient": (h.T, dv),
-    }[product]
-    out = torch.empty(left.shape[0], right.shape[1])
+        pairs = [(h_of.mT, dv_of) for h_of, dv_of in zip(h, dv, strict=True)]
+    pairs = pairs * (PRODUCTS[product][1] // len(pairs))
+    out = torch.empty(pairs[0][0].shape[0], pairs[0][1].shape[1])
 
     def call() -> None:
-        for _ in range(PRODUCTS[product][1]):
+        for left, right in pairs:
             torch.mm(left, right, out=out)
 
     return call
@@ -172,7 +171,7 @@ def measure(
 ) -> dict[str, Any]:
     """Returns seconds of one product each way: medians over rounds and repeats."""
     make, count = PRODUCTS[product]
-    numbers = factors(shape, gates)
+    numbers = factors(product, shape, gates)
     arrays = tuple(map(jnp.asarray, numbers))
     kept: dict[str, list[float]] = {}
     for _ in range(settings.repeats):
