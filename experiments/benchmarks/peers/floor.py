@@ -2,8 +2,8 @@
 
 Forwards: x_t W_x of all steps in one product, and h W_h once for each step, one after
 the other, as the recurrence demands. Backwards: dv_t W_h^T once for each step, and one
-product each for the gradients of W_x, W_h and the inputs. No library can be faster that
-computes these products by the same routines, unless it overlaps them with each other.
+product each for the gradients of W_x, W_h and the inputs. A guide and not a bound:
+inside a whole program a compiler may lay the same products better, or overlap them.
 """
 
 from collections.abc import Callable
