@@ -28,6 +28,14 @@ def test_every_way_computes_the_same(product, gates):
         np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [("--shapes", "-1"), ("--cells", "rnn")])
+def test_what_there_is_not_is_refused(given, tmp_path, capsys):
+    out = tmp_path / "products.json"
+    assert products.main([*given, "--out", str(out)]) == 2
+    assert f"Expected {given[0]} of" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_what_it_prints(tmp_path, capsys, monkeypatch):

@@ -24,14 +24,20 @@ from jax import Array
 from tqdm import tqdm
 
 from experiments._report import environment, format_table, write_json
-from experiments.benchmarks.peers.problems import CELLS, GATES, GRID, Shape
+from experiments.benchmarks.peers.problems import (
+    CELLS,
+    GATES,
+    GRID,
+    Shape,
+    check_choice,
+)
 from experiments.benchmarks.turns import in_turn
 
 STEPS = 64  # of a loop
 CHUNK = 16  # steps that share one product for a weight's gradient
 TORCH = "PyTorch"
 
-# A product's ways by name; each takes W_h, a state and a derivative of the gates.
+# A product's ways by name; each takes what `factors` returns.
 Ways = Mapping[str, Callable[[Array, Array, Array], Any]]
 
 
@@ -56,9 +62,9 @@ def repeat(step: Callable[[Array], Array], start: Array) -> Array:
     return jax.lax.scan(lambda h, _: (step(h), None), start, None, length=STEPS)[0]
 
 
-def fold(v: Array, gates: int, axis: int) -> Array:
+def fold(parts: list[Array]) -> Array:
     """Sums gates, the least that makes a state of a product, at an even size."""
-    return functools.reduce(jnp.add, jnp.split(v, gates, axis)) / gates**0.5
+    return functools.reduce(jnp.add, parts) / len(parts) ** 0.5
 
 
 def spread(dh: Array, gates: int) -> Array:
@@ -76,18 +82,17 @@ def forward_ways(gates: int) -> Ways:
 
     def wide(W: Array, h: Array, dv: Array) -> Array:
         del dv
-        return repeat(lambda h: fold(h @ W, gates, -1), h)
+        return repeat(lambda h: fold(jnp.split(h @ W, gates, -1)), h)
 
     def apart(W: Array, h: Array, dv: Array) -> Array:
         del dv
         each = [settle(part) for part in jnp.split(W, gates, 1)]
-        parts = lambda h: [h @ part for part in each]
-        return repeat(lambda h: functools.reduce(jnp.add, parts(h)) / gates**0.5, h)
+        return repeat(lambda h: fold([h @ part for part in each]), h)
 
     def turned(W: Array, h: Array, dv: Array) -> Array:
         del dv
         W_T = settle(W.T)
-        return repeat(lambda h_T: fold(W_T @ h_T, gates, 0), h.T).T
+        return repeat(lambda h_T: fold(jnp.split(W_T @ h_T, gates)), h.T).T
 
     return {"h W_h": wide, "gate by gate": apart, "h^T carried": turned}
 
@@ -221,6 +226,12 @@ def table(rows: list[dict[str, Any]], product: str) -> str:
 def main(arguments: list[str]) -> int:
     """Measures, prints tables, writes the results."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check_choice("cells", settings.cells, CELLS)
+        check_choice("shapes", settings.shapes, range(len(GRID)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     grid = [
         (product, GRID[number], GATES[cell])
         for product in PRODUCTS
@@ -238,6 +249,7 @@ def main(arguments: list[str]) -> int:
         "rows": rows,
     }
     write_json(settings.out, content)
+    print(f"Written to {settings.out}.")
     return 0
 
 

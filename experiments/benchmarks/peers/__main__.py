@@ -27,7 +27,13 @@ from experiments.benchmarks.peers.jax_peers import (
     OURS,
     RESET_BEFORE,
 )
-from experiments.benchmarks.peers.problems import CELLS, GRID, PASSES, make_problem
+from experiments.benchmarks.peers.problems import (
+    CELLS,
+    GRID,
+    PASSES,
+    check_choice,
+    make_problem,
+)
 from experiments.benchmarks.peers.running import SECONDS, TORCH, compare, merge
 
 EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH)
@@ -60,14 +66,9 @@ class Settings:
 
 def check(settings: Settings) -> None:
     """Raises ValueError where a setting names nothing."""
-    for name, chosen, known in (
-        ("cells", settings.cells, CELLS),
-        ("systems", settings.systems, EVERY),
-        ("shapes", settings.shapes, range(len(GRID))),
-    ):
-        unknown = [one for one in chosen if one not in known]
-        if unknown or not chosen:
-            raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
+    check_choice("cells", settings.cells, CELLS)
+    check_choice("systems", settings.systems, EVERY)
+    check_choice("shapes", settings.shapes, range(len(GRID)))
     for name, number in (("devices", settings.devices), ("repeats", settings.repeats)):
         if number < 1:
             raise ValueError(f"Expected --{name} of 1 or more, got {number}.")

@@ -6,6 +6,7 @@ not every library has, are zero. The loss is the mean over steps and sequences o
 tanh(y_t w), so that every y_t receives a gradient and the read-out costs little.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,13 @@ def make_problem(cell: str, shape: Shape, seed: int = 0) -> Problem:
     xs = random.normal(size=(T, B, I)).astype(np.float32)
     readout = random.normal(size=H).astype(np.float32)
     return Problem(cell, shape, weights, xs, readout)
+
+
+def check_choice(name: str, chosen: Collection[Any], known: Collection[Any]) -> None:
+    """Raises ValueError where a setting names nothing, or what there is not."""
+    unknown = [one for one in chosen if one not in known]
+    if unknown or not chosen:
+        raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
 
 
 def flops(cell: str, shape: Shape, which: str) -> int:
