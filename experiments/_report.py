@@ -203,11 +203,23 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
+        "processor": _described("/proc/cpuinfo", "model name") or platform.processor(),
+        "memory": _described("/proc/meminfo", "MemTotal"),
         "cores": _cores(),
         "device": jax.devices()[0].device_kind,
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def _described(file: str, field: str) -> str:
+    """The first value of a field in a list of the Linux kernel; elsewhere nothing."""
+    with suppress(OSError):
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
 
 
 def _cores() -> int:

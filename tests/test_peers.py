@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.benchmarks.peers import __main__ as peers
 from experiments.benchmarks.peers import report
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
+    STEP,
     TRAINING,
     Shape,
     flops,
@@ -80,6 +82,7 @@ def test_the_fastest_peer_is_none_of_ours_and_no_floor():
         _row("jrnn", TRAINING, 2.0),
         _row("jrnn, scan", TRAINING, 1.0),
         _row("products alone", TRAINING, 0.5),
+        _row("torch, without oneDNN", TRAINING, 0.7),
         _row("torch", TRAINING, 3.0),
         _row("keras", TRAINING, 4.0),
     ]
@@ -89,6 +92,17 @@ def test_the_fastest_peer_is_none_of_ours_and_no_floor():
     (line, other) = report.summary(rows)
     assert "0.67 in the geometric mean" in line
     assert "0.50 in the geometric mean" in other
+
+
+def test_the_summary_tells_of_compiling_and_of_a_step():
+    rows = [_row("jrnn", INFERENCE, 2.0), _row("flax.linen", INFERENCE, 1.0)]
+    for row, seconds in zip(rows, (0.3, 0.2), strict=True):
+        row["compile_seconds"] = seconds
+    rows += [_row("jrnn", STEP, 3.0), _row("torch", STEP, 4.0)]
+    found = {line.split(":")[0]: line for line in report.summary(rows)}
+    compiling = found["jrnn, inference, compiling, to flax.linen"]
+    assert "1.50 in the geometric mean" in compiling
+    assert "0.75 in the geometric mean" in found["jrnn, one step, to the fastest peer"]
 
 
 def test_geometric_mean():
@@ -142,6 +156,26 @@ def test_the_command_writes_what_it_measured(tmp_path):
     assert {tuple(row["shape"]) for row in split} == {(100, 32, 64, 128)}  # not B = 1
     assert all(row["difference"] < 1e-5 for row in split)
     assert out.with_suffix(".png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("torch"), reason="needs PyTorch")
+def test_pytorch_without_onednn_is_the_same_function_and_used_for_lstms_alone(plain):
+    del plain
+    from experiments.benchmarks.peers import running, torch_peer
+
+    names = ("jrnn", running.PLAIN_TORCH)
+    assert list(running.runners(make_problem("gru", SMALL), names)) == ["jrnn"]
+    problem = make_problem("lstm", SMALL)
+    off = running.disagreements(problem, running.runners(problem, names))
+    assert set(off) == set(names)
+    assert max(off.values()) < 1e-5
+    import torch  # pyright: ignore[reportMissingImports] optional
+
+    seen = lambda: torch._C._get_mkldnn_enabled()
+    assert seen()
+    assert not torch_peer.without_onednn(seen)()
+    assert seen()
 
 
 def test_normwise_is_relative_to_the_largest():

@@ -1,18 +1,20 @@
 """python -m experiments.benchmarks.chunk --help.
 
-Which chunk length of `jrnn.bptt` is fastest? Times a training step (loss, gradients of
-parameters and inputs) of each cell at each shape for each chunk length, in turn within
-one process, and prints the time as a ratio to that of a chunk of 32 steps, the median
-over rounds. The chunk that `jrnn.bptt()` takes by itself is marked; beside it stand the
-bytes of one step's input share, of which the rule makes it.
+Which chunk length of `jrnn.bptt` is fastest, and how many steps should one iteration
+of `jrnn.scan` hold? Times a training step (loss, gradients of parameters and inputs)
+of each cell at each shape for each of these choices and for what `jrnn.unroll` takes by
+itself, in turn within one process, and prints the time as a ratio to that of the last,
+the median over rounds. Beside it stand the chunk that was taken and the bytes of one
+step's input share, of which the rule makes it.
 """
 
 import dataclasses
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,111 +22,170 @@ import tyro
 
 import jrnn
 from experiments._report import environment, format_table, write_json
+from experiments.benchmarks.peers.problems import CELLS, GRID, Shape, check_choice
 from experiments.benchmarks.turns import in_turn
 from jrnn._base import Sequence
+from jrnn.methods._steps import nested_shape
 from jrnn.methods.bptt import default_chunk
 
-CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
-# Time, batch, input size, hidden size.
-SHAPES = (
-    (100, 32, 64, 128),
-    (256, 64, 128, 256),
-    (1000, 1, 32, 64),
-    (1000, 16, 32, 64),
-    (128, 64, 512, 512),
-)
-BASE = 32
+DEFAULT = "default"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Time a training step for each chunk length."""
+    """Time a training step for each choice."""
 
     chunks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
-    """Chunk lengths; those above T are left out."""
+    """Lengths of `jrnn.bptt`'s chunks; those above T are left out."""
+    unrolls: tuple[int, ...] = (1, 2, 4, 8)
+    """How many steps one iteration of `jrnn.scan`'s loop holds."""
     rounds: int = 7
     """How often each is timed; the order is the same in every round."""
-    cells: tuple[str, ...] = ("elman", "gru", "lstm")
+    cells: tuple[str, ...] = CELLS
     """Which cells."""
+    shapes: tuple[int, ...] = tuple(range(len(GRID)))
+    """Which shapes of the grid, by number."""
     out: Path = Path("runs/chunk.json")
     """Where the results go."""
 
 
-def prepare(cell: jrnn.Cell, shape: tuple[int, ...], chunk: int) -> tuple[Any, int]:
-    """Returns a compiled training step that takes nothing, and its temporary bytes."""
-    steps, batch, size, _ = shape
+class Prepared(NamedTuple):
+    """A training step that takes nothing and is warm.
+
+    Attributes:
+      run: Returns when the work is done.
+      temporary_bytes: Of the compiled program, as the compiler plans them.
+      compile_seconds: Of tracing and compiling.
+    """
+
+    run: Callable[[], Any]
+    temporary_bytes: int
+    compile_seconds: float
+
+
+def prepare(cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None) -> Prepared:
+    """Compiles a training step by a method; None: by that of `jrnn.unroll`."""
     params = cell.init(jax.random.key(0))
-    xs = jax.random.normal(jax.random.key(1), (steps, batch, size))
+    xs = jax.random.normal(jax.random.key(1), (shape.T, shape.B, shape.I))
     weights = jax.random.normal(jax.random.key(2), (cell.spec.output_size,))
 
     def loss(params: Any, xs: jax.Array) -> jax.Array:
-        ys = jrnn.unroll(cell, params, xs, method=jrnn.bptt(chunk=chunk))[1]
+        ys = jrnn.unroll(cell, params, xs, method=method)[1]
         return jnp.tanh(ys @ weights).mean()
 
+    started = time.perf_counter()
     step = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, xs).compile()
+    seconds = time.perf_counter() - started
     memory = step.memory_analysis()
     run = lambda: jax.block_until_ready(step(params, xs))
     run()
-    return run, 0 if memory is None else memory.temp_size_in_bytes
+    return Prepared(run, 0 if memory is None else memory.temp_size_in_bytes, seconds)
 
 
-def choice(cell: jrnn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns the chunk that is taken by default, and the bytes of a step's share."""
-    steps, batch, size, _ = shape
-    xs = jax.ShapeDtypeStruct((steps, batch, size), "float32")
+def choice(cell: jrnn.Cell, shape: Shape) -> tuple[int, int]:
+    """Returns the chunk that runs by default, and the bytes of a step's share."""
+    xs = jax.ShapeDtypeStruct((shape.T, shape.B, shape.I), "float32")
     params = jax.eval_shape(cell.init, jax.random.key(0))
     share = jax.eval_shape(cell.project, params, xs)
-    return default_chunk(cell, params, Sequence(xs)), 4 * share.size // steps
+    size = sum(leaf.size for leaf in jax.tree.leaves(share))
+    asked = default_chunk(cell, params, Sequence(xs))
+    return nested_shape(shape.T, asked, 0)[-1], 4 * size // shape.T
 
 
-def measure(runs: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Returns seconds of each run in each round."""
-    calls = dict(enumerate(runs))
-    return list(in_turn(calls, lambda done, _: done >= rounds).values())
+def methods(settings: Settings, steps: int) -> dict[str, jrnn.Method | None]:
+    """Returns what is compared, by name."""
+    chunks = {f"chunk {c}": jrnn.bptt(chunk=c) for c in settings.chunks if c <= steps}
+    unrolls = {f"unroll {k}": jrnn.scan(unroll=k) for k in settings.unrolls}
+    return {DEFAULT: None, **chunks, **unrolls}
+
+
+def compare(settings: Settings, name: str, shape: Shape) -> dict[str, Any]:
+    """Returns one row: the times of every choice for one cell at one shape."""
+    cell = getattr(jrnn, name)(shape.I, shape.H)
+    ready = {
+        which: prepare(cell, shape, method)
+        for which, method in methods(settings, shape.T).items()
+    }
+    calls = {which: one.run for which, one in ready.items()}
+    enough = lambda rounds, _: rounds >= settings.rounds
+    seconds = in_turn(calls, enough, settle=True)
+    taken, size = choice(cell, shape)
+    ratios = {
+        which: statistics.median(
+            a / b for a, b in zip(times, seconds[DEFAULT], strict=True)
+        )
+        for which, times in seconds.items()
+    }
+    return {
+        "cell": name,
+        "shape": list(shape),
+        "default_chunk": taken,
+        "bytes_of_one_step": size,
+        "seconds_per_round": {
+            which: [float(f"{t:.4g}") for t in times]
+            for which, times in seconds.items()
+        },
+        "ratio_to_default": ratios,
+        "temporary_bytes": {w: one.temporary_bytes for w, one in ready.items()},
+        "compile_seconds": {w: one.compile_seconds for w, one in ready.items()},
+    }
+
+
+def line(settings: Settings, row: dict[str, Any]) -> list[str]:
+    """Returns a row of the table: ratios to the default, empty where not timed."""
+    ratios = row["ratio_to_default"]
+    shown = [
+        f"{ratios[which]:.2f}" if which in ratios else ""
+        for which in header(settings)[4:]
+    ]
+    default = statistics.median(row["seconds_per_round"][DEFAULT])
+    return [
+        f"{row['cell']} {Shape(*row['shape'])}",
+        f"{row['bytes_of_one_step'] / 1024:.0f}",
+        f"{row['default_chunk']}",
+        f"{1e3 * default:.3g}",
+        *shown,
+    ]
+
+
+def header(settings: Settings) -> list[str]:
+    """Returns what stands above the columns."""
+    chunks = [f"chunk {c}" for c in settings.chunks]
+    unrolls = [f"unroll {k}" for k in settings.unrolls]
+    return ["cell (T, B, I, H)", "KiB", "default", "ms", *chunks, *unrolls]
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError where a setting names nothing."""
+    check_choice("cells", settings.cells, CELLS)
+    check_choice("shapes", settings.shapes, range(len(GRID)))
+    if settings.rounds < 1:
+        raise ValueError(f"Expected --rounds of 1 or more, got {settings.rounds}.")
+    for name, numbers in (("chunks", settings.chunks), ("unrolls", settings.unrolls)):
+        if any(number < 1 for number in numbers):
+            raise ValueError(f"Expected --{name} of 1 or more, got {numbers}.")
 
 
 def main(arguments: list[str]) -> int:
     """Measures, prints a table, writes the results."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    rows, table = [], []
+    try:
+        check(settings)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = []
     for name in settings.cells:
-        for shape in SHAPES:
-            chunks = [c for c in settings.chunks if c <= shape[0]]
-            cell = CELLS[name](shape[2], shape[3])
-            prepared = [prepare(cell, shape, chunk) for chunk in chunks]
-            seconds = measure([run for run, _ in prepared], settings.rounds)
-            base = seconds[chunks.index(BASE)]
-            taken, size = choice(cell, shape)
-            ratios = [
-                statistics.median(a / b for a, b in zip(one, base, strict=True))
-                for one in seconds
-            ]
-            rows.append(
-                {
-                    "cell": name,
-                    "shape": shape,
-                    "chunks": chunks,
-                    "median_seconds": [statistics.median(one) for one in seconds],
-                    "ratio_to_32": ratios,
-                    "default": taken,
-                    "bytes_of_one_step": size,
-                    "temporary_bytes": [size for _, size in prepared],
-                }
-            )
-            shown = dict(zip(chunks, ratios, strict=True))
-            cells = [
-                f"{shown[c]:.2f}{'*' if c == taken else ''}" if c in shown else ""
-                for c in settings.chunks
-            ]
-            table.append((f"{name} {shape}", f"{size / 1024:.0f}", *cells))
-            print(*table[-1], flush=True)
-    header = ("cell (T, B, I, H)", "KiB", *(str(c) for c in settings.chunks))
-    print(format_table(header, table))
+        for number in settings.shapes:
+            rows.append(compare(settings, name, GRID[number]))
+            print(*line(settings, rows[-1]), flush=True)
+            jax.clear_caches()
+    print(format_table(header(settings), [line(settings, row) for row in rows]))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "experiment": "benchmarks.chunk",
         "environment": environment(),
-        "rounds": settings.rounds,
+        "settings": {**dataclasses.asdict(settings), "out": None},
         "rows": rows,
     }
     write_json(settings.out, content)

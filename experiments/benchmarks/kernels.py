@@ -25,7 +25,8 @@ import numpy as np
 import tyro
 
 import jrnn
-from experiments._report import environment, format_table, write_json
+from experiments._report import format_table, write_json
+from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.jax_peers import JaxPeer, flax_linen
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
@@ -354,7 +355,7 @@ def main(arguments: list[str]) -> int:
 
     def keep(more: Rows) -> None:
         rows.extend(more)
-        content = {"environment": environment(), "rows": rows}
+        content = {"environment": environment_of_peers(), "rows": rows}
         write_json(settings.out, {**content, "settings": dataclasses.asdict(settings)})
 
     with ThreadPoolExecutor(settings.threads) as pool:

@@ -23,7 +23,8 @@ import tyro
 from jax import Array
 from tqdm import tqdm
 
-from experiments._report import environment, format_table, write_json
+from experiments._report import format_table, write_json
+from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.problems import (
     CELLS,
     GATES,
@@ -244,7 +245,7 @@ def main(arguments: list[str]) -> int:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "experiment": "benchmarks.products",
-        "environment": environment(),
+        "environment": environment_of_peers(),
         "settings": {**dataclasses.asdict(settings), "out": None},
         "rows": rows,
     }

@@ -18,7 +18,8 @@ import tyro
 
 import jrnn
 from experiments._report import environment, format_table, write_json
-from experiments.benchmarks.chunk import CELLS, measure
+from experiments.benchmarks.peers.problems import CELLS, check_choice
+from experiments.benchmarks.turns import in_turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +66,19 @@ def main(arguments: list[str]) -> int:
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
     if not settings.levels or settings.levels[0] != 0:
         raise SystemExit("Expected --levels to begin with 0, the run compared with.")
+    try:
+        check_choice("cells", settings.cells, CELLS)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     rows = []
     for name in settings.cells:
         for steps in settings.steps:
-            cell = CELLS[name](settings.size, settings.size)
+            cell = getattr(jrnn, name)(settings.size, settings.size)
             ready = [prepare(settings, cell, steps, one) for one in settings.levels]
-            seconds = measure([run for run, _ in ready], settings.rounds)
+            calls = dict(enumerate(run for run, _ in ready))
+            enough = lambda rounds, _: rounds >= settings.rounds
+            seconds = list(in_turn(calls, enough).values())
             for levels, (_, size), times in zip(
                 settings.levels, ready, seconds, strict=True
             ):

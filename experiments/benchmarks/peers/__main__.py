@@ -11,7 +11,6 @@ CPUs is meant: `pip install torch==2.13.0`.
 
 import dataclasses
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from experiments._report import environment, write_json
+from experiments._report import write_json
+from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers import memory, report
 from experiments.benchmarks.peers.jax_peers import (
     DEVICES,
@@ -34,11 +34,15 @@ from experiments.benchmarks.peers.problems import (
     check_choice,
     make_problem,
 )
-from experiments.benchmarks.peers.running import SECONDS, TORCH, compare, merge
+from experiments.benchmarks.peers.running import (
+    PLAIN_TORCH,
+    SECONDS,
+    TORCH,
+    compare,
+    merge,
+)
 
-EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH)
-PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
-LARGEST = GRID[-1]
+EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH, PLAIN_TORCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +62,8 @@ class Settings:
     to the next the same program may take a third longer."""
     devices: int = 1
     """Into how many devices a CPU is cut; above 1 jrnn also runs split over them."""
-    memory: bool = False
-    """Also measure the memory of an LSTM's training step at the largest shape."""
+    memory: tuple[int, ...] = ()
+    """At which shapes the memory of a training step is measured too, by number."""
     out: Path = Path("runs/peers.json")
     """Where the results go; the figure goes beside it."""
 
@@ -69,6 +73,8 @@ def check(settings: Settings) -> None:
     check_choice("cells", settings.cells, CELLS)
     check_choice("systems", settings.systems, EVERY)
     check_choice("shapes", settings.shapes, range(len(GRID)))
+    if settings.memory:
+        check_choice("memory", settings.memory, range(len(GRID)))
     for name, number in (("devices", settings.devices), ("repeats", settings.repeats)):
         if number < 1:
             raise ValueError(f"Expected --{name} of 1 or more, got {number}.")
@@ -76,26 +82,6 @@ def check(settings: Settings) -> None:
         raise ValueError(
             "Expected jrnn among --systems: the others are compared to it."
         )
-
-
-def installed() -> dict[str, str]:
-    """Returns the versions of the libraries compared with, as far as they are there."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def threads() -> dict[str, int | None]:
-    """Returns how many threads PyTorch takes; XLA takes one for each core."""
-    try:
-        import torch  # pyright: ignore[reportMissingImports] optional
-    except ModuleNotFoundError:
-        return {"torch": None}
-    return {"torch": torch.get_num_threads()}
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -115,13 +101,17 @@ def run(settings: Settings) -> dict[str, Any]:
                 several.append(compare(problem, systems, settings.seconds))
                 jax.clear_caches()
             rows += merge(several)
-    usage = []
-    if settings.memory:
-        systems = [n for n in settings.systems if n != RESET_BEFORE]
-        usage = [memory.of_child(name, "lstm", LARGEST) for name in systems]
+    alike = [n for n in settings.systems if n not in (RESET_BEFORE, PLAIN_TORCH)]
+    usage = [
+        memory.of_child(name, cell, GRID[shape])
+        for shape in settings.memory
+        for cell in settings.cells
+        for name in alike
+        if name not in JAX_PEERS or cell in JAX_PEERS[name][1]
+    ]
     return {
         "experiment": "benchmarks.peers",
-        "environment": environment() | {"peers": installed(), "threads": threads()},
+        "environment": environment_of_peers(),
         "settings": {**dataclasses.asdict(settings), "out": None},
         "rows": rows,
         "memory": usage,

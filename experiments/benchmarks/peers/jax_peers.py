@@ -41,7 +41,7 @@ class JaxPeer(NamedTuple):
 
 def jrnn_default(problem: Problem) -> JaxPeer:
     """Jrnn with nothing chosen: the default method, chunk and unroll."""
-    return _jrnn(problem, jrnn.bptt())
+    return _jrnn(problem)
 
 
 def jrnn_scan(problem: Problem) -> JaxPeer:
@@ -51,7 +51,7 @@ def jrnn_scan(problem: Problem) -> JaxPeer:
 
 def jrnn_reset_before(problem: Problem) -> JaxPeer:
     """The GRU whose reset comes before the product, which is Haiku's."""
-    return _jrnn(problem, jrnn.bptt(), reset_after=False)
+    return _jrnn(problem, reset_after=False)
 
 
 def jrnn_devices(problem: Problem) -> JaxPeer:
@@ -60,7 +60,7 @@ def jrnn_devices(problem: Problem) -> JaxPeer:
     No product of one part waits for another part's; gradients of parameters are summed
     over devices once, at the end.
     """
-    whole = _jrnn(problem, jrnn.bptt())
+    whole = _jrnn(problem)
     mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
     split = P(None, "batch")
     forward = jax.shard_map(
@@ -74,7 +74,9 @@ def jrnn_devices(problem: Problem) -> JaxPeer:
     return JaxPeer(forward, whole.convert, place=place)
 
 
-def _jrnn(problem: Problem, method: jrnn.Method, **options: Any) -> JaxPeer:
+def _jrnn(
+    problem: Problem, method: jrnn.Method | None = None, **options: Any
+) -> JaxPeer:
     shape = problem.shape
     cell = getattr(jrnn, problem.cell)(shape.I, shape.H, **options)
     like = cell.init(jax.random.key(0))

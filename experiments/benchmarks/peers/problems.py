@@ -16,6 +16,7 @@ CELLS = ("elman", "gru", "lstm")
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
 INFERENCE, TRAINING = "inference", "training"
 PASSES = (INFERENCE, TRAINING)
+STEP = "step"  # of streaming, one sequence
 
 
 class Shape(NamedTuple):

@@ -11,9 +11,16 @@ from matplotlib.ticker import NullFormatter
 from experiments import plots
 from experiments._report import format_table
 from experiments.benchmarks.peers.jax_peers import DEVICES, OURS, RESET_BEFORE
-from experiments.benchmarks.peers.problems import PASSES, Shape
-from experiments.benchmarks.peers.running import FLOOR, TORCH
+from experiments.benchmarks.peers.problems import (
+    INFERENCE,
+    PASSES,
+    STEP,
+    TRAINING,
+    Shape,
+)
+from experiments.benchmarks.peers.running import FLOOR, PLAIN_TORCH, TORCH
 
+LINEN = "flax.linen"
 OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
 FIGURE_SIZE = (11.0, 6.4)  # inches
 MARKERS = ("s", "o", "^", "D", "v", "P", "X", "<", ">")
@@ -34,7 +41,7 @@ def fastest_peer(
     group: dict[str, dict[str, Any]], jax_only: bool = False
 ) -> str | None:
     """Returns which of the other libraries is fastest; None: there is none."""
-    apart = {*OWN, FLOOR, *((TORCH,) if jax_only else ())}
+    apart = {*OWN, FLOOR, PLAIN_TORCH, *((TORCH,) if jax_only else ())}
     peers = [name for name in group if name not in apart]
     return min(peers, key=lambda name: group[name]["median_seconds"], default=None)
 
@@ -67,15 +74,16 @@ def table(rows: list[dict[str, Any]], which: str) -> str:
 
 
 def small_table(rows: list[dict[str, Any]]) -> str:
-    """Returns seconds of compiling a training step, and of one step of streaming."""
+    """Returns seconds of compiling a pass, and of one step of streaming."""
     body = []
     names = list(dict.fromkeys(row["system"] for row in rows))
     names.remove(FLOOR)
     for which, key, scale in (
-        ("training", "compile_seconds", 1.0),
-        ("step", "median_seconds", 1e6),
+        (INFERENCE, "compile_seconds", 1.0),
+        (TRAINING, "compile_seconds", 1.0),
+        (STEP, "median_seconds", 1e6),
     ):
-        unit = "compile, s" if scale == 1 else "one step, B = 1, us"
+        unit = f"compile {which}, s" if scale == 1 else "one step, B = 1, us"
         for group in groups(rows, which):
             shown = (group.get(name, {}).get(key) for name in names)
             cells = ("" if v is None else f"{scale * v:.3g}" for v in shown)
@@ -90,9 +98,9 @@ def memory_table(usage: list[dict[str, Any]]) -> str:
     for row in usage:
         planned = row["planned_temporary_bytes"]
         plan = "" if planned is None else f"{planned / 2**20:.0f}"
-        body.append((row["system"], f"{row['peak_bytes'] / 2**20:.0f}", plan))
-    what = f"{usage[0]['cell']} {Shape(*usage[0]['shape'])}, MiB"
-    return format_table((what, "peak", "planned by the compiler"), body)
+        what = f"{row['cell']} {Shape(*row['shape'])}", row["system"]
+        body.append((*what, f"{row['peak_bytes'] / 2**20:.0f}", plan))
+    return format_table(("MiB", "", "peak", "planned by the compiler"), body)
 
 
 def summary(rows: list[dict[str, Any]], ours: str = OURS) -> list[str]:
@@ -106,10 +114,25 @@ def summary(rows: list[dict[str, Any]], ours: str = OURS) -> list[str]:
                 f"{ours}, {which}, to the fastest {what}",
                 [ratio(group, ours, best) for group, best in pairs if best is not None],
             )
+        beside = [group for group in found if LINEN in group]
+        lines += _in_words(
+            f"{ours}, {which}, compiling, to {LINEN}",
+            [_compiling(group, ours) / _compiling(group, LINEN) for group in beside],
+        )
         if ours != OURS:
             to_one = [ratio(group, ours, OURS) for group in found]
             lines += _in_words(f"{ours}, {which}, to {OURS}", to_one)
+    steps = [group for group in groups(rows, STEP) if ours in group]
+    pairs = [(group, fastest_peer(group)) for group in steps]
+    lines += _in_words(
+        f"{ours}, one step, to the fastest peer",
+        [ratio(group, ours, best) for group, best in pairs if best is not None],
+    )
     return lines
+
+
+def _compiling(group: dict[str, dict[str, Any]], name: str) -> float:
+    return group[name]["compile_seconds"]
 
 
 def _in_words(what: str, ratios: list[float]) -> list[str]:

@@ -21,16 +21,18 @@ from experiments.benchmarks.peers.jax_peers import (
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
     PASSES,
+    STEP,
     TRAINING,
     Problem,
     Weights,
     flops,
     normwise,
 )
-from experiments.benchmarks.peers.torch_peer import torch_peer
+from experiments.benchmarks.peers.torch_peer import torch_peer, without_onednn
 from experiments.benchmarks.turns import in_turn
 
 TORCH, FLOOR = "torch", "products alone"
+PLAIN_TORCH = "torch, without oneDNN"
 # Outputs and gradients of the same mathematics in float32, over up to 2,000 steps: what
 # orders of summation leave.
 TOLERANCE = 1e-3
@@ -103,13 +105,27 @@ def torch_runner(problem: Problem, device: str, dtype: str = "float32") -> Runne
     return Runner(runs, peer.outputs(), peer.gradients(), nothing, nothing, peer.step)
 
 
+def plain_torch_runner(problem: Problem) -> Runner:
+    """PyTorch's passes on a CPU as they are without oneDNN, warm."""
+    peer = torch_peer(problem)
+    runs = {INFERENCE: peer.infer, TRAINING: peer.train}
+    apart = {which: without_onednn(run) for which, run in runs.items()}
+    nothing: dict[str, Any] = dict.fromkeys(PASSES)
+    outputs, gradients = map(without_onednn, (peer.outputs, peer.gradients))
+    return Runner(apart, outputs(), gradients(), nothing, nothing, None)
+
+
 def runners(problem: Problem, systems: tuple[str, ...]) -> dict[str, Runner]:
     """Returns those of `systems` that compute the problem's function, compiled."""
     found = {}
+    on_cpu = jax.default_backend() == "cpu"
     for name in systems:
         if name == TORCH:
-            device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-            found[name] = torch_runner(problem, device)
+            found[name] = torch_runner(problem, "cpu" if on_cpu else "cuda")
+            continue
+        if name == PLAIN_TORCH:
+            if on_cpu and problem.cell == "lstm":
+                found[name] = plain_torch_runner(problem)
             continue
         build, cells = JAX_PEERS[name]
         splits = name != DEVICES or problem.shape.B % jax.device_count() == 0
@@ -185,12 +201,14 @@ def compare(
         {
             "cell": problem.cell,
             "shape": list(problem.shape),
-            "pass": "step",
+            "pass": STEP,
             "system": name,
             **spread([seconds / STREAM for seconds in times]),
             "seconds_per_round": [float(f"{t / STREAM:.4g}") for t in times],
         }
-        for name, times in in_turn(streams, enough(min(seconds, 2.0))).items()
+        for name, times in in_turn(
+            streams, enough(min(seconds, 2.0)), settle=True
+        ).items()
     ]
     return rows
 

@@ -1,7 +1,7 @@
 """PyTorch's `nn.RNN`, `nn.GRU` and `nn.LSTM`, with time first, their default."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -95,3 +95,21 @@ def torch_peer(
 
     outputs = lambda: infer().float().cpu().numpy()
     return TorchPeer(infer, train, outputs, gradients, step)
+
+
+def without_onednn(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns a call that leaves oneDNN aside.
+
+    On a CPU its primitive runs an LSTM's whole sequence in one operation, and of these
+    cells the LSTM's alone; without it PyTorch runs operation after operation.
+    """
+    import torch  # pyright: ignore[reportMissingImports] optional
+
+    flags = torch.backends.mkldnn.flags
+
+    def run() -> Any:
+        # None leaves TF32 as it is, of which PyTorch would warn.
+        with flags(enabled=False, allow_tf32=cast(bool, None)):
+            return call()
+
+    return run
