@@ -41,17 +41,17 @@ class JaxPeer(NamedTuple):
 
 def jrnn_default(problem: Problem) -> JaxPeer:
     """Jrnn with nothing chosen: the default method, chunk and unroll."""
-    return _jrnn(problem)
+    return jrnn_peer(problem)
 
 
 def jrnn_scan(problem: Problem) -> JaxPeer:
     """Jrnn's cell in a plain `lax.scan` that JAX differentiates."""
-    return _jrnn(problem, jrnn.scan())
+    return jrnn_peer(problem, jrnn.scan())
 
 
 def jrnn_reset_before(problem: Problem) -> JaxPeer:
     """The GRU whose reset comes before the product, which is Haiku's."""
-    return _jrnn(problem, reset_after=False)
+    return jrnn_peer(problem, reset_after=False)
 
 
 def jrnn_devices(problem: Problem) -> JaxPeer:
@@ -60,7 +60,7 @@ def jrnn_devices(problem: Problem) -> JaxPeer:
     No product of one part waits for another part's; gradients of parameters are summed
     over devices once, at the end.
     """
-    whole = _jrnn(problem)
+    whole = jrnn_peer(problem)
     mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
     split = P(None, "batch")
     forward = jax.shard_map(
@@ -74,9 +74,10 @@ def jrnn_devices(problem: Problem) -> JaxPeer:
     return JaxPeer(forward, whole.convert, place=place)
 
 
-def _jrnn(
+def jrnn_peer(
     problem: Problem, method: jrnn.Method | None = None, **options: Any
 ) -> JaxPeer:
+    """Jrnn's cell, made with `options`, by a method; None: by that of `unroll`."""
     shape = problem.shape
     cell = getattr(jrnn, problem.cell)(shape.I, shape.H, **options)
     like = cell.init(jax.random.key(0))

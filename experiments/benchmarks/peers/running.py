@@ -28,7 +28,11 @@ from experiments.benchmarks.peers.problems import (
     flops,
     normwise,
 )
-from experiments.benchmarks.peers.torch_peer import torch_peer, without_onednn
+from experiments.benchmarks.peers.torch_peer import (
+    peak_on_gpu,
+    torch_peer,
+    without_onednn,
+)
 from experiments.benchmarks.turns import in_turn
 
 TORCH, FLOOR = "torch", "products alone"
@@ -49,7 +53,8 @@ class Runner(NamedTuple):
       outputs: ys, time first.
       gradients: Of weights and inputs, in jrnn's layout.
       compile_seconds: Pass -> seconds of tracing and compiling; None: not compiled.
-      temporary_bytes: Pass -> of the compiled program, as the compiler plans them.
+      temporary_bytes: Pass -> of the compiled program, as the compiler plans them; of
+        PyTorch on a GPU what its allocator counted; None: not known.
       step: A warm call of one step of streaming, or None.
     """
 
@@ -102,7 +107,11 @@ def torch_runner(problem: Problem, device: str, dtype: str = "float32") -> Runne
     runs = {INFERENCE: peer.infer, TRAINING: peer.train}
     nothing: dict[str, Any] = dict.fromkeys(PASSES)
     peer.step()
-    return Runner(runs, peer.outputs(), peer.gradients(), nothing, nothing, peer.step)
+    outputs, gradients = peer.outputs(), peer.gradients()
+    taken: dict[str, int | None] = nothing
+    if device.startswith("cuda"):
+        taken = {which: peak_on_gpu(call) for which, call in runs.items()}
+    return Runner(runs, outputs, gradients, nothing, taken, peer.step)
 
 
 def plain_torch_runner(problem: Problem) -> Runner:

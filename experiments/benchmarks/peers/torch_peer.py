@@ -97,6 +97,16 @@ def torch_peer(
     return TorchPeer(infer, train, outputs, gradients, step)
 
 
+def peak_on_gpu(call: Callable[[], Any]) -> int:
+    """Returns the bytes that a call takes at most, beside those that were taken."""
+    import torch  # pyright: ignore[reportMissingImports] optional
+
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def without_onednn(call: Callable[[], Any]) -> Callable[[], Any]:
     """Returns a call that leaves oneDNN aside.
 
