@@ -68,6 +68,7 @@ def prepare(cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None) -> Prepar
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (shape.T, shape.B, shape.I))
     weights = jax.random.normal(jax.random.key(2), (cell.spec.output_size,))
+    jax.block_until_ready((params, xs, weights))  # so that compiling is timed alone
 
     def loss(params: Any, xs: jax.Array) -> jax.Array:
         ys = jrnn.unroll(cell, params, xs, method=method)[1]
