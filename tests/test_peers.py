@@ -14,6 +14,7 @@ from experiments.benchmarks.peers import __main__ as peers
 from experiments.benchmarks.peers import report
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
+    PASSES,
     STEP,
     TRAINING,
     Shape,
@@ -100,6 +101,13 @@ def test_the_fastest_peer_is_none_of_ours_and_no_floor():
     (line, other) = report.summary(rows)
     assert "0.67 in the geometric mean" in line
     assert "0.50 in the geometric mean" in other
+
+
+def test_every_system_has_a_place_in_the_figure(tmp_path):
+    names = (*peers.EVERY, "jrnn, all devices", "products alone")
+    rows = [_row(name, which, 1.0) for which in PASSES for name in names]
+    report.draw(rows, tmp_path / "peers.png", "a machine")
+    assert (tmp_path / "peers.png").stat().st_size > 10_000
 
 
 def test_the_summary_tells_of_compiling_and_of_a_step():

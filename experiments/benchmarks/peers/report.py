@@ -151,7 +151,8 @@ def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
     figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     axes = figure.subplots(len(PASSES), len(cells), sharey=True, squeeze=False)
     names = [n for n in dict.fromkeys(row["system"] for row in rows) if n != OURS]
-    looks = dict(zip(names, zip(cycle(plots.COLOURS), MARKERS), strict=False))
+    drawn = [name for name in names if name != FLOOR]
+    looks = dict(zip(drawn, zip(cycle(plots.COLOURS), cycle(MARKERS)), strict=False))
     for line, which in zip(axes, PASSES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
             found = [g for g in groups(rows, which) if g[OURS]["cell"] == cell]
