@@ -48,7 +48,7 @@ def adjoint_of(cell: Cell, params: Params, state: State) -> Closed:
 def _lie_transposed(state: State) -> bool:
     """Whether matrices are to lie in memory as a step backwards reads them.
 
-    It multiplies by W_h^T, and on a CPU XLA's product of eight rows takes up to 2.2
+    It multiplies by W_h^T, and on a CPU XLA's product of eight rows takes up to 2.1
     times as long where the rows of W_h^T lie scattered. That of a single row does not.
     """
     rows = max(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(state))
