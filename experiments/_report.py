@@ -5,6 +5,7 @@ in the first seconds and not in the last. Every file in it but the metrics appea
 or not at all: it is written beside its place and then moved there.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -139,6 +140,25 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_results(
+    out: Path,
+    experiment: str,
+    settings: Any,
+    rows: Sequence[object],
+    environment: Mapping[str, object],
+) -> None:
+    """Write the results file of a command whose `settings` are a dataclass."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "experiment": experiment,
+        "environment": environment,
+        # Where it went says nothing.
+        "settings": {**dataclasses.asdict(settings), "out": None},
+        "rows": rows,
+    }
+    write_json(out, content)
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -17,13 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import tyro
 
 import jrnn
-from experiments._report import environment, format_table, write_json
-from experiments.benchmarks.peers.problems import CELLS, GRID, Shape, check_choice
-from experiments.benchmarks.turns import in_turn
+from experiments._report import environment, format_table, write_results
+from experiments.benchmarks.peers.problems import (
+    CELLS,
+    GRID,
+    TRAINING,
+    Shape,
+    check_choice,
+    passes,
+)
+from experiments.benchmarks.turns import in_turn, median_ratio, rounded
 from jrnn._base import Sequence
 from jrnn.methods._steps import nested_shape
 from jrnn.methods.bptt import default_chunk
@@ -69,13 +75,10 @@ def prepare(cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None) -> Prepar
     xs = jax.random.normal(jax.random.key(1), (shape.T, shape.B, shape.I))
     weights = jax.random.normal(jax.random.key(2), (cell.spec.output_size,))
     jax.block_until_ready((params, xs, weights))  # so that compiling is timed alone
-
-    def loss(params: Any, xs: jax.Array) -> jax.Array:
-        ys = jrnn.unroll(cell, params, xs, method=method)[1]
-        return jnp.tanh(ys @ weights).mean()
-
+    forward = lambda params, xs: jrnn.unroll(cell, params, xs, method=method)[1]
+    train = passes(forward, weights)[TRAINING]
     started = time.perf_counter()
-    step = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, xs).compile()
+    step = jax.jit(train).lower(params, xs).compile()
     seconds = time.perf_counter() - started
     memory = step.memory_analysis()
     run = lambda: jax.block_until_ready(step(params, xs))
@@ -112,10 +115,7 @@ def compare(settings: Settings, name: str, shape: Shape) -> dict[str, Any]:
     seconds = in_turn(calls, enough, settle=True)
     taken, size = choice(cell, shape)
     ratios = {
-        which: statistics.median(
-            a / b for a, b in zip(times, seconds[DEFAULT], strict=True)
-        )
-        for which, times in seconds.items()
+        which: median_ratio(times, seconds[DEFAULT]) for which, times in seconds.items()
     }
     return {
         "cell": name,
@@ -123,8 +123,7 @@ def compare(settings: Settings, name: str, shape: Shape) -> dict[str, Any]:
         "default_chunk": taken,
         "bytes_of_one_step": size,
         "seconds_per_round": {
-            which: [float(f"{t:.4g}") for t in times]
-            for which, times in seconds.items()
+            which: rounded(times) for which, times in seconds.items()
         },
         "ratio_to_default": ratios,
         "temporary_bytes": {w: one.temporary_bytes for w, one in ready.items()},
@@ -182,14 +181,7 @@ def main(arguments: list[str]) -> int:
             print(*line(settings, rows[-1]), flush=True)
             jax.clear_caches()
     print(format_table(header(settings), [line(settings, row) for row in rows]))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "experiment": "benchmarks.chunk",
-        "environment": environment(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "rows": rows,
-    }
-    write_json(settings.out, content)
+    write_results(settings.out, "benchmarks.chunk", settings, rows, environment())
     return 0
 
 

@@ -23,7 +23,7 @@ import tyro
 from jax import Array
 from tqdm import tqdm
 
-from experiments._report import format_table, write_json
+from experiments._report import format_table, write_results
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.problems import (
     CELLS,
@@ -32,7 +32,7 @@ from experiments.benchmarks.peers.problems import (
     Shape,
     check_choice,
 )
-from experiments.benchmarks.turns import in_turn
+from experiments.benchmarks.turns import in_turn, median_ratio
 
 STEPS = 64  # of a loop
 CHUNK = 16  # steps that share one product for a weight's gradient
@@ -196,16 +196,13 @@ def measure(
     first = next(iter(kept.values()))
     operations = 2 * shape.B * shape.H * gates * shape.H
     operations *= CHUNK if product == "gradient" else 1
-    ratio = lambda one: statistics.median(
-        a / b for a, b in zip(one, first, strict=True)
-    )
     return {
         "product": product,
         "shape": shape,
         "gates": gates,
         "operations": operations,
         "seconds": {k: statistics.median(v) / count for k, v in kept.items()},
-        "ratio_to_first": {k: ratio(v) for k, v in kept.items()},
+        "ratio_to_first": {k: median_ratio(v, first) for k, v in kept.items()},
     }
 
 
@@ -242,14 +239,9 @@ def main(arguments: list[str]) -> int:
     rows = [measure(*one, settings) for one in tqdm(grid, unit="product")]
     for product in PRODUCTS:
         print("\n" + table(rows, product))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "experiment": "benchmarks.products",
-        "environment": environment_of_peers(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "rows": rows,
-    }
-    write_json(settings.out, content)
+    write_results(
+        settings.out, "benchmarks.products", settings, rows, environment_of_peers()
+    )
     print(f"Written to {settings.out}.")
     return 0
 

@@ -17,7 +17,7 @@ import jax
 import tyro
 
 import jrnn
-from experiments._report import environment, format_table, write_json
+from experiments._report import environment, format_table, write_results
 from experiments.benchmarks.peers.problems import CELLS, check_choice
 from experiments.benchmarks.turns import in_turn
 
@@ -108,17 +108,7 @@ def main(arguments: list[str]) -> int:
         for row in rows
     ]
     print(format_table(header, table))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "experiment": "benchmarks.remat",
-        "environment": environment(),
-        "settings": {
-            **dataclasses.asdict(settings),
-            "out": None,  # where it went says nothing
-        },
-        "rows": rows,
-    }
-    write_json(settings.out, content)
+    write_results(settings.out, "benchmarks.remat", settings, rows, environment())
     return 0
 
 

@@ -1,7 +1,8 @@
 """Timing in turn: what is compared is run round after round, A B C A B C."""
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Name = TypeVar("Name")
@@ -36,3 +37,13 @@ def in_turn(
             kept[name].append(time.perf_counter() - started)
         rounds += 1
     return kept
+
+
+def median_ratio(times: Sequence[float], to: Sequence[float]) -> float:
+    """Returns the median over rounds of one's seconds over another's."""
+    return statistics.median(a / b for a, b in zip(times, to, strict=True))
+
+
+def rounded(times: Sequence[float]) -> list[float]:
+    """Returns seconds to four digits, which is more than a round repeats."""
+    return [float(f"{seconds:.4g}") for seconds in times]

@@ -11,7 +11,7 @@ training steps (loss, gradients of parameters and inputs) as they are, and
 
 All take turns in one process, after a check that they compute the same numbers, and
 with `--repeats` they are compiled anew, for from one compilation to the next the same
-program may take a third longer. Printed are ratios, the median over rounds.
+program differs by a third and more. Printed are ratios, the median over rounds.
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ import tyro
 from tqdm import tqdm
 
 import jrnn
-from experiments._report import environment, format_table, write_json
+from experiments._report import environment, format_table, write_results
 from experiments.benchmarks.peers.jax_peers import jrnn_peer
 from experiments.benchmarks.peers.problems import (
     CELLS,
     GRID,
     INFERENCE,
     PASSES,
-    TRAINING,
     Problem,
     Shape,
     Weights,
     check_choice,
     make_problem,
     normwise,
+    passes,
 )
-from experiments.benchmarks.turns import in_turn
+from experiments.benchmarks.turns import in_turn, median_ratio, rounded
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 AS_IS, VECTORS, TANH = "as it is", "512 bits", "sigmoid by tanh"
@@ -97,12 +97,8 @@ def compiled(problem: Problem, which: str) -> dict[str, Callable[[], Any]]:
     """Returns warm calls of every variant of one pass, by name."""
     peer = jrnn_peer(problem)
     params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
-    xs, readout = jnp.asarray(problem.xs), jnp.asarray(problem.readout)
-
-    def loss(params: Any, xs: Any) -> Any:
-        return jnp.tanh(peer.forward(params, xs) @ readout).mean()
-
-    function = jax.value_and_grad(loss, (0, 1)) if which == TRAINING else peer.forward
+    xs = jnp.asarray(problem.xs)
+    function = passes(peer.forward, jnp.asarray(problem.readout))[which]
 
     def compile_anew(function: Any, options: Mapping[str, Any] | None = None) -> Any:
         jax.clear_caches()  # of what was traced with another sigmoid
@@ -145,9 +141,7 @@ def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]
             for name, seconds in in_turn(runs, enough, settle=True).items():
                 kept.setdefault(name, []).extend(seconds)
         ratios = {
-            name: statistics.median(
-                a / b for a, b in zip(kept[name], kept[base], strict=True)
-            )
+            name: median_ratio(kept[name], kept[base])
             for name, base in PAIRS.items()
             if name in kept
         }
@@ -157,8 +151,7 @@ def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]
                 "shape": list(shape),
                 "pass": which,
                 "seconds_per_round": {
-                    name: [float(f"{t:.4g}") for t in times]
-                    for name, times in kept.items()
+                    name: rounded(times) for name, times in kept.items()
                 },
                 "ratios": ratios,
                 "difference": off,
@@ -205,14 +198,7 @@ def main(arguments: list[str]) -> int:
         rows += measure(cell, shape, settings)
     for which in PASSES:
         print("\n" + table(rows, which))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "experiment": "benchmarks.variants",
-        "environment": environment(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "rows": rows,
-    }
-    write_json(settings.out, content)
+    write_results(settings.out, "benchmarks.variants", settings, rows, environment())
     print(f"Written to {settings.out}.")
     return 0
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 import tyro
 
-from experiments._report import write_json
+from experiments._report import write_results
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.kernels import agreement, report
 from experiments.benchmarks.kernels.systems import Rows, guarded, prepare, ready
@@ -76,18 +76,12 @@ def main(arguments: list[str]) -> int:
             "and PyTorch installed; `python -m pytest tests/test_fused.py` checks the "
             "kernels anywhere."
         )
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
+    environment = environment_of_peers()
 
     def keep(more: Rows) -> None:
         rows.extend(more)
-        content = {
-            "experiment": "benchmarks.kernels",
-            "environment": environment_of_peers(),
-            "settings": {**dataclasses.asdict(settings), "out": None},
-            "rows": rows,
-        }
-        write_json(settings.out, content)
+        write_results(settings.out, "benchmarks.kernels", settings, rows, environment)
 
     with ThreadPoolExecutor(settings.threads) as pool:
         compared = {

@@ -66,7 +66,7 @@ def time_cell(case: Case, seconds: float) -> Rows:
                     **about,
                     "pass": which,
                     "system": name,
-                    **_timed(times),
+                    **spread(times),
                     "difference": off[name],
                     "compile_seconds": runner.compile_seconds[which],
                     "temporary_bytes": runner.temporary_bytes[which],
@@ -97,11 +97,7 @@ def time_linear(steps: int, lanes: tuple[int, int], seconds: float) -> Rows:
     rows = []
     for key, times in in_turn(timed, enough(seconds)).items():
         row = {"what": f"linear {shape}", "pass": key[1], "system": key[0]}
-        found = _timed(times)
+        found = spread(times)
         speed = calls[key][0] * a.nbytes / found["median_seconds"]
         rows.append({**row, **found, "bytes_per_second": speed})
     return rows
-
-
-def _timed(times: list[float]) -> dict[str, Any]:
-    return {**spread(times), "seconds_per_round": [float(f"{t:.4g}") for t in times]}

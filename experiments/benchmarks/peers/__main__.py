@@ -59,7 +59,7 @@ class Settings:
     """For each comparison; at least five rounds are made."""
     repeats: int = 1
     """How often every comparison is compiled and timed anew, for from one compilation
-    to the next the same program may take a third longer."""
+    to the next the same program differs by a third and more."""
     devices: int = 1
     """Into how many devices a CPU is cut; above 1 jrnn also runs split over them."""
     memory: tuple[int, ...] = ()

@@ -6,10 +6,11 @@ not every library has, are zero. The loss is the mean over steps and sequences o
 tanh(y_t w), so that every y_t receives a gradient and the read-out costs little.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 CELLS = ("elman", "gru", "lstm")
@@ -74,6 +75,17 @@ def make_problem(cell: str, shape: Shape, seed: int = 0) -> Problem:
     xs = random.normal(size=(T, B, I)).astype(np.float32)
     readout = random.normal(size=H).astype(np.float32)
     return Problem(cell, shape, weights, xs, readout)
+
+
+def passes(
+    forward: Callable[[Any, Any], Any], readout: Any
+) -> dict[str, Callable[[Any, Any], Any]]:
+    """Returns pass -> function of (params, xs): outputs, or the loss and gradients."""
+
+    def loss(params: Any, xs: Any) -> Any:
+        return jnp.tanh(forward(params, xs) @ readout).mean()
+
+    return {INFERENCE: forward, TRAINING: jax.value_and_grad(loss, (0, 1))}
 
 
 def check_choice(name: str, chosen: Collection[Any], known: Collection[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from itertools import cycle
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -19,6 +19,7 @@ from experiments.benchmarks.peers.problems import (
     Shape,
 )
 from experiments.benchmarks.peers.running import FLOOR, PLAIN_TORCH, TORCH
+from experiments.benchmarks.turns import median_ratio
 
 LINEN = "flax.linen"
 OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
@@ -48,10 +49,9 @@ def fastest_peer(
 
 def ratio(group: dict[str, dict[str, Any]], name: str, to: str) -> float:
     """Returns the median over rounds of one's seconds over the other's."""
-    pairs = zip(
-        group[name]["seconds_per_round"], group[to]["seconds_per_round"], strict=True
+    return median_ratio(
+        group[name]["seconds_per_round"], group[to]["seconds_per_round"]
     )
-    return median(a / b for a, b in pairs)
 
 
 def table(rows: list[dict[str, Any]], which: str) -> str:

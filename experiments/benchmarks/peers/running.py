@@ -27,13 +27,14 @@ from experiments.benchmarks.peers.problems import (
     Weights,
     flops,
     normwise,
+    passes,
 )
 from experiments.benchmarks.peers.torch_peer import (
     peak_on_gpu,
     torch_peer,
     without_onednn,
 )
-from experiments.benchmarks.turns import in_turn
+from experiments.benchmarks.turns import in_turn, rounded
 
 TORCH, FLOOR = "torch", "products alone"
 PLAIN_TORCH = "torch, without oneDNN"
@@ -74,13 +75,8 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     params, xs = peer.place(params, jnp.asarray(turn(problem.xs)))
     readout = jnp.asarray(problem.readout)
     jax.block_until_ready((params, xs, readout))  # so that compiling is timed alone
-
-    def loss(params: Any, xs: Any) -> Any:
-        return jnp.tanh(peer.forward(params, xs) @ readout).mean()
-
-    functions = {INFERENCE: peer.forward, TRAINING: jax.value_and_grad(loss, (0, 1))}
     runs, compile_seconds, temporary = {}, {}, {}
-    for which, function in functions.items():
+    for which, function in passes(peer.forward, readout).items():
         run = jax.jit(function)
         started = time.perf_counter()
         compiled = run.lower(params, xs).compile()
@@ -197,7 +193,6 @@ def compare(
                     "pass": which,
                     "system": name,
                     **spread(times),
-                    "seconds_per_round": [float(f"{t:.4g}") for t in times],
                     "gflops": flops(problem.cell, problem.shape, which)
                     / statistics.median(times)
                     / 1e9,
@@ -214,7 +209,6 @@ def compare(
             "pass": STEP,
             "system": name,
             **spread([seconds / STREAM for seconds in times]),
-            "seconds_per_round": [float(f"{t / STREAM:.4g}") for t in times],
         }
         for name, times in in_turn(
             streams, enough(min(seconds, 2.0)), settle=True
@@ -231,7 +225,7 @@ def merge(several: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     found = []
     for rows in zip(*several, strict=True):
         times = [seconds for row in rows for seconds in row["seconds_per_round"]]
-        row = {**rows[0], **spread(times), "seconds_per_round": times}
+        row = {**rows[0], **spread(times)}
         if row.get("compile_seconds") is not None:
             seconds = [row["compile_seconds"] for row in rows]
             row["compile_seconds"] = statistics.median(seconds)
@@ -257,10 +251,11 @@ def _stream(step: Callable[[], Any]) -> Callable[[], None]:
 
 
 def spread(times: list[float]) -> dict[str, Any]:
-    """Returns the median of times, their quartiles, and how many there are."""
+    """Returns times, their median and quartiles, and how many there are."""
     quartiles = np.percentile(times, (25, 50, 75)).tolist()
     return {
         "rounds": len(times),
         "median_seconds": quartiles[1],
         "quartile_seconds": [quartiles[0], quartiles[2]],
+        "seconds_per_round": rounded(times),
     }
