@@ -53,17 +53,18 @@ def product(
 ) -> Inexact[Array, "*batch n"]:
     """Returns x W: computed in the type of W, accumulated in `dtype`."""
     x, lead = x.astype(W.dtype), x.shape[:-1]
-    merge = x.ndim > 2 and _axes_merge()
+    merge = x.ndim > 2 and axes_merge()
     rows = x.reshape(-1, x.shape[-1]) if merge else x
     y = jnp.matmul(rows, W, preferred_element_type=jnp.dtype(dtype))
     return y.reshape(*lead, y.shape[-1]) if merge else y
 
 
-def _axes_merge() -> bool:
-    """Whether time and batch should be one axis in a product.
+def axes_merge() -> bool:
+    """Whether time and batch should be one axis in a product, and so batch and units.
 
-    The gradient of W sums over both, and over two axes a CPU's compiler first copies
-    what it sums, transposed. A batch that is split over devices cannot be merged.
+    The gradient of W sums over time and batch, and over two axes a CPU's compiler first
+    copies what it sums, transposed; copies of a step of two axes, batch and units, take
+    it longer to compile. A batch that is split over devices cannot be merged.
     """
     return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
 

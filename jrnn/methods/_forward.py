@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jrnn._base import Cell, Keep, Params, Saved, Sequence, State
 from jrnn.methods._adjoint import adjoint_of
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
+    merge_axes,
     renew,
     reshape_time,
     select,
@@ -157,8 +159,10 @@ def scan_chunks(
     def move(carry: Any, inputs: Any) -> tuple[Any, None]:
         place, state, rows = carry
         state, left = step(state, inputs)
-        put = jax.lax.dynamic_update_index_in_dim
-        rows = jax.tree.map(lambda rows, row: put(rows, row, place, 0), rows, left)
+        put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(
+            rows, merge_axes(row, 0), place, 0
+        )
+        rows = jax.tree.map(put, rows, left)
         return (place + 1, state, rows), None
 
     def walk(carry: Any, part: Sequence) -> tuple[Any, None]:
@@ -168,10 +172,15 @@ def scan_chunks(
         given = inputs(jax.tree.map(lambda leaf: leaf[0], sequence))
         return step(state, jax.tree.map(lambda leaf: leaf[0], given))[1]
 
-    room = lambda row: jnp.broadcast_to(row, (count * length, *row.shape))
-    rows = jax.tree.map(room, _zeros_like_results(first, state, sequence))
-    _, state, rows = jax.lax.scan(walk, (jnp.int32(0), state, rows), sequence)[0]
-    return state, rows
+    def room(row: Array) -> Array:
+        row = merge_axes(row, 0)
+        return jnp.broadcast_to(row, (count * length, *row.shape))
+
+    like = _zeros_like_results(first, state, sequence)
+    carry = jnp.int32(0), state, jax.tree.map(room, like)
+    _, state, rows = jax.lax.scan(walk, carry, sequence)[0]
+    shaped = lambda rows, row: rows.reshape(len(rows), *row.shape)
+    return state, jax.tree.map(shaped, rows, like)
 
 
 def _zeros_like_results(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jrnn._base import Cell, Gates, Params, Sequence, State
-from jrnn._parts import expand, gated_advance, noisy_project, split_gates
+from jrnn._parts import (
+    axes_merge,
+    expand,
+    gated_advance,
+    noisy_project,
+    split_gates,
+)
 
 Precision = str | None  # what `jax.default_matmul_precision` takes
 
@@ -62,7 +68,19 @@ def renew(restart: Bool[Array, "*lead"] | None, fresh: Any, state: Any) -> Any:
 
 def shift(start: Array, states: Array) -> Array:
     """Returns the states before each step, from those after each step."""
-    return jnp.concatenate([start[None], states[:-1]])
+    rows = merge_axes(states, 1)
+    moved = jnp.concatenate([merge_axes(start, 0)[None], rows[:-1]])
+    return moved.reshape(states.shape)
+
+
+def merge_axes(leaf: Array, lead: int) -> Array:
+    """Makes one axis of all after the first `lead`, where they should be one.
+
+    What a step reads or writes is then one run of numbers. A single row is one already.
+    """
+    if not axes_merge() or math.prod(leaf.shape[lead:-1]) == 1:
+        return leaf
+    return leaf.reshape(*leaf.shape[:lead], -1)
 
 
 class Shares(NamedTuple):
