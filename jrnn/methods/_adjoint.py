@@ -4,6 +4,7 @@ A closed adjoint has the parameters filled in:
 
     advance:  s_{t-1}, u_t -> s_t, saved_t
     pullback: s_{t-1}, s_t, saved_t, ds_t -> ds_{t-1}, du_t, deltas_t
+    complete: du_t, deltas_t, of many steps -> du, of which a step may leave out a part
     gradient: all of it, over many steps -> dparams
 """
 
@@ -26,6 +27,7 @@ class Closed(NamedTuple):
     advance: Callable[..., tuple[State, Saved]]
     pullback: Callable[..., tuple[State, Any, Saved]]
     gradient: Callable[..., Params]
+    complete: Callable[[Any, Saved], Any] = lambda du, _: du
 
 
 def adjoint_of(cell: Cell, params: Params, state: State) -> Closed:
@@ -95,24 +97,29 @@ def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
 
     def pullback(
         state_tm1: State, state: State, saved: Saved, dstate: State
-    ) -> tuple[State, Array, Array | None]:
+    ) -> tuple[State, tuple[Array | None, ...], Array]:
         direct, du, dv = gated.pullback(state_tm1, state, saved, dstate)
-        same = all(a is b for a, b in zip(du, dv, strict=True))
         merged = merge_gates(dv)
         dstate_tm1 = jax.tree.map(jnp.add, direct, through_recur(merged))
-        if same:
-            return dstate_tm1, merged, None
-        return dstate_tm1, merge_gates(du), merged
+        others = tuple(None if a is b else a for a, b in zip(du, dv, strict=True))
+        return dstate_tm1, others, merged
+
+    def complete(others: tuple[Array | None, ...], dv: Array) -> Array:
+        """Puts the gates whose du is not dv in their places among those of dv."""
+        du, size = dv, dv.shape[-1] // gated.gates
+        for gate, other in enumerate(others):
+            if other is not None:
+                du = jax.lax.dynamic_update_slice_in_dim(du, other, gate * size, -1)
+        return du
 
     def gradient(
-        states_tm1: State, states: State, saved: Saved, du: Array, dv: Array | None
+        states_tm1: State, states: State, saved: Saved, du: Array, dv: Array
     ) -> Params:
-        del states, saved
-        pull = jax.vjp(lambda params: gated.recur(params, states_tm1), params)[1]
-        return pull(du if dv is None else dv)[0]
+        del states, saved, du
+        return jax.vjp(lambda params: gated.recur(params, states_tm1), params)[1](dv)[0]
 
     advance = functools.partial(gated_advance_saving, gated, params)
-    return Closed(advance, pullback, gradient)
+    return Closed(advance, pullback, gradient, complete)
 
 
 def _generic_adjoint(cell: Cell, params: Params) -> Closed:

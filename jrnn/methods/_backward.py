@@ -5,7 +5,6 @@ loop's carry; the chunk's share of every parameter's gradient is then one contra
 over its steps.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import Closed, split_floats
 from jrnn.methods._forward import Kept, Static, keep_starts, keep_states
 from jrnn.methods._steps import (
-    merge_axes,
+    as_rows,
     renew,
     reshape_time,
     select,
@@ -92,12 +91,11 @@ def _pull_chunk(
         keep = lambda floats, params, states: static.keep(params, states, place(floats))
         *shown, direct = jax.vjp(keep, floats, params, states)[1](dshown)
 
-    whole = states_tm1, states, saved, direct
+    rows, shaped = as_rows((states_tm1, states, saved, direct))
 
     def step(dstate_t: State, inputs: Any) -> tuple[State, Any]:
-        rows, active, restart = inputs
-        shaped = lambda row, whole: row.reshape(whole.shape[1:])
-        state_tm1, state_t, saved, direct = jax.tree.map(shaped, rows, whole)
+        row, active, restart = inputs
+        state_tm1, state_t, saved, direct = shaped(row)
         dstate_t = dstate_t if direct is None else _add(dstate_t, direct)
         dstate_tm1, du, deltas = adjoint.pullback(state_tm1, state_t, saved, dstate_t)
         dstate_tm1 = select(active, dstate_tm1, dstate_t)
@@ -105,10 +103,10 @@ def _pull_chunk(
         dstate_tm1 = silence(None if restart is None else ~restart, dstate_tm1)
         return dstate_tm1, (*silence(active, (du, deltas)), ended)
 
-    rows = jax.tree.map(functools.partial(merge_axes, lead=1), whole)
     dstate, (du, deltas, ended) = jax.lax.scan(
         step, carry.dstate, (rows, active, restart), reverse=True
     )
+    du = adjoint.complete(du, deltas)
     project = lambda floats, params: split_floats(
         noisy_project(static.cell.project, params, place(floats), noise)
     )[0]

@@ -18,6 +18,7 @@ from jrnn.methods._adjoint import adjoint_of
 from jrnn.methods._steps import (
     Precision,
     advance_flagged,
+    as_rows,
     merge_axes,
     renew,
     reshape_time,
@@ -156,31 +157,32 @@ def scan_chunks(
     """
     count, length = shape
 
-    def move(carry: Any, inputs: Any) -> tuple[Any, None]:
-        place, state, rows = carry
-        state, left = step(state, inputs)
-        put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(
-            rows, merge_axes(row, 0), place, 0
-        )
-        rows = jax.tree.map(put, rows, left)
-        return (place + 1, state, rows), None
-
     def walk(carry: Any, part: Sequence) -> tuple[Any, None]:
-        return jax.lax.scan(move, carry, inputs(part))[0], None
+        rows, shaped = as_rows(inputs(part))
+
+        def move(carry: Any, row: Any) -> tuple[Any, None]:
+            place, state, kept = carry
+            state, left = step(state, shaped(row))
+            put = lambda kept, leaf: jax.lax.dynamic_update_index_in_dim(
+                kept, merge_axes(leaf, 0), place, 0
+            )
+            return (place + 1, state, jax.tree.map(put, kept, left)), None
+
+        return jax.lax.scan(move, carry, rows)[0], None
 
     def first(state: State, sequence: Sequence) -> Any:
         given = inputs(jax.tree.map(lambda leaf: leaf[0], sequence))
         return step(state, jax.tree.map(lambda leaf: leaf[0], given))[1]
 
-    def room(row: Array) -> Array:
-        row = merge_axes(row, 0)
+    def room(leaf: Array) -> Array:
+        row = merge_axes(leaf, 0)
         return jnp.broadcast_to(row, (count * length, *row.shape))
 
     like = _zeros_like_results(first, state, sequence)
     carry = jnp.int32(0), state, jax.tree.map(room, like)
-    _, state, rows = jax.lax.scan(walk, carry, sequence)[0]
-    shaped = lambda rows, row: rows.reshape(len(rows), *row.shape)
-    return state, jax.tree.map(shaped, rows, like)
+    _, state, kept = jax.lax.scan(walk, carry, sequence)[0]
+    axes = lambda rows, leaf: rows.reshape(count * length, *leaf.shape)
+    return state, jax.tree.map(axes, kept, like)
 
 
 def _zeros_like_results(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -76,11 +76,20 @@ def shift(start: Array, states: Array) -> Array:
 def merge_axes(leaf: Array, lead: int) -> Array:
     """Makes one axis of all after the first `lead`, where they should be one.
 
-    What a step reads or writes is then one run of numbers. A single row is one already.
+    What a step reads or writes is then one run of numbers.
     """
-    if not axes_merge() or math.prod(leaf.shape[lead:-1]) == 1:
-        return leaf
-    return leaf.reshape(*leaf.shape[:lead], -1)
+    merge = leaf.ndim > lead + 1 and axes_merge()
+    return leaf.reshape(*leaf.shape[:lead], -1) if merge else leaf
+
+
+def as_rows(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Returns (T, ...) as rows of one axis, and what gives a row its axes back."""
+
+    def shaped(rows: Any) -> Any:
+        one = lambda row, leaf: row.reshape(leaf.shape[1:])
+        return jax.tree.map(one, rows, tree)
+
+    return jax.tree.map(lambda leaf: merge_axes(leaf, 1), tree), shaped
 
 
 class Shares(NamedTuple):
