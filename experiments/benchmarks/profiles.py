@@ -1,0 +1,234 @@
+"""python -m experiments.benchmarks.profiles --help.
+
+Where does a training step (loss, gradients of parameters and inputs) spend its time on
+a CPU, in jrnn and in PyTorch? Each runs under its own profiler, `jax.profiler` and
+`torch.profiler`, and what an operation takes by itself, without those inside it, is
+added up. Printed are shares of all operations' time: for PyTorch of its operations by
+name, for jrnn of matrix products, of loops themselves, and of everything else.
+
+A profiler costs something at each operation, most where they are short: read shares of
+long operations, and times in benchmarks.peers.
+"""
+
+import collections
+import dataclasses
+import gzip
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from tqdm import tqdm
+
+from experiments._report import format_table, write_results
+from experiments.benchmarks.installed import environment_of_peers
+from experiments.benchmarks.peers.jax_peers import jrnn_peer
+from experiments.benchmarks.peers.problems import (
+    CELLS,
+    GRID,
+    TRAINING,
+    Problem,
+    Shape,
+    Weights,
+    check_choice,
+    make_problem,
+    passes,
+)
+from experiments.benchmarks.peers.torch_peer import torch_peer
+
+SYSTEMS = ("jrnn", "torch")
+PRODUCTS, LOOPS, REST = "products", "loops", "everything else"
+LEAST = 0.01  # share of a named operation; what takes less is counted as the rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Profile a training step."""
+
+    cells: tuple[str, ...] = ("lstm",)
+    """Which cells."""
+    shapes: tuple[int, ...] = (0, 1, 2, 4, 5, 6)
+    """Which shapes of the grid, by number."""
+    systems: tuple[str, ...] = SYSTEMS
+    """Which libraries."""
+    steps: int = 5
+    """Training steps under the profiler."""
+    out: Path = Path("runs/profiles.json")
+    """Where the results go."""
+
+
+def of_torch(problem: Problem, steps: int) -> dict[str, float]:
+    """Returns microseconds of PyTorch's operations by themselves, by name."""
+    from torch.profiler import (  # pyright: ignore[reportMissingImports] optional
+        ProfilerActivity,
+        profile,
+    )
+
+    peer = torch_peer(problem)
+    peer.train()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            peer.train()
+    return {
+        event.key: float(event.self_cpu_time_total)
+        for event in profiler.key_averages()
+        if event.self_cpu_time_total > 0
+    }
+
+
+def of_jrnn(problem: Problem, steps: int) -> dict[str, float]:
+    """Returns microseconds of a compiled step's operations by themselves, by kind."""
+    peer = jrnn_peer(problem)
+    params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
+    xs = jnp.asarray(problem.xs)
+    function = passes(peer.forward, jnp.asarray(problem.readout))[TRAINING]
+    program = jax.jit(function).lower(params, xs).compile()
+    jax.block_until_ready(program(params, xs))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(steps):
+                jax.block_until_ready(program(params, xs))
+        (path,) = Path(folder).rglob("*.trace.json.gz")
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    kinds = kinds_of(program.as_text() or "")
+    found: dict[str, float] = collections.defaultdict(float)
+    for name, own in own_times(event for event in events if "hlo_op" in args(event)):
+        found[kinds[name]] += own
+    return dict(found)
+
+
+def args(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what an event of a trace says beside its name."""
+    return event.get("args", {})
+
+
+def own_times(events: Iterable[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Returns (operation, microseconds without the operations inside it) of each."""
+    threads: dict[Any, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for event in events:
+        threads[event["pid"], event["tid"]].append(event)
+    found: list[tuple[str, float]] = []
+    for thread in threads.values():
+        around: list[tuple[float, int]] = []  # (end, place in found) of what is open
+        for event in sorted(thread, key=lambda event: (event["ts"], -event["dur"])):
+            while around and around[-1][0] <= event["ts"]:
+                around.pop()
+            if around:
+                place = around[-1][1]
+                found[place] = found[place][0], found[place][1] - event["dur"]
+            around.append((event["ts"] + event["dur"], len(found)))
+            found.append((args(event)["hlo_op"], event["dur"]))
+    return found
+
+
+def kinds_of(text: str) -> dict[str, str]:
+    """Returns the kind of every operation of a compiled program, by name."""
+    bodies = {
+        name: body
+        for name, body in re.findall(r"^%(\S+) \([^\n]*\{\n(.*?)^\}", text, re.M | re.S)
+    }
+    found = {}
+    for name, operation, rest in re.findall(
+        r"^\s*(?:ROOT )?%(\S+) = .*? ([\w\-]+)\((.*)$", text, re.M
+    ):
+        called = re.search(r"calls=%(\S+?)[,\s]", rest + " ")
+        inside = bodies.get(called[1], "") if called else ""
+        found[name] = _kind(operation, inside)
+    return found
+
+
+def _kind(operation: str, inside: str) -> str:
+    if operation == "while":
+        return LOOPS
+    return PRODUCTS if operation == "dot" or " dot(" in inside else REST
+
+
+def shares(times: Mapping[str, float]) -> dict[str, float]:
+    """Returns the share of each in the sum, the largest first; small ones as the rest.
+
+    >>> shares({"a": 90.0, "b": 9.5, "c": 0.5})
+    {'a': 0.9, 'b': 0.095, 'rest': 0.005}
+    """
+    whole = sum(times.values())
+    named = {
+        name: time / whole for name, time in times.items() if time >= LEAST * whole
+    }
+    ordered = dict(sorted(named.items(), key=lambda item: -item[1]))
+    rest = sum(time for name, time in times.items() if name not in named) / whole
+    found = {**ordered, **({"rest": rest} if rest else {})}
+    return {name: round(share, 4) for name, share in found.items()}
+
+
+RUNS: dict[str, Callable[[Problem, int], dict[str, float]]] = {
+    "jrnn": of_jrnn,
+    "torch": of_torch,
+}
+
+
+def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]:
+    """Returns a row for each library."""
+    problem, rows = make_problem(cell, shape), []
+    for system in settings.systems:
+        times = RUNS[system](problem, settings.steps)
+        rows.append(
+            {
+                "cell": cell,
+                "shape": list(shape),
+                "system": system,
+                "seconds_per_step": sum(times.values()) / settings.steps / 1e6,
+                "shares": shares(times),
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the shares, the largest first."""
+    lines = []
+    for row in rows:
+        found = ", ".join(
+            f"{name} {share:.1%}" for name, share in row["shares"].items()
+        )
+        label = f"{row['cell']} {Shape(*row['shape'])} {row['system']}"
+        lines.append([label, f"{1e3 * row['seconds_per_step']:.3g}", found])
+    return format_table(["training step", "ms", "share of it"], lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Profiles, prints a table, writes the results."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    try:
+        check_choice("cells", settings.cells, CELLS)
+        check_choice("shapes", settings.shapes, range(len(GRID)))
+        check_choice("systems", settings.systems, RUNS)
+        if settings.steps < 1:
+            raise ValueError(f"Expected --steps of 1 up, got {settings.steps}.")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = []
+    grid = [
+        (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
+    ]
+    try:
+        for cell, shape in tqdm(grid, unit="comparison"):
+            rows += measure(cell, shape, settings)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n" + table(rows))
+    write_results(
+        settings.out, "benchmarks.profiles", settings, rows, environment_of_peers()
+    )
+    print(f"Written to {settings.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
