@@ -25,8 +25,15 @@ MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
         file=BACKWARD,
-        old="direct, active, restart),\n        reverse=True,",
-        new="direct, active, restart),\n        reverse=False,",
+        old="(rows, active, restart), reverse=True",
+        new="(rows, active, restart), reverse=False",
+        tests=(GRADIENTS,),
+    ),
+    Mutation(
+        name="a gate's share of u put in another gate's place",
+        file="jrnn/methods/_adjoint.py",
+        old="du, other, gate * size, -1",
+        new="du, other, 0, -1",
         tests=(GRADIENTS,),
     ),
     Mutation(
