@@ -60,11 +60,11 @@ def product(
 
 
 def axes_merge() -> bool:
-    """Whether time and batch should be one axis in a product, and so batch and units.
+    """Whether axes that lie one after the other in memory should be made one.
 
     The gradient of W sums over time and batch, and over two axes a CPU's compiler first
-    copies what it sums, transposed; copies of a step of two axes, batch and units, take
-    it longer to compile. A batch that is split over devices cannot be merged.
+    copies what it sums, transposed. Copies of a step's batch and units take it longer
+    to compile as two axes. A batch that is split over devices cannot be merged.
     """
     return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
 

@@ -489,3 +489,27 @@ def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
     ]
     assert added
     assert not [shape for shape in added if shape[:1] == (steps,)]
+
+
+@pytest.mark.parametrize("own", [(0, 1, 2), (0,), (1, 2)])
+def test_gates_of_u_may_be_arrays_of_their_own(own):
+    """A cell of a user's need not give u and v the same array where they agree."""
+    cell = jrnn.gru(3, 4)
+    gated = cell.gated
+    assert gated is not None
+
+    def pullback(*step):
+        direct, du, dv = gated.pullback(*step)
+        du = tuple(a + 0 if gate in own else a for gate, a in enumerate(du))
+        return direct, du, dv
+
+    other = cell._replace(gated=gated._replace(pullback=pullback))
+    params = cell.init(jax.random.key(0), jnp.float64)
+    xs = jax.random.normal(jax.random.key(1), (5, 2, 3), jnp.float64)
+
+    def gradients(cell, method):
+        run = lambda p, xs: jrnn.unroll(cell, p, xs, method=method)[1]
+        return jax.grad(lambda p, xs: jnp.sin(run(p, xs)).sum(), (0, 1))(params, xs)
+
+    found = gradients(other, jrnn.bptt(chunk=2))
+    chex.assert_trees_all_close(found, gradients(cell, jrnn.scan()), rtol=1e-12)

@@ -3,8 +3,9 @@
 How long does it take until a pass can run for the first time? Traces, lowers and
 compiles forward passes and training steps (loss, gradients of parameters and inputs) of
 jrnn and of other JAX libraries, in turn in one process. Before each, all that JAX
-remembers is cleared: whoever came second would find much of it traced already. Printed
-are seconds of jrnn, and its ratio to each of the others, the median over rounds.
+remembers is cleared: whoever came second would find much of it traced already. Every
+other round goes the other way about. Printed are medians over rounds: of jrnn's
+seconds, and of its ratio to each of the others.
 """
 
 import dataclasses
@@ -75,9 +76,9 @@ def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]
     for which in PASSES:
         traced: dict[str, list[float]] = {name: [] for name in names}
         whole: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(settings.rounds):
-            for name, peer in peers.items():
-                tracing, compiling = seconds_of(problem, peer, which)
+        for number in range(settings.rounds):
+            for name in names if number % 2 == 0 else reversed(names):
+                tracing, compiling = seconds_of(problem, peers[name], which)
                 traced[name].append(tracing)
                 whole[name].append(tracing + compiling)
         rows.append(
@@ -112,7 +113,7 @@ def table(rows: list[dict[str, Any]], which: str, systems: tuple[str, ...]) -> s
             ]
             means.append(f"{statistics.geometric_mean(found):.2f}" if found else "")
         lines.append([f"geometric mean, {cell or 'all'}", "", *means])
-    return format_table([which, "seconds", *systems], lines)
+    return format_table([which, "median seconds", *systems], lines)
 
 
 def main(arguments: list[str]) -> int:

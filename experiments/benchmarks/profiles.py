@@ -3,8 +3,8 @@
 Where does a training step (loss, gradients of parameters and inputs) spend its time on
 a CPU, in jrnn and in PyTorch? Each runs under its own profiler, `jax.profiler` and
 `torch.profiler`, and what an operation takes by itself, without those inside it, is
-added up. Printed are shares of all operations' time: for PyTorch of its operations by
-name, for jrnn of matrix products, of loops themselves, and of everything else.
+added up over all threads. Printed are shares of that sum: for PyTorch of its operations
+by name, for jrnn of matrix products, of loops themselves, and of everything else.
 
 A profiler costs something at each operation, most where they are short: read shares of
 long operations, and times in benchmarks.peers.
@@ -43,7 +43,7 @@ from experiments.benchmarks.peers.problems import (
 from experiments.benchmarks.peers.torch_peer import torch_peer
 
 SYSTEMS = ("jrnn", "torch")
-PRODUCTS, LOOPS, REST = "products", "loops", "everything else"
+KINDS = PRODUCTS, LOOPS, REST = "products", "loops", "everything else"
 LEAST = 0.01  # share of a named operation; what takes less is counted as the rest
 
 
@@ -157,7 +157,9 @@ def shares(times: Mapping[str, float]) -> dict[str, float]:
     """
     whole = sum(times.values())
     named = {
-        name: time / whole for name, time in times.items() if time >= LEAST * whole
+        name: time / whole
+        for name, time in times.items()
+        if time >= LEAST * whole or name in KINDS
     }
     ordered = dict(sorted(named.items(), key=lambda item: -item[1]))
     rest = sum(time for name, time in times.items() if name not in named) / whole
@@ -176,12 +178,15 @@ def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]
     problem, rows = make_problem(cell, shape), []
     for system in settings.systems:
         times = RUNS[system](problem, settings.steps)
+        whole = sum(times.values()) / 1e6
         rows.append(
             {
                 "cell": cell,
                 "shape": list(shape),
                 "system": system,
-                "seconds_per_step": sum(times.values()) / settings.steps / 1e6,
+                "operation_seconds_per_step": sum(times.values())
+                / settings.steps
+                / 1e6,
                 "shares": shares(times),
             }
         )
@@ -196,8 +201,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{name} {share:.1%}" for name, share in row["shares"].items()
         )
         label = f"{row['cell']} {Shape(*row['shape'])} {row['system']}"
-        lines.append([label, f"{1e3 * row['seconds_per_step']:.3g}", found])
-    return format_table(["training step", "ms", "share of it"], lines)
+        lines.append([label, f"{1e3 * row['operation_seconds_per_step']:.3g}", found])
+    return format_table(["training step", "ms of operations", "share of it"], lines)
 
 
 def main(arguments: list[str]) -> int:

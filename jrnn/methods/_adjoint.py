@@ -4,7 +4,7 @@ A closed adjoint has the parameters filled in:
 
     advance:  s_{t-1}, u_t -> s_t, saved_t
     pullback: s_{t-1}, s_t, saved_t, ds_t -> ds_{t-1}, du_t, deltas_t
-    complete: du_t, deltas_t, of many steps -> du, of which a step may leave out a part
+    complete: du and deltas of many steps -> du, with what a step left out put back
     gradient: all of it, over many steps -> dparams
 """
 
@@ -101,14 +101,19 @@ def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
         direct, du, dv = gated.pullback(state_tm1, state, saved, dstate)
         merged = merge_gates(dv)
         dstate_tm1 = jax.tree.map(jnp.add, direct, through_recur(merged))
+        # A gate that a cell gives to both as one array is left once, in dv.
         others = tuple(None if a is b else a for a, b in zip(du, dv, strict=True))
         return dstate_tm1, others, merged
 
     def complete(others: tuple[Array | None, ...], dv: Array) -> Array:
         """Puts the gates whose du is not dv in their places among those of dv."""
+        own = [other for other in others if other is not None]
+        if len(own) == len(others):
+            return merge_gates(tuple(own))
         du, size = dv, dv.shape[-1] // gated.gates
         for gate, other in enumerate(others):
             if other is not None:
+                other = other.astype(du.dtype)
                 du = jax.lax.dynamic_update_slice_in_dim(du, other, gate * size, -1)
         return du
 

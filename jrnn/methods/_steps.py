@@ -74,7 +74,7 @@ def shift(start: Array, states: Array) -> Array:
 
 
 def merge_axes(leaf: Array, lead: int) -> Array:
-    """Makes one axis of all after the first `lead`, where they should be one.
+    """Makes one axis of all after the first `lead`, where `axes_merge` says so.
 
     What a step reads or writes is then one run of numbers.
     """
