@@ -178,15 +178,13 @@ def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]
     problem, rows = make_problem(cell, shape), []
     for system in settings.systems:
         times = RUNS[system](problem, settings.steps)
-        whole = sum(times.values()) / 1e6
+        seconds = sum(times.values()) / 1e6
         rows.append(
             {
                 "cell": cell,
                 "shape": list(shape),
                 "system": system,
-                "operation_seconds_per_step": sum(times.values())
-                / settings.steps
-                / 1e6,
+                "operation_seconds_per_step": seconds / settings.steps,
                 "shares": shares(times),
             }
         )
