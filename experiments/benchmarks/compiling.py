@@ -22,14 +22,18 @@ from tqdm import tqdm
 
 from experiments._report import format_table, write_results
 from experiments.benchmarks.installed import environment_of_peers
-from experiments.benchmarks.peers.jax_peers import JAX_PEERS, OURS, JaxPeer
+from experiments.benchmarks.peers.jax_peers import (
+    JAX_PEERS,
+    OURS,
+    JaxPeer,
+    arguments_of,
+)
 from experiments.benchmarks.peers.problems import (
     CELLS,
     GRID,
     PASSES,
     Problem,
     Shape,
-    Weights,
     check_choice,
     make_problem,
     passes,
@@ -55,11 +59,8 @@ class Settings:
 
 def seconds_of(problem: Problem, peer: JaxPeer, which: str) -> tuple[float, float]:
     """Returns seconds of tracing and lowering, and of compiling, from a cold start."""
-    params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
-    turned = problem.xs.swapaxes(0, 1) if peer.batch_first else problem.xs
-    params, xs = peer.place(params, jnp.asarray(turned))
+    params, xs = arguments_of(problem, peer)
     function = passes(peer.forward, jnp.asarray(problem.readout))[which]
-    jax.block_until_ready((params, xs))
     jax.clear_caches()
     started = time.perf_counter()
     lowered = jax.jit(function).lower(params, xs)

@@ -28,14 +28,13 @@ from tqdm import tqdm
 
 from experiments._report import format_table, write_results
 from experiments.benchmarks.installed import environment_of_peers
-from experiments.benchmarks.peers.jax_peers import jrnn_peer
+from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
 from experiments.benchmarks.peers.problems import (
     CELLS,
     GRID,
     TRAINING,
     Problem,
     Shape,
-    Weights,
     check_choice,
     make_problem,
     passes,
@@ -85,8 +84,7 @@ def of_torch(problem: Problem, steps: int) -> dict[str, float]:
 def of_jrnn(problem: Problem, steps: int) -> dict[str, float]:
     """Returns microseconds of a compiled step's operations by themselves, by kind."""
     peer = jrnn_peer(problem)
-    params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
-    xs = jnp.asarray(problem.xs)
+    params, xs = arguments_of(problem, peer)
     function = passes(peer.forward, jnp.asarray(problem.readout))[TRAINING]
     program = jax.jit(function).lower(params, xs).compile()
     jax.block_until_ready(program(params, xs))

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import jrnn
 from experiments._report import environment, format_table, write_results
-from experiments.benchmarks.peers.jax_peers import jrnn_peer
+from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
 from experiments.benchmarks.peers.problems import (
     CELLS,
     GRID,
@@ -37,7 +37,6 @@ from experiments.benchmarks.peers.problems import (
     PASSES,
     Problem,
     Shape,
-    Weights,
     check_choice,
     make_problem,
     normwise,
@@ -96,8 +95,7 @@ def in_chains(problem: Problem, count: int) -> Callable[[Any, jax.Array], jax.Ar
 def compiled(problem: Problem, which: str) -> dict[str, Callable[[], Any]]:
     """Returns warm calls of every variant of one pass, by name."""
     peer = jrnn_peer(problem)
-    params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
-    xs = jnp.asarray(problem.xs)
+    params, xs = arguments_of(problem, peer)
     function = passes(peer.forward, jnp.asarray(problem.readout))[which]
 
     def compile_anew(function: Any, options: Mapping[str, Any] | None = None) -> Any:

@@ -39,6 +39,13 @@ class JaxPeer(NamedTuple):
     place: Callable[[Any, Any], tuple[Any, Any]] = lambda params, xs: (params, xs)
 
 
+def arguments_of(problem: Problem, peer: JaxPeer) -> tuple[Any, jax.Array]:
+    """Returns params and xs as the library takes them, when they are there."""
+    params = peer.convert(Weights(*map(jnp.asarray, problem.weights)))
+    xs = problem.xs.swapaxes(0, 1) if peer.batch_first else problem.xs
+    return jax.block_until_ready(peer.place(params, jnp.asarray(xs)))
+
+
 def jrnn_default(problem: Problem) -> JaxPeer:
     """Jrnn with nothing chosen: the default method, chunk and unroll."""
     return jrnn_peer(problem)

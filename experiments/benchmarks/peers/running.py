@@ -17,6 +17,7 @@ from experiments.benchmarks.peers.jax_peers import (
     OURS,
     RESET_BEFORE,
     JaxPeer,
+    arguments_of,
 )
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
@@ -71,10 +72,8 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     """Compiles a JAX library's passes, and a step of streaming."""
     turn = (lambda a: a.swapaxes(0, 1)) if peer.batch_first else (lambda a: a)
     weights = Weights(*map(jnp.asarray, problem.weights))
-    params = peer.convert(weights)
-    params, xs = peer.place(params, jnp.asarray(turn(problem.xs)))
-    readout = jnp.asarray(problem.readout)
-    jax.block_until_ready((params, xs, readout))  # so that compiling is timed alone
+    params, xs = arguments_of(problem, peer)
+    readout = jax.block_until_ready(jnp.asarray(problem.readout))  # before compiling
     runs, compile_seconds, temporary = {}, {}, {}
     for which, function in passes(peer.forward, readout).items():
         run = jax.jit(function)
