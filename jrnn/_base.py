@@ -123,6 +123,41 @@ class Linear(NamedTuple):
     full: bool = False
 
 
+class GateView(NamedTuple):
+    """Which gates a cell has and how to read them, for statistics.
+
+    Attributes:
+      ranges: (name, (least, greatest)) of each gate; () where there is nothing whose
+        values are bounded.
+      read: (params, states_tm1, us) -> the gates by name, (*lead, n) each, for any
+        leading axes; `params` are prepared, `us` is what `project` returns.
+      functions: Those of the cell that it describes; `jrnn._claims.claim` fills it in.
+    """
+
+    ranges: tuple[tuple[str, tuple[float, float]], ...]
+    read: Callable[[Params, State, Any], dict[str, Array]]
+    functions: tuple[Any, ...] | None = None
+
+
+class StepBound(NamedTuple):
+    """A proven bound of the norm of the Jacobian of a cell's step.
+
+    Attributes:
+      label: How it is proven, in words.
+      blocks: (params, states_tm1, us, kept) -> bounds on the norms of the blocks of J,
+        (T, *batch, F, F) for F arrays of the state, before zoneout; `kept` (F,) is the
+        share of the past that zoneout keeps of each. None: J does not depend on the
+        state, so that its norm along a run is its supremum for these inputs.
+      kept: That share, one number for each array of the state; (): no zoneout.
+      functions: As in `GateView`.
+    """
+
+    label: str
+    blocks: Callable[[Params, State, Any, Array], Array] | None
+    kept: tuple[float, ...] = ()
+    functions: tuple[Any, ...] | None = None
+
+
 class Cell(NamedTuple):
     """A recurrent cell: a NamedTuple of pure functions, made by a factory.
 
@@ -150,6 +185,13 @@ class Cell(NamedTuple):
         is; a method is given what was prepared, so that none of it runs in the loop.
       layers: Its children, if it consists of cells that are unrolled one by one.
       around: Its only child, if it changes nothing but what goes in and out of it.
+      elapsed: Which input feature is the time gone by since the step before, such as
+        -1 for the last; None: none is. It cannot be a symbol, nor what a cell shows.
+      gates: Which gates it has, for statistics; None: not known.
+      bound: A proven bound of the norm of its step's Jacobian; None: there is none.
+
+    `gates` and `bound` hold of the functions that they were made for: a cell of which a
+    function is replaced has neither, whatever stands there (`jrnn._claims.held`).
     """
 
     init: Callable[..., Params]
@@ -167,10 +209,17 @@ class Cell(NamedTuple):
     prepare: Callable[[Params], Params] | None = None
     layers: "Layers | None" = None
     around: "Around | None" = None
+    elapsed: int | None = None
+    gates: GateView | None = None
+    bound: StepBound | None = None
 
     def __repr__(self) -> str:
         """Shows the call that made the cell, not the functions it consists of."""
         return describe(self.spec)
+
+    def __hash__(self) -> int:
+        """Hashes a few functions: all that is in a cell, children included, is slow."""
+        return hash((self.init, self.project, self.advance, self.output, self.step))
 
 
 class Layers(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Params, Spec, State
+from jrnn._claims import claim, inherited
 from jrnn._parts import compose_step, noisy_project, state_dtype
 
 
@@ -74,7 +75,7 @@ def parametrised(
             matrix=None if gated.matrix is None else matrix,
             part=None if gated.part is None else part,
         )
-    return cell._replace(
+    made = cell._replace(
         init=init,
         project=project,
         advance=advance,
@@ -85,6 +86,7 @@ def parametrised(
         linear=None if linear is None else linear._replace(coefficients=coefficients),
         prepare=prepare,
     )
+    return claim(made, **inherited(cell, params=prepare))
 
 
 def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:

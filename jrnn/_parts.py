@@ -233,3 +233,8 @@ def normalise(a: Array, gain: Array, shift: Array | None = None) -> Array:
     scaled = centred * jax.lax.rsqrt(variance + EPSILON)
     scaled = scaled * expand(gain.astype(a.dtype), a.ndim)
     return scaled if shift is None else scaled + expand(shift.astype(a.dtype), a.ndim)
+
+
+def spectral_norm(matrix: Array) -> Array:
+    """Returns the largest singular value of each matrix."""
+    return jnp.linalg.svd(matrix, compute_uv=False)[..., 0]

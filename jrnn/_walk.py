@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
+from jrnn._claims import current
 from jrnn._parts import prepared
 from jrnn.layers import add_inputs, drop_features, reads_ahead
 from jrnn.methods._steps import silence
@@ -132,7 +133,7 @@ def _walk_cell(
     sequence: Sequence,
     lengths: Array | None,
 ) -> tuple[State, Shown]:
-    cell, method = reading.cell, reading.method
+    cell, method = current(reading.cell), reading.method
     assert method is not None
     if reading.reverse:
         sequence = _reversed(lengths, sequence)

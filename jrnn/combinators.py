@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from jrnn._base import Adjoint, Cell, Gated, Key, Linear, Params, Spec, State, memoize
 from jrnn._check import check_cell, check_rate
+from jrnn._claims import claim, current, inherited, mixed
 from jrnn._parts import (
     compose_step,
     expand,
@@ -23,6 +24,7 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn.cells._views import factor_view
 
 
 @memoize
@@ -58,7 +60,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
       >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
       (7, 4)
     """
-    _check_inner("zoneout", cell)
+    cell = _check_inner("zoneout", cell)
     like = _state_like(cell)
     count = len(jax.tree.leaves(like))
     rates = rate if isinstance(rate, tuple) else (rate,) * count
@@ -92,16 +94,27 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
         mix = lambda rate, old, moved: rate * old + (1 - rate) * moved
         return jax.tree.map(mix, each, state, new)
 
-    return cell._replace(
+    linear = _linear_zoneout(cell, each)
+    made = cell._replace(
         project=project,
         advance=advance,
         step=compose_step(project, advance, cell.output),
         spec=_spec("zoneout", cell, rate=rate),
         gated=None,
         adjoint=None,
-        linear=_linear_zoneout(cell, each),
+        linear=linear,
         noise=noise,
     )
+    claims = inherited(cell, us=_without_noise)
+    gates, bound = claims["gates"], mixed(claims["bound"], rates)
+    if linear is not None and gates is not None:
+        gates = factor_view(linear, tuple(name for name, _ in gates.ranges))
+    return claim(made, gates=gates, bound=bound)
+
+
+def _without_noise(u: Any) -> Any:
+    """Returns the cell's own share of what `project` returns beside the noise."""
+    return u[0]
 
 
 def _linear_zoneout(cell: Cell, rates: State) -> Linear | None:
@@ -155,7 +168,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
       >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
       (7, 4)
     """
-    _check_inner("variational_dropout", cell)
+    cell = _check_inner("variational_dropout", cell)
     check_rate("rate", rate)
     like = _state_like(cell)
     if not hasattr(like, "h"):
@@ -188,7 +201,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
             state, split_gates(u, gates), split_gates(v, gates)
         )[0]
 
-    return cell._replace(
+    made = cell._replace(
         project=project,
         advance=advance,
         step=compose_step(project, advance, cell.output),
@@ -198,6 +211,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
         linear=None,
         noise=noise,
     )
+    return claim(made, **inherited(cell, us=_without_noise))
 
 
 class LearnableParams(NamedTuple):
@@ -237,7 +251,7 @@ def learnable_state(cell: Cell) -> Cell:
       >>> jax.grad(loss)(params).state.h.shape
       (4,)
     """
-    _check_inner("learnable_state", cell)
+    cell = _check_inner("learnable_state", cell)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LearnableParams:
         params = cell.init(key, dtype)
@@ -273,7 +287,7 @@ def learnable_state(cell: Cell) -> Cell:
     def prepare(params: LearnableParams) -> LearnableParams:
         return params._replace(cell=prepared(cell, params.cell))
 
-    return cell._replace(
+    made = cell._replace(
         init=init,
         init_state=init_state,
         project=project,
@@ -286,6 +300,7 @@ def learnable_state(cell: Cell) -> Cell:
         linear=None if cell.linear is None else _linear_inside(cell.linear),
         prepare=None if cell.prepare is None else prepare,
     )
+    return claim(made, **inherited(cell, params=lambda params: params.cell))
 
 
 def _gated_inside(gated: Gated) -> Gated:
@@ -329,20 +344,20 @@ def _adjoint_inside(adjoint: Adjoint) -> Adjoint:
     )
 
 
-def _check_inner(name: str, cell: Any) -> None:
+def _check_inner(name: str, cell: Any) -> Cell:
+    """Returns the cell, without seams that are out of date."""
     check_cell(cell)
     if cell.layers is not None or cell.around is not None:
         raise ValueError(
             f"Expected a cell that runs as one, for {name} changes its loop, got "
             f"{cell}; put {name} around the cells inside."
         )
+    return current(cell)
 
 
 def _state_like(cell: Cell) -> State:
     """Returns the shapes of a state without batch axes."""
-    return jax.eval_shape(
-        lambda key: cell.init_state(cell.init(key)), jax.random.key(0)
-    )
+    return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
 
 
 def _inner_noise(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:

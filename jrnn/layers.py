@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from jrnn._base import Around, Cell, Key, Layers, Params, Spec, State, memoize
 from jrnn._check import check_cell, check_features, check_rate
+from jrnn._claims import NO_GATES, claim, inherited
 from jrnn._parts import noisy_project, prepared
 
 
@@ -72,7 +73,7 @@ def stack(*cells: Cell) -> Cell:
     forwards = not any(map(reads_ahead, cells))
     ahead = _refuse("stack", cells)
     init, init_state = _init_each(cells)
-    return Cell(
+    made = Cell(
         init=init,
         init_state=init_state,
         project=project if forwards else ahead,
@@ -86,6 +87,7 @@ def stack(*cells: Cell) -> Cell:
         prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=False),
     )
+    return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
 
 
 @memoize
@@ -121,7 +123,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
         )
     ahead = _refuse("bidirectional", cells)
     init, init_state = _init_each(cells)
-    return Cell(
+    made = Cell(
         init=init,
         init_state=init_state,
         project=ahead,
@@ -138,6 +140,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
         prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=True),
     )
+    return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
 
 
 @memoize
@@ -178,7 +181,7 @@ def residual(cell: Cell) -> Cell:
         state, y = cell.step(params, state, x, noise)
         return state, add_inputs(y, x)
 
-    return cell._replace(
+    made = cell._replace(
         output=output,
         step=step,
         spec=cell.spec._replace(name="residual", arguments=(("cell", cell),)),
@@ -188,6 +191,7 @@ def residual(cell: Cell) -> Cell:
         layers=None,
         around=Around(cell, skip=True),
     )
+    return claim(made, **inherited(cell))
 
 
 @memoize
@@ -241,7 +245,7 @@ def dropout(cell: Cell, rate: float) -> Cell:
         kept, inner = noise
         return cell.step(params, state, drop_features(x, kept, rate), inner)
 
-    return cell._replace(
+    made = cell._replace(
         project=project,
         step=step,
         spec=cell.spec._replace(
@@ -254,6 +258,7 @@ def dropout(cell: Cell, rate: float) -> Cell:
         layers=None,
         around=Around(cell, rate=rate),
     )
+    return claim(made, **inherited(cell))
 
 
 def drop_features(x: Array, kept: Array, rate: float) -> Array:
@@ -276,6 +281,13 @@ def reads_ahead(cell: Cell) -> bool:
     if cell.layers is None:
         return False
     return cell.layers.parallel or any(map(reads_ahead, cell.layers.cells))
+
+
+def children_of(cell: Cell) -> tuple[Cell, ...]:
+    """Returns the cells inside that are run in its place; () for one that is run."""
+    if cell.around is not None:
+        return (cell.around.cell,)
+    return () if cell.layers is None else cell.layers.cells
 
 
 def _check_children(cells: tuple[Any, ...]) -> None:

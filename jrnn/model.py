@@ -272,7 +272,7 @@ def _checked(
 
 @functools.cache
 def _expected_params(cell: Cell, head: Head) -> SequenceParams:
-    return jax.eval_shape(functools.partial(_init, cell, head), jax.random.key(0))
+    return jax.eval_shape(lambda: _init(cell, head, jax.random.key(0)))
 
 
 def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Params, memoize
 from jrnn._check import check_cell
+from jrnn._claims import current
 from jrnn._parametrised import parametrised, rotation
 from jrnn._parts import merge_gates, split_gates
 from jrnn.cells._init import Initializer, draw, henaff
@@ -60,7 +61,8 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
       True
     """
     check_cell(cell)
-    like = jax.eval_shape(cell.init, jax.random.key(0))
+    cell = current(cell)
+    like = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
     gates = _gates(cell, like)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> OrthogonalParams:

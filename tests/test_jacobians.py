@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.diagnostics import _proofs as proofs
+from jrnn.cells import _bounds as proofs
 from jrnn.diagnostics import (
     jacobian_bound,
     jacobian_products,

@@ -39,6 +39,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Gated, Gates, Key, Saved, check_size, memoize, spec_of
+from jrnn._claims import claim
 from jrnn._parametrised import parametrised
 from jrnn._parts import (
     compose_step,
@@ -50,7 +51,9 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._bounds import antisymmetric_bound
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import SIGNED, UNIT, saved_view
 
 
 class AntisymmetricRNNParams(NamedTuple):
@@ -149,6 +152,7 @@ def antisymmetric_rnn(
     parts = _pointwise(gated, epsilon)
     seam = Gated(gates, _recur(gates), *parts, _matrix(gates), part_of_gate(gates))
     advance = gated_advance(seam)
+    spans = {"z": UNIT, "n": SIGNED} if gated else {"n": SIGNED}
     spec = spec_of(
         "antisymmetric_rnn",
         hidden_size,
@@ -168,6 +172,9 @@ def antisymmetric_rnn(
         step=compose_step(_project, advance, _output),
         spec=spec,
         gated=seam,
+    )
+    plain = claim(
+        plain, gates=saved_view(seam, spans), bound=antisymmetric_bound(epsilon)
     )
     return parametrised(plain, AntisymmetricRNNParams, own, init, spec)
 

@@ -50,6 +50,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Gated, Gates, Key, check_size, memoize, spec_of
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     gated_advance,
@@ -61,6 +62,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import SIGNED, saved_view
 
 
 class CoRNNParams(NamedTuple):
@@ -159,7 +161,7 @@ def co_rnn(
         1, _recur, *_pointwise(dt, gamma, epsilon, implicit), part=part_of_gate(1)
     )
     advance = gated_advance(gated)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
@@ -179,6 +181,7 @@ def co_rnn(
         ),
         gated=gated,
     )
+    return claim(cell, gates=saved_view(gated, {"tanh_a": SIGNED}))
 
 
 def _project(params: CoRNNParams, x: Array) -> Array:

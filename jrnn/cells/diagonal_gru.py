@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, check_size, memoize, spec_of
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -43,6 +44,7 @@ from jrnn.cells._init import (
     draw,
     small_normal,
 )
+from jrnn.cells._views import DIAGONAL_GRU_VIEW
 
 
 class DiagonalGRUParams(NamedTuple):
@@ -116,7 +118,7 @@ def diagonal_gru(
     def output(params: DiagonalGRUParams, state: DiagonalGRUState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -132,6 +134,7 @@ def diagonal_gru(
         ),
         diagonal=True,
     )
+    return claim(cell, gates=DIAGONAL_GRU_VIEW)
 
 
 def _advance(

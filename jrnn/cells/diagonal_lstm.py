@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Gates, Key, check_size, memoize, spec_of
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -44,6 +45,7 @@ from jrnn.cells._init import (
     draw,
     small_normal,
 )
+from jrnn.cells._views import diagonal_lstm_view
 
 
 class DiagonalLSTMParams(NamedTuple):
@@ -149,7 +151,7 @@ def diagonal_lstm(
     def output(params: DiagonalLSTMParams, state: DiagonalLSTMState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -168,6 +170,7 @@ def diagonal_lstm(
         ),
         diagonal=True,
     )
+    return claim(cell, gates=diagonal_lstm_view(coupled, advance))
 
 
 def _arguments(

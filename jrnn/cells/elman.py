@@ -41,6 +41,7 @@ from jrnn._base import (
     memoize,
     spec_of,
 )
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     gated_advance,
@@ -50,7 +51,9 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._bounds import elman_bound
 from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+from jrnn.cells._views import state_view
 
 Activation = Callable[[Array], Array]
 
@@ -151,7 +154,7 @@ def elman(
     pointwise = _pointwise(activation)
     gated = Gated(1, recur_by(_matrix), *pointwise, _matrix, part_of_gate(1))
     advance = gated_advance(gated)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -168,6 +171,11 @@ def elman(
         ),
         gated=gated,
         linear=_LINEAR if activation is identity else None,
+    )
+    return claim(
+        cell,
+        gates=state_view(activation, advance),
+        bound=LINEAR_BOUND if activation is identity else elman_bound(activation),
     )
 
 

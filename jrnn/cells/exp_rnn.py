@@ -46,6 +46,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
+from jrnn._claims import NO_GATES, claim
 from jrnn._parametrised import parametrised, rotation
 from jrnn._parts import (
     compose_step,
@@ -56,6 +57,7 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._bounds import exp_rnn_bound
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw, henaff
 
 
@@ -144,6 +146,7 @@ def exp_rnn(
         spec=spec,
         adjoint=Adjoint(_advance_saving, _pullback, _gradient),
     )
+    plain = claim(plain, gates=NO_GATES, bound=exp_rnn_bound())
     return parametrised(plain, ExpRNNParams, _rotate, init, spec)
 
 

@@ -45,6 +45,7 @@ from jrnn._base import (
     memoize,
     spec_of,
 )
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     contract,
@@ -58,6 +59,7 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn.cells._bounds import gru_bound
 from jrnn.cells._init import (
     LECUN_NORMAL,
     ORTHOGONAL,
@@ -68,6 +70,7 @@ from jrnn.cells._init import (
     draw_biases,
     of_no_gate,
 )
+from jrnn.cells._views import GRU, saved_view
 
 
 class GRUParams(NamedTuple):
@@ -160,7 +163,7 @@ def gru(
         return show(state.h, x, params.W_x)
 
     advance = gated_advance(_GATED) if reset_after else _advance_before
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -178,6 +181,8 @@ def gru(
         gated=_GATED if reset_after else None,
         adjoint=None if reset_after else _ADJOINT_BEFORE,
     )
+    seam = _GATED if reset_after else _ADJOINT_BEFORE
+    return claim(cell, gates=saved_view(seam, GRU), bound=gru_bound(reset_after))
 
 
 def _matrix(params: GRUParams) -> tuple[Array, Array | None]:

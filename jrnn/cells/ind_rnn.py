@@ -42,6 +42,7 @@ from jrnn._base import (
     memoize,
     spec_of,
 )
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -51,7 +52,9 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._bounds import ind_rnn_bound
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import state_view
 
 Activation = Callable[[Array], Array]
 
@@ -135,7 +138,7 @@ def ind_rnn(
 
     gated = Gated(1, _recur, *_pointwise(activation), part=part_of_gate(1))
     advance = gated_advance(gated)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -152,6 +155,9 @@ def ind_rnn(
         ),
         gated=gated,
         diagonal=True,
+    )
+    return claim(
+        cell, gates=state_view(activation, advance), bound=ind_rnn_bound(activation)
     )
 
 

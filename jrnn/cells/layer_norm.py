@@ -34,6 +34,7 @@ from jaxtyping import Array, Float
 
 from jrnn._base import (
     Cell,
+    GateView,
     Key,
     Params,
     State,
@@ -42,6 +43,7 @@ from jrnn._base import (
     memoize,
     spec_of,
 )
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     normalise,
@@ -52,6 +54,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, Initializer, draw
+from jrnn.cells._views import LAYER_NORM_GRU_VIEW, layer_norm_lstm_view, state_view
 
 
 class LayerNormElmanParams(NamedTuple):
@@ -152,7 +155,8 @@ def layer_norm_elman(
         "hidden_size": hidden_size,
         "activation": activation,
     }
-    return _cell("layer_norm_elman", init, _project, advance, arguments)
+    gates = state_view(activation, advance)
+    return _cell("layer_norm_elman", init, _project, advance, arguments, gates)
 
 
 @memoize
@@ -219,7 +223,8 @@ def layer_norm_lstm(
         "hidden_size": hidden_size,
         "forget_bias": forget_bias,
     }
-    return _cell("layer_norm_lstm", init, project, advance, arguments)
+    gates, state = layer_norm_lstm_view(advance), LayerNormLSTMState
+    return _cell("layer_norm_lstm", init, project, advance, arguments, gates, state)
 
 
 @memoize
@@ -286,7 +291,8 @@ def layer_norm_gru(
         return LayerNormState((1 - z) * n + z * state.h)
 
     arguments = {"input_size": input_size, "hidden_size": hidden_size}
-    return _cell("layer_norm_gru", init, project, advance, arguments)
+    gates = LAYER_NORM_GRU_VIEW
+    return _cell("layer_norm_gru", init, project, advance, arguments, gates)
 
 
 def _shapes(
@@ -311,14 +317,16 @@ def _cell(
     project: Callable[..., Array],
     advance: Callable[..., State],
     arguments: dict[str, Any],
+    gates: GateView,
+    state: type[LayerNormState] | type[LayerNormLSTMState] = LayerNormState,
 ) -> Cell:
-    hidden_size, lstm = arguments["hidden_size"], name == "layer_norm_lstm"
+    hidden_size = arguments["hidden_size"]
 
     def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        h = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return LayerNormLSTMState(h, jnp.zeros_like(h)) if lstm else LayerNormState(h)
+        shape, dtype = (*batch_shape, hidden_size), state_dtype(params)
+        return state(*(jnp.zeros(shape, dtype) for _ in state._fields))
 
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -327,3 +335,4 @@ def _cell(
         step=compose_step(project, advance, _output),
         spec=spec_of(name, hidden_size, **arguments),
     )
+    return claim(cell, gates=gates)

@@ -42,6 +42,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     contract,
@@ -53,6 +54,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+from jrnn.cells._views import SIGNED, saved_view
 
 
 class LEMParams(NamedTuple):
@@ -141,10 +143,13 @@ def lem(
 
     saving, pullback = _forward_and_back(dt)
 
+    seam = Adjoint(saving, pullback, _gradient)
+    spans = {"s": (0.0, dt), "r": (0.0, dt), "n": SIGNED, "m": SIGNED}
+
     def advance(params: LEMParams, state: LEMState, u: Array) -> LEMState:
         return saving(params, state, u)[0]
 
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
@@ -159,8 +164,9 @@ def lem(
             dt=dt,
             bias=bias,
         ),
-        adjoint=Adjoint(saving, pullback, _gradient),
+        adjoint=seam,
     )
+    return claim(cell, gates=saved_view(seam, spans))
 
 
 def _project(params: LEMParams, x: Array) -> Array:

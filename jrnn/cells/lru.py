@@ -33,6 +33,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -45,6 +46,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+from jrnn.cells._views import factor_view
 
 
 class LRUParams(NamedTuple):
@@ -144,7 +146,7 @@ def lru(
         return LRUState(jax.lax.complex(zeros, zeros))
 
     advance = linear_advance(_LINEAR)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
@@ -164,6 +166,7 @@ def lru(
         linear=_LINEAR,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 def _open_uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -50,6 +50,7 @@ from jrnn._base import (
     memoize,
     spec_of,
 )
+from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     contract,
@@ -63,6 +64,7 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn.cells._bounds import LSTM_BOUND
 from jrnn.cells._init import (
     LECUN_NORMAL,
     ORTHOGONAL,
@@ -73,6 +75,7 @@ from jrnn.cells._init import (
     draw_biases,
     of_no_gate,
 )
+from jrnn.cells._views import lstm_view
 
 
 class LSTMParams(NamedTuple):
@@ -185,7 +188,7 @@ def lstm(
 
     plain = not peepholes and projection_size is None
     advance = gated_advance(_GATED) if plain else _advance
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -204,6 +207,11 @@ def lstm(
         ),
         gated=_GATED if plain else None,
         adjoint=None if plain else _ADJOINT,
+    )
+    return claim(
+        cell,
+        gates=lstm_view(_GATED if plain else _ADJOINT),
+        bound=LSTM_BOUND if plain else None,
     )
 
 

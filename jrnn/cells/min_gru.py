@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Linear, check_function, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     linear_advance,
@@ -36,6 +37,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import factor_view
 
 
 class MinGRUParams(NamedTuple):
@@ -134,7 +136,7 @@ def min_gru(
         return show(state.h, x, params.W_x)
 
     advance = linear_advance(_LINEAR)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -152,6 +154,7 @@ def min_gru(
         linear=_LINEAR,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 _LINEAR = Linear(projected_coefficients)

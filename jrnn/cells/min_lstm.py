@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Linear, check_function, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     linear_advance,
@@ -40,6 +41,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import factor_view
 
 
 class MinLSTMParams(NamedTuple):
@@ -123,7 +125,7 @@ def min_lstm(
         return show(state.h, x, params.W_x)
 
     advance = linear_advance(_LINEAR)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -142,6 +144,7 @@ def min_lstm(
         linear=_LINEAR,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 _LINEAR = Linear(projected_coefficients)

@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -40,6 +41,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import factor_view
 
 # c, which lets a short way of Lambda be a long way of the decay (De et al. 2024, 2.4).
 SHARPNESS = 8.0
@@ -129,7 +131,7 @@ def rg_lru(
         return RGLRUState(jnp.zeros((*batch_shape, size), state_dtype(params)))
 
     advance = linear_advance(_LINEAR)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
@@ -148,6 +150,7 @@ def rg_lru(
         linear=_LINEAR,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 def _project(params: RGLRUParams, x: Array) -> tuple[RGLRUState, RGLRUState]:

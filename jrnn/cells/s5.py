@@ -45,6 +45,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -58,6 +59,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+from jrnn.cells._views import factor_view
 
 
 class S5Params(NamedTuple):
@@ -160,7 +162,7 @@ def s5(
     output = _output_irregular if irregular else _output
     linear = _LINEAR_IRREGULAR if irregular else _LINEAR
     advance = linear_advance(linear)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=project,
@@ -181,6 +183,7 @@ def s5(
         linear=linear,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(linear), bound=LINEAR_BOUND)
 
 
 def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
     expand,
@@ -40,6 +41,7 @@ from jrnn._parts import (
     state_dtype,
 )
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._views import factor_view
 
 
 class SRUParams(NamedTuple):
@@ -107,7 +109,7 @@ def sru(
         return SRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
 
     advance = linear_advance(_LINEAR)
-    return Cell(
+    cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
@@ -124,6 +126,7 @@ def sru(
         linear=_LINEAR,
         diagonal=True,
     )
+    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn.diagnostics._run import spectral_norm
+from jrnn._parts import spectral_norm
 
 
 class Product(NamedTuple):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from jrnn._base import Cell, Params, State
@@ -182,46 +181,6 @@ def step_jacobian(
     return jax.vmap(row, out_axes=-2)(units)
 
 
-def inside(cell: Cell, params: Params) -> tuple[Cell, Params]:
-    """Returns the cell whose loop is run, without what changes nothing of the loop.
-
-    Where there is no key that is dropout of every kind, too. Parameters that are made
-    of others (`keep_orthogonal`) are made here, once.
-    """
-    if cell.around is not None:
-        return inside(cell.around.cell, params)
-    name = cell.spec.name
-    if name not in ("learnable_state", "keep_orthogonal", "variational_dropout"):
-        return cell, prepared(cell, params)
-    if name == "learnable_state":
-        params = params.cell
-    if name == "keep_orthogonal":
-        params = prepared(cell, params)
-    return inside(_child(cell), params)
-
-
-def bare(cell: Cell, params: Params) -> tuple[Cell, Params, np.ndarray | None]:
-    """Returns the cell inside all that is around it, zoneout included.
-
-    Returns:
-      The cell, its parameters, and the share of its step that zoneout takes without a
-      key, s_t = (1 - share) s_{t-1} + share s'_t: one number, or one for each array of
-      the state; None where there is no zoneout.
-    """
-    cell, params = inside(cell, params)
-    if cell.spec.name != "zoneout":
-        return cell, params, None
-    share = 1 - np.atleast_1d(np.asarray(dict(cell.spec.arguments)["rate"], float))
-    cell, params, deeper = bare(_child(cell), params)
-    return cell, params, share if deeper is None else share * deeper
-
-
-def _child(cell: Cell) -> Cell:
-    child = dict(cell.spec.arguments)["cell"]
-    assert isinstance(child, Cell)
-    return child
-
-
 def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
     """Returns where each layer stands in the flat state, from the bottom to the top.
 
@@ -253,8 +212,3 @@ def euclidean_norm(array: Array, axis: int | tuple[int, ...] | None = None) -> A
     square = jnp.square(array / scale).sum(axis)
     root = jnp.sqrt(jnp.where(square == 0, 1, square))
     return jnp.where(square == 0, 0, scale.reshape(square.shape) * root)
-
-
-def spectral_norm(matrix: Array) -> Array:
-    """Returns the largest singular value of each matrix."""
-    return jnp.linalg.svd(matrix, compute_uv=False)[..., 0]

@@ -3,9 +3,11 @@ r"""The notes' upper bound on how far gradients travel: beta^(t-k).
     ||ds_t/ds_k|| <= ||J_{k+1}|| ... ||J_t|| <= beta_{k+1} ... beta_t <= beta^(t-k)
 
 A bound is *proven* where beta_t >= ||J_t|| holds whatever the state (within what the
-cell can reach), and *measured* where it is the norm along this one run. The proofs
-stand in `jrnn.diagnostics._proofs`. Where a step reads NaN, in its state or its input,
-its bound is NaN.
+cell can reach), and *measured* where it is the norm along this one run. A cell brings
+its proof along, in its field `bound`; it holds of the functions that it was made for,
+and of no cell in which one of them is replaced. The proofs stand in
+`jrnn.cells._bounds`. Where a step reads NaN, in its state or its input, its bound is
+NaN.
 
 The notes' beta is Bengio et al. 1994, https://doi.org/10.1109/72.279181, and Pascanu et
 al. 2013, https://arxiv.org/abs/1211.5063, section 2.1.
@@ -16,28 +18,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State
-from jrnn._parts import expand
-from jrnn.diagnostics._proofs import Way, way_of
+from jrnn._base import Cell, Params, State, StepBound
+from jrnn._claims import held, share_kept
+from jrnn._parts import expand, prepared, spectral_norm
 from jrnn.diagnostics._run import (
     Run,
-    bare,
     batch_shape,
     compiled,
     fields,
     flatten,
-    inside,
     prepare,
     run,
-    spectral_norm,
     step_jacobian,
 )
 
-LINEAR = "proven: J does not depend on the state; its norm for these inputs"
-MIXED = "; mixed with what zoneout keeps"
 MEASURED = "measured: the norm of each step's Jacobian along this run"
 
 
@@ -105,8 +101,8 @@ def jacobian_bound(
     `ind_rnn` with a known activation, for every cell that is linear in its state, for
     `exp_rnn`, `antisymmetric_rnn`, `gru`, and `lstm` without peepholes or projection,
     and for these inside `keep_orthogonal`, `zoneout`, `learnable_state`, `residual` and
-    dropout of either kind; the proofs stand in the module. For any other cell, a stack
-    included, it is measured, and says so.
+    dropout of either kind. For any other cell it is measured, and says so: a stack, a
+    cell in which a function was replaced, one of your own without a `bound`.
 
     Args:
       cell: Any cell that reads forwards alone.
@@ -135,42 +131,33 @@ def jacobian_bound(
 
 @compiled()
 def _bounded(cell: Cell, params: Params, xs: Array, state: State) -> JacobianBound:
-    cell, params = inside(cell, params)
     done, lead = run(cell, params, xs, state), len(batch_shape(xs))
-    core, core_params, share = bare(cell, params)
-    way = way_of(core)
-    if way is None or cell.linear is not None:
-        proven = cell.linear is not None
-        label = LINEAR if proven else MEASURED
+    params = prepared(cell, params)
+    bound = held(cell, cell.bound)
+    if bound is None or bound.blocks is None:
         log_steps, blocks = _measured(cell, params, done, lead)
     else:
-        proven, label = True, way.label + ("" if share is None else MIXED)
-        done = done._replace(us=core.project(core_params, xs))
-        log_steps, blocks = _proven(way, core, core_params, done, lead, share)
-    proof = Proof(proven, label, tuple(fields(state, lead)))
+        log_steps, blocks = _proven(bound, params, done, lead)
+    label = MEASURED if bound is None else bound.label
+    proof = Proof(bound is not None, label, tuple(fields(state, lead)))
     return JacobianBound(log_steps, log_steps.max(axis=0), blocks, proof)
 
 
 def _proven(
-    way: Way,
-    core: Cell,
-    params: Params,
-    done: Run,
-    lead: int,
-    share: np.ndarray | None,
+    bound: StepBound, params: Params, done: Run, lead: int
 ) -> tuple[Array, Array]:
     """Returns log beta_t and bounds on the blocks; NaN where a step reads NaN."""
-    places = fields(done.final, lead)
+    assert bound.blocks is not None
+    count = len(fields(done.final, lead))
     read = [flatten(tree, lead + 1) for tree in (done.states_tm1, done.us)]
-    kept = np.zeros(len(places)) if share is None else 1 - share * np.ones(len(places))
-    kept = jnp.asarray(kept, read[0].dtype)
-    blocks = way.blocks(core, params, done, kept)
+    kept = share_kept(bound, count, read[0])
+    blocks = bound.blocks(params, done.states_tm1, done.us, kept)
     # Zoneout's step; each column of blocks is what goes into one array of the state.
     blocks = blocks * expand(1 - kept, blocks.ndim)
     blocks = blocks + expand(jnp.diag(kept), blocks.ndim)
     lost = jnp.isnan(jnp.concatenate(read, axis=-1)).any(axis=-1)
     blocks = jnp.where(lost[..., None, None], jnp.nan, blocks)
-    beta = blocks[..., 0, 0] if len(places) == 1 else spectral_norm(blocks)
+    beta = blocks[..., 0, 0] if count == 1 else spectral_norm(blocks)
     return jnp.log(beta), blocks
 
 

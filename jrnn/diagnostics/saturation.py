@@ -6,53 +6,20 @@ et al. 2015, https://arxiv.org/abs/1506.02078, section 4.2.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Linear, Params, State
+from jrnn._base import Cell, Params, State
 from jrnn._check import check_cell, check_inputs, check_params, check_state
-from jrnn._parts import (
-    cast_state,
-    expand,
-    normalise,
-    prepared,
-    product,
-    split_gates,
-    state_dtype,
-)
-from jrnn.diagnostics._run import after, bare, compiled, inside, run
-from jrnn.layers import add_inputs
+from jrnn._claims import held
+from jrnn._parts import cast_state, prepared, state_dtype
+from jrnn.diagnostics._run import after, compiled, run
+from jrnn.layers import add_inputs, children_of
 
 TENTH = 0.1
-UNIT, SIGNED = (0.0, 1.0), (-1.0, 1.0)
-Span = tuple[float, float]
-Gate = tuple[Array, Span]
-# Between what a state lies that is an activation's value; of any other it is unbounded.
-ACTIVATIONS: dict[Any, Span] = {
-    jnp.tanh: SIGNED,
-    jnp.sin: SIGNED,
-    jax.nn.hard_tanh: SIGNED,
-    jax.nn.soft_sign: SIGNED,
-    jax.nn.sigmoid: UNIT,
-    jax.nn.hard_sigmoid: UNIT,
-}
-# The gates of a cell by name, and between what they lie.
-LSTM = {"i": UNIT, "f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED}
-GRU = {"r": UNIT, "z": UNIT, "n": SIGNED}
-GATES: dict[str, dict[str, Span]] = {
-    "gru": GRU,
-    "diagonal_gru": GRU,
-    "layer_norm_gru": GRU,
-    "lstm": LSTM,
-    "diagonal_lstm": LSTM,
-    "layer_norm_lstm": LSTM,
-    "antisymmetric_rnn": {"z": UNIT, "n": SIGNED},
-    "co_rnn": {"tanh_a": SIGNED},
-    "lem": {"s": UNIT, "r": UNIT, "n": SIGNED, "m": SIGNED},
-}
+Gate = tuple[Array, tuple[float, float]]
 
 
 class GateStatistics(NamedTuple):
@@ -92,9 +59,10 @@ def saturation(
       tanh, soft sign (-1 to 1), the logistic function or its hard kin (0 to 1), which
       says where the slope is gone.
 
-    States without bounds have no outer tenths: `exp_rnn`, a relu and any other cell are
-    left out. What is around a cell is looked through: of `zoneout` the gates are those
-    of the step that it takes a share of.
+    A state without bounds has no outer tenths: `exp_rnn` and a relu are left out. What
+    is around a cell is looked through: of `zoneout` the gates are those of the step
+    that it takes a share of. A cell tells its gates in its field `gates`; one in which
+    a function was replaced does not, and is refused.
 
     Args:
       cell: Any cell; the layers of stacks and the directions of pairs each by itself.
@@ -107,7 +75,7 @@ def saturation(
 
     Raises:
       TypeError: As `jrnn.unroll`.
-      ValueError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`; or the cell, or one inside, does not tell its gates.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -118,6 +86,7 @@ def saturation(
       ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """
     check_cell(cell)
+    _check_views(cell)
     xs = jnp.asarray(xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
@@ -163,126 +132,23 @@ def _leaf(
 ) -> tuple[dict[str, Gate], Array]:
     done = run(cell, params, xs, state)
     ys = cell.output(params, after(done.states_tm1, done.final), xs)
-    inner, inner_params = inside(cell, params)
-    if inner.linear is None:
-        inner, inner_params, _ = bare(inner, inner_params)
-    us = inner.project(inner_params, xs)
     join = f"{path}." if path else ""
-    gates = _gates(inner, inner_params, done.states_tm1, us)
-    return {join + name: gate for name, gate in gates.items()}, ys
+    assert cell.gates is not None
+    gates = cell.gates.read(params, done.states_tm1, done.us)
+    return {join + name: (gates[name], span) for name, span in cell.gates.ranges}, ys
 
 
-def _gates(cell: Cell, params: Params, states_tm1: State, us: Any) -> dict[str, Gate]:
-    name, arguments = cell.spec.name, dict[str, Any](cell.spec.arguments)
-    if cell.linear is not None:
-        return {} if cell.linear.full else _factors(cell.linear, params, us)
-    if name in GATES:
-        found = _read(cell, params, states_tm1, us)
-        spans = dict(GATES[name])
-        if name == "lem":
-            spans["s"] = spans["r"] = (0.0, arguments["dt"])
-        return {gate: (found[gate], spans[gate]) for gate in spans if gate in found}
-    span = ACTIVATIONS.get(arguments.get("activation"))
-    if span is None or name not in ("elman", "ind_rnn", "layer_norm_elman"):
-        return {}
-    return {"h": (cell.advance(params, states_tm1, us).h, span)}
-
-
-def _factors(linear: Linear, params: Params, us: Any) -> dict[str, Gate]:
-    factors = _named(linear.coefficients(params, us)[0])
-    if len(factors) == 1:
-        factors = {"a": next(iter(factors.values()))}
-    return {name: (jnp.abs(a), UNIT) for name, a in factors.items()}
-
-
-def _read(cell: Cell, params: Params, states_tm1: State, us: Any) -> dict[str, Array]:
-    """Returns the gates of a cell that has some, by name."""
-    own = {
-        "diagonal_gru": _diagonal_gru,
-        "diagonal_lstm": _diagonal_lstm,
-        "layer_norm_gru": _layer_norm_gru,
-        "layer_norm_lstm": _layer_norm_lstm,
-    }
-    if cell.spec.name in own:
-        return own[cell.spec.name](cell, params, states_tm1, us)
-    # What a step keeps for its backward pass.
-    if cell.gated is not None:
-        count = cell.gated.gates
-        v = split_gates(cell.gated.recur(params, states_tm1), count)
-        state, saved = cell.gated.pointwise(states_tm1, split_gates(us, count), v)
-    elif cell.adjoint is not None:
-        state, saved = cell.adjoint.advance(params, states_tm1, us)
-    else:
-        return {}
-    saved = saved if isinstance(saved, tuple) else (saved,)
-    names = getattr(saved, "_fields", tuple(GATES[cell.spec.name]))
-    pairs = zip(names, saved, strict=True)
-    found = {name: gate for name, gate in pairs if gate is not None}
-    return found | {"tanh_c": jnp.tanh(state.c)} if cell.spec.name == "lstm" else found
-
-
-def _diagonal_gru(
-    cell: Cell, params: Params, states_tm1: State, us: Array
-) -> dict[str, Array]:
-    del cell
-    h = states_tm1.h
-    w_h = split_gates(params.w_h.astype(h.dtype), 3)
-    v_r, v_z, v_n = (expand(w, h.ndim) * h for w in w_h)
-    u_r, u_z, u_n = split_gates(us, 3)
-    r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
-    return {"r": r, "z": z, "n": jnp.tanh(u_n + r * v_n)}
-
-
-def _diagonal_lstm(
-    cell: Cell, params: Params, states_tm1: State, us: Array
-) -> dict[str, Array]:
-    h_tm1, c_tm1 = states_tm1
-    c = cell.advance(params, states_tm1, us).c
-    names = "fgo" if dict(cell.spec.arguments)["coupled"] else "ifgo"
-    w_h = split_gates(params.w_h.astype(c.dtype), len(names))
-    arguments = zip(names, split_gates(us, len(names)), w_h, strict=True)
-    a = {gate: u + expand(w, c.ndim) * h_tm1 for gate, u, w in arguments}
-    if params.p is not None:
-        peeping = names.replace("g", "")
-        for gate, row in zip(peeping, params.p.astype(c.dtype), strict=True):
-            a[gate] = a[gate] + expand(row, c.ndim) * (c if gate == "o" else c_tm1)
-    return _opened(a, c)
-
-
-def _layer_norm_gru(
-    cell: Cell, params: Params, states_tm1: State, us: Array
-) -> dict[str, Array]:
-    del cell
-    h = states_tm1.h
-    two = 2 * h.shape[-1]
-    v = product(h, params.W_h, h.dtype)
-    rz = us[..., :two] + normalise(v[..., :two], params.g_h[:two])
-    r, z = split_gates(jax.nn.sigmoid(rz), 2)
-    n = jnp.tanh(us[..., two:] + r * normalise(v[..., two:], params.g_h[two:]))
-    return {"r": r, "z": z, "n": n}
-
-
-def _layer_norm_lstm(
-    cell: Cell, params: Params, states_tm1: State, us: Array
-) -> dict[str, Array]:
-    v = product(states_tm1.h, params.W_h, states_tm1.h.dtype)
-    a = split_gates(us + normalise(v, params.g_h), 4)
-    c = cell.advance(params, states_tm1, us).c
-    shown = normalise(c, params.g_c, params.b_c)
-    return _opened(dict(zip("ifgo", a, strict=True)), shown)
-
-
-def _opened(a: dict[str, Array], shown: Array) -> dict[str, Array]:
-    """Returns an LSTM's gates from their arguments, and tanh of what it shows."""
-    opened = {
-        gate: jnp.tanh(x) if gate == "g" else jax.nn.sigmoid(x) for gate, x in a.items()
-    }
-    return opened | {"tanh_c": jnp.tanh(shown)}
-
-
-def _named(tree: Any) -> dict[str, Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path).removeprefix("."): leaf for path, leaf in leaves}
+def _check_views(cell: Cell) -> None:
+    """Raises ValueError where a cell, or one inside, does not tell its gates."""
+    if held(cell, cell.gates) is None:
+        raise ValueError(
+            f"Expected a cell that tells its gates, got {cell}, which has no `gates` "
+            "made for the functions that it consists of: one of them was replaced, or "
+            "it is a cell of your own; say what its gates are with "
+            "jrnn.diagnostics.claim(cell, gates=jrnn.diagnostics.GateView(...))."
+        )
+    for child in children_of(cell):
+        _check_views(child)
 
 
 def _statistics(gate: Array, span: tuple[float, float]) -> GateStatistics:

@@ -176,7 +176,7 @@ def from_torch_state(cell: Cell, state: Any) -> State:
     check_cell(cell)
     packed = state if isinstance(state, tuple | list) else (state,)
     packed = [_to_jax(array) for array in packed]
-    params = jax.eval_shape(cell.init, jax.random.key(0))
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
     like = jax.eval_shape(cell.init_state, params)
     leading = {array.shape[:-1] for array in packed}  # (layers * directions, *batch)
     rows, *batch = (leading.pop() if len(leading) == 1 else ()) or (0,)

@@ -327,7 +327,7 @@ MISTAKES = (
     ),
     Mutation(
         name="terms of the GRU's bound forgotten",
-        file="jrnn/diagnostics/_proofs.py",
+        file="jrnn/cells/_bounds.py",
         old="    beta = jnp.sqrt(1 + B * B) + (1 + m)",
         new="    beta = 0.2 * jnp.sqrt(1 + B * B) + 0 * (1 + m)",
         tests=(

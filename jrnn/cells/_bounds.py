@@ -59,16 +59,15 @@ I_t G_t.
 These derivations are made here.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params
-from jrnn._parts import expand, split_gates
-from jrnn.diagnostics._run import Run, spectral_norm
+from jrnn._base import Params, State, StepBound
+from jrnn._parts import expand, spectral_norm, split_gates
 
 # sup |phi'|, for activations of the Elman cell and its kin.
 STEEPEST = {
@@ -90,60 +89,64 @@ STEEPEST = {
 STEEP = "proven: sup|phi'| s(W_h)"
 
 
-class Way(NamedTuple):
-    """How a cell is bounded: (cell, params, run, kept) -> bounds on the blocks of J.
-
-    `kept` is the share of the past that zoneout keeps, for each array of the state.
-    """
-
-    blocks: Callable[[Cell, Params, Run, Array], Array]
-    label: str
+def elman_bound(activation: Any) -> StepBound | None:
+    """Returns the bound of h = phi(u + h W_h); None for an unknown phi."""
+    return None if activation not in STEEPEST else _steep(STEEPEST[activation], STEEP)
 
 
-def way_of(cell: Cell) -> Way | None:
-    """Returns the proof for a cell that has one."""
-    name, arguments = cell.spec.name, dict(cell.spec.arguments)
-    if name in ("elman", "ind_rnn") and arguments["activation"] in STEEPEST:
-        return Way(_elman, STEEP)
-    if name == "exp_rnn":
-        return Way(_elman, f"{STEEP}, which is 1: W_h is orthogonal")
-    if name == "antisymmetric_rnn":
-        return Way(_antisymmetric, "proven: 1 + epsilon s(M)")
-    if name == "gru":
-        return Way(_gru, "proven: (1 + B^2)^(1/2) + (1 + m) s(W_z) / 4")
-    if name == "lstm" and not arguments["peepholes"]:
-        if arguments["projection_size"] is None:
-            label = "proven: the norm of the matrix of bounds on the blocks of J"
-            return Way(_lstm, label)
-    return None
+def ind_rnn_bound(activation: Any) -> StepBound | None:
+    """Returns the bound of h = phi(u + w_h h); None for an unknown phi."""
+    if activation not in STEEPEST:
+        return None
+    steepest = STEEPEST[activation]
+
+    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
+        del us, kept
+        h = states_tm1.h
+        return _same(steepest * jnp.abs(params.w_h).max().astype(h.dtype), h)
+
+    return StepBound(STEEP, blocks)
 
 
-def _elman(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
-    del kept
-    h = done.states_tm1.h
-    # The slope of modReLU, of an expRNN, is 0 or 1.
-    arguments = dict[str, Any](cell.spec.arguments)
-    steepest = STEEPEST[arguments.get("activation", jax.nn.relu)]
-    if cell.spec.name == "ind_rnn":
-        size = jnp.abs(params.w_h).max()
-    else:
-        size = spectral_norm(params.W_h.astype(h.dtype))
-    return _same(steepest * size.astype(h.dtype), h)
+def exp_rnn_bound() -> StepBound:
+    """Returns the bound of h = modReLU(u + h W_h), whose slope is 0 or 1."""
+    return _steep(1.0, f"{STEEP}, which is 1: W_h is orthogonal")
 
 
-def _antisymmetric(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
-    del kept
-    h = done.states_tm1.h
-    epsilon = dict[str, Any](cell.spec.arguments)["epsilon"]
-    return _same(1 + epsilon * spectral_norm(params.M.astype(h.dtype)), h)
+def _steep(steepest: float, label: str) -> StepBound:
+    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
+        del us, kept
+        h = states_tm1.h
+        return _same(steepest * spectral_norm(params.W_h.astype(h.dtype)), h)
+
+    return StepBound(label, blocks)
 
 
-def _gru(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
-    del kept
-    h = done.states_tm1.h
+def antisymmetric_bound(epsilon: float) -> StepBound:
+    """Returns the bound of h = h + epsilon z tanh(u + h M)."""
+
+    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
+        del us, kept
+        h = states_tm1.h
+        return _same(1 + epsilon * spectral_norm(params.M.astype(h.dtype)), h)
+
+    return StepBound("proven: 1 + epsilon s(M)", blocks)
+
+
+def gru_bound(reset_after: bool) -> StepBound:
+    """Returns the bound of a GRU."""
+    label = "proven: (1 + B^2)^(1/2) + (1 + m) s(W_z) / 4"
+    return StepBound(label, functools.partial(_gru, reset_after))
+
+
+def _gru(
+    reset_after: bool, params: Params, states_tm1: State, us: Any, kept: Array
+) -> Array:
+    del us, kept
+    h = states_tm1.h
     W_r, W_z, W_n = split_gates(params.W_h.astype(h.dtype), 3)
     m = _reach(h[0])
-    if dict(cell.spec.arguments)["reset_after"]:
+    if reset_after:
         columns = jnp.abs(W_n).sum(axis=0)
         b_h = jnp.zeros_like(columns) if params.b_h is None else jnp.abs(params.b_h)
         row = lambda vector: expand(vector.astype(h.dtype), m.ndim + 1)
@@ -155,9 +158,8 @@ def _gru(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
     return _same(beta, h)
 
 
-def _lstm(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
-    del cell
-    h, c = done.states_tm1.h, done.states_tm1.c
+def _lstm(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
+    h, c = states_tm1.h, states_tm1.c
     W = split_gates(params.W_h.astype(h.dtype), 4)  # i f g o
     s_i, s_f, s_g, s_o = (spectral_norm(W_gate) for W_gate in W)
     m = _reach(h[0])[..., None]
@@ -178,7 +180,13 @@ def _lstm(cell: Cell, params: Params, done: Run, kept: Array) -> Array:
         by_c = jnp.stack([top(O * F), top(F)], axis=-1)
         return kept[1] * C_tm1 + (1 - kept[1]) * C, jnp.stack([by_h, by_c], axis=-2)
 
-    return jax.lax.scan(step, jnp.abs(c[0]), done.us)[1]
+    return jax.lax.scan(step, jnp.abs(c[0]), us)[1]
+
+
+# Of one without peepholes or projection.
+LSTM_BOUND = StepBound(
+    "proven: the norm of the matrix of bounds on the blocks of J", _lstm
+)
 
 
 def _reach(h_0: Array) -> Array:

@@ -1,0 +1,145 @@
+"""What a cell says of itself beyond its functions: its gates, and a bound of its step.
+
+Both are claims about functions. They are kept together with the functions that they
+were made for, and count only of a cell that consists of these: where one is replaced,
+by `cell._replace(advance=...)`, the claim is gone. A seam that is only left out
+(`gated`, `adjoint`, `linear`) changes nothing of what the cell does.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import Cell, GateView, Params, State, StepBound
+
+SEAMS = ("gated", "adjoint", "linear")
+FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
+CHILDREN = ("layers", "around")
+
+Claim = TypeVar("Claim", GateView, StepBound)
+
+
+class Claims(TypedDict):
+    """What `claim` takes."""
+
+    gates: GateView | None
+    bound: StepBound | None
+
+
+def claim(
+    cell: Cell, *, gates: GateView | None = None, bound: StepBound | None = None
+) -> Cell:
+    """Returns `cell` with what is claimed of the functions that it consists of.
+
+    Args:
+      cell: Whose functions the claims are about.
+      gates: Which gates it has; None: not known.
+      bound: A bound of its step; None: there is none.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> from jrnn.diagnostics import GateView, claim
+      >>> own = jrnn.elman(2, 3)._replace(gates=None, bound=None)
+      >>> view = GateView((("h", (-1.0, 1.0)),), lambda p, s, u: {"h": u + s.h})
+      >>> claim(own, gates=view).gates.ranges
+      (('h', (-1.0, 1.0)),)
+    """
+    functions = _functions(cell)
+    return cell._replace(
+        gates=None if gates is None else gates._replace(functions=functions),
+        bound=None if bound is None else bound._replace(functions=functions),
+    )
+
+
+def held(cell: Cell, claimed: Claim | None) -> Claim | None:
+    """Returns a claim if it is about the functions that `cell` consists of."""
+    if claimed is None or claimed.functions is None:
+        return None
+    pairs = zip(SEAMS + FUNCTIONS + CHILDREN, claimed.functions, strict=True)
+    for name, function in pairs:
+        own = getattr(cell, name)
+        if own != function and not (name in SEAMS and own is None):
+            return None
+    return claimed
+
+
+@functools.lru_cache(maxsize=1024)
+def current(cell: Cell) -> Cell:
+    """Returns `cell` without the seams of functions that it consists of no more.
+
+    `gated`, `adjoint`, `linear` and `diagonal` tell a method what `advance` does; of a
+    cell whose `advance` alone was replaced they tell what it did. `gated.part` tells
+    what `project` does. A seam that was replaced as well is kept.
+    """
+    made = None if cell.gates is None else cell.gates.functions
+    if made is None:
+        return cell
+    was = dict(zip(SEAMS + FUNCTIONS + CHILDREN, made, strict=True))
+    if cell.advance != was["advance"]:
+        stale = [name for name in SEAMS if getattr(cell, name) == was[name]]
+        return cell._replace(**dict.fromkeys(stale), diagonal=False)
+    gated = cell.gated
+    if cell.project != was["project"] and gated is not None and gated == was["gated"]:
+        return cell._replace(gated=gated._replace(part=None))
+    return cell
+
+
+def _functions(cell: Cell) -> tuple[Any, ...]:
+    return tuple(getattr(cell, name) for name in SEAMS + FUNCTIONS + CHILDREN)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def inherited(
+    cell: Cell,
+    params: Callable[[Any], Params] = _same,
+    us: Callable[[Any], Any] = _same,
+) -> Claims:
+    """Returns what holds of `cell`, for a cell around it that makes the same step.
+
+    Args:
+      cell: The cell inside.
+      params: The parameters of the cell around it -> its own.
+      us: What `project` of the cell around it returns, without noise -> its own.
+    """
+    gates, bound = held(cell, cell.gates), held(cell, cell.bound)
+    if gates is not None:
+        read = gates.read
+        gates = gates._replace(
+            read=lambda p, states_tm1, u: read(params(p), states_tm1, us(u))
+        )
+    if bound is not None and bound.blocks is not None:
+        blocks = bound.blocks
+
+        def outer(p: Params, states_tm1: State, u: Any, kept: Array) -> Array:
+            return blocks(params(p), states_tm1, us(u), kept)
+
+        bound = bound._replace(blocks=outer)
+    return Claims(gates=gates, bound=bound)
+
+
+NO_GATES = GateView((), lambda params, states_tm1, us: {})  # noqa: ARG005 none to read
+LINEAR_BOUND = StepBound(
+    "proven: J does not depend on the state; its norm for these inputs", None
+)
+MIXED = "; mixed with what zoneout keeps"
+
+
+def mixed(bound: StepBound | None, rates: tuple[float, ...]) -> StepBound | None:
+    """Returns the bound of a step of which zoneout keeps `rates` of the past."""
+    if bound is None or bound.blocks is None:
+        return bound
+    deeper = bound.kept or (0.0,) * len(rates)
+    kept = tuple(1 - (1 - a) * (1 - b) for a, b in zip(rates, deeper, strict=True))
+    label = bound.label if bound.label.endswith(MIXED) else bound.label + MIXED
+    return bound._replace(label=label, kept=kept)
+
+
+def share_kept(bound: StepBound, arrays: int, like: Array) -> Array:
+    """Returns what is kept of each array of the state, (arrays,)."""
+    return jnp.asarray(bound.kept or (0.0,) * arrays, like.dtype)
