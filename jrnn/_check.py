@@ -116,7 +116,7 @@ def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
     return xs.shape[1:]
 
 
-def check_ids(name: str, ids: Array, size: int) -> None:
+def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
     """Raises ValueError where concrete token ids lie outside 0..size-1."""
     if is_traced(ids) or ids.size == 0:
         return
@@ -127,6 +127,59 @@ def check_ids(name: str, ids: Array, size: int) -> None:
             f"Expected token ids of {name} within 0..{size - 1}, got "
             f"{known[tuple(where)]} at position {tuple(map(int, where))}; make the "
             "cell's input_size the size of the vocabulary, or map unknown symbols."
+        )
+
+
+def known_values(array: Any) -> np.ndarray | None:
+    """Returns the values of `array`; None where this process cannot know them.
+
+    They are fetched explicitly, which a transfer guard tells from an accident.
+    """
+    if is_traced(array) or not getattr(array, "is_fully_addressable", True):
+        return None
+    return np.asarray(jax.device_get(array))
+
+
+def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
+    """Returns the values of inputs, 0 where they are not read; None: not known."""
+    known = known_values(xs)
+    read = True if mask is None else known_values(mask)
+    ends = None if lengths is None else known_values(lengths)
+    if known is None or read is None or (ends is None and lengths is not None):
+        return None
+    if ends is not None:
+        read = read & (np.arange(len(known)).reshape(-1, *(1,) * ends.ndim) < ends)
+    if read is True:
+        return known
+    over = read.reshape(read.shape + (1,) * (known.ndim - read.ndim))
+    return np.where(over, known, np.zeros((), known.dtype))
+
+
+def check_elapsed(cell: Cell, known: np.ndarray | None) -> None:
+    """Raises ValueError where a concrete time gone by is negative, NaN or infinite."""
+    if cell.elapsed is None or known is None or known.dtype.kind in "biu":
+        return
+    check_times(known[..., cell.elapsed], cell)
+
+
+def check_times(times: np.ndarray, cell: Any) -> None:
+    """Raises ValueError where a time gone by is negative, NaN or infinite."""
+    wrong = ~((times >= 0) & (times < np.inf))
+    if wrong.any():
+        where = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"Expected elapsed times of at least 0, finite, in the inputs of {cell}, "
+            f"got {times[where]} at position {where}; pass the time since the step "
+            "before, which is 0 where two come at once."
+        )
+
+
+def check_no_elapsed(name: str, cell: Cell, reason: str) -> None:
+    """Raises ValueError for a cell that reads elapsed time where none can come."""
+    if cell.elapsed is not None:
+        raise ValueError(
+            f"Expected a cell without an input feature that is elapsed time in {name}, "
+            f"got {cell}: {reason}."
         )
 
 

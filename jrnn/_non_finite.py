@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
 from jrnn._base import Cell, Key, Params, State
-from jrnn._check import check_key
+from jrnn._check import check_elapsed, check_key, known_values
 from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
@@ -124,6 +124,7 @@ def find_non_finite(
         found = _whole(name, tree)
         if found is not None:
             return found
+    check_elapsed(cell, known_values(read))
     noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
     start = widen(cell, state, batch)
     return _look(cell, params, xs, start, noise, loss, lengths, resets, mask, reverse)

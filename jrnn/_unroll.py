@@ -15,6 +15,7 @@ from jrnn._base import Cell, Key, Method, Params, Sequence, State
 from jrnn._check import (
     check_array,
     check_cell,
+    check_elapsed,
     check_flags,
     check_guess,
     check_ids,
@@ -25,6 +26,7 @@ from jrnn._check import (
     check_pair,
     check_params,
     check_state,
+    known_inputs,
 )
 from jrnn._lengths import active_steps
 from jrnn._mesh import align
@@ -237,9 +239,12 @@ def run_checked(
     check_key(key)
     if guess is not None:
         check_guess(cell, params, guess, xs.shape[0], batch)
-    if jnp.issubdtype(xs.dtype, jnp.integer):
-        active = active_steps(xs.shape[0], lengths, mask)
-        check_ids("xs", silence(active, xs), cell.spec.input_size)
+    integer = jnp.issubdtype(xs.dtype, jnp.integer)
+    if integer or cell.elapsed is not None:
+        known = known_inputs(xs, lengths, mask)
+        check_elapsed(cell, known)
+        if integer and known is not None:
+            check_ids("xs", known, cell.spec.input_size)
     return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
 
 

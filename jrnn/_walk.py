@@ -81,7 +81,7 @@ def _walk_around(
 ) -> tuple[State, Shown]:
     if around.rate and sequence.noise is not None:
         kept, noise = sequence.noise
-        xs = drop_features(sequence.xs, kept, around.rate)
+        xs = drop_features(sequence.xs, kept, around.rate, around.cell.elapsed)
         sequence = sequence._replace(xs=xs, noise=noise)
     inner = reading._replace(cell=around.cell)
     state, shown = walk(inner, params, state, sequence, lengths)

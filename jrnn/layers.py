@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Around, Cell, Key, Layers, Params, Spec, State, memoize
-from jrnn._check import check_cell, check_features, check_rate
+from jrnn._check import check_cell, check_features, check_no_elapsed, check_rate
 from jrnn._claims import NO_GATES, claim, inherited
 from jrnn._parts import noisy_project, prepared
 
@@ -31,7 +32,8 @@ def stack(*cells: Cell) -> Cell:
 
     Raises:
       TypeError: A child is not a cell.
-      ValueError: There is no child, or sizes do not fit.
+      ValueError: There is no child, sizes do not fit, or a child above the first takes
+        one of its input features for elapsed time.
 
     Example:
       >>> import jax, jrnn
@@ -47,6 +49,8 @@ def stack(*cells: Cell) -> Cell:
                 f"Expected above {below}, which shows {below.spec.output_size} "
                 f"features, a cell of that input_size, got {above}."
             )
+        reason = f"it would take one that {below} shows for it"
+        check_no_elapsed("a stack above the first", above, reason)
 
     def step(
         params: Params, state: State, x: Any, noise: Any = None
@@ -86,6 +90,7 @@ def stack(*cells: Cell) -> Cell:
         noise=_noise_of_each(cells),
         prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=False),
+        elapsed=cells[0].elapsed,
     )
     return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
 
@@ -105,7 +110,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
 
     Raises:
       TypeError: A child is not a cell.
-      ValueError: The input sizes differ.
+      ValueError: The input sizes differ, or the places of elapsed time.
 
     Example:
       >>> import jax, jrnn
@@ -120,6 +125,12 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"Expected two cells of one input_size, got {forward} and {backward}."
+        )
+    places = [cell.elapsed for cell in cells if cell.elapsed is not None]
+    if len({place % sizes[0] for place in places}) > 1:
+        raise ValueError(
+            f"Expected two cells that read elapsed time in one place, got {forward} "
+            f"and {backward}."
         )
     ahead = _refuse("bidirectional", cells)
     init, init_state = _init_each(cells)
@@ -139,6 +150,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
         noise=_noise_of_each(cells),
         prepare=_prepare_each(cells),
         layers=Layers(cells, parallel=True),
+        elapsed=places[0] if places else None,
     )
     return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
 
@@ -155,7 +167,7 @@ def residual(cell: Cell) -> Cell:
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: Its sizes differ.
+      ValueError: Its sizes differ, or one of its input features is elapsed time.
 
     Example:
       >>> import jax, jrnn
@@ -171,6 +183,8 @@ def residual(cell: Cell) -> Cell:
             f"to its outputs, got {cell}, {cell.spec.input_size} and "
             f"{cell.spec.output_size}."
         )
+
+    check_no_elapsed("residual", cell, "it would be added to an output")
 
     def output(params: Params, state: State, x: Any) -> Array:
         return add_inputs(cell.output(params, state, x), x)
@@ -200,7 +214,8 @@ def dropout(cell: Cell, rate: float) -> Cell:
 
     Around the second and each further child of a `stack` this is dropout between
     layers (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329). Features that are
-    kept are divided by 1 - rate. Without a `key` nothing is dropped.
+    kept are divided by 1 - rate. Without a `key` nothing is dropped, and elapsed time
+    (`cell.elapsed`) never is.
 
     Args:
       cell: Any cell that reads floats.
@@ -235,7 +250,9 @@ def dropout(cell: Cell, rate: float) -> Cell:
         if noise is None:
             return cell.project(params, x)
         kept, inner = noise
-        return noisy_project(cell.project, params, drop_features(x, kept, rate), inner)
+        return noisy_project(
+            cell.project, params, drop_features(x, kept, rate, cell.elapsed), inner
+        )
 
     def step(
         params: Params, state: State, x: Any, noise: Any = None
@@ -243,7 +260,9 @@ def dropout(cell: Cell, rate: float) -> Cell:
         if noise is None:
             return cell.step(params, state, x)
         kept, inner = noise
-        return cell.step(params, state, drop_features(x, kept, rate), inner)
+        return cell.step(
+            params, state, drop_features(x, kept, rate, cell.elapsed), inner
+        )
 
     made = cell._replace(
         project=project,
@@ -261,11 +280,17 @@ def dropout(cell: Cell, rate: float) -> Cell:
     return claim(made, **inherited(cell))
 
 
-def drop_features(x: Array, kept: Array, rate: float) -> Array:
-    """Returns x / (1 - rate) where `kept`, 0 elsewhere."""
+def drop_features(
+    x: Array, kept: Array, rate: float, elapsed: int | None = None
+) -> Array:
+    """Returns x / (1 - rate) where `kept`, 0 elsewhere; elapsed time as it is."""
     check_features("dropout", x)
     scaled = x / jnp.asarray(1 - rate, x.dtype)
-    return jnp.where(kept, scaled, jnp.zeros_like(x))
+    dropped = jnp.where(kept, scaled, jnp.zeros_like(x))
+    if elapsed is None:
+        return dropped
+    is_time = np.arange(x.shape[-1]) == elapsed % x.shape[-1]
+    return jnp.where(is_time.reshape((1,) * (x.ndim - 1) + (-1,)), x, dropped)
 
 
 def add_inputs(y: Array, x: Array) -> Array:

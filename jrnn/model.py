@@ -25,6 +25,7 @@ from jrnn._check import (
     check_lengths,
     check_like,
     check_method,
+    check_no_elapsed,
     check_prompt,
     check_steps,
     check_temperature,
@@ -122,8 +123,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       A model; equal arguments give the identical one.
 
     Raises:
-      ValueError: The cell's input size is not what the head encodes symbols to, or
-        the cell reads ahead.
+      ValueError: The cell's input size is not what the head encodes symbols to, the
+        cell reads ahead, or it takes one of its input features for elapsed time.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -144,6 +145,9 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
             f"Expected a cell with input_size={head.spec.input_size}, which is what "
             f"{head} encodes symbols to, got {cell}."
         )
+    check_no_elapsed(
+        "sequence_model", cell, f"all that it reads here is what {head} encodes"
+    )
     return SequenceModel(
         init=functools.partial(_init, cell, head),
         init_state=functools.partial(_init_state, cell, head),

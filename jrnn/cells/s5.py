@@ -16,7 +16,12 @@ real state space of size 2h. Linear in the state.
 
 With `irregular` the last of the input's features is the time since the step before, in
 units in which a regular step is 1: dt_t = exp(log_step) * that, and a_t depends on it.
-It is no input besides. A step of 0 changes nothing.
+It is no input besides. A step of 0 changes nothing; a time that is negative, NaN or
+infinite is refused, and under `jax.jit` gives NaN. The time of a step is that between
+x_{t-1} and x_t in the order of the inputs, whichever way they are read: in reverse,
+too, the step that reads x_t moves the state by it; for the time between x_t and
+x_{t+1}, shift that feature by a step. While a mask is False time stands still: add it
+to the next step that counts.
 
 Initially Lambda holds the eigenvalues of HiPPO-N, the normal part of HiPPO-LegS,
 
@@ -45,6 +50,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._check import check_times, known_values
 from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
@@ -101,7 +107,9 @@ def s5(
         token ids.
       hidden_size: h, the number of complex units, half the size of the state space.
       output_size: m; None: the number of features without the time.
-      irregular: Whether the last feature is the time since the step before.
+      irregular: Whether the last feature is the time since the step before, at least
+        0. Such a cell can stand first in a stack, and in no `jrnn.sequence_model`, for
+        no symbol is a time.
       blocks: How many HiPPO matrices stand along the diagonal initially.
       dt_min: Least initial step, in units of time in which HiPPO has its eigenvalues.
       dt_max: Largest initial step.
@@ -182,6 +190,7 @@ def s5(
         ),
         linear=linear,
         diagonal=True,
+        elapsed=-1 if irregular else None,
     )
     return claim(cell, gates=factor_view(linear), bound=LINEAR_BOUND)
 
@@ -261,10 +270,19 @@ def _project_irregular(params: S5Params, x: Array) -> tuple[S5State, S5State]:
         )
     u = _project_B(params, x[..., :-1])
     Lambda, step = _rates(params, u.real.dtype)
-    elapsed = x[..., -1:].astype(u.real.dtype)
+    elapsed = _times(x[..., -1:]).astype(u.real.dtype)
     exponent = expand(Lambda * step, u.ndim) * elapsed.astype(u.dtype)
     held = _held(expand(Lambda, u.ndim), exponent)
     return S5State(jnp.exp(exponent)), S5State(held * u)
+
+
+def _times(elapsed: Array) -> Array:
+    """Returns elapsed times; NaN for what is none and was not known beforehand."""
+    known = known_values(elapsed)
+    if known is not None:
+        check_times(known[..., 0], "s5(irregular=True)")
+    good = (elapsed >= 0) & (elapsed < jnp.inf)
+    return jnp.where(good, elapsed, jnp.full_like(elapsed, jnp.nan))
 
 
 def _output_irregular(params: S5Params, state: S5State, x: Array) -> Array:

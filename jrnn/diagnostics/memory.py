@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Params, State, check_size
-from jrnn._check import check_key
+from jrnn._check import check_cell, check_key, check_no_elapsed
 from jrnn._parts import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
@@ -72,7 +72,8 @@ def memory_capacity(
     Raises:
       TypeError: A number is not an integer, or `key` is no key.
       ValueError: The cell reads in both directions; `washout` is below `max_delay`; or
-        fewer than two steps per number of the state would be fitted.
+        fewer than two steps per number of the state would be fitted; or an input
+        feature of the cell is elapsed time.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -84,6 +85,8 @@ def memory_capacity(
       >>> [round(float(capacity), 2) for capacity in found.by_delay[:3]]
       [1.0, 1.0, 1.0]
     """
+    check_cell(cell)
+    check_no_elapsed("memory_capacity", cell, "its inputs are drawn at random")
     check_size("max_delay", max_delay)
     check_size("steps", steps, least=4)
     washout = max(100, max_delay) if washout is None else washout

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State
-from jrnn._check import check_cell, check_inputs, check_params, check_state
+from jrnn._check import (
+    check_cell,
+    check_elapsed,
+    check_inputs,
+    check_params,
+    check_state,
+    known_values,
+)
 from jrnn._claims import held
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn.diagnostics._run import after, compiled, run
@@ -90,6 +97,7 @@ def saturation(
     xs = jnp.asarray(xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
+    check_elapsed(cell, known_values(xs))
     if state is None:
         state = cell.init_state(params, batch)
     else:
