@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jrnn import _checkpoint
+import jrnn._checkpoint as checkpoint
+from jrnn._checkpoint import folder as folders
 from jrnn.train import (
     CheckpointError,
     has_checkpoint,
@@ -87,23 +88,25 @@ def test_one_flipped_bit_anywhere_is_noticed(copy):
     load_checkpoint(copy, blank())
 
 
-def test_one_flipped_bit_in_each_byte_of_the_manifest_is_noticed(copy):
+def test_one_flipped_bit_in_each_byte_of_the_manifest_is_noticed(copy, monkeypatch):
     rng = np.random.default_rng(2)
-    manifest = copy / _checkpoint.MANIFEST
+    found = folders.digests(copy)
+    monkeypatch.setattr(folders, "digests", lambda _: found)
+    manifest = copy / folders.MANIFEST
     whole = manifest.read_bytes()
     for place in range(len(whole)):
         data = bytearray(whole)
         data[place] ^= 1 << int(rng.integers(8))
         manifest.write_bytes(data)
         with pytest.raises(CheckpointError, match="Expected"):
-            _checkpoint._check_manifest(copy)
+            folders.check_manifest(copy)
 
 
 def test_without_the_manifest_some_flips_would_pass(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     path, weights = tmp_path / "last", jnp.asarray(rng.normal(size=(64, 64)))
     save_checkpoint(path, {"W": weights})
-    largest = max(files(path / _checkpoint.ARRAYS), key=lambda p: p.stat().st_size)
+    largest = max(files(path / folders.ARRAYS), key=lambda p: p.stat().st_size)
     whole, flips = largest.read_bytes(), []
     for _ in range(20):
         data = bytearray(whole)
@@ -113,7 +116,7 @@ def test_without_the_manifest_some_flips_would_pass(tmp_path, monkeypatch):
         largest.write_bytes(data)
         with pytest.raises(CheckpointError, match="the file was damaged"):
             load_checkpoint(path, {"W": weights})
-    monkeypatch.setattr(_checkpoint, "_check_manifest", lambda _: None)
+    monkeypatch.setattr(folders, "check_manifest", lambda _: None)
     wrong = 0
     for data in flips:
         largest.write_bytes(data)
@@ -130,16 +133,23 @@ def test_missing_and_added_files(copy):
     with pytest.raises(CheckpointError, match="not listed: .'extra'"):
         load_checkpoint(copy, blank())
     (copy / "extra").unlink()
-    (copy / _checkpoint.CONTENTS).unlink()
+    (copy / folders.CONTENTS).unlink()
     with pytest.raises(CheckpointError, match="missing: .'contents.json'"):
         load_checkpoint(copy, blank())
 
 
 def test_truncated_manifest(copy):
-    manifest = copy / _checkpoint.MANIFEST
+    manifest = copy / folders.MANIFEST
     manifest.write_bytes(manifest.read_bytes()[:40])
     with pytest.raises(CheckpointError, match="Expected JSON in .*MANIFEST"):
         load_checkpoint(copy, blank())
+
+
+def test_a_path_without_a_name(tmp_path):
+    for path in ("/", "..", tmp_path / ".."):
+        for use in (has_checkpoint, read_metadata, lambda p: save_checkpoint(p, {})):
+            with pytest.raises(CheckpointError, match="name a folder in it"):
+                use(path)
 
 
 def test_foreign_folder(tmp_path):
@@ -169,19 +179,19 @@ def test_another_structure(saved, like, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "jrnn checkpoint 2"}, "got 'jrnn checkpoint 2' with .'format', "),
+        ({"format": "jrnn checkpoint 9"}, "got 'jrnn checkpoint 9' with .'format', "),
         ({"format": None}, "got None with .'leaves', 'metadata'"),
-        ({"leaves": None}, "got 'jrnn checkpoint 1' with .'format', 'metadata'"),
-        ({"metadata": None}, "got 'jrnn checkpoint 1' with .'format', 'leaves'"),
+        ({"leaves": None}, "got 'jrnn checkpoint 2' with .'format', 'metadata'"),
+        ({"metadata": None}, "got 'jrnn checkpoint 2' with .'format', 'leaves'"),
     ],
 )
 def test_another_format(copy, changes, words):
-    contents = json.loads((copy / _checkpoint.CONTENTS).read_text(encoding="utf-8"))
+    contents = json.loads((copy / folders.CONTENTS).read_text(encoding="utf-8"))
     contents = {k: v for k, v in {**contents, **changes}.items() if v is not None}
     text = json.dumps(contents)
-    (copy / _checkpoint.CONTENTS).write_text(text, encoding="utf-8")
-    manifest = json.dumps(_checkpoint._digests(copy))
-    (copy / _checkpoint.MANIFEST).write_text(manifest, encoding="utf-8")
+    (copy / folders.CONTENTS).write_text(text, encoding="utf-8")
+    manifest = json.dumps(folders.digests(copy))
+    (copy / folders.MANIFEST).write_text(manifest, encoding="utf-8")
     for read in (read_metadata, lambda path: load_checkpoint(path, blank())):
         with pytest.raises(CheckpointError, match=words):
             read(copy)
@@ -196,13 +206,16 @@ class Crash(BaseException):
     """Stands for the machine going down: nothing catches it."""
 
 
-@pytest.mark.parametrize("where", ["_write_arrays", "_digests", "_write_text"])
-def test_a_crash_while_writing_leaves_the_old_one(copy, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [(checkpoint, "write_arrays"), (folders, "digests"), (folders, "write_json")],
+)
+def test_a_crash_while_writing_leaves_the_old_one(copy, monkeypatch, module, where):
     def crash(*_):
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, where, crash)
+        patch.setattr(module, where, crash)
         with pytest.raises(Crash):
             save_checkpoint(copy, blank(), {"position": 8})
     assert read_metadata(copy)["position"] == 7
@@ -219,7 +232,7 @@ def test_a_crash_between_the_moves_leaves_the_old_one(copy, monkeypatch):
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint.os, "replace", replace)
+        patch.setattr(folders.os, "replace", replace)
         with pytest.raises(Crash):
             save_checkpoint(copy, blank(), {"position": 8})
     assert not copy.exists()
@@ -247,6 +260,6 @@ def test_an_unwritable_place_and_metadata_that_is_no_json(tmp_path):
 
 
 def test_the_manifest_lists_every_file(saved):
-    listed = json.loads((saved / _checkpoint.MANIFEST).read_text(encoding="utf-8"))
+    listed = json.loads((saved / folders.MANIFEST).read_text(encoding="utf-8"))
     present = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()}
-    assert set(listed) == present - {_checkpoint.MANIFEST}
+    assert set(listed) == present - {folders.MANIFEST}

@@ -102,7 +102,7 @@ BELOW = {
         "likelihood",
         "methods",
     },
-    "_checkpoint": {"_base", "_parts"},
+    "_checkpoint": {"_checkpoint"},
     "train": {
         "_base",
         "_parts",
@@ -120,7 +120,7 @@ BELOW["__init__"] = CORE
 FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
 FOREIGN_BESIDES = {
     "train": {"optax", "orbax"},
-    "_checkpoint": {"orbax"},
+    "_checkpoint/arrays": {"orbax"},
     "interop/flax": {"flax"},
     "interop/keras": {"keras"},
     "interop/torch": {"torch"},

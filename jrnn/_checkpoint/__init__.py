@@ -1,0 +1,192 @@
+"""Checkpoints: arrays by orbax, under a SHA-256 manifest of every file.
+
+A checkpoint is a folder:
+
+    arrays/         the leaves of the tree, as orbax writes them
+    contents.json   path, shape and type of each leaf, and the caller's metadata
+    MANIFEST.json   size and SHA-256 of every file; written last, checked first
+
+Orbax alone restores most flipped bits in silence; the manifest is what notices. There
+is no `arrays` where no leaf has elements.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jrnn._checkpoint import folder as _folder
+from jrnn._checkpoint import leaves as _leaves
+from jrnn._checkpoint.arrays import write_arrays
+from jrnn._checkpoint.errors import CheckpointError as CheckpointError
+from jrnn._checkpoint.lock import Busy, exclusive
+from jrnn._checkpoint.reading import (
+    FORMATS,
+    Found,
+    check_structure,
+    read_leaves,
+    read_sound,
+)
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    tree: Any,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a tree of arrays to a folder, whole or not at all.
+
+    Every value is kept to the bit, whether 64-bit types are on or off. The folder has
+    the modes that the umask gives. One process of a job of several saves.
+
+    Args:
+      path: The folder; an older checkpoint there is replaced, an empty folder filled.
+      tree: A pytree of arrays of JAX or NumPy of any numeric type, typed PRNG keys, and
+        Python numbers, integers of up to 64 bits. It may be empty, and so may arrays.
+      metadata: Anything that JSON can hold, such as settings and data position; tuples
+        come back as lists, and keys as strings.
+
+    Raises:
+      CheckpointError: `path` holds something that is no checkpoint, or another thread
+        or process is saving there; a ValueError.
+      TypeError: `metadata` is not JSON, or a leaf is something else, such as a string.
+      ValueError: A leaf is a deleted array, is spread over processes, or is an integer
+        of more than 64 bits.
+      OSError: The folder cannot be written, as on a full disk. What was there before
+        stays.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp
+      >>> from jrnn.train import load_checkpoint, save_checkpoint
+      >>> path = tempfile.mkdtemp() + "/last"
+      >>> save_checkpoint(path, {"W": jnp.eye(2)}, {"position": 7})
+      >>> load_checkpoint(path, {"W": jnp.zeros((2, 2))})[1]
+      {'position': 7}
+    """
+    place = _folder.resolve(path)
+    named = _leaves.named_leaves(tree)
+    entries = [_leaves.describe(name, leaf) for name, leaf in named]
+    contents = {
+        "format": FORMATS[-1],
+        "leaves": entries,
+        "metadata": _checked_metadata(metadata),
+    }
+    arrays = {
+        str(i): _leaves.to_array(*named[i])
+        for i, entry in enumerate(entries)
+        if _leaves.has_elements(entry)
+    }
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(place):
+            _write(place, contents, arrays)
+    except Busy as error:
+        raise CheckpointError(
+            f"Expected one writer of {place}, got a second while another thread or "
+            "process is saving there; save from one of them, or to another path."
+        ) from error
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], like: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint, after every file was found to be what it was.
+
+    A crash while saving can leave two checkpoints, the newer in its place and the one
+    before it under another name. Where files of the newer are damaged, the one before
+    it is read, and a UserWarning says so.
+
+    Args:
+      path: The folder that `save_checkpoint` wrote.
+      like: A tree of the structure, shapes and types that are expected; arrays, or
+        placeholders as `jax.eval_shape` gives them. Where it has an array of NumPy, a
+        scalar of NumPy or a Python number, so has the result; elsewhere arrays of JAX.
+
+    Returns:
+      The tree, and the metadata.
+
+    Raises:
+      CheckpointError: There is no checkpoint; a file is missing, added or altered; the
+        tree is not like `like`; or `like` cannot hold a value exactly. A ValueError.
+      TypeError: A leaf of `like` is no array, key or number.
+
+    Example:
+      >>> import tempfile
+      >>> from jrnn.train import load_checkpoint
+      >>> load_checkpoint(tempfile.mkdtemp(), {})  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      jrnn.train.CheckpointError: Expected a checkpoint in ...
+    """
+    wanted = [
+        (_leaves.describe(n, leaf), leaf) for n, leaf in _leaves.named_leaves(like)
+    ]
+
+    def read(found: Found) -> list[Any]:
+        check_structure(found, [entry for entry, _ in wanted])
+        return read_leaves(found, [leaf for _, leaf in wanted])
+
+    contents, leaves = read_sound(_folder.resolve(path), read)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), contents["metadata"]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns a checkpoint's metadata alone, checked like the rest.
+
+    Args:
+      path: The folder that `save_checkpoint` wrote.
+
+    Returns:
+      What was passed as `metadata`.
+
+    Raises:
+      CheckpointError: As `load_checkpoint`, which also says when it warns.
+    """
+    return read_sound(_folder.resolve(path), lambda _: None)[0]["metadata"]
+
+
+def has_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Returns whether `load_checkpoint` has something to read, sound or damaged.
+
+    `path.exists()` misses what a crash between two moves leaves under another name, and
+    takes an empty folder for a checkpoint.
+
+    Args:
+      path: The folder that `save_checkpoint` wrote, or will write.
+
+    Example:
+      >>> import tempfile
+      >>> from jrnn.train import has_checkpoint
+      >>> has_checkpoint(tempfile.gettempdir() + "/nowhere")
+      False
+    """
+    place = _folder.resolve(path)
+    return not _folder.is_vacant(place) or _folder.older(place).exists()
+
+
+def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        content = dict(metadata or {})
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"Expected metadata that JSON can hold, got what it cannot: {error}."
+        ) from error
+    return content
+
+
+def _write(place: Path, contents: dict[str, Any], arrays: dict[str, Any]) -> None:
+    _folder.check_replaceable(place)
+    _folder.tidy(place)
+    temporary = _folder.new_folder(place)
+    try:
+        if arrays:
+            write_arrays(temporary / _folder.ARRAYS, arrays)
+        _folder.write_json(temporary / _folder.CONTENTS, contents)
+        _folder.write_manifest(temporary)
+        _folder.move_into_place(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

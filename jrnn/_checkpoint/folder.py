@@ -1,0 +1,224 @@
+"""The folder of a checkpoint: its names, its manifest, and how it gets to its place.
+
+It is written beside its place and then moved there, the old one kept until the new one
+is complete: after a crash at any moment one of the two can be loaded.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jrnn._checkpoint.errors import CheckpointError
+
+ARRAYS, CONTENTS, MANIFEST = "arrays", "contents.json", "MANIFEST.json"
+SHOWN = 300  # characters of a value in a message
+
+
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """Returns the place that a path names; that of its target, if it is a link.
+
+    Raises:
+      CheckpointError: The path has no last part to name a folder by.
+    """
+    place = Path(path)
+    place = Path(os.path.realpath(place)) if place.is_symlink() else place
+    if place.name in {"", ".."}:
+        raise CheckpointError(
+            f"Expected the path of a folder by its name, got {str(path)!r}; name a "
+            "folder in it."
+        )
+    return place
+
+
+def older(place: Path) -> Path:
+    """Returns where the checkpoint before waits until the new one is in its place."""
+    return place.with_name(f".{place.name}.old")
+
+
+def is_vacant(place: Path) -> bool:
+    """Returns whether nothing is there, or an empty folder."""
+    return not place.exists() or (place.is_dir() and not any(place.iterdir()))
+
+
+def check_replaceable(place: Path) -> None:
+    """Keeps a folder that `save_checkpoint` never wrote from being replaced.
+
+    Raises:
+      CheckpointError: It holds something else.
+    """
+    if is_vacant(place):
+        return
+    # By listing, for a system that ignores case takes manifest.json for ours.
+    names = set(os.listdir(place)) if place.is_dir() else set()
+    if MANIFEST not in names:
+        raise CheckpointError(
+            f"Expected a free place or a checkpoint to replace, got {place}, which "
+            f"holds no {MANIFEST}; choose another path."
+        )
+
+
+def tidy(place: Path) -> None:
+    """Removes what a crash left; an old checkpoint only where the newer is sound.
+
+    Only the one writer of the place calls it.
+    """
+    for name in os.listdir(place.parent):
+        if name.startswith(_partial(place)):
+            shutil.rmtree(place.parent / name, ignore_errors=True)
+    before = older(place)
+    if not before.exists():
+        return
+    if is_vacant(place) or (not is_sound(place) and is_sound(before)):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(place, _beside(place))
+        os.replace(before, place)
+        tidy(place)
+    else:
+        shutil.rmtree(before)
+
+
+def new_folder(place: Path) -> Path:
+    """Makes an empty folder beside a place, with the modes that the user's umask gives.
+
+    `tempfile` would make it readable for the user alone.
+    """
+    folder = _beside(place)
+    folder.mkdir()
+    return folder
+
+
+def move_into_place(folder: Path, place: Path) -> None:
+    """Puts a complete folder in its place."""
+    # A folder cannot be replaced by another in one step on every system. Between the
+    # two moves the old one still stands under its other name, where loading finds it.
+    if is_vacant(place):
+        with contextlib.suppress(FileNotFoundError):
+            place.rmdir()
+    else:
+        os.replace(place, older(place))
+    os.replace(folder, place)
+    _sync(place.parent)
+    shutil.rmtree(older(place), ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON and brings it to the disk."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    _sync(path)
+
+
+def write_manifest(folder: Path) -> None:
+    """Brings every file to the disk, and writes down its size and SHA-256."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    write_json(folder / MANIFEST, digests(folder))
+    _sync(folder)
+
+
+def digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns size and SHA-256 of every file but the manifest, by its path inside."""
+    return {name: _digest(path) for name, path in _files(folder).items()}
+
+
+def is_sound(folder: Path) -> bool:
+    """Returns whether every file is as the manifest says."""
+    try:
+        check_manifest(folder)
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def check_manifest(folder: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+      CheckpointError: There is no manifest, or a file is missing, added or altered.
+      OSError: A file cannot be read.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise CheckpointError(
+            f"Expected a checkpoint in {folder}, found no {MANIFEST} there; give the "
+            "folder that save_checkpoint wrote."
+        )
+    listed = read_json(folder / MANIFEST)
+    found = digests(folder)
+    missing, added = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
+    if CONTENTS not in listed or missing or added:
+        raise CheckpointError(
+            f"Expected in {folder} exactly the files of its {MANIFEST}; missing: "
+            f"{shown(missing)}, not listed: {shown(added)}; use an older checkpoint, "
+            "or remove what was added."
+        )
+    for name, entry in listed.items():
+        if entry != found[name]:
+            raise CheckpointError(
+                f"Expected {folder / name} as the manifest describes it, "
+                f"{shown(entry)}, got {found[name]}: the file was damaged; use an "
+                "older checkpoint."
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object that a file holds.
+
+    Raises:
+      CheckpointError: The file is unreadable, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"Expected JSON in {path}, got {error}: the file was damaged; use an older "
+            "checkpoint."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"Expected an object in {path}, got {shown(content)}.")
+    return content
+
+
+def shown(value: Any) -> str:
+    """Returns a value from a file for a message, shortened."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply; an integer of many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _partial(place: Path) -> str:
+    return f".{place.name}.partial-"
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(_partial(place) + secrets.token_hex(4))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": sha256}
+
+
+def _sync(path: Path) -> None:
+    """Brings a file, or a folder's names, to the disk, where the system can."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,121 @@
+"""What a leaf of a tree is, as a checkpoint describes it, and its array.
+
+A leaf is described by its path in the tree, its shape and its type: NumPy's name of it,
+`key<fry>` and the like for typed PRNG keys, `Python int` for a number of Python. A leaf
+without elements is its description.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from jrnn._checkpoint.types import (
+    NUMBERS,
+    PYTHON,
+    is_key,
+    is_narrow,
+    is_numeric,
+    python_type,
+)
+
+Entry = dict[str, Any]
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Returns every leaf with its path."""
+    return [
+        (jax.tree_util.keystr(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def describe(path: str, leaf: Any) -> Entry:
+    """Returns path, shape and type of an array, its placeholder, a key or a number.
+
+    Raises:
+      TypeError: The leaf is something else.
+    """
+    number = python_type(leaf)
+    if number is not None:
+        return {"path": path, "shape": [], "dtype": PYTHON + NUMBERS[number]}
+    if not isinstance(leaf, np.ma.MaskedArray):
+        shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
+        if shape is not None and (is_key(leaf) or is_numeric(dtype)):
+            name = str(dtype) if is_key(leaf) else np.dtype(dtype).name
+            return {"path": path, "shape": [int(n) for n in shape], "dtype": name}
+    raise TypeError(
+        f"Expected arrays of numbers, PRNG keys and Python numbers in a checkpoint, "
+        f"got {_called(leaf)} at {path or 'the root'}; convert it, or put it into the "
+        "metadata."
+    )
+
+
+def is_entry(entry: Any) -> bool:
+    """Returns whether a description read from a file is one."""
+    return (
+        isinstance(entry, dict)
+        and set(entry) == {"path", "shape", "dtype"}
+        and isinstance(entry["path"], str)
+        and isinstance(entry["dtype"], str)
+        and isinstance(entry["shape"], list)
+        and all(type(size) is int for size in entry["shape"])
+    )
+
+
+def has_elements(entry: Entry) -> bool:
+    """Returns whether a described leaf has any."""
+    return 0 not in entry["shape"]
+
+
+def to_array(path: str, leaf: Any) -> np.ndarray:
+    """Returns the values of a leaf that `describe` knows, in a type that orbax knows.
+
+    Raises:
+      TypeError: The leaf has no value, being traced or a placeholder.
+      ValueError: Its value is out of reach, or has no exact form.
+    """
+    _check_present(path, leaf)
+    if python_type(leaf) is int:
+        return _integer(path, leaf)
+    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    array = array.astype(np.dtype(array.dtype.name), copy=False)  # of native byte order
+    return array.view(np.uint8) if is_narrow(array.dtype) else array
+
+
+def _called(leaf: Any) -> str:
+    kind = f"{type(leaf).__module__}.{type(leaf).__name__}".removeprefix("builtins.")
+    dtype = getattr(leaf, "dtype", None)
+    return kind if dtype is None else f"{kind} of type {dtype}"
+
+
+def _check_present(path: str, leaf: Any) -> None:
+    if isinstance(leaf, Tracer | jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"Expected values to save, got {_called(leaf)} at {path}, which has none; "
+            "save outside of jit."
+        )
+    if not isinstance(leaf, Array):
+        return
+    if leaf.is_deleted():
+        raise ValueError(
+            f"Expected values to save, got an array at {path} that was deleted, as a "
+            "training step deletes its state; save the state that it returned."
+        )
+    if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        raise ValueError(
+            f"Expected values to save, got an array at {path} that other processes "
+            "hold in part; gather it first (jax.experimental.multihost_utils)."
+        )
+
+
+def _integer(path: str, number: int) -> np.ndarray:
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
+            return np.asarray(number, dtype)
+    raise ValueError(
+        f"Expected integers of at most 64 bits, got one of {number.bit_length()} at "
+        f"{path}; put it into the metadata."
+    )

@@ -1,0 +1,154 @@
+"""Leaves of a checkpoint in the form that `like` has them, never of another value."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jrnn._checkpoint.errors import CheckpointError
+from jrnn._checkpoint.leaves import Entry
+from jrnn._checkpoint.types import (
+    NUMBERS,
+    PYTHON,
+    dtype_of,
+    is_key,
+    is_narrow,
+    kind_of,
+    python_type,
+)
+
+# The types that "jrnn checkpoint 1" gave to NumPy's arrays where x64 was off.
+NARROW = {"int64": "int32", "uint64": "uint32", "float64": "float32"}
+NARROW |= {"complex128": "complex64"}
+
+
+def fits(stored: Entry, wanted: Entry, oldest: bool) -> bool:
+    """Returns whether a stored leaf may be restored as the leaf of `like`.
+
+    Args:
+      stored: Description in the checkpoint.
+      wanted: Description of the leaf of `like`.
+      oldest: Whether the file is a "jrnn checkpoint 1", which described numbers and
+        NumPy's arrays by the types that JAX gives to them.
+    """
+    if stored == wanted:
+        return True
+    if stored["path"] != wanted["path"] or stored["shape"] != wanted["shape"]:
+        return False
+    have, want = stored["dtype"], wanted["dtype"]
+    if PYTHON in have + want:
+        return kind_of(want) is not None and kind_of(have) == kind_of(want)
+    return oldest and NARROW.get(want) == have
+
+
+def remedy(stored: Entry, wanted: Entry) -> str:
+    """Returns what to do about a leaf that does not fit."""
+    keys = [entry["dtype"].startswith("key<") for entry in (stored, wanted)]
+    if all(keys) and stored["dtype"] != wanted["dtype"]:
+        return (
+            "make the key in `like` of the same implementation, with "
+            "jax.random.key(seed, impl=...)"
+        )
+    if any(keys) and not all(keys):
+        return (
+            "give a typed key (jax.random.key) in `like` for a typed key, an array "
+            "for an array (jax.random.PRNGKey)"
+        )
+    return "load it with the settings it was saved with"
+
+
+def restore(array: np.ndarray | None, stored: Entry, leaf: Any) -> Any:
+    """Returns the values of a stored leaf in the form of the leaf of `like`.
+
+    Args:
+      array: As `to_array` gave it; None for a leaf without elements.
+      stored: Description in the checkpoint, which fits.
+      leaf: Of `like`: an array of JAX or NumPy, a placeholder, a key, a number.
+
+    Raises:
+      CheckpointError: The array is not as described, or `leaf` cannot hold its values.
+    """
+    if is_key(leaf):
+        data = jax.eval_shape(jax.random.key_data, leaf)
+        array = np.zeros(data.shape, data.dtype) if array is None else array
+        _check_array(array, stored, data.shape, data.dtype)
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=_implementation(leaf))
+    shape = tuple(stored["shape"])
+    array = array if array is None else _unpacked(array, stored["dtype"])
+    number = python_type(leaf) or _weak_type(leaf, stored)
+    if number is not None and array is not None:
+        if array.shape != () or kind_of(array.dtype.name) != NUMBERS[number]:
+            raise _not_as_described(array, stored)
+        return number(array.item())
+    dtype = np.dtype(leaf.dtype)
+    array = np.zeros(shape, dtype) if array is None else array
+    array = _exactly(array, stored, dtype)
+    _check_array(array, stored, shape, dtype)
+    if isinstance(leaf, np.generic):
+        return array[()]
+    return array if isinstance(leaf, np.ndarray) else _on_device(array, stored)
+
+
+def _weak_type(leaf: Any, stored: Entry) -> type | None:
+    """The type of a Python number whose placeholder `jax.eval_shape` has made."""
+    name = stored["dtype"].removeprefix(PYTHON)
+    if name == stored["dtype"] or not isinstance(leaf, jax.ShapeDtypeStruct):
+        return None
+    weak = getattr(leaf, "weak_type", False) or name == "bool"  # never weak
+    return next(kind for kind in NUMBERS if NUMBERS[kind] == name) if weak else None
+
+
+def _unpacked(array: np.ndarray, name: str) -> np.ndarray:
+    """Undoes what `to_array` did to a type that orbax may not know."""
+    dtype = dtype_of(name)
+    if dtype is None or not is_narrow(dtype) or array.dtype != np.uint8:
+        return array
+    return array.view(dtype)
+
+
+def _implementation(leaf: Any) -> Any:
+    """The PRNG implementation of a key, or of a key's placeholder."""
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]
+
+
+def _exactly(array: np.ndarray, stored: Entry, dtype: np.dtype) -> np.ndarray:
+    """Converts a number of Python, or of an older file, where no value changes."""
+    if array.dtype == dtype:
+        return array
+    if kind_of(array.dtype.name) != kind_of(dtype.name):
+        raise _not_as_described(array, stored)
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+        same = converted.astype(array.dtype).tobytes() == array.tobytes()
+    if not same:
+        raise CheckpointError(
+            f"Expected values at {stored['path']} that {dtype} holds, as `like` has "
+            f"it, got {array.dtype} values that it rounds; give a Python number or a "
+            f"NumPy array of {array.dtype} in `like`."
+        )
+    return converted
+
+
+def _check_array(array: np.ndarray, stored: Entry, shape: Any, dtype: Any) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise _not_as_described(array, stored)
+
+
+def _not_as_described(array: np.ndarray, stored: Entry) -> CheckpointError:
+    return CheckpointError(
+        f"Expected an array as described, {stored}, got {array.dtype} of shape "
+        f"{array.shape}: the checkpoint was altered; use an older one."
+    )
+
+
+def _on_device(array: np.ndarray, stored: Entry) -> Array:
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise CheckpointError(
+            f"Expected 64-bit types to be on for {stored}, which JAX would narrow; set "
+            "jax_enable_x64, or give a NumPy array in `like`."
+        )
+    return jnp.asarray(array)
