@@ -78,14 +78,18 @@ def _products(body: str, computations: dict[str, str]) -> int:
 
 
 def _with_called(body: str, computations: dict[str, str]) -> str:
-    """Returns the text of a body and of what its fusions call."""
-    called = re.findall(r"calls=%([\w.\-]+)", body)
-    return " ".join([body, *(computations[name] for name in called)])
+    """Returns the text of a body and of what it calls, but for bodies of loops.
+
+    Newer versions of XLA put a small loop into a computation that is called.
+    """
+    called = re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", body)
+    inner = [_with_called(computations[name], computations) for name in called]
+    return " ".join([body, *inner])
 
 
 def scattered_products(compiled: jax.stages.Compiled) -> int:
     """Counts products in innermost loops whose right factor is read across its rows."""
     found = computations(compiled.as_text() or "")
-    innermost = [body for body in bodies(found) if " while(" not in body]
-    text = " ".join(_with_called(body, found) for body in innermost)
-    return len(re.findall(r" dot\(.*rhs_contracting_dims=\{1\}", text))
+    texts = [_with_called(body, found) for body in bodies(found)]
+    innermost = " ".join(text for text in texts if " while(" not in text)
+    return len(re.findall(r" dot\(.*rhs_contracting_dims=\{1\}", innermost))

@@ -26,6 +26,7 @@ from tests.helpers import (
     random_params,
     to_numpy,
 )
+from tests.programs import body, carried, count, scans
 
 T, B, K = 7, 2, 3
 CHUNKED = jrnn.bptt(chunk=3)  # does not divide T
@@ -303,31 +304,6 @@ def test_an_unstable_cell_is_not_driven_on_through_the_filling():
     assert_close(got, jax.grad(loss)(params, jrnn.scan()), TOLERANCE["float32"])
 
 
-def bodies(jaxpr, inside=0):
-    """Yields (depth, jaxpr) of every scan body."""
-    for eqn in jaxpr.eqns:
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    deeper = inside + (eqn.primitive.name == "scan")
-                    if eqn.primitive.name == "scan":
-                        yield deeper, inner, eqn
-                    yield from bodies(inner, deeper)
-
-
-def count_dots(jaxpr):
-    """Matrix products in a jaxpr, nested ones included."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        total += eqn.primitive.name == "dot_general"
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                total += count_dots(inner) if hasattr(inner, "eqns") else 0
-    return total
-
-
 BUDGET = {
     "gru before": 2,
     "lstm projection": 2,
@@ -344,25 +320,25 @@ def test_one_product_per_recurrent_matrix_and_no_weight_in_the_carry(case):
     jaxpr = jax.make_jaxpr(functools.partial(grad, cell, CHUNKED))(
         params, xs, state, dys, dstate
     )
-    inner = [(body, eqn) for depth, body, eqn in bodies(jaxpr.jaxpr) if depth == 2]
+    inner = [scan for depth, scan in scans(jaxpr) if depth == 2]
     assert len(inner) == 2  # forward and backward
     weights = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2}
     weights -= {leaf.shape for leaf in state}  # two rows of peepholes look like one
     most = 0 if cell.diagonal else BUDGET.get(case.name, 1)
-    for body, eqn in inner:
-        assert min(1, most) <= count_dots(body) <= most
-        start, size = eqn.params["num_consts"], eqn.params["num_carry"]
-        carried = {var.aval.shape for var in body.invars[start : start + size]}
-        assert not carried & weights
+    for scan in inner:
+        assert min(1, most) <= count(body(scan), "dot_general") <= most
+        assert carried(scan)
+        assert not carried(scan) & weights
 
 
 def test_no_product_for_gradients_of_inputs_that_nobody_asks_for():
     cell, params, xs, state, dys, dstate = inputs(MAIN[1])
     counts = [
-        count_dots(
+        count(
             jax.make_jaxpr(jax.grad(functools.partial(weighed, cell, CHUNKED), which))(
                 params, xs, state, dys, dstate
-            ).jaxpr
+            ),
+            "dot_general",
         )
         for which in ((0,), (0, 1))
     ]
@@ -378,7 +354,7 @@ def test_a_chunk_that_does_not_divide_compiles_no_second_body():
             1
         ].sum()
         jaxpr = jax.make_jaxpr(jax.grad(loss))(params)
-        counts.append(len(list(bodies(jaxpr.jaxpr))))
+        counts.append(count(jaxpr, "scan"))
     assert counts == [4, 4]
 
 
@@ -481,11 +457,11 @@ def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
         loss = lambda p: jrnn.unroll(cell, p, xs, method=jrnn.bptt(chunk=4))[1].sum()
         return sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss)(params)))
 
-    jaxpr = jax.make_jaxpr(jax.grad(norm))(params).jaxpr
+    jaxpr = jax.make_jaxpr(jax.grad(norm))(params)
     added = [
         eqn.outvars[0].aval.shape
-        for _, body, _ in bodies(jaxpr)
-        for eqn in body.eqns
+        for _, scan in scans(jaxpr)
+        for eqn in body(scan).eqns
         if eqn.primitive.name == "add_any"
     ]
     assert added

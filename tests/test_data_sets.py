@@ -66,7 +66,8 @@ def table(days: list[str], closes: dict[str, list[float]]) -> str:
 def made_up_stocks() -> tuple[list[str], dict[str, list[float]]]:
     rng = np.random.default_rng(0)
     first = np.datetime64("2001-01-01")
-    days = [str(first + i + 2 * (i // 5)) for i in range(200)]  # weekends left out
+    # Weekends are left out.
+    days = [str(first + np.timedelta64(i + 2 * (i // 5), "D")) for i in range(200)]
     closes = {
         symbol: np.exp(rng.normal(0, 0.01, 200).cumsum()).tolist()
         for symbol in ("AAPL", "FB", "IBM", "MSFT")

@@ -1,5 +1,6 @@
 """Kernels for gated cells, interpreted by JAX, and lowered for machines not at hand."""
 
+import contextlib
 import re
 from typing import Any, NamedTuple
 
@@ -8,18 +9,28 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import io_callback
+from jax.experimental import io_callback, pallas
+from jax.experimental.pallas import triton
 
 import jrnn
 from jrnn.kernels import _pallas, _plan, _shared
 from jrnn.kernels._pallas import Target
 from tests.helpers import TOLERANCE, assert_close, paired, random_like
+from tests.programs import count, equations
 
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
 K = 3
 EXACT = 1e-12
 # What a launch is lowered to; neither is promised to mean the same in another jax.
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+DEPRECATED = (0, 11)  # the jax from which lowering through Triton warns
+
+
+def warned(platform):
+    """Awaits what newer versions of jax say whenever they lower for Triton."""
+    if platform == "cuda" and jax.__version_info__ >= DEPRECATED:
+        return pytest.warns(DeprecationWarning, match="Pallas Triton backend is depre")
+    return contextlib.nullcontext()
 
 
 class Problem(NamedTuple):
@@ -202,6 +213,15 @@ def test_how_what_is_exchanged_begins_and_is_read(monkeypatch):
         return launch(how, body, inputs, *rest, **options)
 
     monkeypatch.setattr(_shared, "launch", watch)
+    # What jax 0.7 calls pallas.load.
+    module = triton if hasattr(triton, "load") else pallas
+    load, volatile = module.load, []
+
+    def recorded(*places, **options):
+        volatile.append(options.get("volatile", False))
+        return load(*places, **options)
+
+    monkeypatch.setattr(module, "load", recorded)
     given = problem(jrnn.lstm(K, 12), T=4)
     method = jrnn.fused(interpret=True)
 
@@ -215,19 +235,9 @@ def test_how_what_is_exchanged_begins_and_is_read(monkeypatch):
     assert ((found["parts"][1] & 1) == 1).all()
     assert not (found["parts"][0] >> 1).any()
     # A GPU's program must not find these in its own cache.
-    # Along, back, and after the last step.
-    assert volatile_loads(jax.make_jaxpr(run)(given.xs).jaxpr) == 3
-
-
-def volatile_loads(jaxpr) -> int:
-    """How many loads are volatile, in kernels and loops too."""
-    count = 0
-    for eqn in jaxpr.eqns:
-        count += bool(eqn.params.get("is_volatile"))
-        for inner in jax.tree.leaves(list(eqn.params.values())):
-            inner = getattr(inner, "jaxpr", inner)
-            count += volatile_loads(inner) if hasattr(inner, "eqns") else 0
-    return count
+    # Along, back, and after the last step; JAX may trace the body of a loop twice.
+    assert len(volatile) >= 3
+    assert all(volatile)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +311,12 @@ def test_bfloat16_is_accumulated_in_float32():
     method = jrnn.fused(platform="cuda", interpret=True)
     given = problem(jrnn.gru(K, 4), "bfloat16", T=2)
     run = lambda xs: differentiated(given._replace(xs=xs), method)
-    sums = re.findall(
-        r"preferred_element_type=(\w+)", str(jax.make_jaxpr(run)(given.xs))
-    )
+    products = [
+        eqn
+        for eqn, _ in equations(jax.make_jaxpr(run)(given.xs))
+        if eqn.primitive.name == "dot_general"
+    ]
+    sums = [eqn.outvars[0].aval.dtype.name for eqn in products]
     assert sums == ["float32"] * 10  # one for each gate each way, and four outside
 
 
@@ -367,8 +380,14 @@ def test_vmap_adds_rows_to_one_launch():
     run = lambda xs: jrnn.unroll(cell, given.params, xs, method=method)[1]
     several = jnp.stack([given.xs, -given.xs, 2 * given.xs])
     assert_close(jax.vmap(run)(several)[2], run(2 * given.xs), EXACT)
-    assert str(jax.make_jaxpr(jax.vmap(run))(several)).count("pallas_call[") == 1
-    assert "f64[3,6,16]" in str(jax.make_jaxpr(jax.vmap(run))(several))
+    program = jax.make_jaxpr(jax.vmap(run))(several)
+    assert count(program, "pallas_call") == 1
+    shapes = {
+        (var.aval.shape, var.aval.dtype.name)
+        for eqn, _ in equations(program)
+        for var in eqn.outvars
+    }
+    assert ((3, 6, 16), "float64") in shapes
 
 
 def lowered(cell, dtype, platform, T=300, B=3) -> str:
@@ -388,7 +407,8 @@ def lowered(cell, dtype, platform, T=300, B=3) -> str:
     export = jax.export.export(
         jax.jit(run), platforms=[platform], disabled_checks=unchecked
     )
-    return export(params, xs, state, flags).mlir_module()
+    with warned(platform):
+        return export(params, xs, state, flags).mlir_module()
 
 
 def launches(text, platform):

@@ -16,6 +16,7 @@ from jrnn.diagnostics import (
     step_jacobians,
 )
 from tests.helpers import CELLS, assert_close, random_like, random_params
+from tests.programs import equations, runs_over
 
 SLACK = 1e-12  # relative, of norms: absolute of their logarithms
 STEPS, BATCH = 4, 2
@@ -459,20 +460,10 @@ def test_bounds_are_nan_from_the_first_step_that_reads_nan(make):
     assert np.isfinite(bound.log_beta[1])
 
 
-def loops(jaxpr, inside=False):
+def primitives(program):
     """Yields the name of each primitive, and whether it runs in a loop over time."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name, inside
-        loop = inside or (
-            equation.primitive.name == "scan" and equation.params["length"] == LINE
-        )
-        for each in jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
-        ):
-            each = getattr(each, "jaxpr", each)
-            if hasattr(each, "eqns"):
-                yield from loops(each, loop)
+    for equation, loops in equations(program):
+        yield equation.primitive.name, any(runs_over(loop, LINE) for loop in loops)
 
 
 @pytest.mark.parametrize(
@@ -494,7 +485,7 @@ def test_the_matrix_exponential_is_taken_once_and_not_at_each_step(function):
     cell = jrnn.stack(jrnn.exp_rnn(2, 3), jrnn.keep_orthogonal(jrnn.gru(3, 3)))
     params, xs = cell.init(jax.random.key(0)), jnp.zeros((LINE, 2), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda params: jax.tree.leaves(function(cell, params, xs)))
-    found = set(loops(jaxpr(params).jaxpr))
+    found = set(primitives(jaxpr(params)))
     assert ("lu", False) in found  # the exponential solves a system
     assert ("lu", True) not in found
     assert ("tanh", True) in found

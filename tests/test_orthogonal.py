@@ -8,7 +8,7 @@ import pytest
 
 import jrnn
 from tests.helpers import assert_close, error, random_like
-from tests.test_cells import bodies
+from tests.programs import body, count, scans
 
 T, B, K, H = 5, 2, 3, 4
 linear = jrnn.elman(K, 16, activation=jrnn.identity, bias=False)
@@ -156,18 +156,6 @@ def test_each_gate_of_a_gated_cell_is_a_rotation(key):
 # What is prepared is prepared once, and never inside a loop.
 
 
-def count(jaxpr, name):
-    """How often a primitive occurs, nested jaxprs included."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        total += eqn.primitive.name == name
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                total += count(inner, name) if hasattr(inner, "eqns") else 0
-    return total
-
-
 def around(cell):
     """Every combinator there is around a cell that prepares its parameters."""
     return {
@@ -194,15 +182,15 @@ def around(cell):
 def test_the_exponential_is_taken_outside_of_the_loop(name):
     cell = around(jrnn.exp_rnn(K, H))[name]
     params = cell.init(jax.random.key(0), jnp.float64)
-    xs, once = jnp.ones((T, B, K)), jax.make_jaxpr(cell.prepare)(params).jaxpr
+    xs, once = jnp.ones((T, B, K)), jax.make_jaxpr(cell.prepare)(params)
     assert count(once, "lu") == (2 if name in ("stack", "bidirectional") else 1)
     for method in (jrnn.scan(), jrnn.bptt(chunk=2), jrnn.newton()):
         run = lambda p, m=method: jrnn.unroll(
             cell, p, xs, method=m, key=jax.random.key(1)
         )[1].sum()
-        jaxpr = jax.make_jaxpr(jax.grad(run))(params).jaxpr
+        jaxpr = jax.make_jaxpr(jax.grad(run))(params)
         assert count(jaxpr, "lu") == count(once, "lu")
-        assert not any(count(body, "lu") for _, body, _ in bodies(jaxpr))
+        assert not any(count(body(scan), "lu") for _, scan in scans(jaxpr))
 
 
 @pytest.mark.slow
@@ -236,9 +224,9 @@ def test_a_model_prepares_once(what):
         "sample": lambda params: model.sample(params, jax.random.key(1), 5),
         "log_prob": lambda params: model.log_prob(params, jnp.array([0, 1, 2]))[1],
     }[what]
-    jaxpr = jax.make_jaxpr(run)(params).jaxpr
+    jaxpr = jax.make_jaxpr(run)(params)
     assert count(jaxpr, "lu") == 1
-    assert not any(count(body, "lu") for _, body, _ in bodies(jaxpr))
+    assert not any(count(body(scan), "lu") for _, scan in scans(jaxpr))
 
 
 @pytest.mark.parametrize(
