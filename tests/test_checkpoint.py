@@ -97,6 +97,7 @@ def test_one_flipped_bit_in_each_byte_of_the_manifest_is_noticed(copy, monkeypat
     for place in range(len(whole)):
         data = bytearray(whole)
         data[place] ^= 1 << int(rng.integers(8))
+        manifest.unlink()  # writing over it would wait for the disk
         manifest.write_bytes(data)
         with pytest.raises(CheckpointError, match="Expected"):
             folders.check_manifest(copy)

@@ -73,19 +73,20 @@ def restore(array: np.ndarray | None, stored: Entry, leaf: Any) -> Any:
     if is_key(leaf):
         data = jax.eval_shape(jax.random.key_data, leaf)
         array = np.zeros(data.shape, data.dtype) if array is None else array
-        _check_array(array, stored, data.shape, data.dtype)
+        if array.shape != data.shape or array.dtype != data.dtype:
+            raise _not_as_described(array, stored)
         return jax.random.wrap_key_data(jnp.asarray(array), impl=_implementation(leaf))
     shape = tuple(stored["shape"])
-    array = array if array is None else _unpacked(array, stored["dtype"])
     number = python_type(leaf) or _weak_type(leaf, stored)
-    if number is not None and array is not None:
-        if array.shape != () or kind_of(array.dtype.name) != NUMBERS[number]:
+    if array is not None:
+        array = _unpacked(array, stored["dtype"])
+        if array.shape != shape or not _is_of_type(array, stored["dtype"]):
             raise _not_as_described(array, stored)
-        return number(array.item())
+        if number is not None:
+            return number(array.item())
     dtype = np.dtype(leaf.dtype)
     array = np.zeros(shape, dtype) if array is None else array
     array = _exactly(array, stored, dtype)
-    _check_array(array, stored, shape, dtype)
     if isinstance(leaf, np.generic):
         return array[()]
     return array if isinstance(leaf, np.ndarray) else _on_device(array, stored)
@@ -119,12 +120,12 @@ def _exactly(array: np.ndarray, stored: Entry, dtype: np.dtype) -> np.ndarray:
     """Converts a number of Python, or of an older file, where no value changes."""
     if array.dtype == dtype:
         return array
-    if kind_of(array.dtype.name) != kind_of(dtype.name):
-        raise _not_as_described(array, stored)
     with np.errstate(all="ignore"):
         converted = array.astype(dtype)
         same = converted.astype(array.dtype).tobytes() == array.tobytes()
-    if not same:
+    # -1 becomes the largest unsigned integer, and that -1.
+    signed = kind_of(dtype.name) == "int" and np.any((array < 0) != (converted < 0))
+    if not same or signed:
         raise CheckpointError(
             f"Expected values at {stored['path']} that {dtype} holds, as `like` has "
             f"it, got {array.dtype} values that it rounds; give a Python number or a "
@@ -133,9 +134,11 @@ def _exactly(array: np.ndarray, stored: Entry, dtype: np.dtype) -> np.ndarray:
     return converted
 
 
-def _check_array(array: np.ndarray, stored: Entry, shape: Any, dtype: Any) -> None:
-    if array.shape != shape or array.dtype != dtype:
-        raise _not_as_described(array, stored)
+def _is_of_type(array: np.ndarray, described: str) -> bool:
+    name = array.dtype.name
+    if described.startswith(PYTHON):
+        return kind_of(name) == kind_of(described)
+    return described in (name, NARROW.get(name))
 
 
 def _not_as_described(array: np.ndarray, stored: Entry) -> CheckpointError:
