@@ -30,6 +30,10 @@ from jrnn.train import (
 )
 
 TREE = {"W": np.arange(6.0).reshape(2, 3), "key": jax.random.key(1), "n": 5}
+# Arrays that end long after another has failed report to an event loop that is closed.
+stragglers = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 METADATA = {"position": 7, "settings": {"names": ["a", "b"], "rate": 0.5}}
 ODD = [None, True, -1, 0, 1.5, 10**30, "", "../../x", "/etc/passwd", "a\0b", "\ud800"]
 ODD += [[], {}, [[1]], {"a": 1}, float("nan"), float("inf"), [TREE["n"]] * 3]
@@ -129,16 +133,16 @@ def mutations(content):
 def test_contents_that_were_altered_under_a_right_manifest(place):
     file = place / folder.CONTENTS
     content = json.loads(file.read_text(encoding="utf-8"))
-    loaded = 0
+    kept = 0
     for path, mutation in mutations(content):
         put(file, json.dumps(mutation).encode())
         reseal(place)
-        good = is_loaded(place)
-        loaded += good
-        if good and mutation != content:  # the metadata's own values are free
-            assert path[:1] in (("metadata",), ("added",)), (path, mutation)
-            assert path != ("metadata",) or isinstance(mutation["metadata"], dict)
-    assert loaded > 50
+        if path[:1] == ("metadata",) and isinstance(mutation.get("metadata"), dict):
+            assert repr(read_metadata(place)) == repr(mutation["metadata"])  # NaN too
+            kept += 1
+        else:
+            assert is_loaded(place) == (mutation == content or path == ("added",)), path
+    assert kept > 50
 
 
 @pytest.mark.parametrize("name", [folder.CONTENTS, folder.MANIFEST])
@@ -168,8 +172,9 @@ def files_of_orbax(place):
     return [place / name for name in names if name.startswith(folder.ARRAYS + "/")]
 
 
-def sweep_files_of_orbax(place, count):
+def sweep_files_of_orbax(place, monkeypatch, count):
     """Alters each of orbax's files in some of many ways, under a right manifest."""
+    monkeypatch.setattr(arrays, "LINGER", 0)
     rng = random.Random(0)
     files = files_of_orbax(place)
     assert len(files) > 5
@@ -196,13 +201,15 @@ def sweep_files_of_orbax(place, count):
     assert {"loaded", "refused"} == set(outcomes)
 
 
-def test_files_of_orbax_under_a_right_manifest(place):
-    sweep_files_of_orbax(place, 3)
+@stragglers
+def test_files_of_orbax_under_a_right_manifest(place, monkeypatch):
+    sweep_files_of_orbax(place, monkeypatch, 3)
 
 
+@stragglers
 @pytest.mark.slow
-def test_many_files_of_orbax_under_a_right_manifest(place):
-    sweep_files_of_orbax(place, 60)
+def test_many_files_of_orbax_under_a_right_manifest(place, monkeypatch):
+    sweep_files_of_orbax(place, monkeypatch, 60)
 
 
 @pytest.mark.parametrize(
@@ -467,6 +474,7 @@ def check_failed(place, caught, capfd):
     assert output.out + output.err == ""
 
 
+@stragglers
 def test_files_that_grow_too_large(place, capfd):
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     rng = np.random.default_rng(0)
@@ -602,10 +610,12 @@ def test_reading_beside_a_writer(tmp_path):
 
     writer = threading.Thread(target=write)
     writer.start()
-    while not ended.is_set():
-        got, metadata = load_checkpoint(place, jnp.zeros(9))
-        assert (got == metadata["position"]).all()
-    writer.join()
+    try:
+        while not ended.is_set():
+            got, metadata = load_checkpoint(place, jnp.zeros(9))
+            assert (got == metadata["position"]).all()
+    finally:
+        writer.join()
 
 
 def test_unreadable_metadata_is_told_before_anything_is_written(tmp_path):

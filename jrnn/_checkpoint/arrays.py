@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,9 @@ import orbax.checkpoint as ocp
 from jrnn._checkpoint.errors import CheckpointError
 
 T = TypeVar("T")
+
+# Seconds that the other arrays are given to end when one has failed.
+LINGER = 0.05
 
 # Orbax 0.11 starts and ends event loops in a way that two threads cannot share.
 _one_at_a_time = threading.Lock()
@@ -106,6 +110,9 @@ def _without_stragglers() -> Iterator[None]:
     sys.unraisablehook = hook
     try:
         yield
+    except BaseException:
+        time.sleep(LINGER)
+        raise
     finally:
         if sys.unraisablehook is hook:
             sys.unraisablehook = before
