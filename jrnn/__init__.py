@@ -1,5 +1,6 @@
 """One recurrent cell, every way to run it."""
 
+from jrnn import _guards as _guards  # checks what factories make
 from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers

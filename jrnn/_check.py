@@ -12,7 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from jrnn._base import Cell, Method, Params, State
+from jrnn._base import Cell, Method, Params, State, tell
+from jrnn._check_kinds import dtype_of, fit_kind, shape_of, sketch, told_type
 
 
 def is_traced(array: Any) -> bool:
@@ -20,11 +21,12 @@ def is_traced(array: Any) -> bool:
     return isinstance(array, Tracer)
 
 
-def check_cell(cell: Any) -> None:
+def check_cell(cell: Any, name: str = "cell") -> None:
     """Raises TypeError unless `cell` is a cell."""
     if not isinstance(cell, Cell):
+        place = "" if name == "cell" else f" as {name}"
         raise TypeError(
-            f"Expected a Cell, made by a factory such as jrnn.lstm(3, 4), got "
+            f"Expected a Cell{place}, made by a factory such as jrnn.lstm(3, 4), got "
             f"{type(cell).__name__}."
         )
 
@@ -32,21 +34,28 @@ def check_cell(cell: Any) -> None:
 def check_pair(cells: Any) -> None:
     """Raises TypeError unless `cells` is a tuple of two cells."""
     pair = isinstance(cells, tuple | list) and not isinstance(cells, Cell)
-    if not pair or len(cells) != 2:
-        shown = f"{len(cells)} of them" if pair else type(cells).__name__
+    if not pair or len(cells) != 2 or not all(isinstance(c, Cell) for c in cells):
+        kinds = [type(cell).__name__ for cell in cells] if pair else []
+        shown = f"({', '.join(kinds)})" if pair else type(cells).__name__
         raise TypeError(
             "Expected two cells, (forwards, in reverse), each with its parameters, got "
             f"{shown}; jrnn.unroll runs one."
         )
-    for cell in cells:
-        check_cell(cell)
+
+
+def check_two(name: str, value: Any) -> tuple[Any, Any]:
+    """Returns what belongs to two cells as a tuple, or raises unless it is two."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        shown = f"{len(value)}" if isinstance(value, tuple | list) else tell(value)
+        raise TypeError(f"Expected {name} to be two, one for each cell, got {shown}.")
+    return tuple(value)
 
 
 def check_array(name: str, value: Any) -> Array:
     """Returns `value` as an array, or raises TypeError where it is none."""
     try:
         return jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"Expected {name} to be an array, got {type(value).__name__}; make one of "
             "it with jnp.asarray, or pad sequences of unequal length with "
@@ -57,7 +66,7 @@ def check_array(name: str, value: Any) -> Array:
 def check_method(method: Any) -> None:
     """Raises TypeError unless `method` is a method."""
     if not isinstance(method, Method):
-        shown = getattr(method, "__name__", repr(method))
+        shown = getattr(method, "__name__", tell(method))
         raise TypeError(
             f"Expected a Method, made by a factory such as jrnn.bptt(), got {shown}; a "
             "factory must be called."
@@ -69,14 +78,26 @@ def _expected_params(cell: Cell) -> Params:
     return jax.eval_shape(lambda: cell.init(jax.random.key(0)))
 
 
+@functools.lru_cache(maxsize=256)
+def _expected_state(cell: Cell) -> State:
+    """Returns a state without batch axes, which stand in front of each array's."""
+    return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
+
+
 def check_params(cell: Cell, params: Params) -> None:
     """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
     check_like("params", params, _expected_params(cell), f"{cell}.init(key)")
+    check_floating("params", params)
+
+
+def check_floating(name: str, params: Params) -> None:
+    """Raises TypeError unless all parameters are of floating types."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        dtype = dtype_of(leaf)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"Expected floating parameters, got params{_name(path)} of type "
-                f"{jnp.result_type(leaf)}; cast it to a floating type."
+                f"Expected floating parameters, got {name}{_name(path)} of type "
+                f"{told_type(leaf)}; cast it to a floating type."
             )
 
 
@@ -191,24 +212,49 @@ def _check_steps(xs: Array) -> None:
         )
 
 
-def check_state(cell: Cell, params: Params, state: State, batch: tuple) -> None:
-    """Raises ValueError unless `state` fits the cell and the batch shape of xs."""
-    expected = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
-    check_like("state", state, expected, f"{cell}.init_state(params, {batch})")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            raise TypeError(
-                f"Expected a floating state, got state{_name(path)} of type "
-                f"{jnp.result_type(leaf)}; cast it to the parameters' type."
-            )
+def check_input(cell: Cell, x: Array) -> tuple[int, ...]:
+    """Returns the batch shape of one step's input, or raises."""
+    size = cell.spec.input_size
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return x.shape
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"Expected x of a floating type, or integer token ids, got {x.dtype}; cast "
+            "it with x.astype(jnp.float32)."
+        )
+    if x.ndim < 1 or x.shape[-1] != size:
+        raise ValueError(
+            f"Expected x of shape (*batch, {size}) for {cell}, or integer token ids of "
+            f"shape (*batch,), got shape {x.shape} of type {x.dtype}."
+        )
+    return x.shape[:-1]
 
 
-def check_guess(
-    cell: Cell, params: Params, guess: State, steps: int, batch: tuple
-) -> None:
-    """Raises ValueError unless `guess` is a trajectory of the cell."""
-    like = jax.eval_shape(lambda p: cell.init_state(p, (steps, *batch)), params)
-    check_like("guess", guess, like, f"jrnn.trajectory({cell}, ...)")
+def check_state(cell: Cell, state: State, batch: tuple) -> State:
+    """Returns a state of the numbers that the cell's has, or raises.
+
+    What is real becomes complex where the cell's state is.
+
+    Raises:
+      TypeError: An array is complex where the cell's is real, or not of floats.
+      ValueError: It does not fit the cell and the batch shape.
+    """
+    source = f"{cell}.init_state(params, {batch})"
+    return fit_state("state", state, _expected_state(cell), batch, source)
+
+
+def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
+    """Returns a trajectory of the cell, as `check_state` returns a state."""
+    source = f"jrnn.trajectory({cell}, ...)"
+    return fit_state("guess", guess, _expected_state(cell), (steps, *batch), source)
+
+
+def fit_state(name: str, state: Any, like: Any, lead: tuple, source: str) -> Any:
+    """Returns a state of the numbers of `like`, which lacks the leading axes."""
+    spread = lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
+    check_like(name, state, jax.tree.map(spread, like), source)
+    fit = lambda path, leaf, want: fit_kind(name + _name(path), leaf, want.dtype)
+    return jax.tree_util.tree_map_with_path(fit, state, like)
 
 
 def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
@@ -243,22 +289,6 @@ def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> Non
     _check_shape(name, flags, (steps, *batch), "(T, *batch)")
 
 
-def check_key(key: Any) -> None:
-    """Raises TypeError unless `key` is None or a key of jax.random."""
-    if key is None:
-        return
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if typed and key.shape == ():
-        return
-    if dtype == jnp.uint32 and key.shape == (2,):
-        return
-    shown = f"{dtype} of shape {key.shape}" if dtype is not None else repr(key)
-    raise TypeError(
-        f"Expected one key, made by jax.random.key(seed), or None, got {shown}."
-    )
-
-
 def check_rate(name: str, rate: Any) -> None:
     """Raises ValueError unless `rate` is a number in [0, 1)."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
@@ -286,14 +316,14 @@ def check_like(name: str, got: Any, expected: Any, source: str) -> None:
     if jax.tree.structure(got) != jax.tree.structure(expected):
         raise ValueError(
             f"Expected {name} with the structure that {source} returns, "
-            f"{jax.tree.structure(expected)}, got {jax.tree.structure(got)}."
+            f"{sketch(expected)}, got {sketch(got)}."
         )
     wanted = jax.tree_util.tree_leaves_with_path(expected)
     for (path, want), leaf in zip(wanted, jax.tree.leaves(got), strict=True):
-        if jnp.shape(leaf) != want.shape:
+        if shape_of(leaf) != want.shape:
             raise ValueError(
                 f"Expected {name}{_name(path)} of shape {want.shape}, as {source} "
-                f"returns, got {jnp.shape(leaf)}."
+                f"returns, got {shape_of(leaf)}."
             )
 
 
@@ -301,43 +331,36 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path)
 
 
-def check_tokens(xs: Any) -> Array:
+def check_tokens(xs: Any, name: str = "xs") -> Array:
     """Returns token ids as an array, or raises unless integer and (T, *batch)."""
-    xs = jnp.asarray(xs)
+    xs = check_array(name, xs)
     if not jnp.issubdtype(xs.dtype, jnp.integer):
         raise TypeError(
-            f"Expected integer token ids of shape (T, *batch), got {xs.dtype} of shape "
-            f"{xs.shape}."
+            f"Expected {name} to be integer token ids of shape (T, *batch), got "
+            f"{xs.dtype} of shape {xs.shape}."
         )
-    check_steps(xs)
+    check_steps(xs, name=name)
     return xs
 
 
-def check_steps(xs: Array, event: tuple[int, ...] = ()) -> tuple[int, ...]:
+def check_steps(
+    xs: Array, event: tuple[int, ...] = (), name: str = "xs"
+) -> tuple[int, ...]:
     """Returns the batch shape of symbols, or raises where there is no step."""
     if xs.ndim < 1 + len(event) or xs.shape[0] == 0:
         shape = ", ".join(["(T, *batch", *map(str, event)])
         raise ValueError(
-            f"Expected a sequence of at least one symbol, {shape}), got shape "
-            f"{xs.shape}."
+            f"Expected {name} to be a sequence of at least one symbol, {shape}), got "
+            f"shape {xs.shape}."
         )
     return xs.shape[1 : xs.ndim - len(event)]
-
-
-def check_temperature(temperature: Any) -> None:
-    """Raises ValueError where a concrete temperature is below 0, or NaN."""
-    if not is_traced(temperature) and not float(temperature) >= 0:
-        raise ValueError(
-            f"Expected a temperature of at least 0, got {temperature}; 0 takes the "
-            "most probable symbol, 1 samples from the model."
-        )
 
 
 def check_prompt(
     prompt: Array, batch_shape: tuple[int, ...], event: tuple[int, ...] = ()
 ) -> Array:
     """Returns a prompt (P, *batch, *event); one without batch axes serves all."""
-    batch = check_steps(prompt, event)
+    batch = check_steps(prompt, event, "prompt")
     steps = prompt.shape[0]
     if not batch and batch_shape:
         prompt = prompt.reshape(steps, *(1,) * len(batch_shape), *event)

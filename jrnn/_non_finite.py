@@ -14,7 +14,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
 from jrnn._base import Cell, Key, Params, State
-from jrnn._check import check_elapsed, check_key, known_values
+from jrnn._check import (
+    check_array,
+    check_cell,
+    check_elapsed,
+    check_inputs,
+    check_params,
+    check_state,
+    known_values,
+)
+from jrnn._check_draws import check_key
+from jrnn._check_losses import check_loss
 from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
@@ -106,18 +116,23 @@ def find_non_finite(
       >>> print(jrnn.find_non_finite(cell, params, jnp.ones((5, 1))))
       state.h at step 2: inf at (0,)
     """
-    xs = jnp.asarray(xs)
-    check_key(key)
-    lengths, resets, mask = (
-        None if given is None else jnp.asarray(given)
-        for given in (lengths, resets, mask)
-    )
-    arguments = {"lengths": lengths, "resets": resets, "mask": mask}
-    run = functools.partial(unroll, cell, params, reverse=reverse, key=key, **arguments)
-    jax.eval_shape(run, xs, state)  # raises what `unroll` raises
-    batch = xs.shape[1:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape[1:]
+    check_cell(cell)
+    xs = check_array("xs", xs)
+    check_params(cell, params)
+    batch = check_inputs(cell, xs)
     if state is None:
         state = cell.init_state(params, batch)
+    state = check_state(cell, state, batch)
+    check_key(key)
+    if loss is not None:
+        check_loss(loss, cell, params, xs, state)
+    arguments = {
+        name: None if given is None else check_array(name, given)
+        for name, given in (("lengths", lengths), ("resets", resets), ("mask", mask))
+    }
+    lengths, resets, mask = arguments.values()
+    run = functools.partial(unroll, cell, params, reverse=reverse, key=key, **arguments)
+    jax.eval_shape(run, xs, state)  # raises what `unroll` raises
     state = cast_state(state, state_dtype(params, xs))
     read = _valid(xs, lengths, mask)
     for name, tree in (("params", params), ("xs", read), ("state", state)):

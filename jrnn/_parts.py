@@ -111,12 +111,16 @@ def expand(vector: Array, ndim: int) -> Array:
 
 
 def sample_symbols(
-    key: Key, log_p: Float[Array, "*batch v"], temperature: Float[Array, ""]
+    key: Key, log_p: Float[Array, "*batch v"], temperature: Num[Array, "..."]
 ) -> Int[Array, "*batch"]:
-    """Draws from softmax(log_p / temperature); at 0 the most probable symbol."""
+    """Draws from softmax(log_p / temperature); at 0 the most probable symbol.
+
+    The temperature is one number, or one for each sequence, of the batch shape.
+    """
     below = log_p - log_p.max(axis=-1, keepdims=True)
     # At temperature 0 the most probable symbol keeps 0, all others fall to -inf.
     heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
+    heat = heat[..., None] if heat.ndim else heat
     return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)
 
 

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from jrnn._base import State
-from jrnn._check import check_like
+from jrnn._check import check_array, fit_state
+from jrnn._check_kinds import dtype_of, shape_of
 
 Init = Callable[..., State]  # batch_shape=() -> a state before anything
 
 
 def check_prompt_mask(prompt: Any, prompt_mask: Any) -> None:
     """Raises ValueError where there is a mask and no prompt."""
-    if prompt_mask is not None and (prompt is None or not jnp.size(prompt)):
+    prompt = None if prompt is None else check_array("prompt", prompt)
+    if prompt_mask is not None and (prompt is None or not prompt.size):
         raise ValueError(
             "Expected a prompt beside prompt_mask, which tells what is known of it, "
             "got none; leave prompt_mask out."
@@ -25,8 +27,12 @@ def batch_of(init: Init, state: Any, axis: int = 0) -> tuple[int, ...]:
     """Returns the batch shape of a state, whose batch axes begin at `axis`."""
     if state is None:
         return ()
-    leaf, one = (jax.tree.leaves(s)[-1] for s in (state, jax.eval_shape(init)))
-    return jnp.shape(leaf)[axis : axis + jnp.ndim(leaf) - one.ndim]
+    like = jax.eval_shape(init)
+    if jax.tree.structure(state) != jax.tree.structure(like):
+        return ()  # `spread` refuses it
+    leaf, one = (jax.tree.leaves(s)[-1] for s in (state, like))
+    shape = shape_of(leaf)
+    return shape[axis : axis + len(shape) - one.ndim]
 
 
 def spread(init: Init, state: Any, batch: tuple[int, ...], axis: int = 0) -> Any:
@@ -45,10 +51,21 @@ def spread(init: Init, state: Any, batch: tuple[int, ...], axis: int = 0) -> Any
     if structured and not batch_of(init, state, axis):
 
         def widen(leaf: Any, wide: Any) -> Any:
+            own = wide.shape[:axis] + wide.shape[axis + len(batch) :]
+            if dtype_of(leaf) is None or shape_of(leaf) != own:
+                return leaf  # refused below
             leaf = jnp.expand_dims(leaf, tuple(range(axis, axis + len(batch))))
-            fits = leaf.ndim == wide.ndim
-            return jnp.broadcast_to(leaf, wide.shape) if fits else leaf
+            return jnp.broadcast_to(leaf, wide.shape)
 
         state = jax.tree.map(widen, state, like)
-    check_like("state", state, like, f"init_state(params, {batch})")
-    return state
+    return fit_state("state", state, like, (), f"init_state(params, {batch})")
+
+
+def check_single(init: Init, state: Any, axis: int = 0) -> Any:
+    """Returns a state of any batch shape, or raises where it is none."""
+    if state is None:
+        raise TypeError(
+            "Expected state to be what init_state(params, batch_shape) returns, got "
+            "None."
+        )
+    return spread(init, state, batch_of(init, state, axis), axis)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from jrnn._base import Cell, Key, Method, Params, Sequence, State
+from jrnn._base import Cell, Key, Method, Params, Sequence, State, check_switch
 from jrnn._check import (
     check_array,
     check_cell,
@@ -20,14 +20,15 @@ from jrnn._check import (
     check_guess,
     check_ids,
     check_inputs,
-    check_key,
     check_lengths,
     check_method,
     check_pair,
     check_params,
     check_state,
+    check_two,
     known_inputs,
 )
+from jrnn._check_draws import check_key
 from jrnn._lengths import active_steps
 from jrnn._mesh import align
 from jrnn._parts import cast_state, state_dtype
@@ -194,9 +195,9 @@ def unroll_bidirectional(
     forward, backward = cells
     return unroll(
         bidirectional(forward, backward),
-        tuple(params),
+        check_two("params", params),
         xs,
-        None if state is None else tuple(state),
+        None if state is None else check_two("state", state),
         lengths=lengths,
         resets=resets,
         mask=mask,
@@ -221,14 +222,14 @@ def run_checked(
     check_cell(cell)
     reading = reading._replace(
         method=bptt() if reading.method is None else reading.method,
-        reverse=bool(reading.reverse),
+        reverse=check_switch("reverse", reading.reverse),
     )
     check_method(reading.method)
     xs = check_array("xs", xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     if state is not None:
-        check_state(cell, params, state, batch)
+        state = check_state(cell, state, batch)
     if lengths is not None:
         lengths = check_array("lengths", lengths)
         check_lengths(lengths, xs.shape[0], batch)
@@ -238,7 +239,7 @@ def run_checked(
     check_flags("mask", mask, xs.shape[0], batch)
     check_key(key)
     if guess is not None:
-        check_guess(cell, params, guess, xs.shape[0], batch)
+        guess = check_guess(cell, guess, xs.shape[0], batch)
     integer = jnp.issubdtype(xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:
         known = known_inputs(xs, lengths, mask)

@@ -42,7 +42,10 @@ def stack(*cells: Cell) -> Cell:
       >>> jrnn.unroll(cell, params, jax.numpy.ones((7, 2, 3)))[1].shape
       (7, 2, 5)
     """
-    _check_children(cells)
+    if not cells:
+        raise ValueError("Expected at least one cell to stack, got none.")
+    for i, cell in enumerate(cells):
+        check_cell(cell, f"cells[{i}]")
     for below, above in zip(cells, cells[1:], strict=False):
         if below.spec.output_size != above.spec.input_size:
             raise ValueError(
@@ -120,7 +123,8 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
       (7, 2, 8)
     """
     cells = (forward, backward)
-    _check_children(cells)
+    check_cell(forward, "forward")
+    check_cell(backward, "backward")
     sizes = [cell.spec.input_size for cell in cells]
     if sizes[0] != sizes[1]:
         raise ValueError(
@@ -313,13 +317,6 @@ def children_of(cell: Cell) -> tuple[Cell, ...]:
     if cell.around is not None:
         return (cell.around.cell,)
     return () if cell.layers is None else cell.layers.cells
-
-
-def _check_children(cells: tuple[Any, ...]) -> None:
-    if not cells:
-        raise ValueError("Expected at least one cell to stack, got none.")
-    for cell in cells:
-        check_cell(cell)
 
 
 def _named(cells: tuple[Cell, ...]) -> tuple[tuple[str, Cell], ...]:

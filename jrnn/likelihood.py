@@ -6,12 +6,13 @@ distribution whose parameters it gives: P(x_t | h_t). The heads are in `jrnn.hea
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import Params, Spec, describe
+from jrnn._base import Params, Spec, describe, tell
 from jrnn._lengths import active_steps
 
 
@@ -25,7 +26,8 @@ class Distribution(NamedTuple):
       log_prob: (predicted, x, mask=None) -> log-density or log-probability in nats, of
         all components together. Where the mask is False a component is missing: it adds
         exactly 0, whatever stands in its place.
-      sample: (key, predicted, temperature=1.0) -> x.
+      sample: (key, predicted, temperature=1.0) -> x; the temperature is one number, or
+        an array of one for each distribution.
       mean: predicted -> the expectation of x.
       cdf: (predicted, x) -> P(X <= x), each component on its own. Gradients end here.
       quantile: (predicted, probability) -> the least x with P(X <= x) at least the
@@ -100,6 +102,38 @@ class Head(NamedTuple):
     def __repr__(self) -> str:
         """Shows the call that made the head."""
         return describe(self.spec)
+
+
+def check_head(head: Any) -> None:
+    """Raises TypeError unless `head` is a head."""
+    if not isinstance(head, Head):
+        raise TypeError(
+            "Expected head to be a Head, made by a factory such as "
+            f"jrnn.categorical(5), got {tell(head)}."
+        )
+
+
+def check_offered(head: Head, name: str) -> None:
+    """Raises TypeError where a head has no such function, as categories have no mean.
+
+    No sequence is run before.
+    """
+    if refuses(getattr(head.distribution, name)):
+        _refuse(head, name)
+
+
+def refuses(function: Callable[..., Any]) -> bool:
+    """Returns whether a function of a distribution does nothing but raise."""
+    return getattr(function, "__annotations__", {}).get("return") is NoReturn
+
+
+def _refuse(head: Head, name: str) -> None:
+    def one() -> None:
+        predicted = head.predict(head.init(jax.random.key(0), 1), jnp.zeros(1))
+        given = () if name in ("mean", "variance") else (None,)
+        getattr(head.distribution, name)(predicted, *given)
+
+    jax.eval_shape(one)
 
 
 def mean_over_steps(

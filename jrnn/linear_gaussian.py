@@ -23,13 +23,16 @@ from jaxtyping import Array
 
 from jrnn._base import Key, Spec, check_size, describe, memoize
 from jrnn._check import (
+    check_array,
+    check_floating,
     check_lengths,
     check_like,
     check_prompt,
     check_steps,
-    check_temperature,
+    fit_state,
     is_traced,
 )
+from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
 from jrnn._lengths import active_steps
 from jrnn._linear_gaussian import (
     Forecast,
@@ -43,7 +46,7 @@ from jrnn._linear_gaussian import (
     score,
 )
 from jrnn._parts import state_dtype
-from jrnn._prompts import batch_of, check_prompt_mask, spread
+from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread
 from jrnn._regressions import Regressions, regress_orders
 from jrnn.heads._numbers import FINITE, check_held, check_numbers
 from jrnn.likelihood import Distribution
@@ -68,8 +71,9 @@ class LinearGaussianMarkov(NamedTuple):
         missing.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
         state=None, prompt_mask=None) -> the `length` values that follow the state and
-        then the prompt. A state or a prompt without batch axes serves a whole batch.
-        `prompt_mask` says of the prompt what `mask` does of xs.
+        then the prompt. The temperature is one number, or an array of the batch shape
+        with one for each sequence. A state or a prompt without batch axes serves a
+        whole batch. `prompt_mask` says of the prompt what `mask` does of xs.
       forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
         ahead, exact: what infinitely many samples would have.
       distribution: The family of what `predict` returns, with its `mean`, `variance`,
@@ -156,7 +160,7 @@ def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
     known = jnp.ones(xs.shape, bool) if mask is None else mask
     x, known = (a if form.event else a[..., None] for a in (xs, known))
     if lengths is not None:
-        lengths = jnp.asarray(lengths)
+        lengths = check_array("lengths", lengths)
         check_lengths(lengths, len(xs), batch)
         lengths = jnp.clip(lengths, 0, len(xs))
     within = active_steps(len(xs), lengths, None)
@@ -170,12 +174,14 @@ def _check_params(form: Form, params: Regressions) -> None:
     shapes = ((k + 1, k, n, n), (k + 1, n), (k + 1, n, n))
     like = jax.eval_shape(lambda: Regressions(*map(jnp.zeros, shapes)))
     check_like("params", params, like, f"{describe(form.spec)}.fit(xs)")
+    check_floating("params", params)
 
 
 def _init_state(
     form: Form, params: Regressions, batch_shape: tuple[int, ...] = ()
 ) -> Lags:
-    shape = (form.order, *batch_shape)
+    _check_params(form, params)
+    shape = (form.order, *check_batch_shape(batch_shape))
     return Lags(
         jnp.zeros((*shape, form.size or 1), state_dtype(params)), jnp.zeros(shape, bool)
     )
@@ -183,6 +189,7 @@ def _init_state(
 
 def _predict(form: Form, params: Regressions, state: Lags) -> Any:
     _check_params(form, params)
+    state = check_single(functools.partial(_init_state, form, params), state, axis=1)
     dtype = state_dtype(params, state)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
     return foresee(form, params, state._replace(x=state.x.astype(dtype)))
@@ -225,8 +232,8 @@ def _prepared(
     batch = values.x.shape[1:-1]
     start = _init_state(form, params, batch)
     state = start if state is None else state
-    check_like("state", state, start, f"init_state(params, {batch})")
-    return values, state
+    source = f"init_state(params, {batch})"
+    return values, fit_state("state", state, start, (), source)
 
 
 def _sample(
@@ -240,14 +247,15 @@ def _sample(
     state: Lags | None = None,
     prompt_mask: Any = None,
 ) -> Array:
+    check_given_key(key)
     length = check_size("length", length, least=0)
-    check_temperature(temperature)
     _check_params(form, params)
     check_prompt_mask(prompt, prompt_mask)
     init = functools.partial(_init_state, form, params)
-    batch = tuple(batch_shape) or batch_of(init, state, axis=1)
+    batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
     if prompt is None or not jnp.size(prompt):
         state = spread(init, state, batch, axis=1)
+        temperature = check_temperature(temperature, batch)
     else:
         name = describe(form.spec)
         prompt, mask = check_numbers(name, form.event, "prompt", prompt, prompt_mask)
@@ -255,12 +263,15 @@ def _sample(
         prompt = check_prompt(prompt, batch, form.event)
         if mask is not None:
             mask = check_prompt(mask, batch, form.event)
-        state = spread(init, state, check_steps(prompt, form.event), axis=1)
+        batch = check_steps(prompt, form.event)
+        temperature = check_temperature(temperature, batch)
+        state = spread(init, state, batch, axis=1)
         state, _ = _predictive(form, params, prompt, state, mask=mask)
-    return generate(form, length, params, key, state, jnp.asarray(temperature))
+    return generate(form, length, params, key, state, temperature)
 
 
 def _forecast(form: Form, params: Regressions, state: Lags, steps: int) -> Forecast:
     steps = check_size("steps", steps)
     _check_params(form, params)
+    state = check_single(functools.partial(_init_state, form, params), state, axis=1)
     return propagate(form, steps, params, state)

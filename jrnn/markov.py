@@ -28,19 +28,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jrnn._base import Key, Spec, check_size, memoize, spec_of
+from jrnn._base import Key, Spec, check_size, memoize, spec_of, tell
 from jrnn._check import (
+    check_array,
     check_ids,
     check_lengths,
     check_prompt,
-    check_temperature,
     check_tokens,
     is_traced,
 )
+from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
+from jrnn._check_kinds import dtype_of, told_type
 from jrnn._lengths import active_steps
 from jrnn._parts import sample_symbols
 from jrnn._prompts import batch_of, spread
 from jrnn._strings import (
+    Level,
     Levels,
     context_totals,
     count_strings,
@@ -66,7 +69,9 @@ class MarkovChain(NamedTuple):
         log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
         state=None) -> the `length` symbols that follow the state and then the prompt,
-        (length, *batch). A state or a prompt without batch axes serves a whole batch.
+        (length, *batch). The temperature is one number, or an array of the batch shape
+        with one for each sequence. A state or a prompt without batch axes serves a
+        whole batch.
       spec: What the chain is.
     """
 
@@ -151,6 +156,7 @@ def context_counts(params: Levels) -> list[ContextCounts]:
       >>> jrnn.context_counts(params)[1]
       ContextCounts(contexts=2, median=2.0)
     """
+    _check_levels(params, len(params) - 1 if isinstance(params, tuple | list) else 0)
     counts = []
     for level in params:
         total = np.asarray(level.totals)
@@ -181,8 +187,8 @@ def _fit(vocab_size: int, order: int, xs: Any, lengths: Any = None) -> Levels:
 def _init_state(
     order: int, params: Levels, batch_shape: tuple[int, ...] = ()
 ) -> Int[Array, "k *batch"]:
-    del params
-    return jnp.full((order, *batch_shape), -1, jnp.int32)
+    _check_levels(params, order)
+    return jnp.full((order, *check_batch_shape(batch_shape)), -1, jnp.int32)
 
 
 def _mix(n_cs: Array, n_c: Array, d_c: Array, below: Array, w: Any) -> Array:
@@ -268,7 +274,8 @@ def _predict(
 ) -> Float[Array, "*batch V"]:
     """Returns the log-probabilities of every next symbol."""
     _check_levels(params, order)
-    state = _checked_state(vocab_size, state, (order, *jnp.shape(state)[1:]))
+    state = check_array("state", state)
+    state = _checked_state(vocab_size, state, (order, *state.shape[1:]))
     return _next(vocab_size, smoothing, params, state)
 
 
@@ -302,22 +309,22 @@ def _sample(
     state: Array | None = None,
 ) -> Array:
     _check_levels(params, order)
+    check_given_key(key)
     length = check_size("length", length, least=0)
-    check_temperature(temperature)
     init = functools.partial(_init_state, order, params)
-    batch = tuple(batch_shape) or batch_of(init, state, axis=1)
+    batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
+    prompt = None if prompt is None else check_array("prompt", prompt)
     if prompt is None or not jnp.size(prompt):
         start = spread(init, state, batch, axis=1)
         start = _checked_state(vocab_size, start, (order, *batch))
     else:
-        prompt = check_prompt(check_tokens(prompt), batch)
-        prompt, _ = _checked(vocab_size, prompt, None)
+        prompt = check_prompt(check_tokens(prompt, "prompt"), batch)
+        prompt, _ = _checked(vocab_size, prompt, None, "prompt")
         start = spread(init, state, prompt.shape[1:], axis=1)
         start = _checked_state(vocab_size, start, (order, *prompt.shape[1:]))
         start = jnp.concatenate([start, prompt])[prompt.shape[0] :]
-    return _generate(
-        vocab_size, smoothing, length, params, key, start, jnp.asarray(temperature)
-    )
+    temperature = check_temperature(temperature, start.shape[1:])
+    return _generate(vocab_size, smoothing, length, params, key, start, temperature)
 
 
 @functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing", "length"))
@@ -338,15 +345,17 @@ def _generate(
     return jax.lax.scan(step, state, jax.random.split(key, length))[1]
 
 
-def _checked(vocab_size: int, xs: Any, lengths: Any) -> tuple[Array, Array]:
+def _checked(
+    vocab_size: int, xs: Any, lengths: Any, name: str = "xs"
+) -> tuple[Array, Array]:
     """Returns the symbols as int32, -1 where there is none, and which of them count."""
-    xs = check_tokens(xs)
+    xs = check_tokens(xs, name)
     if lengths is not None:
-        lengths = jnp.asarray(lengths)
+        lengths = check_array("lengths", lengths)
         check_lengths(lengths, xs.shape[0], xs.shape[1:])
     within = active_steps(xs.shape[0], lengths, None)
     valid = jnp.ones(xs.shape, bool) if within is None else within
-    check_ids("xs", jnp.where(valid, xs, 0), vocab_size)
+    check_ids(name, jnp.where(valid, xs, 0), vocab_size)
     if xs.dtype.itemsize < 4:  # neither -1 nor the vocabulary's size need fit a byte
         xs = xs.astype(jnp.int32)
     known = valid & (xs >= 0) & (xs < vocab_size)
@@ -357,16 +366,32 @@ def _flat(xs: Array) -> Int[Array, "T B"]:
     return xs.reshape(xs.shape[0], -1)
 
 
-def _check_levels(params: Levels, order: int) -> None:
+def _check_levels(params: Any, order: int) -> None:
+    levels = isinstance(params, tuple | list) and all(
+        isinstance(level, Level) for level in params
+    )
+    if not levels:
+        raise TypeError(
+            "Expected params to be what fit(xs) returned, a tuple of levels, got "
+            f"{tell(params)}."
+        )
+    for m, level in enumerate(params):
+        for name, leaf in zip(Level._fields, level, strict=True):
+            dtype = dtype_of(leaf)
+            if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+                raise TypeError(
+                    f"Expected params of counts, as fit(xs) returned them, got "
+                    f"params[{m}].{name} of type {told_type(leaf)}."
+                )
     if len(params) != order + 1:
         raise ValueError(
-            f"Expected the {order + 1} levels of a chain of order {order}, got "
+            f"Expected params of {order + 1} levels, for a chain of order {order}, got "
             f"{len(params)}; pass what fit returned, or its first {order + 1} levels."
         )
 
 
 def _checked_state(vocab_size: int, state: Any, shape: tuple[int, ...]) -> Array:
-    state = jnp.asarray(state)
+    state = check_array("state", state)
     if state.shape != shape or not jnp.issubdtype(state.dtype, jnp.integer):
         raise ValueError(
             f"Expected an integer state of shape (order, *batch) = {shape}, got "

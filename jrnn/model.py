@@ -21,22 +21,32 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Method, Params, State, check_size, memoize
 from jrnn._check import (
-    check_key,
+    check_array,
+    check_cell,
+    check_floating,
     check_lengths,
     check_like,
     check_method,
     check_no_elapsed,
     check_prompt,
     check_steps,
+    fit_state,
+)
+from jrnn._check_draws import (
+    check_batch_shape,
+    check_given_key,
+    check_key,
     check_temperature,
 )
 from jrnn._lengths import active_steps
 from jrnn._parts import prepared, state_dtype
-from jrnn._prompts import batch_of, check_prompt_mask, spread
+from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread
 from jrnn._unroll import draw_noise, unroll_drawn
 from jrnn.cells._init import ZEROS, draw
+from jrnn.heads._dense import check_shape
+from jrnn.heads._numbers import check_probability
 from jrnn.layers import reads_ahead
-from jrnn.likelihood import Head
+from jrnn.likelihood import Head, check_head, check_offered
 from jrnn.methods._steps import expand_flags, select, silence
 from jrnn.methods.bptt import bptt
 
@@ -86,8 +96,10 @@ class SequenceModel(NamedTuple):
         for what is missing; without gradients.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
         state=None, prompt_mask=None) -> the `length` symbols that follow the state and
-        then the prompt, (length, *batch). A state or a prompt without batch axes
-        serves a whole batch. `prompt_mask` says of the prompt what `mask` does of xs.
+        then the prompt, (length, *batch). The temperature is one number, or an array of
+        the batch shape with one for each sequence. A state or a prompt without batch
+        axes serves a whole batch. `prompt_mask` says of the prompt what `mask` does of
+        xs.
       cell: The cell it was made of.
       head: The head it was made of.
     """
@@ -123,6 +135,7 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       A model; equal arguments give the identical one.
 
     Raises:
+      TypeError: `cell` is not a cell, or `head` is not a head.
       ValueError: The cell's input size is not what the head encodes symbols to, the
         cell reads ahead, or it takes one of its input features for elapsed time.
 
@@ -135,6 +148,8 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
       >>> log_probs.shape
       (3,)
     """
+    check_cell(cell)
+    check_head(head)
     if reads_ahead(cell):
         raise ValueError(
             f"Expected a cell that reads forwards alone, got {cell}: its outputs have "
@@ -155,10 +170,10 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
         log_prob=functools.partial(_through, _score, cell, head),
         predict=functools.partial(_predict, cell, head),
         predictive=functools.partial(_through, _foresee, cell, head),
-        mean=functools.partial(_through, _mean, cell, head),
-        variance=functools.partial(_through, _variance, cell, head),
+        mean=functools.partial(_ask, "mean", _mean, cell, head),
+        variance=functools.partial(_ask, "variance", _variance, cell, head),
         quantile=functools.partial(_quantile, cell, head),
-        cdf=functools.partial(_through, _below, cell, head),
+        cdf=functools.partial(_ask, "cdf", _below, cell, head),
         sample=functools.partial(_sample, cell, head),
         cell=cell,
         head=head,
@@ -168,6 +183,7 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
 def _init(
     cell: Cell, head: Head, key: Key, dtype: DTypeLike | None = None
 ) -> SequenceParams:
+    check_given_key(key)
     key_cell, key_head, key_start = jax.random.split(key, 3)
     return SequenceParams(
         cell=cell.init(key_cell, dtype),
@@ -177,6 +193,13 @@ def _init(
 
 
 def _init_state(
+    cell: Cell, head: Head, params: SequenceParams, batch_shape: tuple[int, ...] = ()
+) -> SequenceState:
+    _check_params(cell, head, params)
+    return _start(cell, head, params, check_batch_shape(batch_shape))
+
+
+def _start(
     cell: Cell, head: Head, params: SequenceParams, batch_shape: tuple[int, ...] = ()
 ) -> SequenceState:
     dtype = state_dtype(params.head)
@@ -193,8 +216,9 @@ def _step(
     x: Array,
     mask: Array | None = None,
 ) -> tuple[SequenceState, Array]:
-    xs = jnp.asarray(x)[None]
-    mask = None if mask is None else jnp.asarray(mask)[None]
+    x, mask = head.check("x", x, mask)
+    head.check_values("x", x, mask)
+    xs, mask = x[None], None if mask is None else mask[None]
     state, log_probs = _through(_score, cell, head, params, xs, state, mask=mask)
     return state, log_probs[0]
 
@@ -226,10 +250,24 @@ def _through(
     return compiled(cell, head, method, params, run)
 
 
+def _ask(
+    name: str,
+    compiled: Callable[..., Any],
+    cell: Cell,
+    head: Head,
+    *args: Any,
+    **keywords: Any,
+) -> Any:
+    """As `_through`, for what not every head knows: refused before anything is run."""
+    check_offered(head, name)
+    return _through(compiled, cell, head, *args, **keywords)
+
+
 def _predict(
     cell: Cell, head: Head, params: SequenceParams, state: SequenceState
 ) -> Any:
     _check_params(cell, head, params)
+    state = check_single(functools.partial(_start, cell, head, params), state)
     y = _read_last(cell, head, params, state)[1]
     return head.predict(params.head, y)
 
@@ -255,7 +293,7 @@ def _checked(
             "own."
         )
     if lengths is not None:
-        lengths = jnp.asarray(lengths)
+        lengths = check_array("lengths", lengths)
         check_lengths(lengths, xs.shape[0], batch)
     active = active_steps(xs.shape[0], lengths, None)
     xs, mask = silence(active, xs), silence(active, mask)
@@ -263,11 +301,10 @@ def _checked(
     head.check_values("xs", xs, counted)
     _check_params(cell, head, params)
     if state is None:
-        state = _init_state(cell, head, params, batch)
+        state = _start(cell, head, params, batch)
     else:
-        start = lambda params: _init_state(cell, head, params, batch)
-        like = jax.eval_shape(start, params)
-        check_like("state", state, like, f"init_state(params, {batch})")
+        like = jax.eval_shape(lambda: _start(cell, head, params, batch))
+        state = fit_state("state", state, like, (), f"init_state(params, {batch})")
     method = bptt() if method is None else method
     check_method(method)
     check_key(key)
@@ -283,6 +320,7 @@ def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:
     """Raises ValueError unless `params` are those of this model."""
     source = f"sequence_model({cell}, {head}).init(key)"
     check_like("params", params, _expected_params(cell, head), source)
+    check_floating("params", params)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
@@ -329,6 +367,10 @@ def _quantile(
     *others: Any,
     **keywords: Any,
 ) -> tuple[SequenceState, Array]:
+    check_offered(head, "quantile")
+    probability = check_probability(probability)
+    if probability.shape:
+        check_shape("probability", probability, jnp.shape(xs))
     state, predicted = _through(_foresee, cell, head, params, xs, *others, **keywords)
     return state, head.distribution.quantile(predicted, probability)
 
@@ -420,23 +462,26 @@ def _sample(
     prompt_mask: Array | None = None,
 ) -> Array:
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
+    check_given_key(key)
     length = check_size("length", length, least=0)
-    check_temperature(temperature)
     _check_params(cell, head, params)
     check_prompt_mask(prompt, prompt_mask)
-    init = functools.partial(_init_state, cell, head, params)
-    batch = tuple(batch_shape) or batch_of(init, state)
+    init = functools.partial(_start, cell, head, params)
+    batch = check_batch_shape(batch_shape) or batch_of(init, state)
     if prompt is None or not jnp.size(prompt):
         state = spread(init, state, batch)
+        temperature = check_temperature(temperature, batch)
     else:
         prompt, mask = head.check("prompt", prompt, prompt_mask)
         prompt = check_prompt(prompt, batch, head.event_shape)
         if mask is not None:
             mask = check_prompt(mask, batch, head.event_shape)
         head.check_values("prompt", prompt, mask)
-        state = spread(init, state, check_steps(prompt, head.event_shape))
+        batch = check_steps(prompt, head.event_shape)
+        temperature = check_temperature(temperature, batch)
+        state = spread(init, state, batch)
         state, _ = _through(_score, cell, head, params, prompt, state, mask=mask)
-    return _generate(cell, head, length, params, key, state, jnp.asarray(temperature))
+    return _generate(cell, head, length, params, key, state, temperature)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "head", "length"))

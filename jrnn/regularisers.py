@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State
+from jrnn._base import Cell, Params, State, check_switch
+from jrnn._check_losses import check_loss
 from jrnn.diagnostics._run import (
     batch_shape,
     compiled,
@@ -71,6 +72,8 @@ def gradient_norm_penalty(
     Source: R. Pascanu et al., ICML 2013, https://arxiv.org/abs/1211.5063, section 3.3.
     """
     xs, state = prepare(cell, params, xs, state)
+    check_loss(loss, cell, params, xs, state)
+    check_switch("immediate", immediate)
     return _penalty(cell, params, xs, state, loss=loss, immediate=immediate)
 
 

@@ -3,6 +3,7 @@
 P(label_t | x_1..x_t) = P(label_t | h_t),    or one label from a pool of all h_t
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,10 +12,22 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jrnn._base import Cell, Key, Params, memoize
+from jrnn._base import Cell, Key, Params, check_function, memoize
+from jrnn._check import (
+    check_array,
+    check_cell,
+    check_flags,
+    check_floating,
+    check_inputs,
+    check_lengths,
+    check_like,
+)
+from jrnn._check_draws import check_given_key
 from jrnn._lengths import active_steps
 from jrnn._unroll import unroll
-from jrnn.likelihood import Head
+from jrnn.heads._dense import check_shape
+from jrnn.heads._numbers import check_probability
+from jrnn.likelihood import Head, check_head, check_offered
 from jrnn.methods._steps import expand_flags, silence
 
 
@@ -134,33 +147,67 @@ def supervised_model(
       >>> model.predict(params, jnp.ones((7, 5, 3))).shape
       (5, 2)
     """
+    check_cell(cell)
+    check_head(head)
+    if pool is not None:
+        check_function("pool", pool)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> SupervisedParams:
+        check_given_key(key)
         key_cell, key_head = jax.random.split(key)
         return SupervisedParams(
             cell.init(key_cell, dtype),
             head.init(key_head, cell.spec.output_size, dtype),
         )
 
+    @functools.cache
+    def like() -> SupervisedParams:
+        return jax.eval_shape(lambda: init(jax.random.key(0)))
+
+    def active_of(xs: Array, keywords: dict[str, Any]) -> Array:
+        """Returns which steps count, (T, *batch)."""
+        steps, batch = xs.shape[:1], check_inputs(cell, xs)
+        given = {name: keywords.get(name) for name in ("lengths", "mask")}
+        for name, value in given.items():
+            given[name] = None if value is None else check_array(name, value)
+        lengths, mask = given.values()
+        if lengths is not None:
+            check_lengths(lengths, *steps, batch)
+        check_flags("mask", mask, *steps, batch)
+        active = active_steps(*steps, lengths, mask)
+        return jnp.ones(steps + batch, bool) if active is None else active
+
+    def checked(params: SupervisedParams, xs: Any) -> Array:
+        """Returns inputs as an array, or raises on them and on parameters."""
+        source = f"supervised_model({cell}, {head}).init(key)"
+        check_like("params", params, like(), source)
+        check_floating("params", params)
+        return check_array("xs", xs)
+
     def features(
         params: SupervisedParams, xs: Array, keywords: dict[str, Any]
-    ) -> tuple[Array, Array]:
-        xs = jnp.asarray(xs)
+    ) -> Array:
+        xs = checked(params, xs)
+        active = active_of(xs, keywords)
         _, ys = unroll(cell, params.cell, xs, **keywords)
-        lengths, mask = (keywords.get(name) for name in ("lengths", "mask"))
-        active = active_steps(xs.shape[0], lengths, mask)
-        active = jnp.ones(ys.shape[:-1], bool) if active is None else active
-        return (ys if pool is None else pool(ys, active)), active
+        return ys if pool is None else pool(ys, active)
 
     def labelled(
-        params: SupervisedParams, xs: Array, keywords: dict[str, Any]
-    ) -> tuple[Array, Array]:
-        """Returns features, and where a label counts."""
-        shown, active = features(params, xs, keywords)
-        return shown, active if pool is None else active.any(axis=0)
+        params: SupervisedParams,
+        xs: Array,
+        labels: Any,
+        labels_mask: Any,
+        keywords: dict[str, Any],
+    ) -> tuple[Array, Array, Array | None]:
+        """Returns where a label counts, the labels, and which are known."""
+        labels, mask = head.check("labels", labels, labels_mask)
+        active = active_of(checked(params, xs), keywords)
+        active = active if pool is None else active.any(axis=0)
+        return active, *_check_labels(head, labels, mask, active)
 
     def predict(params: SupervisedParams, xs: Array, **keywords: Any) -> Any:
-        return head.predict(params.head, features(params, xs, keywords)[0])
+        shown = features(params, xs, keywords)
+        return head.predict(params.head, shown)
 
     def log_prob(
         params: SupervisedParams,
@@ -169,15 +216,19 @@ def supervised_model(
         labels_mask: Array | None = None,
         **keywords: Any,
     ) -> Array:
-        shown, active = labelled(params, xs, keywords)
-        labels, mask = _check_labels(head, labels, labels_mask, active)
-        return silence(active, head.log_prob(params.head, shown, labels, mask))
+        active, *told = labelled(params, xs, labels, labels_mask, keywords)
+        shown = features(params, xs, keywords)
+        return silence(active, head.log_prob(params.head, shown, *told))
 
     def mean(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
-        return head.mean(params.head, features(params, xs, keywords)[0])
+        check_offered(head, "mean")
+        shown = features(params, xs, keywords)
+        return head.mean(params.head, shown)
 
     def variance(params: SupervisedParams, xs: Array, **keywords: Any) -> Array:
-        return head.variance(params.head, features(params, xs, keywords)[0])
+        check_offered(head, "variance")
+        shown = features(params, xs, keywords)
+        return head.variance(params.head, shown)
 
     def quantile(
         params: SupervisedParams,
@@ -185,7 +236,13 @@ def supervised_model(
         probability: float | Array,
         **keywords: Any,
     ) -> Array:
-        shown = features(params, xs, keywords)[0]
+        check_offered(head, "quantile")
+        probability = check_probability(probability)
+        if probability.shape:
+            active = active_of(checked(params, xs), keywords)
+            batch = active.shape if pool is None else active.shape[1:]
+            check_shape("probability", probability, batch + head.event_shape)
+        shown = features(params, xs, keywords)
         return head.quantile(params.head, shown, probability)
 
     def cdf(
@@ -195,8 +252,9 @@ def supervised_model(
         labels_mask: Array | None = None,
         **keywords: Any,
     ) -> Array:
-        shown, active = labelled(params, xs, keywords)
-        labels, mask = _check_labels(head, labels, labels_mask, active)
+        check_offered(head, "cdf")
+        active, labels, mask = labelled(params, xs, labels, labels_mask, keywords)
+        shown = features(params, xs, keywords)
         below = silence(active, head.cdf(params.head, shown, labels))
         return below if mask is None else jnp.where(mask, below, 0)
 
@@ -206,10 +264,9 @@ def supervised_model(
 
 
 def _check_labels(
-    head: Head, labels: Any, mask: Any, active: Bool[Array, "..."]
+    head: Head, labels: Array, mask: Array | None, active: Bool[Array, "..."]
 ) -> tuple[Array, Array | None]:
     """Returns labels, 0 where no step counts, and which are known."""
-    labels, mask = head.check("labels", labels, mask)
     if labels.shape != (*active.shape, *head.event_shape):
         raise ValueError(
             f"Expected labels of shape {(*active.shape, *head.event_shape)}, got "

@@ -452,7 +452,7 @@ MISTAKES |= {
             REAL.predictive(REAL_PARAMS, NUMBERS)[1], NUMBERS[..., :1]
         ),
         ValueError,
-        r"values of shape \(5, 2, 3\).*got \(5, 2, 1\); nothing is broadcast",
+        r"x, the values, of shape \(5, 2, 3\).*got \(5, 2, 1\); nothing is broadcast",
     ),
     "prompt with a gap": (
         lambda: REAL.sample(

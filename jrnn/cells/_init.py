@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key
+from jrnn._check_draws import check_dtype
 
 Initializer = Callable[..., Array]
 
@@ -200,10 +201,5 @@ def of_no_gate(initializer: Initializer | OfGates) -> Initializer:
 
 def _types(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
     """Returns the type of parameters, and the one that they are drawn in."""
-    dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"Expected a floating dtype for parameters, got {dtype.name}; pass one of "
-            "float32, bfloat16, float16, float64."
-        )
+    dtype = check_dtype(dtype)
     return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype

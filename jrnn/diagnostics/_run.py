@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from jrnn._base import Cell, Params, State
 from jrnn._check import (
+    check_array,
     check_cell,
     check_elapsed,
     check_inputs,
@@ -75,14 +76,14 @@ def prepare(
             "state per step, so that there is no product of Jacobians; pass each "
             "direction's cell by itself, the second with its inputs reversed."
         )
-    xs = jnp.asarray(xs)
+    xs = check_array("xs", xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))
     if state is None:
         state = cell.init_state(params, batch)
     else:
-        check_state(cell, params, state, batch)
+        state = check_state(cell, state, batch)
     return xs, cast_state(state, state_dtype(params, xs))
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Num
 
 from jrnn._base import Cell, Params, State
+from jrnn._check_losses import check_loss
 from jrnn.diagnostics._run import compiled, prepare
 
 Loss = Callable[[State, Array], Array]
@@ -51,6 +52,7 @@ def state_adjoints(
       [1.0, 1.0, 1.0]
     """
     xs, state = prepare(cell, params, xs, state)
+    check_loss(loss, cell, params, xs, state)
     return adjoints(cell, params, xs, state, loss=loss)
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
+from jrnn._check_losses import check_loss
 from jrnn._parts import prepared, state_dtype
 from jrnn.diagnostics._run import after, compiled, euclidean_norm, prepare, run
 
@@ -85,6 +86,7 @@ def gradient_by_lag(
       ((9,), 1.0)
     """
     xs, state = prepare(cell, params, xs, state)
+    check_loss(loss, cell, params, xs, state)
     steps = xs.shape[0]
     lags = steps - 1 if lags is None else check_size("lags", lags, least=0)
     if lags >= steps:

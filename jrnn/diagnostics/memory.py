@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Params, State, check_size
-from jrnn._check import check_cell, check_key, check_no_elapsed
+from jrnn._check import check_cell, check_no_elapsed
+from jrnn._check_draws import check_given_key
 from jrnn._parts import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
@@ -91,9 +92,7 @@ def memory_capacity(
     check_size("steps", steps, least=4)
     washout = max(100, max_delay) if washout is None else washout
     check_size("washout", washout, least=max_delay)
-    check_key(key)
-    if key is None:
-        raise TypeError("Expected a key, made by jax.random.key(seed), got None.")
+    check_given_key(key)
     dtype = state_dtype(params)
     shape = (washout + steps, cell.spec.input_size)
     xs, state = prepare(cell, params, jnp.zeros(shape, dtype), None)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State
 from jrnn._check import (
+    check_array,
     check_cell,
     check_elapsed,
     check_inputs,
@@ -94,14 +95,14 @@ def saturation(
     """
     check_cell(cell)
     _check_views(cell)
-    xs = jnp.asarray(xs)
+    xs = check_array("xs", xs)
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))
     if state is None:
         state = cell.init_state(params, batch)
     else:
-        check_state(cell, params, state, batch)
+        state = check_state(cell, state, batch)
     state = cast_state(state, state_dtype(params, xs))
     return _saturation(cell, params, xs, state)
 

@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Float, Int8
 from jrnn._base import Spec, memoize
 from jrnn._check import check_array, is_traced
 from jrnn._parts import state_dtype
-from jrnn.heads._dense import Functions, functions, hide
-from jrnn.likelihood import Distribution, Head
+from jrnn.heads._dense import Functions, check_shape, checked, functions, hide
+from jrnn.likelihood import Distribution, Head, refuses
 
 
 class Numbers(NamedTuple):
@@ -57,8 +57,9 @@ class Support(NamedTuple):
 
     def cast(self, x: Array) -> Array:
         """Returns integers and booleans as floats, where they can stand for them."""
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return x.astype(jnp.float32) if self.whole and not floating else x
+        kinds = jnp.integer, jnp.bool_
+        whole = self.whole and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
+        return x.astype(jnp.float32) if whole else x
 
 
 def _finite(x: Any) -> Any:
@@ -92,10 +93,11 @@ def number_head(
     spec = Spec(name, arguments, components * (2 if missing else 1), outputs)
     event = () if size is None else (size,)
     family = supported(distribution, support, size)
-    made: Functions = functions(outputs, shape, family)
+    check = functools.partial(check_numbers, spec.name, event, support=support)
+    made: Functions = functions(spec.name, outputs, shape, family, check)
     return Head(
         *made,
-        check=functools.partial(check_numbers, spec.name, event, support=support),
+        check=check,
         check_values=functools.partial(check_held, spec.name, support),
         symbols=_symbols,
         encode=functools.partial(_encode, support, event, missing),
@@ -110,7 +112,7 @@ def number_head(
 
 def mask_of(given: str) -> str:
     """Returns the name of the argument that masks the argument `given`."""
-    return "mask" if given == "xs" else f"{given}_mask"
+    return f"{given}_mask" if given in ("prompt", "labels") else "mask"
 
 
 def check_mask(
@@ -136,26 +138,19 @@ def check_mask(
     return mask
 
 
-def check_shape(name: str, x: Array, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where `x` is not of the shape that is predicted."""
-    if jnp.shape(x) != shape:
-        raise ValueError(
-            f"Expected {name} of shape {shape}, one for each predicted distribution, "
-            f"got {jnp.shape(x)}; nothing is broadcast, jnp.broadcast_to does it."
-        )
-
-
 @memoize
 def supported(
     distribution: Distribution, support: Support, size: int | None
 ) -> Distribution:
     """Scores what is no symbol as NaN, and what is missing without a look at it."""
     event = () if size is None else (size,)
+    distribution = checked(distribution, event)
 
     def log_prob(predicted: Any, x: Array, mask: Array | None = None) -> Array:
-        x = support.cast(jnp.asarray(x))
-        check_shape("values", x, distribution.shape(predicted))
-        mask = check_mask(mask, x, event)
+        check_shape(
+            "x, the values,", check_array("x", x), distribution.shape(predicted)
+        )
+        x, mask = check_numbers("this distribution", event, "x", x, mask, support)
         x = hide(mask, x)
         fits = support.holds(x) if mask is None else support.holds(x) | ~mask
         scored = distribution.log_prob(predicted, jnp.where(fits, x, 0), mask)
@@ -163,23 +158,32 @@ def supported(
         return jnp.where(fits, scored, jnp.nan)
 
     def cdf(predicted: Any, x: Array) -> Array:
-        x = support.cast(jnp.asarray(x))
-        check_shape("values", x, distribution.shape(predicted))
+        check_shape(
+            "x, the values,", check_array("x", x), distribution.shape(predicted)
+        )
+        x, _ = check_numbers("this distribution", event, "x", x, None, support)
         return distribution.cdf(predicted, x)
 
     def quantile(predicted: Any, probability: float | Array) -> Array:
-        p = _check_probability(probability).astype(state_dtype(predicted))
         shape = distribution.shape(predicted)
+        p = check_probability(probability).astype(state_dtype(predicted))
         if p.shape:
             check_shape("probability", p, shape)
         return distribution.quantile(predicted, jnp.broadcast_to(p, shape))
 
-    return distribution._replace(log_prob=log_prob, cdf=cdf, quantile=quantile)
+    asked = {"cdf": cdf, "quantile": quantile}
+    offered = {k: f for k, f in asked.items() if not refuses(getattr(distribution, k))}
+    return distribution._replace(log_prob=log_prob, **offered)
 
 
-def _check_probability(probability: Any) -> Array:
+def check_probability(probability: Any) -> Array:
     """Returns an array, or raises ValueError where one is concrete and outside 0..1."""
     p = check_array("probability", probability)
+    if not any(jnp.issubdtype(p.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise TypeError(
+            "Expected probability to be a number within 0..1, or an array of them, "
+            f"got {p.dtype}."
+        )
     if not is_traced(p):
         known = np.asarray(p, np.float64)
         wrong = ~((known >= 0) & (known <= 1))

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from jrnn._base import Key, memoize
 from jrnn.heads._arguments import casting, size_or_none, whether_missing
-from jrnn.heads._dense import common, total
+from jrnn.heads._dense import common, per_sequence, total
 from jrnn.heads._numbers import Support, number_head
 from jrnn.likelihood import Distribution, Head
 
@@ -84,7 +84,7 @@ def _sample(key: Key, logits: Array, temperature: float | Array = 1.0) -> Array:
     tiny = jnp.finfo(logits.dtype).tiny
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
     # logits / tau + noise > 0, without the quotient; at 0 the sign of the logit alone.
-    tau = jnp.maximum(jnp.asarray(temperature, logits.dtype), tiny)
+    tau = jnp.maximum(per_sequence(temperature, logits), tiny)
     return (logits + tau * noise > 0).astype(logits.dtype)
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Array
 from jrnn._base import Key, check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
 from jrnn._parts import sample_symbols
-from jrnn.heads._dense import functions, hide
-from jrnn.heads._numbers import check_mask, check_shape
+from jrnn.heads._dense import check_shape, checked, functions, hide
+from jrnn.heads._numbers import check_mask
 from jrnn.likelihood import Distribution, Head
 
 
@@ -45,22 +45,18 @@ def categorical(vocab_size: int) -> Head:
     check_size("vocab_size", vocab_size)
 
     def check(name: str, xs: Any, mask: Any = None) -> tuple[Array, Array | None]:
-        xs = check_array(name, xs)
-        if not jnp.issubdtype(xs.dtype, jnp.integer):
-            raise TypeError(
-                f"Expected integer token ids of shape (T, *batch) as {name} of "
-                f"categorical({vocab_size}), got {xs.dtype} of shape {xs.shape}."
-            )
-        return xs, check_mask(mask, xs, (), name)
+        return _check_ids(name, xs, mask, f"categorical({vocab_size})")
 
     def check_values(name: str, xs: Array, mask: Array | None = None) -> None:
         check_ids(name, hide(mask, xs), vocab_size)
 
-    distribution = Distribution(
-        _log_prob, _sample, _no_mean, _no_cdf, _no_quantile, _no_variance, _shape
+    distribution = checked(
+        Distribution(
+            _log_prob, _sample, _no_mean, _no_cdf, _no_quantile, _no_variance, _shape
+        )
     )
     return Head(
-        *functions(vocab_size, _log_softmax, distribution),
+        *functions("categorical", vocab_size, _log_softmax, distribution, check),
         check=check,
         check_values=check_values,
         symbols=_same,
@@ -79,11 +75,25 @@ def _log_softmax(raw: Array) -> Array:
 
 
 def _shape(log_p: Array) -> tuple[int, ...]:
+    if not log_p.ndim:
+        raise TypeError(f"Expected log-probabilities (..., vocab_size), got {log_p}.")
     return log_p.shape[:-1]
 
 
+def _check_ids(name: str, xs: Any, mask: Any, whose: str) -> tuple[Array, Array | None]:
+    xs = check_array(name, xs)
+    if not jnp.issubdtype(xs.dtype, jnp.integer):
+        raise TypeError(
+            f"Expected integer token ids of shape (T, *batch) as {name} of {whose}, "
+            f"got {xs.dtype} of shape {xs.shape}."
+        )
+    return xs, check_mask(mask, xs, (), name)
+
+
 def _log_prob(log_p: Array, ids: Array, mask: Array | None = None) -> Array:
-    check_shape("ids", ids, _shape(log_p))
+    log_p = check_array("predicted", log_p)
+    ids, mask = _check_ids("x", ids, mask, "this distribution")
+    check_shape("x, the ids,", ids, _shape(log_p))
     known = (ids >= 0) & (ids < log_p.shape[-1])
     index = jnp.where(known, ids, 0)[..., None]
     picked = jnp.take_along_axis(log_p, index, axis=-1)[..., 0]

@@ -187,8 +187,7 @@ def from_torch_state(cell: Cell, state: Any) -> State:
         )
     leaves = [array[i] for i in range(rows) for array in packed]
     nested = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    check_state(cell, params, nested, tuple(batch))
-    return nested
+    return check_state(cell, nested, tuple(batch))
 
 
 def _to_jax(array: Any) -> Array:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jrnn._base import check_switch, tell
+
 PLATFORMS = ("cuda", "tpu")
 # What a kernel may hold in a TPU's vector memory: that of a v7x core is 64 MiB, of v5e
 # and v6e 128 MiB (https://docs.jax.dev/en/latest/pallas/tpu/details.html), and the
@@ -57,15 +59,17 @@ class Launch(NamedTuple):
     stages: int = 1
 
 
-def check_target(platform: Any, interpret: Any, method: str) -> None:
-    """Raises ValueError unless kernels know the platform."""
-    if platform is not None and platform not in PLATFORMS:
+def check_target(
+    platform: Any, interpret: Any, method: str, name: str = "platform"
+) -> None:
+    """Raises unless kernels know the platform."""
+    known = isinstance(platform, str) and platform in PLATFORMS
+    if platform is not None and not known:
         raise ValueError(
-            f'Expected platform to be None, "cuda" or "tpu" for {method}, got '
-            f"{platform!r}; elsewhere there are no kernels: take jrnn.bptt()."
+            f'Expected {name} to be None, "cuda" or "tpu" for {method}, got '
+            f"{tell(platform)}; elsewhere there are no kernels: take jrnn.bptt()."
         )
-    if interpret not in (True, False):
-        raise ValueError(f"Expected interpret to be True or False, got {interpret!r}.")
+    check_switch("interpret", interpret)
 
 
 def find_target(platform: str | None, interpret: bool) -> Target:

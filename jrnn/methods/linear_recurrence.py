@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from jrnn._base import check_size
+from jrnn._base import check_size, check_switch
+from jrnn._check import check_array
 from jrnn._parts import expand
 from jrnn.kernels._pallas import Target, check_target
 from jrnn.methods._recurrence import recurrence
@@ -61,9 +62,11 @@ def linear_recurrence(
       >>> jrnn.linear_recurrence(jnp.full((4, 1), 0.5), jnp.ones((4, 1)))[:, 0].tolist()
       [1.0, 1.5, 1.75, 1.875]
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    start = jnp.asarray(jnp.zeros_like(b[0]) if h0 is None else h0)
+    a, b = check_array("a", a), check_array("b", b)
+    check_switch("full", full)
+    start = None if h0 is None else check_array("h0", h0)
     a = _check(a, b, start, full)
+    start = jnp.zeros_like(b[0]) if start is None else start
     dtype = jnp.result_type(a, b, start)
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
     if chunk is not None:
@@ -74,10 +77,10 @@ def linear_recurrence(
     return hs.astype(dtype)
 
 
-def _check(a: Array, b: Array, h0: Array, full: bool) -> Array:
+def _check(a: Array, b: Array, h0: Array | None, full: bool) -> Array:
     """Returns a with all its axes, or raises."""
     for name, array in (("a", a), ("b", b), ("h0", h0)):
-        if not jnp.issubdtype(array.dtype, jnp.inexact):
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
                 f"Expected {name} to be real or complex, got {array.dtype}; cast it "
                 f"with {name}.astype(jnp.float32)."
@@ -97,14 +100,14 @@ def _check(a: Array, b: Array, h0: Array, full: bool) -> Array:
             f"the last {'two' if full else 'one'} equal to b's, or 1, or left out, got "
             f"{a.shape}."
         )
-    if h0.shape != b.shape[1:]:
+    if h0 is not None and h0.shape != b.shape[1:]:
         raise ValueError(f"Expected h0 of shape {b.shape[1:]}, got {h0.shape}.")
     return a
 
 
 def kernel_target(kernel: Any, interpret: Any, full: bool) -> Target | None:
     """Returns the machine of a kernel, None without one, or raises."""
-    check_target(kernel, interpret, "a linear recurrence")
+    check_target(kernel, interpret, "a linear recurrence", "kernel")
     if kernel is None and interpret:
         raise ValueError(
             'Expected a kernel to interpret, "cuda" or "tpu", got kernel=None; name '

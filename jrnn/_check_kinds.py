@@ -1,0 +1,77 @@
+"""Of which kind the arrays of a tree are: their types and shapes, and how to tell them.
+
+Leaves are whatever a user put into a tree: arrays, numbers, or what is neither.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_WORDS = {
+    jnp.floating: ("floating", "cast it to the parameters' type"),
+    jnp.complexfloating: ("floating or complex", "cast it to complex64"),
+}
+
+
+def dtype_of(leaf: Any) -> Any:
+    """Returns the type of an array or a number, None of what is neither."""
+    if isinstance(leaf, str | bytes | type):  # names of types, to NumPy
+        return None
+    try:
+        return jnp.result_type(leaf)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def shape_of(leaf: Any) -> tuple[int, ...]:
+    """Returns the shape of an array; () of what is none."""
+    shape = getattr(leaf, "shape", None)
+    return shape if isinstance(shape, tuple) else np.shape(leaf)
+
+
+def told_type(leaf: Any) -> str:
+    """Returns the type of an array or a number, else the class, for an error."""
+    dtype = dtype_of(leaf)
+    return type(leaf).__name__ if dtype is None else str(dtype)
+
+
+def fit_kind(name: str, leaf: Any, want: Any) -> Any:
+    """Returns an array of the kind of `want`: what is real may become complex.
+
+    Raises:
+      TypeError: It is complex where `want` is real, or no float where it is one.
+    """
+    got, kind = dtype_of(leaf), _kind(want)
+    if got is not None and (_kind(got) is kind or want == got):
+        return leaf
+    if kind is jnp.complexfloating and _kind(got) is jnp.floating:
+        real = jnp.asarray(leaf, jnp.promote_types(got, jnp.float32))
+        return jax.lax.complex(real, jnp.zeros_like(real))
+    words, remedy = _WORDS.get(kind, (str(want), f"cast it to {want}"))
+    if _kind(got) is jnp.complexfloating:
+        remedy = "the cell's state is real: pass its real part"
+    raise TypeError(
+        f"Expected a {words} state, got {name} of type {told_type(leaf)}; {remedy}."
+    )
+
+
+def _kind(dtype: Any) -> Any:
+    if dtype is None:
+        return None
+    kinds = (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
+
+
+class _Leaf:
+    """Stands for an array where a structure is shown."""
+
+    def __repr__(self) -> str:
+        return "*"
+
+
+def sketch(tree: Any) -> str:
+    """Returns a tree as text, with * for each array: "LSTMState(h=*, c=*)"."""
+    text = repr(jax.tree.map(lambda _: _Leaf(), tree))
+    return text if text != "*" else "an array"

@@ -1,0 +1,1033 @@
+"""Every public function, with arguments that it takes and such as it must refuse.
+
+A new public function is tested by one entry here; `tests.test_wrong_arguments` fails
+where there is none.
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import jrnn
+import jrnn.interop.torch
+import jrnn.train
+from jrnn._regressions import Regressions
+
+KEY = jax.random.key(0)
+ABSENT = object()
+
+
+class Entry(NamedTuple):
+    """A function under test.
+
+    Attributes:
+      covers: The public names that it stands for.
+      call: The function, called by keywords.
+      valid: Arguments that it takes.
+      wrong: For each argument what it must refuse, by a label.
+    """
+
+    covers: tuple[str, ...]
+    call: Callable[..., Any]
+    valid: dict[str, Any]
+    wrong: dict[str, dict[str, Any]]
+
+
+ENTRIES: dict[str, Entry] = {}
+
+
+def entry(name, call, covers=(), **arguments):
+    """Adds an entry; each argument is (what it takes, what it refuses by label)."""
+    valid = {k: v for k, (v, _) in arguments.items() if v is not ABSENT}
+    wrong = {k: w for k, (_, w) in arguments.items()}
+    ENTRIES[name] = Entry(covers or (name.split(" ")[0],), call, valid, wrong)
+
+
+def filled(function, *arguments):
+    """Returns ones of the types that a function returns, without its work."""
+    like = jax.eval_shape(function, *arguments)
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), like)
+
+
+def params_of(cell):
+    return filled(cell.init, KEY)
+
+
+def state_of(cell, params, batch=(2,)):
+    return filled(lambda params: cell.init_state(params, batch), params)
+
+
+def with_nan(xs):
+    xs = xs.copy()
+    xs[0] = np.nan
+    return xs
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def first_leaf(tree, value):
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, [value, *leaves[1:]])
+
+
+# Wrong values, by kind of argument.
+
+CELL = jrnn.lstm(3, 4)
+HEAD = jrnn.categorical(3)
+NONE = {"None": None}
+UNHASHABLE = {"list": [1], "array": np.ones(2)}
+CELLS = NONE | {"factory": jrnn.lstm, "text": "lstm", "head": HEAD}
+HEADS = NONE | {"factory": jrnn.categorical, "text": "categorical", "cell": CELL}
+SIZES = {"half": 2.5, "float": 3.0, "bool": True, "negative": -1, "text": "3"}
+OPTIONAL_SIZES = SIZES | {"zero": 0}
+SIZES = OPTIONAL_SIZES | NONE | {"array": np.ones(2)}
+COUNTS = {k: v for k, v in SIZES.items() if k != "zero"}
+SWITCHES = {"text": "yes", "number": 2, "array": np.array(True), "None": None}
+REALS = NONE | {"text": "x", "bool": True, "complex": 1j, "array": np.ones(2)}
+RATES = REALS | {"one": 1.0, "negative": -0.1, "nan": float("nan")}
+POSITIVE = REALS | {"negative": -1.0, "nan": float("nan"), "inf": float("inf")}
+OPTIONAL_FUNCTIONS = {"text": "tanh", "number": 3, "array": np.ones(2)}
+FUNCTIONS = OPTIONAL_FUNCTIONS | NONE
+METHODS = {"factory": jrnn.bptt, "text": "bptt", "number": 3, "cell": CELL}
+OPTIONAL_KEYS = {
+    "seed": 0,
+    "float": 1.5,
+    "text": "key",
+    "several": jax.random.split(KEY),
+    "signed": np.zeros(2, np.int32),
+    "long": np.zeros(5, np.uint32),
+    "list": [0, 1],
+}
+KEYS = OPTIONAL_KEYS | NONE
+DTYPES = {"integer": int, "complex": np.complex64, "name": "foo", "number": 32}
+BATCHES = NONE | {
+    "number": 4,
+    "float": 4.0,
+    "text": "ab",
+    "halves": (2.5,),
+    "negative": (-1,),
+    "bool": (True,),
+    "array": np.array([2]),
+}
+TEMPERATURES = NONE | {
+    "text": "hot",
+    "negative": -1.0,
+    "nan": float("nan"),
+    "shape": np.ones(3),
+    "one too cold": np.array([1.0, -1.0]),
+    "complex": 1j,
+    "bool": True,
+    "list": ["a", "b"],
+}
+PROBABILITIES = NONE | {
+    "negative": -0.1,
+    "percent": 50,
+    "text": "half",
+    "nan": float("nan"),
+    "shape": np.ones(7),
+    "complex": 1j,
+}
+NO_ARRAYS = {
+    "None": None,
+    "text": "abc",
+    "texts": ["a", "b"],
+    "object": np.array([object()] * 5, dtype=object),
+    "ragged": [[1.0], [1.0, 2.0]],
+    "huge": [10**30],
+    "cell": CELL,
+}
+
+
+def kinds_of_floats(xs):
+    return NO_ARRAYS | {
+        "bool": xs > 0,
+        "complex": xs.astype(np.complex64),
+        "size": xs[..., :-1],
+        "scalar": xs.sum(),
+        "keys": jax.random.split(KEY, 5),
+    }
+
+
+def sequences(xs):
+    return kinds_of_floats(xs) | {"empty": xs[:0]}
+
+
+def token_ids(xs, vocab=3):
+    return NO_ARRAYS | {
+        "bool": xs > 0,
+        "float": xs.astype(np.float32),
+        "complex": xs.astype(np.complex64),
+        "too large": xs + vocab,
+        "negative": xs - vocab - 1,
+        "scalar": xs.sum(),
+        "empty": xs[:0],
+        "keys": jax.random.split(KEY, 5),
+    }
+
+
+def params_like(params):
+    return NONE | {
+        "text": "params",
+        "array": np.ones(3),
+        "list": list(jax.tree.leaves(params)),
+        "integers": cast(params, np.int32),
+        "bools": cast(params, bool),
+        "complex": cast(params, np.complex64),
+        "text inside": first_leaf(params, "W"),
+        "shape": jax.tree.map(lambda leaf: leaf[..., None], params),
+        "foreign": params_of(jrnn.elman(7, 2)),
+    }
+
+
+def states_like(state, batch=True):
+    def other(leaf):
+        complex_ = np.iscomplexobj(leaf)
+        return leaf if complex_ else leaf.astype(np.complex64)
+
+    wrong = {
+        "text": "state",
+        "number": 0.0,
+        "list": [1, 2, 3],
+        "integers": jax.tree.map(lambda leaf: leaf.real.astype(np.int32), state),
+        "bools": jax.tree.map(lambda leaf: leaf.real.astype(bool), state),
+        "text inside": first_leaf(state, "h"),
+        "shape": jax.tree.map(lambda leaf: leaf[..., None], state),
+    }
+    if not all(np.iscomplexobj(leaf) for leaf in jax.tree.leaves(state)):
+        wrong["complex"] = jax.tree.map(other, state)
+    if batch:
+        wrong["batch"] = jax.tree.map(lambda leaf: np.concatenate([leaf] * 2), state)
+    return wrong
+
+
+def lengths_for(batch, steps=5):
+    ones = np.ones(batch, np.int32)
+    return {
+        "text": "all",
+        "float": ones.astype(float),
+        "bool": ones > 0,
+        "complex": ones.astype(np.complex64),
+        "long": ones + steps,
+        "negative": ones - 2,
+        "shape": np.ones((*batch, 2), np.int32),
+        "ragged": [[1], [1, 2]],
+        "object": np.array([None, None], object),
+    }
+
+
+def flags_for(shape):
+    return {
+        "text": "all",
+        "float": np.ones(shape),
+        "integer": np.ones(shape, np.int32),
+        "shape": np.ones((*shape, 7), bool),
+        "ragged": [[True], [True, False]],
+        "object": np.array([None, None], object),
+    }
+
+
+XS = np.ones((5, 2, 3), np.float32)
+TOKENS = np.zeros((5, 2), np.int32)
+RUN = {
+    "lengths": (np.array([5, 2]), lengths_for((2,))),
+    "resets": (np.zeros((5, 2), bool), flags_for((5, 2))),
+    "mask": (np.ones((5, 2), bool), flags_for((5, 2))),
+    "key": (KEY, OPTIONAL_KEYS),
+}
+METHOD = {"method": (jrnn.bptt(), METHODS)}
+REVERSE = {"reverse": (False, SWITCHES)}
+
+
+def seam(cell, xs=XS, wrong_xs=None):
+    """The arguments (cell, params, xs, state)."""
+    params = params_of(cell)
+    state = state_of(cell, params)
+    return {
+        "cell": (cell, CELLS),
+        "params": (params, params_like(params)),
+        "xs": (xs, sequences(xs) if wrong_xs is None else wrong_xs),
+        "state": (state, states_like(state)),
+    }
+
+
+# Running a cell.
+
+RUN_CELLS = {
+    "lstm": CELL,
+    "lru": jrnn.lru(3, 4),
+    "stack": jrnn.stack(CELL, jrnn.dropout(jrnn.lru(4, 4), 0.5)),
+    "exp_rnn": jrnn.exp_rnn(3, 4),
+    "learnable": jrnn.learnable_state(jrnn.gru(3, 4)),
+}
+EVERY_METHOD = {
+    "scan": (jrnn.scan(), "lru"),
+    "bptt": (jrnn.bptt(remat=1), "lru"),
+    "associative": (jrnn.associative(), "lru"),
+    "newton": (jrnn.newton(), "lstm"),
+    "fused": (jrnn.fused(), "lstm"),
+    "truncated": (jrnn.truncated(2), "lru"),
+}
+for _name, _cell in RUN_CELLS.items():
+    entry(
+        f"jrnn.unroll {_name}", jrnn.unroll, **seam(_cell), **RUN, **REVERSE, **METHOD
+    )
+for _name, (_method, _cell) in EVERY_METHOD.items():
+    entry(
+        f"jrnn.unroll by {_name}",
+        functools.partial(jrnn.unroll, method=_method),
+        state=seam(RUN_CELLS[_cell])["state"],
+        **{k: (v, {}) for k, (v, _) in seam(RUN_CELLS[_cell]).items() if k != "state"},
+    )
+entry(
+    "jrnn.unroll tokens",
+    jrnn.unroll,
+    **seam(CELL, TOKENS, {k: v for k, v in token_ids(TOKENS).items() if k != "float"}),
+)
+entry("jrnn.trajectory", jrnn.trajectory, **seam(CELL), **RUN, **REVERSE, **METHOD)
+ELMAN = jrnn.elman(3, 4)
+_states = state_of(ELMAN, params_of(ELMAN), (5, 2))
+entry(
+    "jrnn.newton_trajectory",
+    jrnn.newton_trajectory,
+    **seam(ELMAN),
+    **RUN,
+    **REVERSE,
+    guess=(_states, states_like(_states)),
+    method=(jrnn.newton(), METHODS | {"another": jrnn.bptt()}),
+)
+_pair = (CELL, CELL)
+_pair_params = (params_of(CELL), params_of(CELL))
+_pair_state = tuple(state_of(CELL, p) for p in _pair_params)
+entry(
+    "jrnn.unroll_bidirectional",
+    jrnn.unroll_bidirectional,
+    cells=(
+        _pair,
+        NONE
+        | {
+            "one": CELL,
+            "three": (CELL,) * 3,
+            "text": "ab",
+            "heads": (HEAD, HEAD),
+            "factories": (jrnn.lstm, jrnn.lstm),
+        },
+    ),
+    params=(_pair_params, params_like(_pair_params) | {"number": 3}),
+    xs=(XS, sequences(XS)),
+    state=(_pair_state, states_like(_pair_state)),
+    **RUN,
+    **METHOD,
+)
+entry(
+    "jrnn.find_non_finite",
+    jrnn.find_non_finite,
+    **seam(CELL),
+    **RUN,
+    **REVERSE,
+    loss=(
+        lambda state, ys: ys.sum(),
+        OPTIONAL_FUNCTIONS | {"vector": lambda state, ys: ys.sum(axis=(1, 2))},
+    ),
+)
+for _name, (_a, _full) in {
+    "numbers": (np.ones((5, 2, 4)), False),
+    "matrices": (np.ones((5, 2, 4, 4)), True),
+}.items():
+    _numbers = {k: v for k, v in kinds_of_floats(_a).items() if k != "complex"}
+    entry(
+        f"jrnn.linear_recurrence {_name}",
+        jrnn.linear_recurrence,
+        a=(_a, _numbers | {"integer": _a.astype(int)}),
+        b=(
+            np.ones((5, 2, 4)),
+            {k: v for k, v in kinds_of_floats(XS).items() if k != "complex"},
+        ),
+        h0=(
+            np.ones((2, 4)),
+            {k: v for k, v in _numbers.items() if k not in ("None", "complex")},
+        ),
+        full=(_full, SWITCHES),
+        chunk=(2, OPTIONAL_SIZES),
+        kernel=(None, {"text": "gpu", "number": 3, "array": np.ones(2)}),
+        interpret=(False, SWITCHES),
+    )
+
+# Factories: what an argument must refuse follows from its annotation.
+
+BY_ANNOTATION = {
+    "int": SIZES,
+    "int | None": OPTIONAL_SIZES,
+    "float": REALS | {"nan": float("nan"), "inf": float("inf")},
+    "float | None": REALS | {"nan": float("nan")},
+    "bool": SWITCHES | {"number": 1},
+    "str | None": {"text": "exact", "number": 3, "bool": True, "array": np.ones(2)},
+    "Cell": CELLS,
+    "Head": HEADS,
+    "Kernel": NONE | {"text": "logistic", "head": HEAD, "factory": jrnn.mixture},
+    "Method | None": METHODS,
+    "function": FUNCTIONS,
+    "function | None": OPTIONAL_FUNCTIONS,
+}
+WITHOUT_ZERO = {k: v for k, v in SIZES.items() if k != "zero"}
+# Where what an annotation forbids is allowed, or more is.
+EXCEPT = {
+    "order": WITHOUT_ZERO,
+    "remat": WITHOUT_ZERO,
+    "levels": SIZES | {"one": 1},
+    "rate": RATES,
+    "diagonal": {"text": "yes", "number": 2, "array": np.array(True)},
+    "tolerance": {k: v for k, v in POSITIVE.items() if k != "None"} | {"zero": 0.0},
+    "stride": OPTIONAL_SIZES | {"long": 99},
+}
+
+
+def told_annotation(annotation):
+    """Returns an annotation by the names of `BY_ANNOTATION`."""
+    options = typing.get_args(annotation)
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    options = options if union else (annotation,)
+    names = []
+    for option in options:
+        origin = typing.get_origin(option) or option
+        named = "None" if option is type(None) else getattr(origin, "__name__", "")
+        names.append("function" if origin is Callable else named)
+    return " | ".join(name for name in names if name != "OfGates")
+
+
+def factory(name, make, **given):
+    """Adds an entry whose wrong values follow from annotations."""
+    arguments = {}
+    for argument, p in inspect.signature(make).parameters.items():
+        if p.kind is p.VAR_POSITIONAL:
+            continue
+        valid = given.get(argument, p.default)
+        wrong = EXCEPT.get(argument) or BY_ANNOTATION[told_annotation(p.annotation)]
+        arguments[argument] = (valid, UNHASHABLE | wrong)
+    entry(name, make, **arguments)
+
+
+SIZED = {"input_size": 3, "hidden_size": 4}
+for _name in (
+    *("antisymmetric_rnn", "co_rnn", "diagonal_gru", "diagonal_lstm", "elman"),
+    *("exp_rnn", "gru", "ind_rnn", "layer_norm_elman", "layer_norm_gru"),
+    *("layer_norm_lstm", "lem", "lru", "lstm", "min_gru", "min_lstm", "rg_lru", "s5"),
+    "sru",
+):
+    factory(f"jrnn.{_name}", getattr(jrnn, _name), **SIZED)
+for _name in ("scan", "bptt", "associative", "newton", "fused"):
+    factory(f"jrnn.{_name}", getattr(jrnn, _name))
+factory("jrnn.truncated", jrnn.truncated, window=4)
+for _name in ("dropout", "variational_dropout", "zoneout"):
+    factory(f"jrnn.{_name}", getattr(jrnn, _name), cell=CELL, rate=0.5)
+for _name in ("learnable_state", "keep_orthogonal"):
+    factory(f"jrnn.{_name}", getattr(jrnn, _name), cell=jrnn.gru(3, 4))
+factory("jrnn.residual", jrnn.residual, cell=jrnn.gru(4, 4))
+factory("jrnn.bidirectional", jrnn.bidirectional, forward=CELL, backward=CELL)
+entry(
+    "jrnn.stack", lambda cells: jrnn.stack(CELL, cells), cells=(jrnn.gru(4, 2), CELLS)
+)
+for _name in ("bernoulli", "gaussian", "student_t"):
+    factory(f"jrnn.{_name}", getattr(jrnn, _name))
+factory("jrnn.categorical", jrnn.categorical, vocab_size=3)
+factory("jrnn.mixture", jrnn.mixture, components=2)
+factory(
+    "jrnn.discretised_logistic",
+    jrnn.discretised_logistic,
+    **{"lowest": 0.0, "step": 1.0, "levels": 4},
+)
+factory("jrnn.sequence_model", jrnn.sequence_model, cell=CELL, head=HEAD)
+factory("jrnn.supervised_model", jrnn.supervised_model, cell=CELL, head=HEAD)
+factory("jrnn.markov_chain", jrnn.markov_chain, vocab_size=3, order=1)
+factory("jrnn.linear_gaussian_markov", jrnn.linear_gaussian_markov, order=1)
+
+# The functions of cells.
+
+NOISY = jrnn.zoneout(jrnn.gru(3, 4), 0.5)
+STEPPED = RUN_CELLS | {"zoneout": NOISY, "orthogonal": jrnn.keep_orthogonal(CELL)}
+for _name, _cell in STEPPED.items():
+    _params = params_of(_cell)
+    _state = state_of(_cell, _params)
+    entry(f"Cell.init {_name}", _cell.init, key=(KEY, KEYS), dtype=(None, DTYPES))
+    entry(
+        f"Cell.init_state {_name}",
+        _cell.init_state,
+        params=(_params, params_like(_params)),
+        batch_shape=((2,), BATCHES),
+    )
+    entry(
+        f"Cell.step {_name}",
+        _cell.step,
+        params=(_params, params_like(_params)),
+        state=(_state, states_like(_state)),
+        x=(XS[0], {k: v for k, v in kinds_of_floats(XS[0]).items() if k != "huge"}),
+        noise=(None, {"text": "noise", "key": KEY, "number": 0.5}),
+    )
+
+# The functions of heads and of their distributions.
+
+HEADS_TOLD = {
+    "categorical": (HEAD, np.zeros(2, np.int32)),
+    "gaussian": (jrnn.gaussian(), np.zeros(2)),
+    "gaussian full": (jrnn.gaussian(3, full=True), np.zeros((2, 3))),
+    "student_t": (jrnn.student_t(2), np.zeros((2, 2))),
+    "mixture": (jrnn.mixture(2, jrnn.logistic_kernel), np.zeros(2)),
+    "discretised": (
+        jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 3), size=2),
+        np.zeros((2, 2)),
+    ),
+    "bernoulli": (jrnn.bernoulli(), np.zeros(2)),
+}
+UNOFFERED = {
+    "categorical": ("mean", "cdf", "quantile", "variance"),
+    "bernoulli": ("cdf", "quantile"),
+}
+
+
+def other_features(features):
+    # Features of another size do not go with the parameters, which are told.
+    return {k: v for k, v in kinds_of_floats(features).items() if k != "size"}
+
+
+def values_like(x):
+    """Values that no head takes for x."""
+    floats = x.dtype.kind == "f"
+    wrong = {k: v for k, v in kinds_of_floats(x).items() if k not in ("bool", "size")}
+    more = {"shape": np.concatenate([x] * 2)}
+    return wrong | more if floats else token_ids(x) | more
+
+
+def values_of(x):
+    """Values that a head refuses; what cannot be told at tracing scores NaN."""
+    wrong = values_like(x)
+    wrong = {k: v for k, v in wrong.items() if k not in ("too large", "negative")}
+    return {k: v for k, v in wrong.items() if k != "empty"}
+
+
+for _name, (_head, _x) in HEADS_TOLD.items():
+    _params, _features = (
+        filled(functools.partial(_head.init, feature_size=4), KEY),
+        np.ones((2, 4)),
+    )
+    _predicted = filled(_head.predict, _params, _features)
+    _two = {
+        "params": (_params, params_like(_params)),
+        "features": (_features, other_features(_features)),
+    }
+    _drawn = {"key": (KEY, KEYS), "temperature": (1.0, TEMPERATURES)}
+    _x_values = {"x": (_x, values_of(_x))}
+    _targets = {"targets": (_x, values_of(_x))}
+    _mask = {"mask": (None, flags_for(_x.shape))}
+    _p = {"probability": (0.5, PROBABILITIES)}
+    _of = {
+        "predicted": (
+            _predicted,
+            NONE | {"text": "p", "integers": cast(_predicted, int), "cell": CELL},
+        )
+    }
+    entry(
+        f"Head.init {_name}",
+        _head.init,
+        key=(KEY, KEYS),
+        feature_size=(4, SIZES),
+        dtype=(None, DTYPES),
+    )
+    entry(f"Head.predict {_name}", _head.predict, **_two)
+    entry(f"Head.log_prob {_name}", _head.log_prob, **_two, **_targets, **_mask)
+    entry(f"Head.sample {_name}", _head.sample, **_two, **_drawn)
+    _d = _head.distribution
+    entry(f"Distribution.log_prob {_name}", _d.log_prob, **_of, **_x_values, **_mask)
+    entry(f"Distribution.sample {_name}", _d.sample, **_of, **_drawn)
+    entry(f"Distribution.shape {_name}", _d.shape, **_of)
+    for _function, _more in {
+        "mean": ({}, {}),
+        "variance": ({}, {}),
+        "cdf": (_targets, _x_values),
+        "quantile": (_p, _p),
+    }.items():
+        if _function in UNOFFERED.get(_name, ()):
+            continue
+        _call = getattr(_head, _function)
+        entry(f"Head.{_function} {_name}", _call, **_two, **_more[0])
+        _call = getattr(_d, _function)
+        entry(f"Distribution.{_function} {_name}", _call, **_of, **_more[1])
+    _checked_x = {k: v for k, v in values_like(_x).items() if k != "shape"}
+    _checked_x = {k: v for k, v in _checked_x.items() if k not in ("scalar", "empty")}
+    _checked_x = {
+        k: v for k, v in _checked_x.items() if k not in ("too large", "negative")
+    }
+    entry(
+        f"Head.check {_name}",
+        functools.partial(_head.check, "xs"),
+        xs=(_x, _checked_x),
+        mask=(None, flags_for(_x.shape)),
+    )
+
+# The functions of models.
+
+
+def model_entries(name, model, xs, wrong_xs, asked):
+    params = params_of(model)
+    state = state_of(model, params)
+    floats = xs.dtype.kind == "f"
+    read = {
+        "params": (params, params_like(params)),
+        "xs": (xs, wrong_xs),
+        "state": (state, states_like(state)),
+        "lengths": RUN["lengths"],
+        "key": RUN["key"],
+        **METHOD,
+        "mask": (None, flags_for(xs.shape) | ({} if floats else {"any": xs == xs})),
+    }
+    by = lambda function: f"SequenceModel.{function} {name}"
+    entry(by("init"), model.init, key=(KEY, KEYS), dtype=(None, DTYPES))
+    entry(
+        by("init_state"),
+        model.init_state,
+        params=read["params"],
+        batch_shape=((2,), BATCHES),
+    )
+    for function in ("log_prob", "predictive", *asked):
+        more = {"probability": (0.5, PROBABILITIES)} if function == "quantile" else {}
+        entry(by(function), getattr(model, function), **read, **more)
+    one = {k: v for k, v in wrong_xs.items() if k not in ("scalar", "size", "empty")}
+    one = {k: v[0] if k in ("bool", "complex", "float") else v for k, v in one.items()}
+    one = {k: v for k, v in one.items() if k not in ("too large", "negative")}
+    entry(
+        by("step"),
+        model.step,
+        params=read["params"],
+        state=read["state"],
+        x=(xs[0], one),
+        mask=(None, flags_for(xs.shape[1:])),
+    )
+    entry(
+        by("predict"),
+        model.predict,
+        params=read["params"],
+        state=(state, NONE | states_like(state, batch=False)),
+    )
+    entry(by("sample"), model.sample, **sampled(params, state, xs, wrong_xs, floats))
+
+
+def sampled(params, state, xs, wrong_xs, masked):
+    """The arguments of every model's `sample`, for a batch of 2."""
+    no_prompt = ("None", "empty")
+    arguments = {
+        "params": (params, params_like(params)),
+        "key": (KEY, KEYS),
+        "length": (3, {k: v for k, v in SIZES.items() if k != "zero"}),
+        "prompt": (xs, {k: v for k, v in wrong_xs.items() if k not in no_prompt}),
+        "temperature": (np.ones(2), TEMPERATURES),
+        "batch_shape": ((2,), BATCHES | {"another": (3,)}),
+        "state": (state, states_like(state)),
+    }
+    if masked:
+        arguments["prompt_mask"] = (None, flags_for(xs.shape))
+    return arguments
+
+
+model_entries(
+    "categorical", jrnn.sequence_model(CELL, HEAD), TOKENS, token_ids(TOKENS), ()
+)
+ASKED = ("mean", "variance", "cdf", "quantile")
+NUMBERS = jrnn.sequence_model(jrnn.lru(6, 4), jrnn.gaussian(3, missing=True))
+NAN = {"nan": with_nan(XS)}
+model_entries("numbers", NUMBERS, XS, sequences(XS) | NAN, ASKED)
+
+SUPERVISED = jrnn.supervised_model(CELL, jrnn.student_t(), jrnn.last_step)
+_params = params_of(SUPERVISED)
+entry("SupervisedModel.init", SUPERVISED.init, key=(KEY, KEYS), dtype=(None, DTYPES))
+for _function in ("predict", "log_prob", *ASKED):
+    _given = {
+        "params": (_params, params_like(_params)),
+        "xs": (XS, sequences(XS)),
+        **RUN,
+        **REVERSE,
+        **METHOD,
+    }
+    if _function in ("log_prob", "cdf"):
+        _given["labels"] = (
+            np.zeros(2),
+            values_like(np.zeros(2)) | {"nan": NAN["nan"][0, :, 0]},
+        )
+        _given["labels_mask"] = (None, flags_for((2,)))
+    if _function == "quantile":
+        _given["probability"] = (0.5, PROBABILITIES)
+    entry(f"SupervisedModel.{_function}", getattr(SUPERVISED, _function), **_given)
+
+CHAIN = jrnn.markov_chain(3, 2)
+_levels = CHAIN.fit(TOKENS)
+_history = np.asarray(CHAIN.init_state(_levels, (2,)))
+LEVELS = NONE | {
+    "text": "params",
+    "array": np.ones(3),
+    "cell's": params_of(CELL),
+    "too few": _levels[:1],
+    "floats": cast(_levels, float),
+    "text inside": first_leaf(_levels, "n"),
+}
+HISTORIES = {
+    "text": "state",
+    "number": 0,
+    "float": _history.astype(float),
+    "bool": _history > 0,
+    "batch": np.concatenate([_history] * 2, axis=1),
+    "order": _history[1:],
+    "too large": _history + 9,
+}
+_ids = token_ids(TOKENS)
+entry("MarkovChain.fit", CHAIN.fit, xs=(TOKENS, _ids), lengths=RUN["lengths"])
+entry(
+    "MarkovChain.init_state",
+    CHAIN.init_state,
+    params=(_levels, LEVELS),
+    batch_shape=((2,), BATCHES),
+)
+entry(
+    "MarkovChain.predict",
+    CHAIN.predict,
+    params=(_levels, LEVELS),
+    state=(_history, NONE | {k: v for k, v in HISTORIES.items() if k != "batch"}),
+)
+entry(
+    "MarkovChain.log_prob",
+    CHAIN.log_prob,
+    params=(_levels, LEVELS),
+    xs=(TOKENS, _ids),
+    state=(_history, HISTORIES),
+    lengths=RUN["lengths"],
+)
+_given = sampled(_levels, _history, TOKENS, _ids, masked=False)
+_given |= {"params": (_levels, LEVELS), "state": (_history, HISTORIES)}
+entry("MarkovChain.sample", CHAIN.sample, **_given)
+entry(
+    "jrnn.context_counts",
+    jrnn.context_counts,
+    params=(_levels, {k: v for k, v in LEVELS.items() if k != "too few"}),
+)
+
+LINEAR = jrnn.linear_gaussian_markov(1)
+_values = np.asarray(np.random.default_rng(0).normal(size=(9, 2)))
+_fitted = Regressions(np.ones((2, 1, 1, 1)), np.ones((2, 1)), np.ones((2, 1, 1)))
+_lags = state_of(LINEAR, _fitted)
+
+
+def lags_like(batch=True):
+    kept = ("text", "number", "list", "text inside", "shape")
+    wrong = {k: v for k, v in states_like(_lags).items() if k in kept}
+    wrong["integers"] = _lags._replace(x=_lags.x.astype(int))
+    wrong["complex"] = _lags._replace(x=_lags.x.astype(complex))
+    wrong["known"] = _lags._replace(known=_lags.known.astype(float))
+    if not batch:
+        del wrong["shape"]  # of a batch of two axes
+    else:
+        wrong["batch"] = jax.tree.map(lambda a: np.repeat(a, 2, axis=1), _lags)
+    return wrong
+
+
+_wrong = {k: v for k, v in sequences(_values).items() if k != "size"}
+_wrong |= {"nan": with_nan(_values)}
+_reads = {
+    "params": (_fitted, params_like(_fitted)),
+    "xs": (_values, _wrong),
+    "state": (_lags, lags_like()),
+    "lengths": (np.array([5, 2]), lengths_for((2,), 9)),
+    "mask": (None, flags_for((9, 2))),
+}
+entry(
+    "LinearGaussianMarkov.fit",
+    LINEAR.fit,
+    **{k: _reads[k] for k in ("xs", "lengths", "mask")},
+)
+entry(
+    "LinearGaussianMarkov.init_state",
+    LINEAR.init_state,
+    params=_reads["params"],
+    batch_shape=((2,), BATCHES),
+)
+for _function in ("predict", "forecast"):
+    _more = {"steps": (3, SIZES)} if _function == "forecast" else {}
+    entry(
+        f"LinearGaussianMarkov.{_function}",
+        getattr(LINEAR, _function),
+        params=_reads["params"],
+        state=(_lags, NONE | lags_like(batch=False)),
+        **_more,
+    )
+for _function in ("log_prob", "predictive"):
+    _call = getattr(LINEAR, _function)
+    entry(f"LinearGaussianMarkov.{_function}", _call, **_reads)
+_given = sampled(_fitted, _lags, _values, _wrong, masked=True)
+_given |= {"state": _reads["state"]}
+entry("LinearGaussianMarkov.sample", LINEAR.sample, **_given)
+
+# Pools and means.
+
+_ys, _active = np.ones((5, 2, 3)), np.ones((5, 2), bool)
+_floats = {k: v for k, v in kinds_of_floats(_ys).items() if k not in ("size", "cell")}
+for _name in ("last_step", "mean_step"):
+    entry(
+        f"jrnn.{_name}",
+        getattr(jrnn, _name),
+        ys=(_ys, _floats),
+        active=(_active, NONE | flags_for((5, 2))),
+    )
+_floats = {k: v for k, v in _floats.items() if k not in ("bool", "complex")}
+entry(
+    "jrnn.mean_over_steps",
+    jrnn.mean_over_steps,
+    values=(_ys[..., 0], _floats),
+    lengths=RUN["lengths"],
+    mask=RUN["mask"],
+    per_sequence=(False, SWITCHES),
+)
+entry(
+    "jrnn.bits_per_symbol",
+    jrnn.bits_per_symbol,
+    log_probs=(_ys[..., 0], _floats),
+    lengths=RUN["lengths"],
+)
+
+# Initialisers.
+
+SHAPES = {k: v for k, v in BATCHES.items() if k != "array"}
+for _name, _call in {
+    "jrnn.one_hot_normal": jrnn.one_hot_normal,
+    "jrnn.initializers.henaff": jrnn.initializers.henaff,
+    "jrnn.initializers.cayley": jrnn.initializers.cayley,
+}.items():
+    entry(
+        _name,
+        _call,
+        key=(KEY, KEYS),
+        shape=((4, 4), SHAPES),
+        dtype=(np.float32, {k: v for k, v in DTYPES.items() if k != "number"}),
+    )
+factory("jrnn.initializers.normal", jrnn.initializers.normal, std=0.1)
+factory("jrnn.initializers.identity", jrnn.initializers.identity)
+factory(
+    "jrnn.initializers.spectral_radius", jrnn.initializers.spectral_radius, radius=0.9
+)
+for _name in ("chrono_lstm", "chrono_gru"):
+    _call = getattr(jrnn.initializers, _name)
+    factory(f"jrnn.initializers.{_name}", _call, longest=9.0)
+
+# Diagnostics.
+
+FIELDS = {"text": "k", "number": 3, "array": np.ones(2)}
+_block = {"source": ("h", FIELDS), "target": (None, FIELDS)}
+_lags = {
+    "lags": (2, {k: v for k, v in OPTIONAL_SIZES.items() if k != "zero"} | {"long": 99})
+}
+_loss = {
+    "loss": (
+        lambda state, ys: ys.sum(),
+        FUNCTIONS | {"vector": lambda state, ys: ys.sum(axis=(1, 2))},
+    )
+}
+_starts = NONE | {
+    "number": 1,
+    "text": "ab",
+    "halves": (0.5,),
+    "negative": (-1,),
+    "late": (9,),
+}
+for _name, _more in {
+    "step_jacobians": _block,
+    "jacobian_products": _block,
+    "jacobian_products_by_lag": {**_block, **_lags, "starts": ((0,), _starts)},
+    "jacobian_bound": {},
+    "gradient_by_lag": {**_loss, **_lags},
+    "state_adjoints": _loss,
+    "saturation": {},
+    "lyapunov_spectrum": {
+        "count": (2, OPTIONAL_SIZES | {"many": 99}),
+        "discard": (
+            1,
+            {k: v for k, v in OPTIONAL_SIZES.items() if k != "zero"} | {"all": 5},
+        ),
+    },
+}.items():
+    _call = getattr(jrnn.diagnostics, _name)
+    _cell = {
+        "cell": (
+            CELL,
+            CELLS
+            | (
+                {}
+                if _name == "saturation"
+                else {"ahead": jrnn.bidirectional(CELL, CELL)}
+            ),
+        )
+    }
+    entry(f"jrnn.diagnostics.{_name}", _call, **(seam(CELL) | _cell), **_more)
+_read = {k: v for k, v in seam(CELL).items() if k in ("cell", "params")}
+entry(
+    "jrnn.diagnostics.memory_capacity",
+    jrnn.diagnostics.memory_capacity,
+    **_read,
+    key=(KEY, KEYS),
+    max_delay=(4, SIZES),
+    steps=(100, SIZES | {"few": 8}),
+    washout=(9, OPTIONAL_SIZES | {"short": 3}),
+    scale=(1.0, POSITIVE),
+)
+entry(
+    "jrnn.regularisers.gradient_norm_penalty",
+    jrnn.regularisers.gradient_norm_penalty,
+    **seam(CELL),
+    **_loss,
+    immediate=(True, SWITCHES),
+)
+
+# Batching and training.
+
+_texts = {"text": "abc", "number": 3} | NONE
+entry(
+    "jrnn.batching.bucket_bounds",
+    jrnn.batching.bucket_bounds,
+    lengths=(
+        [3, 4, 9],
+        _texts | {"floats": [1.5], "negative": [-1], "empty": [], "table": [[1]]},
+    ),
+    count=(2, SIZES),
+)
+_sequences = [np.ones((n, 2)) for n in (3, 9)]
+entry(
+    "jrnn.batching.padded_batches",
+    jrnn.batching.padded_batches,
+    sequences=(
+        _sequences,
+        _texts
+        | {
+            "long": [np.ones((99, 2))],
+            "mixed": [np.ones((3, 2)), np.ones((3, 1))],
+            "texts": ["a", "b"],
+        },
+    ),
+    batch_size=(2, SIZES),
+    bounds=(
+        (4, 10),
+        _texts
+        | {
+            "descending": (10, 4),
+            "halves": (4.5, 10.0),
+            "zero": (0, 10),
+            "texts": ("a", "b"),
+        },
+    ),
+    seed=(0, {"text": "seed", "half": 0.5, "negative": -1, "bool": True}),
+)
+
+
+def _loss_of(params, batch, carry, key):
+    del batch, key
+    return (params**2).sum(), (carry, {})
+
+
+SGD = optax.sgd(0.1)
+OPTIMIZERS = NONE | {"factory": optax.sgd, "text": "sgd", "number": 0.1}
+entry(
+    "jrnn.train.init_train_state",
+    jrnn.train.init_train_state,
+    params=(
+        np.ones(3),
+        {"text": "params", "text inside": {"a": "b"}, "object": object()},
+    ),
+    optimizer=(SGD, OPTIMIZERS),
+    key=(KEY, KEYS),
+    carry=((), {"text": "carry", "object": object()}),
+)
+entry(
+    "jrnn.train.make_train_step",
+    jrnn.train.make_train_step,
+    loss=(_loss_of, FUNCTIONS),
+    optimizer=(SGD, OPTIMIZERS),
+)
+entry(
+    "jrnn.train.sequence_loss",
+    jrnn.train.sequence_loss,
+    model=(
+        jrnn.sequence_model(CELL, HEAD),
+        NONE
+        | {
+            "cell": CELL,
+            "text": "model",
+            "factory": jrnn.sequence_model,
+            "supervised": SUPERVISED,
+        },
+    ),
+)
+_no_arrays = {k: v for k, v in NO_ARRAYS.items() if k != "cell"}
+entry(
+    "jrnn.train.streams",
+    jrnn.train.streams,
+    tokens=(np.arange(9), _no_arrays | {"scalar": np.array(3), "short": np.arange(1)}),
+    batch_size=(2, SIZES),
+)
+entry(
+    "jrnn.train.windows",
+    lambda **given: list(jrnn.train.windows(**given)),
+    xs=(np.arange(9), _no_arrays | {"scalar": np.array(3)}),
+    length=(2, SIZES),
+    start=(0, {k: v for k, v in SIZES.items() if k != "zero"}),
+    keep_last=(True, SWITCHES),
+)
+_no_batches = {"None": None, "number": 3}
+entry(
+    "jrnn.train.fit",
+    jrnn.train.fit,
+    step=(lambda state, batch: (state, {}), FUNCTIONS),
+    state=(
+        jrnn.train.TrainState(1.0, (), (), KEY, 0),
+        NONE | {"params": np.ones(3), "text": "state"},
+    ),
+    batches=((), _no_batches),
+    on_step=(None, OPTIONAL_FUNCTIONS),
+)
+entry(
+    "jrnn.train.evaluate",
+    jrnn.train.evaluate,
+    metric=(lambda params, batch, carry: (1.0, 1, carry), FUNCTIONS),
+    batches=((), _no_batches),
+)
+
+# Conversion.
+
+_packed = np.ones((1, 2, 4), np.float32)
+entry(
+    "jrnn.interop.torch.from_torch_state",
+    jrnn.interop.torch.from_torch_state,
+    cell=(CELL, CELLS),
+    state=(
+        (_packed, _packed),
+        NONE
+        | {
+            "text": "state",
+            "one": _packed,
+            "integers": (_packed.astype(np.int32),) * 2,
+            "size": (_packed[..., :1],) * 2,
+            "ragged": [[1], [1, 2]],
+        },
+    ),
+)
+entry(
+    "jrnn.interop.torch.from_torch",
+    jrnn.interop.torch.from_torch,
+    module=(None, NONE | {"cell": CELL, "text": "LSTM"}),
+)
+entry(
+    "jrnn.interop.torch.from_arrays",
+    jrnn.interop.torch.from_arrays,
+    spec=(ABSENT, NONE | {"text": "LSTM", "cell": CELL}),
+    arrays=({}, {}),
+)
