@@ -23,15 +23,15 @@ def pytest_configure(config):
 
     The slow tests run what users run. XLA reads the flag when it is first used.
     """
-    if config.option.markexpr == "not slow and not exhaustive":
+    if config.option.markexpr == "not slow and not nightly":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
 def pytest_collection_modifyitems(items):
-    """Refuses tests that `-m slow` would run although they take hours."""
+    """Refuses tests that `-m slow` would run although they are for the night."""
     for item in items:
-        if {"slow", "exhaustive"} <= {mark.name for mark in item.iter_markers()}:
+        if {"slow", "nightly"} <= {mark.name for mark in item.iter_markers()}:
             raise pytest.UsageError(f"Expected one mark, got both for {item.nodeid}.")
 
 

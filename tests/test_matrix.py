@@ -1,8 +1,10 @@
-"""The gradient matrix: pairs here, triples in the slow suite, all of it on request.
+"""The gradient matrix: pairs, triples, and at night all of it.
 
-    pytest tests/test_matrix.py                    every two axes take every joint value
-    pytest -m slow tests/test_matrix.py            every three
-    pytest -m exhaustive tests/test_matrix.py      everything, for three cells
+    pytest tests/test_matrix.py             one in twelve of the pairs' programs
+    pytest -m slow tests/test_matrix.py     the other pairs, and half of the triples
+    pytest -m nightly tests/test_matrix.py  the other half; everything, for three cells
+
+Pairs: every two axes take every joint value. Triples: every three.
 
 How many cases that were is printed at the end of each run (tests/conftest.py).
 """
@@ -10,6 +12,7 @@ How many cases that were is printed at the end of each run (tests/conftest.py).
 import itertools
 import json
 from pathlib import Path
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +62,22 @@ def grouped(rows, stride=None):
         pytest.param(
             rows,
             id=shape,
-            # What is exhaustive must not be slow as well: `-m slow` would run it.
+            # What runs at night must not be slow as well: `-m slow` would run it.
             marks=pytest.mark.slow if stride and slow(number, rows) else (),
         )
         for number, (shape, rows) in enumerate(groups.items())
+    ]
+
+
+def halved(rows):
+    """One test for all rows that share a compiled function, every other one at night.
+
+    Which is drawn by its name, and thus goes by no axis.
+    """
+    marks = (pytest.mark.slow, pytest.mark.nightly)
+    return [
+        pytest.param(*test.values, id=test.id, marks=marks[crc32(test.id.encode()) % 2])
+        for test in grouped(rows)
     ]
 
 
@@ -79,13 +94,12 @@ def test_every_two(rows, record_property):
     check(rows, record_property)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rows", grouped(matrix.covering(3, matrix.AXES)))
+@pytest.mark.parametrize("rows", halved(matrix.covering(3, matrix.AXES)))
 def test_every_three(rows, record_property):
     check(rows, record_property)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 @pytest.mark.parametrize("rows", grouped(everything()))
 def test_everything(rows, record_property):
     check(rows, record_property)

@@ -190,7 +190,7 @@ def test_pytorch_without_onednn_is_the_same_function_and_used_for_lstms_alone(pl
     assert max(off.values()) < 1e-5
     import torch  # pyright: ignore[reportMissingImports] optional
 
-    seen = lambda: torch._C._get_mkldnn_enabled()
+    seen = lambda: torch.backends.mkldnn.enabled
     assert seen()
     assert not torch_peer.without_onednn(seen)()
     assert seen()

@@ -51,8 +51,7 @@ def make_copy(folder: Path, mutation: Mutation | None = None) -> None:
     """Copies package and tests to `folder`, and puts the mistake in.
 
     Raises:
-      ValueError: The piece to replace does not occur exactly once: the source has
-        moved on, and the mutation must follow it.
+      ValueError: The mistake does not fit the source.
     """
     for name in COPIED:
         ignored = shutil.ignore_patterns("__pycache__")
@@ -61,15 +60,24 @@ def make_copy(folder: Path, mutation: Mutation | None = None) -> None:
     if mutation is None:
         return
     path = folder / mutation.file
-    source = path.read_text(encoding="utf-8")
+    changed = mistaken(path.read_text(encoding="utf-8"), mutation)
+    path.write_text(changed, encoding="utf-8")
+
+
+def mistaken(source: str, mutation: Mutation) -> str:
+    """Returns the text of a file with the mistake in it.
+
+    Raises:
+      ValueError: The piece to replace does not occur exactly once: the source has
+        moved on, and the mutation must follow it.
+    """
     if source.count(mutation.old) != 1:
         raise ValueError(
             f"Expected the text to replace exactly once in {mutation.file}, found it "
             f"{source.count(mutation.old)} times; bring the mutation up to date:\n"
             f"{mutation.old}"
         )
-    changed = source.replace(mutation.old, mutation.new)
-    path.write_text(changed, encoding="utf-8")
+    return source.replace(mutation.old, mutation.new)
 
 
 def run_tests(folder: Path, tests: tuple[str, ...]) -> Outcome:
@@ -81,7 +89,7 @@ def run_tests(folder: Path, tests: tuple[str, ...]) -> Outcome:
     report = folder / "witness.json"
     # Without the type checker of pyproject.toml's addopts: numbers are to notice.
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutations.witness"]
-    selection = ["-o", "addopts=", "-m", "not slow and not exhaustive"]
+    selection = ["-o", "addopts=", "-m", "not slow and not nightly"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *selection, *tests],
         cwd=folder,
