@@ -26,6 +26,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool
 
+from jrnn._guard import with_own_constants
+
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
 State = Any  # a pytree of arrays, each of shape (*batch, ...)
 Saved = Any  # what a forward step leaves for its backward step: a pytree of arrays
@@ -336,7 +338,8 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
 
     @functools.cache
     def make(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> R:
-        return guarded(factory(*args, **dict(kwargs)))  # pyright: ignore[reportCallIssue] ParamSpec
+        made = factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
+        return guarded(with_own_constants(made))
 
     @functools.wraps(factory)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -4,6 +4,7 @@ Each check says what was expected, what came, and the remedy.
 """
 
 import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -53,6 +54,8 @@ def check_two(name: str, value: Any) -> tuple[Any, Any]:
 
 def check_array(name: str, value: Any) -> Array:
     """Returns `value` as an array, or raises TypeError where it is none."""
+    if isinstance(value, jax.Array):
+        return value
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -73,7 +76,7 @@ def check_method(method: Any) -> None:
         )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _expected_params(cell: Cell) -> Params:
     return jax.eval_shape(lambda: cell.init(jax.random.key(0)))
 
@@ -84,9 +87,45 @@ def _expected_state(cell: Cell) -> State:
     return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
 
 
+Signature = tuple[Hashable, ...]
+
+
+def signature_of(static: Hashable, *trees: Any) -> Signature | None:
+    """Returns what static mistakes depend on: structures, shapes and types.
+
+    None where a leaf is no array, so that there is something to look at every time.
+    """
+    leaves, structure = jax.tree.flatten(trees)
+    try:
+        shown = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
+    except AttributeError:
+        return None
+    return static, structure, shown
+
+
+def passed_before(static: Hashable, *trees: Any) -> list[bool]:
+    """Returns a list that is empty until arguments like these have passed all checks.
+
+    What was found right once costs one look-up from then on.
+    """
+    signature = signature_of(static, *trees)
+    if signature is None:
+        return []
+    try:
+        return _passed(signature)
+    except ValueError:  # sizes that are symbols cannot be compared across scopes
+        return []
+
+
+@functools.lru_cache(maxsize=4096)
+def _passed(signature: Signature) -> list[bool]:
+    del signature
+    return []
+
+
 def check_params(cell: Cell, params: Params) -> None:
     """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
-    check_like("params", params, _expected_params(cell), f"{cell}.init(key)")
+    check_like("params", params, _expected_params(cell), lambda: f"{cell}.init(key)")
     check_floating("params", params)
 
 
@@ -239,17 +278,17 @@ def check_state(cell: Cell, state: State, batch: tuple) -> State:
       TypeError: An array is complex where the cell's is real, or not of floats.
       ValueError: It does not fit the cell and the batch shape.
     """
-    source = f"{cell}.init_state(params, {batch})"
+    source = lambda: f"{cell}.init_state(params, {batch})"
     return fit_state("state", state, _expected_state(cell), batch, source)
 
 
 def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
     """Returns a trajectory of the cell, as `check_state` returns a state."""
-    source = f"jrnn.trajectory({cell}, ...)"
+    source = lambda: f"jrnn.trajectory({cell}, ...)"
     return fit_state("guess", guess, _expected_state(cell), (steps, *batch), source)
 
 
-def fit_state(name: str, state: Any, like: Any, lead: tuple, source: str) -> Any:
+def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -> Any:
     """Returns a state of the numbers of `like`, which lacks the leading axes."""
     spread = lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
     check_like(name, state, jax.tree.map(spread, like), source)
@@ -311,19 +350,26 @@ def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) ->
         )
 
 
-def check_like(name: str, got: Any, expected: Any, source: str) -> None:
-    """Compares structure and shapes, not types."""
+Source = str | Callable[[], str]  # what makes the right one, told only of a mistake
+
+
+def _told(source: Source) -> str:
+    return source if isinstance(source, str) else source()
+
+
+def check_like(name: str, got: Any, expected: Any, source: Source) -> None:
+    """Compares structure and shapes, not types; `source` tells what makes the right."""
     if jax.tree.structure(got) != jax.tree.structure(expected):
         raise ValueError(
-            f"Expected {name} with the structure that {source} returns, "
+            f"Expected {name} with the structure that {_told(source)} returns, "
             f"{sketch(expected)}, got {sketch(got)}."
         )
     wanted = jax.tree_util.tree_leaves_with_path(expected)
     for (path, want), leaf in zip(wanted, jax.tree.leaves(got), strict=True):
         if shape_of(leaf) != want.shape:
             raise ValueError(
-                f"Expected {name}{_name(path)} of shape {want.shape}, as {source} "
-                f"returns, got {shape_of(leaf)}."
+                f"Expected {name}{_name(path)} of shape {want.shape}, as "
+                f"{_told(source)} returns, got {shape_of(leaf)}."
             )
 
 

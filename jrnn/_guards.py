@@ -20,6 +20,7 @@ from jrnn._check import (
     check_state,
 )
 from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
+from jrnn._guard import resealed
 
 _MARK = "_jrnn_guarded"
 
@@ -29,6 +30,7 @@ def guard_cell(cell: Cell) -> Cell:
     """Returns the cell with its functions checked, by what it is and reads itself."""
     if getattr(cell.init, _MARK, None) is cell:
         return cell
+    given = cell
     # Of what is around another cell, functions may be that cell's, and checked for it.
     cell = cell._replace(**{name: _bare(getattr(cell, name)) for name in _CHECKED})
     reads_ahead = cell.step is cell.advance  # both refuse, in words of their own
@@ -37,7 +39,7 @@ def guard_cell(cell: Cell) -> Cell:
         for name, guard in _CHECKED.items()
         if name != "step" or not reads_ahead
     }
-    made = cell._replace(**guards)
+    made = resealed(given, cell._replace(**guards))
     for guard in guards.values():
         setattr(guard, _MARK, made)
     return made
@@ -115,4 +117,5 @@ def _check_noise(cell: Cell, noise: Any, batch: tuple[int, ...]) -> None:
     drawn = jax.eval_shape(lambda: draw(jax.random.key(0), 1, batch))
     one = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
     like = jax.tree.map(one, drawn)
-    check_like("noise", noise, like, f"each step of {cell}.noise(key, steps, {batch})")
+    source = lambda: f"each step of {cell}.noise(key, steps, {batch})"
+    check_like("noise", noise, like, source)

@@ -25,6 +25,7 @@ from jrnn._check import (
 )
 from jrnn._check_draws import check_key
 from jrnn._check_losses import check_loss
+from jrnn._guard import own_constants
 from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
@@ -64,6 +65,7 @@ class NonFinite(NamedTuple):
         return f"{kind}{self.tensor}{layer}{step}: {self.value} at {self.place}"
 
 
+@own_constants
 def find_non_finite(
     cell: Cell,
     params: Params,

@@ -58,7 +58,7 @@ def spread(init: Init, state: Any, batch: tuple[int, ...], axis: int = 0) -> Any
             return jnp.broadcast_to(leaf, wide.shape)
 
         state = jax.tree.map(widen, state, like)
-    return fit_state("state", state, like, (), f"init_state(params, {batch})")
+    return fit_state("state", state, like, (), lambda: f"init_state(params, {batch})")
 
 
 def check_single(init: Init, state: Any, axis: int = 0) -> Any:

@@ -5,6 +5,7 @@ is `jrnn._walk`.
 """
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from jrnn._check import (
     check_state,
     check_two,
     known_inputs,
+    passed_before,
 )
 from jrnn._check_draws import check_key
 from jrnn._lengths import active_steps
@@ -218,35 +220,70 @@ def run_checked(
     guess: State | None = None,
 ) -> tuple[State, Shown]:
     """Raises on static mistakes, and hands over to the compiled function."""
-    cell = reading.cell
+    cell, method, wanted, reverse = reading
     check_cell(cell)
-    reading = reading._replace(
-        method=bptt() if reading.method is None else reading.method,
-        reverse=check_switch("reverse", reading.reverse),
-    )
-    check_method(reading.method)
+    method = _BPTT if method is None else method
+    check_method(method)
+    reading = Reading(cell, method, wanted, check_switch("reverse", reverse))
     xs = check_array("xs", xs)
+    lengths = None if lengths is None else check_array("lengths", lengths)
+    resets = None if resets is None else check_array("resets", resets)
+    mask = None if mask is None else check_array("mask", mask)
+    given = params, xs, state, lengths, resets, mask, key, guess
+    seen = passed_before(cell, *given)
+    if not seen:
+        fitted = _check_static(cell, *given)
+        if all(map(operator.is_, *map(jax.tree.leaves, (fitted, (state, guess))))):
+            seen.append(True)
+        state, guess = fitted
+    _check_values(cell, xs, lengths, mask)
+    return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
+
+
+_BPTT = bptt()
+
+
+def _check_static(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    state: State | None,
+    lengths: Array | None,
+    resets: Array | None,
+    mask: Array | None,
+    key: Any,
+    guess: State | None,
+) -> tuple[State | None, State | None]:
+    """Returns state and guess, of the cell's kinds of numbers.
+
+    Raises on a wrong structure, shape or type; all that it looks at is static.
+    """
     check_params(cell, params)
-    batch = check_inputs(cell, xs)
+    batch, steps = check_inputs(cell, xs), xs.shape[0]
     if state is not None:
         state = check_state(cell, state, batch)
     if lengths is not None:
-        lengths = check_array("lengths", lengths)
-        check_lengths(lengths, xs.shape[0], batch)
-    resets = None if resets is None else check_array("resets", resets)
-    mask = None if mask is None else check_array("mask", mask)
-    check_flags("resets", resets, xs.shape[0], batch)
-    check_flags("mask", mask, xs.shape[0], batch)
+        check_lengths(lengths, steps, batch)
+    check_flags("resets", resets, steps, batch)
+    check_flags("mask", mask, steps, batch)
     check_key(key)
     if guess is not None:
-        guess = check_guess(cell, guess, xs.shape[0], batch)
+        guess = check_guess(cell, guess, steps, batch)
+    return state, guess
+
+
+def _check_values(
+    cell: Cell, xs: Array, lengths: Array | None, mask: Array | None
+) -> None:
+    """Raises on concrete values that are out of range."""
+    if lengths is not None:
+        check_lengths(lengths, xs.shape[0], lengths.shape)
     integer = jnp.issubdtype(xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:
         known = known_inputs(xs, lengths, mask)
         check_elapsed(cell, known)
         if integer and known is not None:
             check_ids("xs", known, cell.spec.input_size)
-    return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
 
 
 def unroll_drawn(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Params, Spec, describe, tell
+from jrnn._guard import own_constants
 from jrnn._lengths import active_steps
 
 
@@ -136,6 +137,7 @@ def _refuse(head: Head, name: str) -> None:
     jax.eval_shape(one)
 
 
+@own_constants
 def mean_over_steps(
     values: Float[Array, "T *batch"],
     lengths: Int[Array, "*batch"] | None = None,
@@ -176,6 +178,7 @@ def mean_over_steps(
     return means.sum() / (counts > 0).sum().astype(values.dtype)
 
 
+@own_constants
 def bits_per_symbol(
     log_probs: Float[Array, "T *batch"], lengths: Int[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:

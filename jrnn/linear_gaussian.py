@@ -173,7 +173,7 @@ def _check_params(form: Form, params: Regressions) -> None:
     k, n = form.order, form.size or 1
     shapes = ((k + 1, k, n, n), (k + 1, n), (k + 1, n, n))
     like = jax.eval_shape(lambda: Regressions(*map(jnp.zeros, shapes)))
-    check_like("params", params, like, f"{describe(form.spec)}.fit(xs)")
+    check_like("params", params, like, lambda: f"{describe(form.spec)}.fit(xs)")
     check_floating("params", params)
 
 
@@ -232,7 +232,7 @@ def _prepared(
     batch = values.x.shape[1:-1]
     start = _init_state(form, params, batch)
     state = start if state is None else state
-    source = f"init_state(params, {batch})"
+    source = lambda: f"init_state(params, {batch})"
     return values, fit_state("state", state, start, (), source)
 
 

@@ -304,7 +304,8 @@ def _checked(
         state = _start(cell, head, params, batch)
     else:
         like = jax.eval_shape(lambda: _start(cell, head, params, batch))
-        state = fit_state("state", state, like, (), f"init_state(params, {batch})")
+        source = lambda: f"init_state(params, {batch})"
+        state = fit_state("state", state, like, (), source)
     method = bptt() if method is None else method
     check_method(method)
     check_key(key)
@@ -318,7 +319,7 @@ def _expected_params(cell: Cell, head: Head) -> SequenceParams:
 
 def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:
     """Raises ValueError unless `params` are those of this model."""
-    source = f"sequence_model({cell}, {head}).init(key)"
+    source = lambda: f"sequence_model({cell}, {head}).init(key)"
     check_like("params", params, _expected_params(cell, head), source)
     check_floating("params", params)
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_switch
 from jrnn._check_losses import check_loss
+from jrnn._guard import own_constants
 from jrnn.diagnostics._run import (
     batch_shape,
     compiled,
@@ -21,6 +22,7 @@ from jrnn.diagnostics.adjoints import adjoints
 Loss = Callable[[State, Array], Array]
 
 
+@own_constants
 def gradient_norm_penalty(
     cell: Cell,
     params: Params,

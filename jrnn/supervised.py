@@ -23,6 +23,7 @@ from jrnn._check import (
     check_like,
 )
 from jrnn._check_draws import check_given_key
+from jrnn._guard import own_constants
 from jrnn._lengths import active_steps
 from jrnn._unroll import unroll
 from jrnn.heads._dense import check_shape
@@ -78,6 +79,7 @@ class SupervisedModel(NamedTuple):
 Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
 
 
+@own_constants
 def last_step(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
@@ -102,6 +104,7 @@ def last_step(
     return silence(active.any(axis=0), picked)
 
 
+@own_constants
 def mean_step(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
@@ -179,7 +182,7 @@ def supervised_model(
 
     def checked(params: SupervisedParams, xs: Any) -> Array:
         """Returns inputs as an array, or raises on them and on parameters."""
-        source = f"supervised_model({cell}, {head}).init(key)"
+        source = lambda: f"supervised_model({cell}, {head}).init(key)"
         check_like("params", params, like(), source)
         check_floating("params", params)
         return check_array("xs", xs)

@@ -26,6 +26,7 @@ from jrnn._checkpoint import has_checkpoint as has_checkpoint
 from jrnn._checkpoint import load_checkpoint as load_checkpoint
 from jrnn._checkpoint import read_metadata as read_metadata
 from jrnn._checkpoint import save_checkpoint as save_checkpoint
+from jrnn._guard import own_constants
 from jrnn.likelihood import mean_over_steps
 from jrnn.model import SequenceModel
 
@@ -52,6 +53,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
 
 
+@own_constants
 def init_train_state(
     params: Params,
     optimizer: optax.GradientTransformation,
@@ -156,6 +158,7 @@ def sequence_loss(model: SequenceModel) -> Loss:
     return loss
 
 
+@own_constants
 def streams(tokens: Num[Array, " N"], batch_size: int) -> Num[Array, "T B"]:
     """Lays one long sequence out as `batch_size` consecutive pieces, side by side.
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
+from jrnn._guard import own_constants
 from jrnn._parts import prepared
 from jrnn.diagnostics._graded import Product, gram_schmidt, log_norm, multiply, qr
 from jrnn.diagnostics._run import (
@@ -90,6 +91,7 @@ def _jacobians(cell: Cell, params: Params, xs: Array, state: State) -> Array:
     return step_jacobian(cell, params, done.states_tm1, done.us, lead)
 
 
+@own_constants
 def jacobian_products(
     cell: Cell,
     params: Params,
@@ -146,6 +148,7 @@ def jacobian_products(
     return jnp.where(past, jnp.asarray(-jnp.inf, found.dtype), found)
 
 
+@own_constants
 def jacobian_products_by_lag(
     cell: Cell,
     params: Params,

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Params, State, check_size
 from jrnn._check import check_cell, check_no_elapsed
 from jrnn._check_draws import check_given_key
+from jrnn._guard import own_constants
 from jrnn._parts import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
@@ -44,6 +45,7 @@ class MemoryCapacity(NamedTuple):
     total: Float[Array, ""]
 
 
+@own_constants
 def memory_capacity(
     cell: Cell,
     params: Params,

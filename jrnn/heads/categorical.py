@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from jrnn._base import Key, check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
+from jrnn._guard import with_own_constants
 from jrnn._parts import sample_symbols
 from jrnn.heads._dense import check_shape, checked, functions, hide
 from jrnn.heads._numbers import check_mask
@@ -50,9 +51,17 @@ def categorical(vocab_size: int) -> Head:
     def check_values(name: str, xs: Array, mask: Array | None = None) -> None:
         check_ids(name, hide(mask, xs), vocab_size)
 
-    distribution = checked(
-        Distribution(
-            _log_prob, _sample, _no_mean, _no_cdf, _no_quantile, _no_variance, _shape
+    distribution = with_own_constants(
+        checked(
+            Distribution(
+                _log_prob,
+                _sample,
+                _no_mean,
+                _no_cdf,
+                _no_quantile,
+                _no_variance,
+                _shape,
+            )
         )
     )
     return Head(
