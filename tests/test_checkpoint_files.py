@@ -598,6 +598,26 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read(place, monkeypatch):
     assert read_metadata(place) == {"position": 8}
 
 
+def test_no_contents_of_one_checkpoint_with_arrays_of_another(tmp_path, monkeypatch):
+    place, read = tmp_path / "last", arrays.read_arrays
+    save = lambda n: save_checkpoint(place, np.full(3, n), {"position": n})
+    later = iter([2, 3])
+
+    def replaced(*arguments):
+        for n in later:
+            save(n)
+            break
+        return read(*arguments)
+
+    save(1)
+    monkeypatch.setattr(reading, "read_arrays", replaced)
+    got, metadata = load_checkpoint(place, np.zeros(3, int))
+    assert (metadata["position"], got.tolist()) == (3, [3, 3, 3])
+    later = iter(range(100))
+    with pytest.raises(CheckpointError, match="not replaced while it is read, got 10"):
+        load_checkpoint(place, np.zeros(3, int))
+
+
 @pytest.mark.slow
 def test_reading_beside_a_writer(tmp_path):
     place, ended = tmp_path / "last", threading.Event()
