@@ -118,15 +118,26 @@ class Linear(NamedTuple):
         s_t = a_t * s_{t-1} + b_t              elementwise
         s_t = s_{t-1} a_t + b_t                a matrix for each step, if `full`
 
+    A cell whose first step from a fresh state differs from the others has a state of
+    two arrays, (h, fresh), and e_t = start(params, u_t):
+
+        h_t = a_t * h_{t-1} + b_t + e_t * fresh_{t-1}
+
+    Where `fresh` is 1 in `cell.init_state`, and its own a and b are 0, that adds e_t at
+    the first step alone.
+
     Attributes:
       coefficients: (params, u) -> (a, b), each of the state's structure, for any
         leading axes of u. Leaves of b are (..., n); those of a (..., n), or (..., n, n)
         if `full`; a that does not depend on u has no leading axes, and broadcasts.
       full: Whether a holds matrices.
+      start: (params, u) -> e, of the shape of the first leaf of b; None: there is none.
+        Not with `full`.
     """
 
     coefficients: Callable[[Params, Any], tuple[State, State]]
     full: bool = False
+    start: Callable[[Params, Any], Array] | None = None
 
 
 class GateView(NamedTuple):

@@ -68,7 +68,16 @@ def parametrised(
         assert cell.linear is not None
         return cell.linear.coefficients(prepare(params), u)
 
+    def start(params: Params, u: Any) -> Array:
+        assert cell.linear is not None
+        assert cell.linear.start is not None
+        return cell.linear.start(prepare(params), u)
+
     gated, linear = cell.gated, cell.linear
+    if linear is not None:
+        linear = linear._replace(
+            coefficients=coefficients, start=None if linear.start is None else start
+        )
     if gated is not None:
         gated = gated._replace(
             recur=recur,
@@ -83,7 +92,7 @@ def parametrised(
         step=compose_step(project, advance, output),
         spec=spec,
         gated=gated,
-        linear=None if linear is None else linear._replace(coefficients=coefficients),
+        linear=linear,
         prepare=prepare,
     )
     return claim(made, **inherited(cell, params=prepare))

@@ -187,7 +187,12 @@ def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
         return expand(a, h.ndim) * h + b
 
     def advance(params: Params, state: State, u: Any) -> State:
-        return jax.tree.map(one, state, *linear.coefficients(params, u))
+        new = jax.tree.map(one, state, *linear.coefficients(params, u))
+        if linear.start is None:
+            return new
+        (h, fresh), structure = jax.tree.flatten(new)
+        h = h + linear.start(params, u) * jax.tree.leaves(state)[1]
+        return jax.tree.unflatten(structure, (h, fresh))
 
     return advance
 

@@ -71,6 +71,8 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
             f"Expected one rate, or {count}, one for each array of the state of "
             f"{cell}, got {rate}."
         )
+    if cell.linear is not None and cell.linear.start is not None:
+        rates = _without_fresh(cell, rate, rates)
     each = jax.tree.unflatten(jax.tree.structure(like), rates)
 
     def noise(key: Key, steps: int, batch_shape: tuple[int, ...]) -> Any:
@@ -117,6 +119,18 @@ def _without_noise(u: Any) -> Any:
     return u[0]
 
 
+def _without_fresh(
+    cell: Cell, rate: Any, rates: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Returns the rates of a cell whose state says whether it is fresh: 0 for that."""
+    if isinstance(rate, tuple) and rate[1] != 0:
+        raise ValueError(
+            f"Expected a rate of 0 for the second array of the state of {cell}, which "
+            f"says where a sequence starts, got {rate}; pass ({rate[0]}, 0.0)."
+        )
+    return rates[0], 0.0
+
+
 def _linear_zoneout(cell: Cell, rates: State) -> Linear | None:
     """Of a diagonal linear cell: a and b mixed with 1 and 0."""
     if cell.linear is None or cell.linear.full:
@@ -135,7 +149,16 @@ def _linear_zoneout(cell: Cell, rates: State) -> Linear | None:
         zero = lambda keep, y: jnp.where(keep, jnp.zeros_like(y), y)
         return jax.tree.map(one, kept, a), jax.tree.map(zero, kept, b)
 
-    return Linear(coefficients)
+    def start(params: Params, u: Any) -> Array:
+        assert cell.linear is not None
+        assert cell.linear.start is not None
+        u, kept = u
+        e = cell.linear.start(params, u)
+        if kept is None:
+            return (1 - jax.tree.leaves(rates)[0]) * e
+        return jnp.where(jax.tree.leaves(kept)[0], jnp.zeros_like(e), e)
+
+    return Linear(coefficients, start=None if cell.linear.start is None else start)
 
 
 @memoize
@@ -273,7 +296,14 @@ def learnable_state(cell: Cell) -> Cell:
                 leaf = jax.lax.complex(leaf[0], leaf[1])
             return jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape))
 
-        return jax.tree.map(along, params.state, cell.init_state(params.cell))
+        like = cell.init_state(params.cell)
+        state = jax.tree.map(along, params.state, like)
+        if cell.linear is None or cell.linear.start is None:
+            return state
+        # Whether a state is fresh is no parameter.
+        leaves, structure = jax.tree.flatten(state)
+        leaves[1] = jnp.broadcast_to(jax.tree.leaves(like)[1], leaves[1].shape)
+        return jax.tree.unflatten(structure, leaves)
 
     def project(params: LearnableParams, x: Array, noise: Any = None) -> Any:
         return noisy_project(cell.project, params.cell, x, noise)
@@ -327,7 +357,13 @@ def _linear_inside(linear: Linear) -> Linear:
     def coefficients(params: LearnableParams, u: Any) -> tuple[State, State]:
         return linear.coefficients(params.cell, u)
 
-    return linear._replace(coefficients=coefficients)
+    def start(params: LearnableParams, u: Any) -> Array:
+        assert linear.start is not None
+        return linear.start(params.cell, u)
+
+    return linear._replace(
+        coefficients=coefficients, start=None if linear.start is None else start
+    )
 
 
 def _adjoint_inside(adjoint: Adjoint) -> Adjoint:

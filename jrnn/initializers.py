@@ -2,9 +2,14 @@ r"""Where parameters start: initialisers against gradients that vanish or explod
 
 An initialiser is a function (key, shape, dtype) -> array, as those of
 `jax.nn.initializers`; factories of cells take it as `recurrent_init` and the like.
-`orthogonal`, `henaff` and `cayley` are initialisers themselves; the others are made by
-a factory, which gives the identical initialiser for equal arguments, as a cell made of
-it is the identical cell.
+`orthogonal`, `henaff`, `cayley` and `diagonal_normal` are initialisers themselves;
+`para_gru` and `para_lstm` are for biases; the others are made by a factory, which gives
+the identical initialiser for equal arguments, as a cell made of it is the identical
+cell.
+
+A cell that is given no initialiser starts as the code of its authors does, where they
+published some and nothing speaks against it; each cell's module says how the two
+compare, and which one argument gives the authors' start where it is not the default.
 
     h_t = phi(x_t W_x + h_{t-1} W_h + b)
 
@@ -22,6 +27,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key, check_function, check_real, memoize
+from jrnn.cells._authors import (
+    PARA_GRU,
+    PARA_LSTM,
+    diagonal_normal,
+    strongest_decay,
+    uniform,
+)
 from jrnn.cells._init import (
     ORTHOGONAL,
     Initializer,
@@ -34,16 +46,26 @@ __all__ = [
     "cayley",
     "chrono_gru",
     "chrono_lstm",
+    "diagonal_normal",
     "henaff",
     "identity",
     "normal",
     "orthogonal",
+    "para_gru",
+    "para_lstm",
     "spectral_radius",
+    "strongest_decay",
+    "uniform",
 ]
 
 # What cells draw W_h by unless told otherwise: uniform among the orthogonal matrices
 # (A. Saxe et al. 2014, https://arxiv.org/abs/1312.6120).
 orthogonal: Initializer = ORTHOGONAL
+
+# The biases of ParaRNN's cells: those of `jrnn.diagonal_gru` by default, and for
+# `jrnn.diagonal_lstm(coupled=True)` as `bias_init`.
+para_gru: OfGates = PARA_GRU
+para_lstm: OfGates = PARA_LSTM
 
 # log2 of a power of the matrix that shows its largest eigenvalue alone: the root of
 # what the others and the eigenvectors leave is 1 to rounding in float64, 2^-52.

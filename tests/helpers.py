@@ -16,6 +16,7 @@ RARE = {
     "min_lstm",
     "rg_lru",
     "rg_lru without projection",
+    "rg_lru unscaled start",
     "s5",
     "s5 irregular",
     "sru",

@@ -70,6 +70,7 @@ LINEAR = {
     "min_lstm",
     "lru",
     "rg_lru",
+    "rg_lru unscaled start",
     "s5",
     "s5 irregular",
     "sru",

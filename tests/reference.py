@@ -377,8 +377,14 @@ def s5(irregular=False):
     return forward, backward, complex_output(2, features)
 
 
-def rg_lru():
-    """h_t = a h_{t-1} + sqrt(1 - a^2) i x_t, a = sigmoid(Lambda)^(8 r)."""
+def rg_lru(unscaled_start=False):
+    """h_t = a h_{t-1} + sqrt(1 - a^2) i x_t, a = sigmoid(Lambda)^(8 r).
+
+    With `unscaled_start` the root is 1, and so it is where the state is fresh; between
+    0 and 1, as central differences need, it is what lies between.
+    """
+    if unscaled_start:
+        return _rg_lru_from_starts()
 
     def forward(p, x, s):
         v = x if p["W_x"] is None else x @ p["W_x"]
@@ -402,8 +408,39 @@ def rg_lru():
     return forward, backward
 
 
-def sru():
-    """c_t = f c_{t-1} + (1 - f) n; y_t = r c_t + (1 - r) times the input."""
+def _rg_lru_from_starts():
+    forward, backward = rg_lru()
+
+    def with_starts(p, x, s):
+        plain, needs = forward(p, x, s)
+        _, v, _, _, i, _, root = needs
+        extra = (1 - root) * s["fresh"] * i * v
+        fresh = np.zeros_like(extra)
+        return {"h": plain["h"] + extra, "fresh": fresh}, (needs, s["fresh"])
+
+    def backward_with_starts(p, needs, ds):
+        (x, v, h_tm1, r, i, a, root), fresh = needs
+        ds_tm1, dx, grads = backward(p, needs[0], ds)
+        # Of (1 - root) fresh i v, whose root falls by a / root as a grows.
+        written = ds["h"] * fresh
+        dlog_a = written * i * v * a * a / root
+        dr = dlog_a * 8 * np.log(sigmoid(p["Lambda"]))
+        di = written * (1 - root) * v
+        du = np.concatenate([dr * r * (1 - r), di * i * (1 - i)], axis=1)
+        dv = written * (1 - root) * i + du @ p["W_g"].T
+        grads["Lambda"] += (dlog_a * 8 * r * (1 - sigmoid(p["Lambda"]))).sum(0)
+        grads["W_g"] += v.T @ du
+        grads["b"] += du.sum(0)
+        grads["W_x"] += x.T @ dv
+        dx += dv if p["W_x"] is None else dv @ p["W_x"].T
+        ds_tm1["fresh"] = ds["h"] * (1 - root) * i * v
+        return ds_tm1, dx, grads
+
+    return with_starts, backward_with_starts
+
+
+def sru(highway=3**0.5):
+    """c_t = f c_{t-1} + (1 - f) n; y_t = r c_t + (1 - r) times the input, scaled."""
 
     def forward(p, x, s):
         u_f, n = np.split(x @ p["W_x"], 2, axis=1)
@@ -418,7 +455,7 @@ def sru():
         return {"c": ds["c"] * f}, da @ p["W_x"].T, grads
 
     def gates(p, x):
-        passed = x if p["W_s"] is None else x @ p["W_s"]
+        passed = highway * x if p["W_s"] is None else x @ p["W_s"]
         return sigmoid(plus(x @ p["W_r"], p["b_r"])), passed
 
     def output(p, x, s):
@@ -430,7 +467,8 @@ def sru():
         da_r, dpassed = dy * (s["c"] - passed) * r * (1 - r), dy * (1 - r)
         grads = {"W_r": x.T @ da_r, "b_r": da_r.sum(0), "W_s": x.T @ dpassed}
         dx = da_r @ p["W_r"].T
-        dx = dx + (dpassed if p["W_s"] is None else dpassed @ p["W_s"].T)
+        down = highway * dpassed if p["W_s"] is None else dpassed @ p["W_s"].T
+        dx = dx + down
         return {"c": dy * r}, dx, grads
 
     return forward, backward, (output, output_backward)

@@ -133,6 +133,11 @@ CELLS = [
         reference_long.co_rnn(0.6, 0.8, 4.7, implicit=True),
     ),
     Case("lem", lambda k, h: jrnn.lem(k, h, dt=0.8), reference_long.lem(0.8)),
+    Case(
+        "rg_lru unscaled start",
+        lambda k, h: jrnn.rg_lru(k, h, unscaled_start=True),
+        reference.rg_lru(unscaled_start=True),
+    ),
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]

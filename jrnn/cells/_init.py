@@ -160,9 +160,9 @@ def draw(
         raise ValueError(
             "Expected an initialiser (key, shape, dtype), got one for the biases of "
             f"the gates {initializer.gates}, which jrnn.lstm or jrnn.gru takes as "
-            "bias_init."
+            "bias_init, or another cell with these gates."
         )
-    dtype, wide = _types(dtype)
+    dtype, wide = drawn_in(dtype)
     keys = jax.random.split(key, gates)
     drawn = [initializer(keys[gate], shape, wide) for gate in range(gates)]
     return jnp.concatenate(drawn, axis=-1).astype(dtype)
@@ -188,9 +188,10 @@ def draw_biases(
         raise ValueError(
             f"Expected an initialiser for the gates {gates}, got one for "
             f"{initializer.gates}; jrnn.initializers.chrono_lstm is for jrnn.lstm, "
-            "chrono_gru for jrnn.gru."
+            "chrono_gru for jrnn.gru, para_gru for jrnn.diagonal_gru, and para_lstm "
+            "for jrnn.diagonal_lstm with coupled=True."
         )
-    dtype, wide = _types(dtype)
+    dtype, wide = drawn_in(dtype)
     return jnp.concatenate(initializer.draw(key, size, wide)).astype(dtype)
 
 
@@ -199,7 +200,7 @@ def of_no_gate(initializer: Initializer | OfGates) -> Initializer:
     return ZEROS if isinstance(initializer, OfGates) else initializer
 
 
-def _types(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
+def drawn_in(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
     """Returns the type of parameters, and the one that they are drawn in."""
     dtype = check_dtype(dtype)
     return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype

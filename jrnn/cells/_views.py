@@ -57,6 +57,8 @@ def factor_view(linear: Linear, names: tuple[str, ...] = ("a",)) -> GateView:
     def read(params: Params, states_tm1: State, us: Any) -> Found:
         del states_tm1
         factors = jax.tree.leaves(linear.coefficients(params, us)[0])
+        if linear.start is not None:  # whether a state is fresh is no unit of it
+            factors = factors[:1]
         return {n: jnp.abs(a) for n, a in zip(names, factors, strict=True)}
 
     return view(dict.fromkeys(names, UNIT), read)

@@ -25,6 +25,10 @@ The local derivative, given dh_t in full:
 Gate order: z n; both see the same product h_{t-1} M. The paper writes column vectors,
 for which its W_h is the transpose of this one.
 
+W_x is drawn normal of variance 1 / k, W_h of variance 1 / h, and b is 0, which is in
+the family that the paper searches, variance s^2 / h of W_h; the authors published no
+code. For another s pass `recurrent_init=jrnn.initializers.normal(s / h**0.5)`.
+
 Source: B. Chang, M. Chen, E. Haber and E. H. Chi, AntisymmetricRNN: A dynamical system
 view on recurrent neural networks, ICLR 2019, https://arxiv.org/abs/1902.09689.
 """
@@ -51,8 +55,9 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._authors import FAN_IN_NORMAL
 from jrnn.cells._bounds import antisymmetric_bound
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._init import ZEROS, Initializer, draw
 from jrnn.cells._views import SIGNED, UNIT, saved_view
 
 
@@ -87,8 +92,8 @@ def antisymmetric_rnn(
     epsilon: float = 0.1,
     gamma: float = 0.1,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    recurrent_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = FAN_IN_NORMAL,
+    recurrent_init: Initializer = FAN_IN_NORMAL,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
     """Makes an antisymmetric recurrent cell; the equations stand in the module.

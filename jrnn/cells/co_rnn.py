@@ -36,6 +36,10 @@ The local derivative, given dh_t and dz_t in full, with q = 1 (explicit) or
 
 beside what flows back through W_h, (dh_{t-1}, dz_{t-1}) gains da_t W_h^T.
 
+All parameters are drawn as in the authors' PyTorch code
+(https://github.com/tk-rusch/coRNN): uniform within +-1/sqrt(k + 2h), as those of one
+nn.Linear that reads x_t and both states.
+
 Source: T. K. Rusch and S. Mishra, Coupled oscillatory recurrent neural network (coRNN),
 ICLR 2021, https://arxiv.org/abs/2010.00951.
 """
@@ -61,7 +65,8 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import uniform
+from jrnn.cells._init import Initializer, draw
 from jrnn.cells._views import SIGNED, saved_view
 
 
@@ -90,9 +95,9 @@ def co_rnn(
     epsilon: float = 4.7,
     implicit: bool = False,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    recurrent_init: Initializer = LECUN_NORMAL,
-    bias_init: Initializer = ZEROS,
+    input_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
 ) -> Cell:
     """Makes a coupled oscillatory cell; the equations stand in the module.
 
@@ -108,9 +113,10 @@ def co_rnn(
       epsilon: The damping, at least 0.
       implicit: Whether the velocity after the step is damped, rather than that before.
       bias: Whether there is a b.
-      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
-      recurrent_init: Initialiser of W_h, 2h x h.
-      bias_init: Initialiser of b.
+      input_init: Initialiser of W_x; None: uniform within +-1/sqrt(k + 2h); for token
+        ids take `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of W_h, 2h x h; None: as above.
+      bias_init: Initialiser of b; None: as above.
 
     Returns:
       A cell with parameters `CoRNNParams` and state `CoRNNState`.
@@ -142,6 +148,10 @@ def co_rnn(
             f"{' + 2 dt epsilon' if implicit else ''}, got dt={dt!r}, gamma={gamma!r}, "
             f"epsilon={epsilon!r}; take a smaller dt."
         )
+
+    alike = uniform((input_size + 2 * hidden_size) ** -0.5)
+    input_init, recurrent_init = input_init or alike, recurrent_init or alike
+    bias_init = bias_init or alike
 
     def init(key: Key, dtype: DTypeLike | None = None) -> CoRNNParams:
         key_x, key_h, key_b = jax.random.split(key, 3)

@@ -11,8 +11,10 @@ before the product and after it are then one and the same. Gate order: r z n.
 
 ParaGRU is this cell with the gates ordered z r n and z multiplying the candidate, where
 it multiplies the past here, which exchanges z and 1 - z; its paper splits the inputs
-among heads besides, whose W_x is a block diagonal, where W_x is full here, and draws
-other biases. w_h is drawn as there, normal with variance 4 / 5h.
+among heads besides, whose W_x is a block diagonal, where W_x is full here. All
+parameters are drawn as in its code (https://github.com/apple/ml-pararnn), of one head:
+w_h normal with variance 4 / 5h, W_x uniform with variance 2 / (k + h) for each gate,
+b_z evenly from 0 to 1 over the units, b_r and b_n 0.
 
 The Jacobian of a step is one number for each unit.
 
@@ -37,11 +39,12 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn.cells._authors import GLOROT_UNIFORM, PARA_GRU
 from jrnn.cells._init import (
-    LECUN_NORMAL,
-    ZEROS,
     Initializer,
+    OfGates,
     draw,
+    draw_biases,
     small_normal,
 )
 from jrnn.cells._views import DIAGONAL_GRU_VIEW
@@ -67,9 +70,9 @@ def diagonal_gru(
     hidden_size: int,
     *,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = GLOROT_UNIFORM,
     recurrent_init: Initializer = small_normal,
-    bias_init: Initializer = ZEROS,
+    bias_init: Initializer | OfGates = PARA_GRU,
 ) -> Cell:
     """Makes a GRU with diagonal recurrence; the equations stand in the module.
 
@@ -80,7 +83,8 @@ def diagonal_gru(
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of w_h, a vector for each gate.
-      bias_init: Initialiser of b, for each gate.
+      bias_init: Initialiser of b, for each gate; by default
+        `jrnn.initializers.para_gru`.
 
     Returns:
       A cell with parameters `DiagonalGRUParams` and state `DiagonalGRUState`.
@@ -103,7 +107,9 @@ def diagonal_gru(
         return DiagonalGRUParams(
             W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
             w_h=draw(recurrent_init, key_h, units, dtype, gates=3),
-            b=draw(bias_init, key_b, units, dtype, gates=3) if bias else None,
+            b=draw_biases(bias_init, key_b, hidden_size, dtype, "r z n")
+            if bias
+            else None,
         )
 
     def init_state(

@@ -12,10 +12,16 @@ r"""An LSTM whose units see only themselves, for evaluation in parallel over tim
 arguments of i and f gain p_i * c_{t-1} and p_f * c_{t-1}, that of o gains p_o * c_t.
 Coupled gates have i_t = 1 - f_t and no i of their own. ParaLSTM is the cell with both,
 `coupled` and `peepholes`; its paper splits the inputs among heads besides, whose W_x is
-a block diagonal, where W_x is full here, and draws other biases.
+a block diagonal, where W_x is full here.
 
 The Jacobian of a step is a block of 2 x 2 for each unit. Gate order: i f g o, rows of p
-i f o; coupled f g o, rows f o. w_h is drawn as ParaLSTM's, normal with variance 4 / 5h.
+i f o; coupled f g o, rows f o.
+
+Compared with ParaLSTM's code (https://github.com/apple/ml-pararnn), of one head: w_h
+and p are drawn as there, normal with variance 4 / 5h, and W_x, uniform with variance
+2 / (k + h) for each gate. b_f is 1 here, as that of `jrnn.lstm` and for the same
+reason; there b_f goes evenly from 0 to -1 over the units, which
+`bias_init=jrnn.initializers.para_lstm` gives.
 
 Source: F. Danieli et al., ParaRNN: unlocking parallel training of nonlinear RNNs for
 large language models, https://arxiv.org/abs/2510.21450.
@@ -38,11 +44,13 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn.cells._authors import GLOROT_UNIFORM
 from jrnn.cells._init import (
-    LECUN_NORMAL,
     ZEROS,
     Initializer,
+    OfGates,
     draw,
+    draw_biases,
     small_normal,
 )
 from jrnn.cells._views import diagonal_lstm_view
@@ -71,11 +79,12 @@ def diagonal_lstm(
     *,
     coupled: bool = False,
     peepholes: bool = False,
-    forget_bias: float = 1.0,
+    forget_bias: float | None = None,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = GLOROT_UNIFORM,
     recurrent_init: Initializer = small_normal,
-    bias_init: Initializer = ZEROS,
+    bias_init: Initializer | OfGates = ZEROS,
+    peephole_init: Initializer = small_normal,
 ) -> Cell:
     """Makes an LSTM with diagonal recurrence; the equations stand in the module.
 
@@ -84,12 +93,15 @@ def diagonal_lstm(
       hidden_size: h, the size of the state and of the output.
       coupled: Whether i_t = 1 - f_t.
       peepholes: Whether the gates see c, by the elementwise weights p.
-      forget_bias: Added to the forget gate's share of b when it is drawn.
+      forget_bias: Added to the forget gate's share of b when it is drawn; None: 1,
+        and nothing beside a `bias_init` that draws this gate's share by itself.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
       recurrent_init: Initialiser of w_h, a vector for each gate.
-      bias_init: Initialiser of b, for each gate, and of p.
+      bias_init: Initialiser of b, for each gate, or `jrnn.initializers.para_lstm` for
+        coupled gates.
+      peephole_init: Initialiser of p, a row for each gate.
 
     Returns:
       A cell with parameters `DiagonalLSTMParams` and state `DiagonalLSTMState`.
@@ -108,19 +120,23 @@ def diagonal_lstm(
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
     gates = 3 if coupled else 4
+    added = forget_bias
+    if added is None:
+        added = 0.0 if isinstance(bias_init, OfGates) else 1.0
 
     def init(key: Key, dtype: DTypeLike | None = None) -> DiagonalLSTMParams:
         key_x, key_h, key_b, key_p = jax.random.split(key, 4)
         shape_x, units = (input_size, hidden_size), (hidden_size,)
-        b = draw(bias_init, key_b, units, dtype, gates=gates)
+        order = "f g o" if coupled else "i f g o"
+        b = draw_biases(bias_init, key_b, hidden_size, dtype, order)
         first = 0 if coupled else hidden_size
-        b = b.at[first : first + hidden_size].add(forget_bias)
+        b = b.at[first : first + hidden_size].add(added)
         shape_p = (gates - 1, hidden_size)
         return DiagonalLSTMParams(
             W_x=draw(input_init, key_x, shape_x, dtype, gates=gates),
             w_h=draw(recurrent_init, key_h, units, dtype, gates=gates),
             b=b if bias else None,
-            p=draw(bias_init, key_p, shape_p, dtype) if peepholes else None,
+            p=draw(peephole_init, key_p, shape_p, dtype) if peepholes else None,
         )
 
     def init_state(

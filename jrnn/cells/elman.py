@@ -15,7 +15,11 @@ The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in ful
 
 Compared with others: PyTorch's `nn.RNN` keeps the transposes of W_x and W_h and two
 biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax'
-`SimpleCell` keep one bias and the same layout as here.
+`SimpleCell` keep one bias and the same layout as here. Initial distributions: those
+here (W_x normal of variance 1 / k, truncated at two deviations; W_h orthogonal; b zero)
+are Flax' own. Keras draws W_x uniform with variance 2 / (k + h); PyTorch draws all
+parameters uniform within +-1/sqrt(h), `jrnn.initializers.uniform(h**-0.5)`. Elman
+published no code.
 
 Source: J. L. Elman, Finding structure in time, Cognitive Science 14 (1990),
 https://doi.org/10.1207/s15516709cog1402_1.

@@ -15,8 +15,7 @@ The local derivative, given dh_t in full, with o_t = 1 where |a_t| + b >= 0, els
     dL/dh_{t-1} gains da_t W_h^T
 
 so that |dL/dh_{t-1}| <= |dL/dh_t| without a loss in between: no gradient explodes, and
-where no unit is cut off none vanishes. With b = 0, its initial value, modReLU is the
-identity.
+where no unit is cut off none vanishes. With b = 0 modReLU is the identity.
 
 The published claim that is tested: the exponential is onto the rotations SO(h) (the
 paper's argument for it: so it is on every compact and connected group), so that nothing
@@ -28,8 +27,10 @@ some 10,000 `jax.scipy.linalg.expm` gives NaN.
 A unitary matrix of h / 2 complex units is an orthogonal one of h real units: the
 unitary networks that came before need nothing more.
 
-Compared with others: the authors' PyTorch code learns the upper triangle of A alone,
-and gives it a learning rate of its own, as `optax.multi_transform` does
+Compared with the authors' PyTorch code (https://github.com/Lezcano/expRNN): all
+parameters are drawn as there, W_x normal of variance 2 / k, b uniform within +-0.01,
+and A by `henaff` or `cayley`, one for each task there. It learns the upper triangle of
+A alone, and gives it a learning rate of its own, as `optax.multi_transform` does
 (docs/gradients.md).
 
 Sources: M. Lezcano-Casado and D. Martinez-Rubio, Cheap orthogonal constraints in neural
@@ -57,8 +58,12 @@ from jrnn._parts import (
     show,
     state_dtype,
 )
+from jrnn.cells._authors import HE_NORMAL, uniform
 from jrnn.cells._bounds import exp_rnn_bound
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw, henaff
+from jrnn.cells._init import Initializer, draw, henaff
+
+# Within which b starts.
+SMALL: Initializer = uniform(0.01)
 
 
 class ExpRNNParams(NamedTuple):
@@ -88,9 +93,9 @@ def exp_rnn(
     input_size: int,
     hidden_size: int,
     *,
-    input_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = HE_NORMAL,
     recurrent_init: Initializer = henaff,
-    bias_init: Initializer = ZEROS,
+    bias_init: Initializer = SMALL,
 ) -> Cell:
     """Makes an expRNN; the equations stand in the module.
 

@@ -23,6 +23,13 @@ multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset
 the recurrent bias b_h of the candidate; of PyTorch's six, b_h = b_hn and
 b = b_ih + (b_hr, b_hz, 0).
 
+Initial distributions: W_x is normal of variance 1 / k, truncated at two deviations, W_h
+orthogonal for each gate, biases 0, as in Flax. Keras draws W_x uniform with variance
+2 / (k + 3h), and one orthogonal matrix for all gates together; PyTorch draws all
+parameters uniform within +-1/sqrt(h), `jrnn.initializers.uniform(h**-0.5)`. The paper
+draws W_h orthogonal, too, and W_x normal with deviation 0.01, which
+`input_init=jrnn.initializers.normal(0.01)` gives.
+
 Sources: K. Cho et al., EMNLP 2014, https://arxiv.org/abs/1406.1078; reset after:
 J. Appleyard et al. (2016), https://arxiv.org/abs/1604.01946.
 """

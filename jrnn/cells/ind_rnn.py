@@ -19,6 +19,13 @@ occur. In training the paper asks for |w_h| <= gamma^(1/T), with gamma the growt
 T steps may bring, and cuts w_h off after each step of the optimiser; nothing does so
 here.
 
+Compared with the authors' PyTorch code
+(https://github.com/Sunnydreamrain/IndRNN_pytorch): w_h and b = 0 are drawn as there.
+W_x is drawn with variance 1 / k; there it is uniform with variance 2 / (65 k), which
+the batch normalisation behind it takes out again, and which
+`input_init=jax.nn.initializers.variance_scaling(2 / 65, "fan_in", "uniform")` gives.
+Its scripts for long sequences bound w_h of the last layer from below, too.
+
 Source: S. Li et al., Independently recurrent neural network (IndRNN), CVPR 2018,
 https://arxiv.org/abs/1803.04831.
 """

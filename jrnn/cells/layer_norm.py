@@ -20,6 +20,12 @@ four gates are normalised together, of the GRU r and z together and n alone, as 
 paper's supplement. Gate orders as in `jrnn.lstm` (i f g o) and `jrnn.gru` (r z n).
 These cells have no hand-derived derivative: `jrnn.bptt` takes JAX's of one `advance`.
 
+Compared with the authors' code (https://github.com/ryankiros/layer-norm, an LSTM and a
+GRU): W_h orthogonal for each gate, gains 1 and shifts 0 are drawn as there. W_x is
+drawn with variance 1 / k; there it is normal with deviation 0.01, whose scale the
+normalisation takes out again, and which `input_init=jrnn.initializers.normal(0.01)`
+gives.
+
 Source: J. L. Ba, J. R. Kiros and G. E. Hinton, https://arxiv.org/abs/1607.06450,
 section 3.1 and supplement.
 """

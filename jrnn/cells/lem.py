@@ -26,8 +26,10 @@ The local derivative, given dh_t and dz_t in full:
     da_n = dz s_t (1 - n_t^2)                dz_{t-1} = dz (1 - s_t)
     dh_{t-1} = dh_t (1 - r_t) + (da_s, da_r, da_n) W_h^T
 
-Gate order: s r n m; W_h serves the first three. The authors' PyTorch code orders its
-input gates r s m n and its recurrent ones r s n.
+Gate order: s r n m; W_h serves the first three. The authors' PyTorch code
+(https://github.com/tk-rusch/LEM) orders its input gates r s m n and its recurrent ones
+r s n. All parameters are drawn as there: uniform within +-1/sqrt(h), and b the sum of
+two such, for there are two biases there, of inputs and of states, which are only added.
 
 Source: T. K. Rusch, S. Mishra, N. B. Erichson and M. W. Mahoney, Long expressive memory
 for sequence modeling, ICLR 2022, https://arxiv.org/abs/2110.04744.
@@ -53,7 +55,8 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import sum_of_two, uniform
+from jrnn.cells._init import Initializer, draw
 from jrnn.cells._views import SIGNED, saved_view
 
 
@@ -89,9 +92,9 @@ def lem(
     *,
     dt: float = 1.0,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    recurrent_init: Initializer = ORTHOGONAL,
-    bias_init: Initializer = ZEROS,
+    input_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
 ) -> Cell:
     """Makes a long expressive memory; the equations stand in the module.
 
@@ -100,10 +103,10 @@ def lem(
       hidden_size: h, the size of each state and of the output.
       dt: The largest step size, in (0, 1]; below 1 for slow features.
       bias: Whether there is a b.
-      input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
-      recurrent_init: Initialiser of W_h, for each gate, and of W_z.
-      bias_init: Initialiser of b, for each gate.
+      input_init: Initialiser of W_x, for each gate; None: uniform within +-1/sqrt(h);
+        for token ids take `jrnn.one_hot_normal`.
+      recurrent_init: Initialiser of W_h, for each gate, and of W_z; None: as above.
+      bias_init: Initialiser of b, for each gate; None: the sum of two such draws.
 
     Returns:
       A cell with parameters `LEMParams` and state `LEMState`.
@@ -126,6 +129,10 @@ def lem(
             f"Expected a step size dt in (0, 1], got {dt!r}; above 1 the states are no "
             "averages any more, and grow."
         )
+
+    alike = uniform(hidden_size**-0.5)
+    input_init, recurrent_init = input_init or alike, recurrent_init or alike
+    bias_init = bias_init or sum_of_two(alike)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LEMParams:
         key_x, key_h, key_z, key_b = jax.random.split(key, 4)

@@ -16,9 +16,14 @@ and gamma = sqrt(1 - |lambda|^2), which keeps the state's size at that of x_t B 
 independent inputs; it is learned from then on. B_re and B_im have half the variance of
 `input_init` each, as the paper's.
 
-D is a full matrix, as where the paper defines a linear recurrence; the paper's own code
-keeps its diagonal, for sizes that agree. The paper's layer ends here; normalisation,
+D is a full matrix, as where the paper defines a linear recurrence; of one whose sizes
+agree all but the diagonal is 0 initially. The paper's layer ends here; normalisation,
 the nonlinear map between layers, and the skip connection belong to the model around.
+
+Compared with the code of one of the authors (N. Zucchet,
+https://github.com/NicolasZucchet/minimal-LRU): all parameters are drawn as there. D is
+a vector there, for sizes that agree, of standard normal numbers, as the diagonal here;
+max_phase is 6.28 there. u_1 and u_2 leave out 0 and 1, whose logarithms are infinite.
 
 Source: A. Orvieto et al., Resurrecting recurrent neural networks for long sequences,
 ICML 2023, https://arxiv.org/abs/2303.06349.
@@ -45,7 +50,8 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+from jrnn.cells._authors import FAN_IN_NORMAL, skip_normal
+from jrnn.cells._init import Initializer, draw, drawn_in
 from jrnn.cells._views import factor_view
 
 
@@ -77,8 +83,9 @@ def lru(
     r_min: float = 0.0,
     r_max: float = 1.0,
     max_phase: float = 2 * math.pi,
-    input_init: Initializer = LECUN_NORMAL,
-    output_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = FAN_IN_NORMAL,
+    output_init: Initializer = FAN_IN_NORMAL,
+    skip_init: Initializer = skip_normal,
 ) -> Cell:
     """Makes a linear recurrent unit; the equations stand in the module.
 
@@ -91,7 +98,9 @@ def lru(
       max_phase: Largest initial phase, in radians. Small for slow features.
       input_init: Initialiser of sqrt(2) B_re and sqrt(2) B_im; for token ids take
         `jrnn.one_hot_normal`.
-      output_init: Initialiser of C_re, C_im and D.
+      output_init: Initialiser of C_re and C_im.
+      skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
+        k = m, and else independent normal numbers of variance 1 / k.
 
     Returns:
       A cell with parameters `LRUParams` and state `LRUState`.
@@ -124,21 +133,21 @@ def lru(
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LRUParams:
         key_r, key_p, *keys = jax.random.split(key, 7)
-        nu = lambda *a: jnp.log(-0.5 * jnp.log(square(*a)))
-        gamma = lambda *a: 0.5 * jnp.log1p(-square(*a))
+        narrow, wide = drawn_in(dtype)
+        squares = draw(square, key_r, (hidden_size,), wide)
         theta = lambda *a: jnp.log(max_phase * _open_uniform(*a))
         half = lambda *a: input_init(*a) * math.sqrt(0.5)
         units, shape_B = (hidden_size,), (input_size, hidden_size)
         shape_C = (hidden_size, shown)
         return LRUParams(
-            nu_log=draw(nu, key_r, units, dtype),
+            nu_log=jnp.log(-0.5 * jnp.log(squares)).astype(narrow),
             theta_log=draw(theta, key_p, units, dtype),
-            gamma_log=draw(gamma, key_r, units, dtype),  # the radii of nu_log
+            gamma_log=(0.5 * jnp.log1p(-squares)).astype(narrow),
             B_re=draw(half, keys[0], shape_B, dtype),
             B_im=draw(half, keys[1], shape_B, dtype),
             C_re=draw(output_init, keys[2], shape_C, dtype),
             C_im=draw(output_init, keys[3], shape_C, dtype),
-            D=draw(output_init, keys[4], (input_size, shown), dtype),
+            D=draw(skip_init, keys[4], (input_size, shown), dtype),
         )
 
     def init_state(params: LRUParams, batch_shape: tuple[int, ...] = ()) -> LRUState:

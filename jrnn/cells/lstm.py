@@ -24,6 +24,12 @@ has i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into
 by default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch
 and Keras; Flax has (c, h).
 
+Initial distributions: W_x is normal of variance 1 / k, truncated at two deviations, W_h
+orthogonal for each gate, b_f 1 and the other biases 0. Flax draws the same but for b_f,
+which is 0; Keras has b_f = 1, W_x uniform with variance 2 / (k + 4h), and one
+orthogonal matrix for all gates together; PyTorch draws all parameters uniform within
++-1/sqrt(n), `jrnn.initializers.uniform(n**-0.5)`. The authors published no code.
+
 Sources: S. Hochreiter and J. Schmidhuber, Neural Computation 9 (1997),
 https://doi.org/10.1162/neco.1997.9.8.1735; forget gates: F. Gers et al., Neural
 Computation 12 (2000), https://doi.org/10.1162/089976600300015015; forget-gate bias:

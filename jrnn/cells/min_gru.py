@@ -14,6 +14,9 @@ way to compute this one, needs candidates above 0 and takes `jrnn.positive` for 
 Gate order: z n. One bias b. As in the paper z multiplies the candidate; in `jrnn.gru`
 it multiplies the past.
 
+All parameters are drawn as in the authors' PyTorch code
+(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), as nn.Linear's.
+
 Source: L. Feng et al., Were RNNs all we needed?, https://arxiv.org/abs/2410.01201.
 """
 
@@ -36,7 +39,8 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import LINEAR_UNIFORM, uniform
+from jrnn.cells._init import Initializer, draw
 from jrnn.cells._views import factor_view
 
 
@@ -80,8 +84,8 @@ def min_gru(
     *,
     activation: Callable[[Array], Array] | None = None,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    bias_init: Initializer = ZEROS,
+    input_init: Initializer = LINEAR_UNIFORM,
+    bias_init: Initializer | None = None,
 ) -> Cell:
     """Makes a minGRU; the equations stand in the module.
 
@@ -93,7 +97,7 @@ def min_gru(
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
-      bias_init: Initialiser of b, for each gate.
+      bias_init: Initialiser of b, for each gate; None: uniform within +-1/sqrt(k).
 
     Returns:
       A cell with parameters `MinGRUParams` and state `MinGRUState`.
@@ -112,6 +116,7 @@ def min_gru(
     check_size("hidden_size", hidden_size)
     if activation is not None:
         check_function("activation", activation)
+    bias_init = bias_init or uniform(input_size**-0.5)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> MinGRUParams:
         key_x, key_b = jax.random.split(key)

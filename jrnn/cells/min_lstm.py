@@ -18,6 +18,10 @@ g(x) = x, the paper's plain version; its version in log space takes `jrnn.positi
 
 Gate order: f i n. One bias b. The paper calls the state h: there is no cell beside it.
 
+All parameters are drawn as in the authors' PyTorch code
+(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), as nn.Linear's.
+`forget_bias` is what is called forget_bias_init_scale there.
+
 Source: L. Feng et al., Were RNNs all we needed?, https://arxiv.org/abs/2410.01201.
 """
 
@@ -40,7 +44,8 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import LINEAR_UNIFORM, uniform
+from jrnn.cells._init import Initializer, draw
 from jrnn.cells._views import factor_view
 
 
@@ -65,8 +70,8 @@ def min_lstm(
     forget_bias: float = 0.0,
     activation: Callable[[Array], Array] | None = None,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    bias_init: Initializer = ZEROS,
+    input_init: Initializer = LINEAR_UNIFORM,
+    bias_init: Initializer | None = None,
 ) -> Cell:
     """Makes a minLSTM; the equations stand in the module.
 
@@ -80,7 +85,7 @@ def min_lstm(
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.one_hot_normal`.
-      bias_init: Initialiser of b, for each gate.
+      bias_init: Initialiser of b, for each gate; None: uniform within +-1/sqrt(k).
 
     Returns:
       A cell with parameters `MinLSTMParams` and state `MinLSTMState`.
@@ -92,13 +97,16 @@ def min_lstm(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.min_lstm(3, 2, forget_bias=4.0).init(jax.random.key(0)).b.tolist()
+      >>> zeros = jax.nn.initializers.zeros
+      >>> cell = jrnn.min_lstm(3, 2, forget_bias=4.0, bias_init=zeros)
+      >>> cell.init(jax.random.key(0)).b.tolist()
       [4.0, 4.0, 0.0, 0.0, 0.0, 0.0]
     """
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
     if activation is not None:
         check_function("activation", activation)
+    bias_init = bias_init or uniform(input_size**-0.5)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> MinLSTMParams:
         key_x, key_b = jax.random.split(key)

@@ -9,13 +9,31 @@ r"""The real-gated linear recurrent unit of Griffin and Hawk (De et al. 2024).
 Linear in the state. 1 - a_t^2 is computed as -expm1(2 log a_t), for a_t lies close to
 1; the root's slope is bounded where a_t reaches it.
 
-Initially sigmoid(Lambda)^c, the strongest decay, is uniform in [decay_min, decay_max].
+Initially sigmoid(Lambda) is drawn from a ring r_min <= |z| <= r_max, uniformly over its
+area: with u uniform in (0, 1), sigmoid(Lambda)^2 = r_min^2 + u (r_max^2 - r_min^2).
 
 The equation adds x_t to the state, so their sizes agree. Where a `hidden_size` is
 given, x_t stands for x_t W_x throughout, as behind the linear layer that precedes the
-unit in Griffin. Gate order in W_g: r i. The gates' matrices are full; the authors' code
-keeps blocks on their diagonals, and takes the factor sqrt(1 - a_t^2) as 1 at the first
-step of a sequence.
+unit in Griffin. Gate order in W_g: r i.
+
+With `unscaled_start` the factor sqrt(1 - a_t^2) is 1 at the first step of a sequence
+and of each segment that `resets` begin, for there h_{t-1} = 0 brings nothing along:
+
+    g_t = sqrt(1 - a_t^2)
+    h_t = a_t * h_{t-1} + (g_t + (1 - g_t) fresh_{t-1}) * (i_t * x_t)
+
+The state then says where it is fresh: 1 in `cell.init_state`, 0 after any step. It is
+handed on with h, so that chunks and single steps give what a whole run gives.
+
+Compared with the authors' code (https://github.com/google-deepmind/recurrentgemma): all
+parameters are drawn as there, Lambda being the opposite of its a_param; so sigmoid
+(Lambda) itself is on the ring, and at r_t = 1/2 half of a state is gone after some
+three steps. The paper has it that sigmoid(Lambda)^c is uniform in [0.9, 0.999], which
+decays eight times more slowly, and which `decay_init=jrnn.initializers.
+strongest_decay()` draws. The gates' matrices are full here, of variance 1 / h; there
+they are blocks on the diagonal, of variance 1 over the size of a block. Its code has
+`unscaled_start`, which the paper does not mention: its weights need it. There slopes of
+the root are cut off at 1000; here they are bounded where a_t is 1 to the last bit.
 
 Source: S. De et al., Griffin: mixing gated linear recurrences with local attention for
 efficient language models, https://arxiv.org/abs/2402.19427.
@@ -40,11 +58,9 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import FAN_IN_NORMAL, SHARPNESS, ring
+from jrnn.cells._init import ZEROS, Initializer, draw
 from jrnn.cells._views import factor_view
-
-# c, which lets a short way of Lambda be a long way of the decay (De et al. 2024, 2.4).
-SHARPNESS = 8.0
 
 
 class RGLRUParams(NamedTuple):
@@ -62,16 +78,28 @@ class RGLRUState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
+class RGLRUStartState(NamedTuple):
+    """The context vector, and 1 where no step has been taken since the start, else 0.
+
+    With `unscaled_start`. `fresh` has a number for each unit, all of them the same.
+    """
+
+    h: Float[Array, "*batch h"]
+    fresh: Float[Array, "*batch h"]
+
+
 @memoize
 def rg_lru(
     input_size: int,
     hidden_size: int | None = None,
     *,
-    decay_min: float = 0.9,
-    decay_max: float = 0.999,
+    r_min: float = 0.9,
+    r_max: float = 0.999,
+    unscaled_start: bool = False,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
-    gate_init: Initializer = LECUN_NORMAL,
+    decay_init: Initializer | None = None,
+    input_init: Initializer = FAN_IN_NORMAL,
+    gate_init: Initializer = FAN_IN_NORMAL,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
     """Makes a real-gated linear recurrent unit; the equations stand in the module.
@@ -80,20 +108,25 @@ def rg_lru(
       input_size: k, the number of features; of token ids only with a `hidden_size`.
       hidden_size: h, the size of the state and of the output, to which W_x brings the
         inputs; None: that of the inputs, and no W_x, as in the paper.
-      decay_min: Least initial sigmoid(Lambda)^c.
-      decay_max: Largest initial sigmoid(Lambda)^c.
+      r_min: Least initial sigmoid(Lambda).
+      r_max: Largest initial sigmoid(Lambda).
+      unscaled_start: Whether the input of the first step from a fresh state is written
+        without the factor sqrt(1 - a_t^2), as the weights of RecurrentGemma need.
       bias: Whether there is a b.
+      decay_init: Initialiser of Lambda; None: the ring; as the paper describes it:
+        `jrnn.initializers.strongest_decay()`.
       input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
       gate_init: Initialiser of W_g, for each gate.
       bias_init: Initialiser of b, for each gate.
 
     Returns:
-      A cell with parameters `RGLRUParams` and state `RGLRUState`.
+      A cell with parameters `RGLRUParams` and state `RGLRUState`, or
+      `RGLRUStartState` with `unscaled_start`.
 
     Raises:
       TypeError: A size is not an integer, or an argument is not hashable; at `project`,
         token ids without a W_x.
-      ValueError: A size is below 1, or not 0 < decay_min < decay_max < 1.
+      ValueError: A size is below 1, or not 0 < r_min < r_max < 1.
 
     Example:
       >>> import jax, jrnn
@@ -104,15 +137,9 @@ def rg_lru(
     check_size("input_size", input_size)
     size = input_size if hidden_size is None else hidden_size
     check_size("hidden_size", size)
-    if not 0 < decay_min < decay_max < 1:
-        raise ValueError(
-            f"Expected 0 < decay_min < decay_max < 1, got {decay_min=}, {decay_max=}."
-        )
-
-    def decay(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        strongest = jax.random.uniform(key, shape, dtype, decay_min, decay_max)
-        log_a = jnp.log(strongest) / SHARPNESS
-        return log_a - jnp.log(-jnp.expm1(log_a))  # the inverse of the sigmoid
+    if not 0 < r_min < r_max < 1:
+        raise ValueError(f"Expected 0 < r_min < r_max < 1, got {r_min=}, {r_max=}.")
+    decay = decay_init or ring(r_min, r_max)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> RGLRUParams:
         key_x, key_g, key_b, key_l = jax.random.split(key, 4)
@@ -127,33 +154,54 @@ def rg_lru(
 
     def init_state(
         params: RGLRUParams, batch_shape: tuple[int, ...] = ()
-    ) -> RGLRUState:
-        return RGLRUState(jnp.zeros((*batch_shape, size), state_dtype(params)))
+    ) -> RGLRUState | RGLRUStartState:
+        zeros = jnp.zeros((*batch_shape, size), state_dtype(params))
+        if not unscaled_start:
+            return RGLRUState(zeros)
+        return RGLRUStartState(zeros, jnp.ones_like(zeros))
 
-    advance = linear_advance(_LINEAR)
+    project = _project_start if unscaled_start else _project
+    linear = _LINEAR_START if unscaled_start else _LINEAR
+    advance = linear_advance(linear)
     cell = Cell(
         init=init,
         init_state=init_state,
-        project=_project,
+        project=project,
         advance=advance,
         output=_output,
-        step=compose_step(_project, advance, _output),
+        step=compose_step(project, advance, _output),
         spec=spec_of(
             "rg_lru",
             size,
             input_size=input_size,
             hidden_size=hidden_size,
-            decay_min=decay_min,
-            decay_max=decay_max,
+            r_min=r_min,
+            r_max=r_max,
+            unscaled_start=unscaled_start,
             bias=bias,
         ),
-        linear=_LINEAR,
+        linear=linear,
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
+    return claim(cell, gates=factor_view(linear), bound=LINEAR_BOUND)
 
 
 def _project(params: RGLRUParams, x: Array) -> tuple[RGLRUState, RGLRUState]:
+    a, root, written = _share(params, x)
+    return RGLRUState(a), RGLRUState(root * written)
+
+
+def _project_start(
+    params: RGLRUParams, x: Array
+) -> tuple[RGLRUStartState, RGLRUStartState, Array]:
+    a, root, written = _share(params, x)
+    never = jnp.zeros_like(a)  # is a state fresh after a step
+    a, b = RGLRUStartState(a, never), RGLRUStartState(root * written, never)
+    return a, b, (1 - root) * written
+
+
+def _share(params: RGLRUParams, x: Array) -> tuple[Array, Array, Array]:
+    """Returns a_t, sqrt(1 - a_t^2), and i_t * x_t."""
     if params.W_x is not None:
         x = project_dense(params.W_x, None, x)
     elif jnp.issubdtype(x.dtype, jnp.integer):
@@ -167,11 +215,14 @@ def _project(params: RGLRUParams, x: Array) -> tuple[RGLRUState, RGLRUState]:
     log_a = r * expand(log_most, u.ndim)
     # Where r vanishes 1 - a^2 does, and the root's slope would be infinite.
     gap = jnp.maximum(-jnp.expm1(2 * log_a), jnp.finfo(u.dtype).tiny)
-    return RGLRUState(jnp.exp(log_a)), RGLRUState(jnp.sqrt(gap) * i * x.astype(u.dtype))
+    return jnp.exp(log_a), jnp.sqrt(gap), i * x.astype(u.dtype)
 
 
-def _output(params: RGLRUParams, state: RGLRUState, x: Array) -> Array:
+def _output(
+    params: RGLRUParams, state: RGLRUState | RGLRUStartState, x: Array
+) -> Array:
     return show(state.h, x, params.W_g)
 
 
 _LINEAR = Linear(projected_coefficients)
+_LINEAR_START = Linear(lambda params, u: u[:2], start=lambda params, u: u[2])  # noqa: ARG005 made by project

@@ -29,11 +29,16 @@ Initially Lambda holds the eigenvalues of HiPPO-N, the normal part of HiPPO-LegS
     A_{nn} = -1/2,
 
 and B and C are drawn for the state space of size 2h and brought to its eigenvectors V:
-B = B' conj(V), C = V^T C'. With `blocks` the matrix is that many smaller ones along the
-diagonal. log_step is uniform between log dt_min and log dt_max.
+B = B' conj(V), C = V^T C', B' real and C' complex. Entries of B', and the real and
+imaginary parts of those of C', have variance 1 / 2h. With `blocks` the matrix is that
+many smaller ones along the diagonal. log_step is uniform between log dt_min and
+log dt_max.
 
-Compared with the authors' code: D is a full matrix, whose diagonal theirs keeps, and
-no map follows the output. Nothing keeps Re Lambda below 0 in training, as in the paper.
+Compared with the authors' code (https://github.com/lindermanlab/S5): all parameters are
+drawn as there, with C_init="trunc_standard_normal", its default. D is a full matrix, of
+which theirs keeps the diagonal, of standard normal numbers; for sizes that agree all
+but the diagonal is 0 initially. No map follows the output. Nothing keeps Re Lambda
+below 0 in training, as in the paper.
 
 Source: J. T. H. Smith et al., Simplified state space layers for sequence modeling,
 ICLR 2023, https://arxiv.org/abs/2208.04933.
@@ -64,8 +69,15 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, Initializer, draw
+from jrnn.cells._authors import skip_normal
+from jrnn.cells._init import LECUN_NORMAL, Initializer, draw, drawn_in
 from jrnn.cells._views import factor_view
+
+# Variance 1 / 2h of B', (k, 2h), however many the inputs are: the authors' code draws
+# its transpose by `lecun_normal`.
+FAN_OUT_NORMAL: Initializer = jax.nn.initializers.variance_scaling(
+    1.0, "fan_out", "truncated_normal"
+)
 
 
 class S5Params(NamedTuple):
@@ -97,8 +109,9 @@ def s5(
     blocks: int = 1,
     dt_min: float = 0.001,
     dt_max: float = 0.1,
-    input_init: Initializer = LECUN_NORMAL,
+    input_init: Initializer = FAN_OUT_NORMAL,
     output_init: Initializer = LECUN_NORMAL,
+    skip_init: Initializer = skip_normal,
 ) -> Cell:
     """Makes a diagonal state space; the equations stand in the module.
 
@@ -113,8 +126,10 @@ def s5(
       blocks: How many HiPPO matrices stand along the diagonal initially.
       dt_min: Least initial step, in units of time in which HiPPO has its eigenvalues.
       dt_max: Largest initial step.
-      input_init: Initialiser of B'; for token ids take `jrnn.one_hot_normal`.
-      output_init: Initialiser of C' and D.
+      input_init: Initialiser of B', (k, 2h); for token ids take `jrnn.one_hot_normal`.
+      output_init: Initialiser of C', (2h, m), of its real and of its imaginary part.
+      skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
+        k = m, and else independent normal numbers of variance 1 / k.
 
     Returns:
       A cell with parameters `S5Params` and state `S5State`.
@@ -148,18 +163,21 @@ def s5(
         key_B, key_C, key_D, key_s = jax.random.split(key, 4)
         frequencies, V = hippo(hidden_size, blocks)
         step = functools.partial(_log_uniform, math.log(dt_min), math.log(dt_max))
-        units, shape_C = (hidden_size,), (hidden_size, shown)
-        into = functools.partial(_into, input_init, features)
-        out_of = functools.partial(_out_of, output_init, shown)
+        narrow, wide = drawn_in(dtype)
+        B = draw(input_init, key_B, (features, 2 * hidden_size), wide)
+        C = draw(output_init, key_C, (2 * hidden_size, shown), wide, gates=2)
+        C_re, C_im = split_gates(C, 2)
+        V_re, V_im = (jnp.asarray(part, wide) for part in (np.real(V), np.imag(V)))
+        times = functools.partial(jnp.matmul, precision="highest")
         return S5Params(
-            Lambda_re=draw(_constant(np.full(units, -0.5)), key, units, dtype),
-            Lambda_im=draw(_constant(frequencies), key, units, dtype),
-            log_step=draw(step, key_s, units, dtype),
-            B_re=draw(into(np.real(V)), key_B, (features, hidden_size), dtype),
-            B_im=draw(into(-np.imag(V)), key_B, (features, hidden_size), dtype),
-            C_re=draw(out_of(np.real(V)), key_C, shape_C, dtype),
-            C_im=draw(out_of(np.imag(V)), key_C, shape_C, dtype),
-            D=draw(output_init, key_D, (features, shown), dtype),
+            Lambda_re=jnp.full((hidden_size,), -0.5, narrow),
+            Lambda_im=jnp.asarray(frequencies, wide).astype(narrow),
+            log_step=draw(step, key_s, (hidden_size,), dtype),
+            B_re=times(B, V_re).astype(narrow),
+            B_im=times(B, -V_im).astype(narrow),
+            C_re=(times(V_re.T, C_re) - times(V_im.T, C_im)).astype(narrow),
+            C_im=(times(V_im.T, C_re) + times(V_re.T, C_im)).astype(narrow),
+            D=draw(skip_init, key_D, (features, shown), dtype),
         )
 
     def init_state(params: S5Params, batch_shape: tuple[int, ...] = ()) -> S5State:
@@ -209,36 +227,10 @@ def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(frequencies[upper:], blocks), kept
 
 
-def _constant(value: np.ndarray) -> Initializer:
-    return lambda key, shape, dtype: jnp.asarray(value, dtype)  # noqa: ARG005 no draw
-
-
 def _log_uniform(
     low: float, high: float, key: Key, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Array:
     return jax.random.uniform(key, shape, dtype, low, high)
-
-
-def _into(initializer: Initializer, features: int, V: np.ndarray) -> Initializer:
-    """B' V, for B' as `initializer` draws it: for one part of V."""
-
-    def initialize(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        del shape
-        drawn = initializer(key, (features, len(V)), dtype)
-        return jnp.matmul(drawn, jnp.asarray(V, dtype), precision="highest")
-
-    return initialize
-
-
-def _out_of(initializer: Initializer, shown: int, V: np.ndarray) -> Initializer:
-    """V^T C', for C' as `initializer` draws it: for one part of V."""
-
-    def initialize(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        del shape
-        drawn = initializer(key, (len(V), shown), dtype)
-        return jnp.matmul(jnp.asarray(V.T, dtype), drawn, precision="highest")
-
-    return initialize
 
 
 def _project(params: S5Params, x: Array) -> Array:

@@ -6,12 +6,19 @@ r"""The simple recurrent unit (Lei et al. 2018), its gates without the state.
     r_t = sigmoid(x_t W_r + b_r)                  what is shown
     y_t = r_t * c_t + (1 - r_t) * (x_t W_s)       a highway past the state
 
-W_s is absent where the sizes agree: the highway then carries x_t as it is.
+W_s is absent where the sizes agree: the highway then carries sqrt(3) x_t, or x_t as it
+is without `rescale`.
 
 In the paper's final form both gates gain v * c_{t-1}. This is the form with v = 0, that
 of its first version, and it alone is linear in the state: a_t = f_t,
-b_t = (1 - f_t) * n_t. Neither the highway's scaling nor the layer normalisation of the
-authors' code is included; c_t passes through no activation.
+b_t = (1 - f_t) * n_t. The layer normalisation of the authors' code is not included;
+c_t passes through no activation.
+
+All parameters are drawn as in the authors' PyTorch code with v1=True
+(https://github.com/asappresearch/sru): uniform with variance 1 / k, biases 0. With
+rescale=True, as by default there, W_s has 3 times that variance, and x_t in its place
+is multiplied by sqrt(3): the paper's sqrt(1 + 2 exp(b_r)) at b_r = 0, for the variance
+of y_t to be that of x_t at first; the constant stays what it is when b_r is learned.
 
 Gate order in W_x: f n. The candidate has no bias. r_t belongs to the output: it is
 computed from x_t for many steps at once.
@@ -20,6 +27,8 @@ Source: T. Lei et al., Simple recurrent units for highly parallelizable recurren
 EMNLP 2018, https://arxiv.org/abs/1709.02755.
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -40,8 +49,12 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
+from jrnn.cells._authors import FAN_IN_UNIFORM
+from jrnn.cells._init import ZEROS, Initializer, draw
 from jrnn.cells._views import factor_view
+
+# sqrt(1 + 2 exp(b_r)) at b_r = 0 (Lei et al. 2018, section 3.2).
+HIGHWAY = math.sqrt(3)
 
 
 class SRUParams(NamedTuple):
@@ -66,7 +79,8 @@ def sru(
     hidden_size: int,
     *,
     bias: bool = True,
-    input_init: Initializer = LECUN_NORMAL,
+    rescale: bool = True,
+    input_init: Initializer = FAN_IN_UNIFORM,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
     """Makes a simple recurrent unit; the equations stand in the module.
@@ -75,6 +89,8 @@ def sru(
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       bias: Whether there are biases.
+      rescale: Whether the highway is scaled by sqrt(3): W_s when it is drawn, or x_t
+        at each step where the sizes agree.
       input_init: Initialiser of W_x, for each gate, of W_r and of W_s; for token ids
         take `jrnn.one_hot_normal`.
       bias_init: Initialiser of b_f and b_r.
@@ -94,34 +110,39 @@ def sru(
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
 
+    scale, agree = HIGHWAY if rescale else 1.0, input_size == hidden_size
+
     def init(key: Key, dtype: DTypeLike | None = None) -> SRUParams:
         key_x, key_r, key_s, key_b, key_q = jax.random.split(key, 5)
-        shape, agree = (input_size, hidden_size), input_size == hidden_size
+        shape = (input_size, hidden_size)
+        scaled = lambda *a: scale * input_init(*a)
         return SRUParams(
             W_x=draw(input_init, key_x, shape, dtype, gates=2),
             W_r=draw(input_init, key_r, shape, dtype),
             b_f=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
             b_r=draw(bias_init, key_q, (hidden_size,), dtype) if bias else None,
-            W_s=None if agree else draw(input_init, key_s, shape, dtype),
+            W_s=None if agree else draw(scaled, key_s, shape, dtype),
         )
 
     def init_state(params: SRUParams, batch_shape: tuple[int, ...] = ()) -> SRUState:
         return SRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
 
     advance = linear_advance(_LINEAR)
+    output = functools.partial(_output, scale)
     cell = Cell(
         init=init,
         init_state=init_state,
         project=_project,
         advance=advance,
-        output=_output,
-        step=compose_step(_project, advance, _output),
+        output=output,
+        step=compose_step(_project, advance, output),
         spec=spec_of(
             "sru",
             hidden_size,
             input_size=input_size,
             hidden_size=hidden_size,
             bias=bias,
+            rescale=rescale,
         ),
         linear=_LINEAR,
         diagonal=True,
@@ -137,7 +158,7 @@ def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:
     return SRUState(jax.nn.sigmoid(u_f)), SRUState(jax.nn.sigmoid(-u_f) * n)
 
 
-def _output(params: SRUParams, state: SRUState, x: Array) -> Array:
+def _output(scale: float, params: SRUParams, state: SRUState, x: Array) -> Array:
     dtype = state.c.dtype
     if params.W_s is not None:
         shared = merge_gates((params.W_r, params.W_s))
@@ -146,7 +167,7 @@ def _output(params: SRUParams, state: SRUState, x: Array) -> Array:
         u_r = project_dense(params.W_r, None, x).astype(dtype)
         integer = jnp.issubdtype(x.dtype, jnp.integer)
         highway = jax.nn.one_hot(x, u_r.shape[-1]) if integer else x
-        highway = highway.astype(dtype)
+        highway = scale * highway.astype(dtype)
     if params.b_r is not None:
         u_r = u_r + expand(params.b_r.astype(dtype), u_r.ndim)
     r = jax.nn.sigmoid(u_r)

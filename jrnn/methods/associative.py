@@ -8,7 +8,8 @@ answer to the notes' question whether sequential processing can be avoided, for 
 cells that gave up a state inside their gates.
 
 A step that does not count has a = 1 and b = 0. A step that starts anew has a = 0 and
-b = a * fresh + b.
+b = a * fresh + b. Where a cell tells starts apart (`Linear.start`), what says so is
+evaluated first, as a recurrence of its own, and b gains e_t * fresh_{t-1}.
 """
 
 import functools
@@ -107,11 +108,14 @@ def _run(
 
     target = kernel_target(kernel, interpret, linear.full)
 
-    def prepare(shared: tuple, timed: tuple) -> tuple[State, State]:
+    def prepare(shared: tuple, timed: tuple) -> tuple[State, State, Array | None]:
         params, fresh = shared
         xs, noise, active, restart = timed
         us = noisy_project(cell.project, params, xs, noise)
         a, b = linear.coefficients(params, us)
+        e = None if linear.start is None else linear.start(params, us)
+        if e is not None and active is not None:
+            e = jnp.where(active[..., None], e, jnp.zeros_like(e))
 
         def one(h0: Array, a: Array, b: Array, fresh: Array) -> tuple[Array, Array]:
             a = expand(a, b.ndim + linear.full)
@@ -124,17 +128,41 @@ def _run(
 
         pairs = jax.tree.map(one, state, a, b, fresh)
         first = lambda i: jax.tree.map(lambda _, pair: pair[i], state, pairs)
-        return first(0), first(1)
+        return first(0), first(1), e
 
     xs, noise, active, restart, fresh, _ = sequence
     with products_at(precision):
         fresh = state if fresh is None else fresh  # not read, if None
-        a, b = by_pieces(prepare, (params, fresh), (xs, noise, active, restart))
-        run = functools.partial(recurrence, linear.full, chunk, target)
-        states = jax.tree.map(lambda a, b, h0: run(a, b, h0, restart), a, b, state)
+        a, b, e = by_pieces(prepare, (params, fresh), (xs, noise, active, restart))
+        along = functools.partial(recurrence, linear.full, chunk, target)
+        run = lambda a, b, h0: along(a, b, h0, restart)
+        if e is None:
+            states = jax.tree.map(run, a, b, state)
+        else:
+            states = _from_starts(run, (a, b), e, state, restart, fresh)
         final = jax.tree.map(lambda leaf: leaf[-1], states)
         show = lambda params, timed: keep(params, *timed)
         return final, jax.checkpoint(show, prevent_cse=False)(params, (states, xs))
+
+
+def _from_starts(
+    run: Callable[[Array, Array, Array], Array],
+    coefficients: tuple[State, State],
+    e: Array,
+    state: State,
+    restart: Bool[Array, "T *batch"] | None,
+    fresh: State,
+) -> State:
+    """Returns the states (h, fresh): fresh_1..fresh_T first, then h, of b + e fresh."""
+    leaves, structure = jax.tree.flatten(state)
+    (a, a_fresh), (b, b_fresh) = map(jax.tree.leaves, coefficients)
+    after = run(a_fresh, b_fresh, leaves[1])
+    before = jnp.concatenate([leaves[1][None], after[:-1]])
+    if restart is not None:
+        anew = jax.tree.leaves(fresh)[1].astype(before.dtype)[None]
+        before = jnp.where(restart[..., None], anew, before)
+    h = run(a, b + e.astype(b.dtype) * before, leaves[0])
+    return jax.tree.unflatten(structure, (h, after))
 
 
 def by_pieces(function: Callable[[Any, Any], Any], shared: Any, timed: Any) -> Any:

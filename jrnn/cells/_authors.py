@@ -1,0 +1,185 @@
+"""Initialisers of the code that authors published with their cells.
+
+What a cell takes unless it is told otherwise is one of these, or one of
+`jrnn.cells._init`; each cell's file says which, and how it compares with its authors'.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jrnn._base import Key, check_real, memoize
+from jrnn.cells._init import Initializer, OfGates
+
+# Of sums over k inputs, by variance.
+_scaled = jax.nn.initializers.variance_scaling
+FAN_IN_NORMAL: Initializer = _scaled(1.0, "fan_in", "normal")  # 1 / k, not truncated
+FAN_IN_UNIFORM: Initializer = _scaled(1.0, "fan_in", "uniform")  # 1 / k
+HE_NORMAL: Initializer = _scaled(2.0, "fan_in", "normal")  # 2 / k
+# Within +-1/sqrt(k): the weights of PyTorch's nn.Linear.
+LINEAR_UNIFORM: Initializer = _scaled(1 / 3, "fan_in", "uniform")
+GLOROT_UNIFORM: Initializer = jax.nn.initializers.glorot_uniform()
+
+# c of an RG-LRU, which lets a short way of Lambda be a long way of the decay (De et al.
+# 2024, section 2.4).
+SHARPNESS = 8.0
+
+
+@memoize
+def uniform(bound: float) -> Initializer:
+    """Makes the initialiser that draws uniformly between -bound and bound.
+
+    Args:
+      bound: Above 0.
+
+    Returns:
+      An initialiser.
+
+    Raises:
+      TypeError: `bound` is not a number.
+      ValueError: `bound` is not above 0.
+
+    Example:
+      >>> import jax, jrnn
+      >>> b = jrnn.initializers.uniform(0.01)(jax.random.key(0), (1000,))
+      >>> bool((abs(b) <= 0.01).all())
+      True
+    """
+    check_real("bound", bound)
+    if not 0 < bound < math.inf:
+        raise ValueError(f"Expected bound above 0, got {bound!r}.")
+
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
+def sum_of_two(initializer: Initializer) -> Initializer:
+    """Returns what draws the sum of two biases, which other libraries keep apart."""
+
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        first, second = jax.random.split(key)
+        return initializer(first, shape, dtype) + initializer(second, shape, dtype)
+
+    return draw
+
+
+def diagonal_normal(
+    key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Draws standard normal numbers on the diagonal, and zeros beside it.
+
+    The D of `jrnn.lru` and `jrnn.s5`, whose authors' code keeps a diagonal alone.
+
+    Args:
+      key: Of the draw.
+      shape: (k, k).
+      dtype: Of the result.
+
+    Returns:
+      A diagonal matrix.
+
+    Raises:
+      ValueError: `shape` is not that of a square matrix.
+
+    Example:
+      >>> import jax, jrnn
+      >>> D = jrnn.initializers.diagonal_normal(jax.random.key(0), (3, 3))
+      >>> int((D != 0).sum())
+      3
+    """
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"Expected the shape of a square matrix, got {shape}; take this "
+            "initialiser for D, where the sizes of inputs and outputs agree."
+        )
+    return jnp.diag(jax.random.normal(key, shape[:1], dtype))
+
+
+def skip_normal(
+    key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """As `diagonal_normal` where the sizes agree; else normal of variance 1 / k."""
+    square = shape[0] == shape[1]
+    return (diagonal_normal if square else FAN_IN_NORMAL)(key, shape, dtype)
+
+
+@memoize
+def ring(r_min: float, r_max: float) -> Initializer:
+    """Makes the initialiser of Lambda that draws sigmoid(Lambda) from a ring.
+
+    As the code of RecurrentGemma does, uniformly over the area of a ring in the complex
+    plane: sigmoid(Lambda)^2 is uniform between r_min^2 and r_max^2.
+    """
+
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        square = jax.random.uniform(key, shape, dtype, r_min**2, r_max**2)
+        return _logit(0.5 * jnp.log(square))
+
+    return draw
+
+
+@memoize
+def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
+    """Makes the initialiser of `jrnn.rg_lru`'s Lambda of which its paper speaks.
+
+    The strongest decay that the gate can ask for, sigmoid(Lambda)^8, is uniform in
+    [least, largest] (De et al. 2024, section 2.4, https://arxiv.org/abs/2402.19427).
+    The authors' code, and `jrnn.rg_lru` by default, draws sigmoid(Lambda) there, so
+    that states decay eight times faster.
+
+    Args:
+      least: Above 0.
+      largest: Below 1.
+
+    Returns:
+      An initialiser.
+
+    Raises:
+      TypeError: An argument is not a number.
+      ValueError: Not 0 < least < largest < 1.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.rg_lru(3, decay_init=jrnn.initializers.strongest_decay())
+      >>> decay = jax.nn.sigmoid(cell.init(jax.random.key(0)).Lambda) ** 8
+      >>> bool((0.9 < decay).all() & (decay < 0.999).all())
+      True
+    """
+    check_real("least", least)
+    check_real("largest", largest)
+    if not 0 < least < largest < 1:
+        raise ValueError(f"Expected 0 < least < largest < 1, got {least=}, {largest=}.")
+
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        decay = jax.random.uniform(key, shape, dtype, least, largest)
+        return _logit(jnp.log(decay) / SHARPNESS)
+
+    return draw
+
+
+def _logit(log_a: Array) -> Array:
+    """Returns the inverse of the sigmoid, log(a / (1 - a)), of a near 1."""
+    return log_a - jnp.log(-jnp.expm1(log_a))
+
+
+def _para_gru(key: Key, size: int, dtype: DTypeLike) -> tuple[Array, ...]:
+    del key
+    zeros = jnp.zeros((size,), dtype)
+    return zeros, jnp.linspace(0, 1, size, dtype=dtype), zeros
+
+
+def _para_lstm(key: Key, size: int, dtype: DTypeLike) -> tuple[Array, ...]:
+    del key
+    zeros = jnp.zeros((size,), dtype)
+    return -jnp.linspace(0, 1, size, dtype=dtype), zeros, zeros
+
+
+# ParaRNN's biases (https://github.com/apple/ml-pararnn): those of z, which is 1 - z
+# here, and those of f go evenly from 0 to -1 over the units; the others are 0.
+PARA_GRU = OfGates("r z n", _para_gru)
+PARA_LSTM = OfGates("f g o", _para_lstm)
