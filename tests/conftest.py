@@ -1,4 +1,4 @@
-"""Strictness for every test: x64 on, no silent promotion of types or ranks."""
+"""Strictness for every test: x64, no silent promotion, no key that is used twice."""
 
 import gc
 import json
@@ -16,6 +16,7 @@ MAPPINGS = Path("/proc/self/maps")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)  # no typed key is consumed twice
 
 
 def pytest_configure(config):

@@ -272,7 +272,7 @@ def by_method(cell: jrnn.Cell, method: str, direction: str, checkpoints: bool) -
             resets=data.resets,
             mask=data.mask,
             reverse=direction == "reverse",
-            key=data.key,
+            key=jax.random.clone(data.key),  # read again by the loop
             method=METHODS[method][checkpoints],
         )
 
@@ -284,7 +284,8 @@ def by_loop(cell: jrnn.Cell, direction: str) -> Any:
     """The same by a Python loop of `step`; nothing but the step is compiled."""
 
     def run(data: Data) -> Any:
-        noise = None if cell.noise is None else cell.noise(data.key, T, (B,))
+        key = jax.random.clone(data.key)
+        noise = None if cell.noise is None else cell.noise(key, T, (B,))
         if direction == "bidirectional":
             lasts, ys = [], []
             for i, child in enumerate(cell.layers.cells):

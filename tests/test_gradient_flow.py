@@ -52,7 +52,7 @@ def test_adding_marks_one_number_in_each_half():
 
 def test_adding_draws_what_the_committed_results_were_trained_on(key):
     """Markers as integers of the default type, which is int64 in the experiment."""
-    xs, _ = training.adding(key, 200, 50)
+    xs, _ = training.adding(jax.random.clone(key), 200, 50)
     _, key_1, key_2 = jax.random.split(key, 3)
     first = jax.random.randint(key_1, (50,), 0, 100)
     second = jax.random.randint(key_2, (50,), 100, 200)

@@ -1,5 +1,7 @@
 """Models of numbers: chunks, lengths, missing values, samples, labels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,39 +153,39 @@ def test_predictions_are_what_is_scored(which):
 @each()
 def test_samples_go_on_from_the_prompt(which):
     model, params, xs, _ = built(which)
-    key = jax.random.key(7)
-    drawn = model.sample(params, key, 3, prompt=xs)
+    key = functools.partial(jax.random.key, 7)  # a new one for each use
+    drawn = model.sample(params, key(), 3, prompt=xs)
     assert drawn.shape == (3, *xs.shape[1:])
-    assert (drawn == model.sample(params, key, 3, prompt=xs)).all()
+    assert (drawn == model.sample(params, key(), 3, prompt=xs)).all()
     model.log_prob(params, drawn)  # they are values that the head can score
-    one = model.sample(params, key, 3, prompt=xs[:, 0], batch_shape=(5,))
+    one = model.sample(params, key(), 3, prompt=xs[:, 0], batch_shape=(5,))
     assert one.shape == (3, 5, *xs.shape[2:])
     state, _ = model.log_prob(params, xs)
-    cold = model.sample(params, key, 1, prompt=xs, temperature=0.0)
-    expected = model.head.distribution.sample(key, model.predict(params, state), 0.0)
+    cold = model.sample(params, key(), 1, prompt=xs, temperature=0.0)
+    expected = model.head.distribution.sample(key(), model.predict(params, state), 0.0)
     assert_close(cold[0], expected, 1e-12)
 
 
 @pytest.mark.slow
 def test_a_history_with_gaps_is_gone_on_from():
     model, params, xs, mask = built((BY_NAME["gaussian"], True))
-    key = jax.random.key(7)
+    key = functools.partial(jax.random.key, 7)  # a new one for each use
     gaps = jnp.where(mask, xs, jnp.nan)
-    drawn = model.sample(params, key, 3, prompt=gaps, prompt_mask=mask)
+    drawn = model.sample(params, key(), 3, prompt=gaps, prompt_mask=mask)
     state, _ = model.log_prob(params, gaps, mask=mask)
-    assert_close(model.sample(params, key, 3, state=state), drawn, 1e-12)
+    assert_close(model.sample(params, key(), 3, state=state), drawn, 1e-12)
     half, _ = model.log_prob(params, gaps[:4], mask=mask[:4])
     rest = {"prompt": gaps[4:], "prompt_mask": mask[4:]}
-    assert_close(model.sample(params, key, 3, state=half, **rest), drawn, 1e-12)
-    full = model.sample(params, key, 3, prompt=jnp.where(mask, xs, 0))
+    assert_close(model.sample(params, key(), 3, state=half, **rest), drawn, 1e-12)
+    full = model.sample(params, key(), 3, prompt=jnp.where(mask, xs, 0))
     assert (full != drawn).any()
     # One state, or one prompt with its gaps, serves a batch.
     alone, _ = model.log_prob(params, gaps[:, 0], mask=mask[:, 0])
-    many = model.sample(params, key, 3, batch_shape=(2,), state=alone)
+    many = model.sample(params, key(), 3, batch_shape=(2,), state=alone)
     one = {"prompt": gaps[:, 0], "prompt_mask": mask[:, 0]}
-    assert_close(model.sample(params, key, 3, batch_shape=(2,), **one), many, 1e-12)
+    assert_close(model.sample(params, key(), 3, batch_shape=(2,), **one), many, 1e-12)
     start = model.init_state(params)
-    again = model.sample(params, key, 3, batch_shape=(2,), state=start, **one)
+    again = model.sample(params, key(), 3, batch_shape=(2,), state=start, **one)
     assert_close(again, many, 1e-12)
 
 

@@ -197,8 +197,8 @@ def test_the_exponential_is_taken_outside_of_the_loop(name):
 def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
     cell = jrnn.learnable_state(jrnn.zoneout(jrnn.exp_rnn(K, H), 0.3))
     params = random_like(12, cell.init(jax.random.key(0), jnp.float64))
-    xs, weights, key = normal(13, T, B, K), normal(14, T, B, H), jax.random.key(1)
-    noise, step = cell.noise(key, T, (B,)), jax.jit(cell.step)
+    xs, weights = normal(13, T, B, K), normal(14, T, B, H)
+    noise, step = cell.noise(jax.random.key(1), T, (B,)), jax.jit(cell.step)
 
     def by_loop(params, xs):
         state, total = cell.init_state(params, (B,)), 0.0
@@ -211,7 +211,7 @@ def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
     expected = jax.value_and_grad(by_loop, (0, 1))(params, xs)
     for method in (jrnn.scan(), jrnn.bptt(chunk=2), jrnn.newton()):
         run = lambda params, xs, m=method: (
-            jrnn.unroll(cell, params, xs, key=key, method=m)[1] * weights
+            jrnn.unroll(cell, params, xs, key=jax.random.key(1), method=m)[1] * weights
         ).sum()
         assert_close(jax.value_and_grad(run, (0, 1))(params, xs), expected, 1e-10)
 

@@ -78,7 +78,7 @@ def test_chance_is_as_told(key):
     for guess in (0, xs):
         right = (targets == guess).mean(axis=1)[1:]  # the first bit is its own parity
         np.testing.assert_allclose(right, 0.5, atol=0.032)
-    xs, targets, asked = small_recall(key, 4000)
+    xs, targets, asked = small_recall(jax.random.key(1), 4000)
     for own in range(PAIRS):  # whoever names the first value, the second, ...
         guess = xs[2 * own + 1] - KEYS
         right = (targets == guess)[asked].mean()
@@ -87,7 +87,9 @@ def test_chance_is_as_told(key):
     np.testing.assert_allclose(counts, 1 / VALUES, atol=0.02)
     where = asked[2 * PAIRS :].mean(axis=1)  # keys among fillers, at any step
     np.testing.assert_allclose(where, 0.5, atol=0.032)
-    _, targets, asked = as_numpy(tasks.copy(key, 4000, pattern=3, bits=2, delay=1))
+    _, targets, asked = as_numpy(
+        tasks.copy(jax.random.key(2), 4000, pattern=3, bits=2, delay=1)
+    )
     np.testing.assert_allclose(targets[asked[:, 0]].mean(axis=1), 0.5, atol=0.032)
 
 
@@ -139,7 +141,7 @@ def test_bits_and_classes_are_scored_where_they_are_asked(key):
         loss = learners.loss_of(task, given, batch, batch.asked)
         np.testing.assert_allclose(loss, nats + more, rtol=1e-6)
     task = learners.recall_task(2, 3, 4, 1)
-    batch = task.draw(key, 5)
+    batch = task.draw(jax.random.key(1), 5)
     logits = 9.0 * np.eye(4)[np.asarray(batch.targets)]
     assert learners.right(task, logits, batch).all()
     loss = learners.loss_of(task, logits, batch, batch.asked)

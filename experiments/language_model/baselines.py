@@ -5,6 +5,7 @@ import math
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments._report import StopRequest
@@ -84,7 +85,8 @@ def markov_rows(
             _chain_bits(chain, params, corpus.alphabet, part)
             for part in (corpus.train[:TRAINING_SCORED], corpus.valid, corpus.test)
         )
-        sample = np.asarray(chain.sample(params, key, sample_length))
+        again = jax.random.clone(key)  # equal numbers for every order
+        sample = np.asarray(chain.sample(params, again, sample_length))
         extra = {
             "order": order,
             "train": train,

@@ -21,10 +21,11 @@ paper's supplement. Gate orders as in `jrnn.lstm` (i f g o) and `jrnn.gru` (r z 
 These cells have no hand-derived derivative: `jrnn.bptt` takes JAX's of one `advance`.
 
 Compared with the authors' code (https://github.com/ryankiros/layer-norm, an LSTM and a
-GRU): W_h orthogonal for each gate, gains 1 and shifts 0 are drawn as there. W_x is
-drawn with variance 1 / k; there it is normal with deviation 0.01, whose scale the
-normalisation takes out again, and which `input_init=jrnn.initializers.normal(0.01)`
-gives.
+GRU): W_h orthogonal for each gate, gains 1 and shifts 0 are drawn as there, but for the
+LSTM's forget gate, whose shift is 1 here, as that of `jrnn.lstm`, and 0 there:
+`forget_bias=0.0`. W_x is drawn with variance 1 / k; there it is normal with deviation
+0.01, whose scale the normalisation takes out again, but for its epsilon, and which
+`input_init=jrnn.initializers.normal(0.01)` gives.
 
 Source: J. L. Ba, J. R. Kiros and G. E. Hinton, https://arxiv.org/abs/1607.06450,
 section 3.1 and supplement.
