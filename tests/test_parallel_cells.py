@@ -251,7 +251,8 @@ def test_s5_is_the_state_space_that_it_stands_for():
     dt, V = 0.3, hippo(H, 1)[1]
     # C' is drawn complex; that of a real state space is real.
     C = np.asarray(counted(None, (2 * H, K), "float64"))
-    assert error(params.C_re + 1j * params.C_im, V.T @ (C + 1j * C)) < 1e-12
+    drawn = np.asarray(params.C_re) + 1j * np.asarray(params.C_im)
+    assert error(drawn, V.T @ (C + 1j * C)) < 1e-12
     params = params._replace(
         log_step=jnp.full(H, jnp.log(dt)),
         C_re=jnp.asarray(V.real.T @ C),

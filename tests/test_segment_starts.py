@@ -20,7 +20,7 @@ CELL = jrnn.rg_lru(K, H, unscaled_start=True)
 SHAPES = jax.eval_shape(lambda: CELL.init(jax.random.key(0), jnp.float64))
 PARAMS = random_like(1, SHAPES, 0.7)
 # So that states last, and the factor is far from 1.
-PARAMS = PARAMS._replace(Lambda=np.array([2.0, 4.0, 7.0]))
+PARAMS = PARAMS._replace(Lambda=jnp.array([2.0, 4.0, 7.0]))
 XS = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
 DYS = random_like(3, jax.ShapeDtypeStruct((T, B, H), "float64"))
 DH = random_like(4, jax.ShapeDtypeStruct((B, H), "float64"))
