@@ -102,7 +102,7 @@ OPTIONAL_KEYS = {
     "seed": 0,
     "float": 1.5,
     "text": "key",
-    "several": jax.random.split(KEY),
+    "several": jax.random.split(jax.random.clone(KEY)),
     "signed": np.zeros(2, np.int32),
     "long": np.zeros(5, np.uint32),
     "list": [0, 1],
@@ -153,7 +153,7 @@ def kinds_of_floats(xs):
         "complex": xs.astype(np.complex64),
         "size": xs[..., :-1],
         "scalar": xs.sum(),
-        "keys": jax.random.split(KEY, 5),
+        "keys": jax.random.split(jax.random.clone(KEY), 5),
     }
 
 
@@ -170,7 +170,7 @@ def token_ids(xs, vocab=3):
         "negative": xs - vocab - 1,
         "scalar": xs.sum(),
         "empty": xs[:0],
-        "keys": jax.random.split(KEY, 5),
+        "keys": jax.random.split(jax.random.clone(KEY), 5),
     }
 
 

@@ -47,7 +47,7 @@ def test_no_text_is_made_of_a_call_without_mistakes(monkeypatch):
     cell = jrnn.stack(jrnn.gru(3, 5), jrnn.dropout(jrnn.gru(5, 5), 0.5))
     model = jrnn.sequence_model(jrnn.gru(7, 5), jrnn.categorical(7))
     params, key = cell.init(jax.random.key(0)), jax.random.key(1)
-    own = model.init(key)
+    own = model.init(jax.random.key(2))
     monkeypatch.setattr(_base, "describe", refuse)
     with pytest.raises(AssertionError):
         repr(cell)

@@ -15,6 +15,11 @@ KEY = jax.random.key(0)
 slow = pytest.mark.slow
 
 
+def new_key():
+    """A key that is used once; one that is made here would come from the host."""
+    return jax.random.clone(KEY)
+
+
 def on_device(*shape, dtype=jnp.float32):
     return jnp.ones(shape, dtype)
 
@@ -63,20 +68,27 @@ def some(names, quick):
 @pytest.mark.parametrize("name", some(CELLS, ("elman", "stack")))
 def test_cells_run_under_the_guard(name):
     cell = CELLS[name]
-    params = cell.init(KEY)
-    cell.init(KEY, jnp.bfloat16)
+    params = cell.init(new_key())
+    cell.init(new_key(), jnp.bfloat16)
     state = cell.init_state(params, (B,))
     if name != "bidirectional":
         cell.step(params, state, X)
     jrnn.unroll(
-        cell, params, XS, state, lengths=LENGTHS, mask=MASK, resets=RESETS, key=KEY
+        cell,
+        params,
+        XS,
+        state,
+        lengths=LENGTHS,
+        mask=MASK,
+        resets=RESETS,
+        key=new_key(),
     )
 
 
 @pytest.mark.usefixtures("guarded")
 def test_the_first_unroll_of_a_cell_is_no_exception():
     cell = jrnn.elman(K, 7)  # of a size that no other test has
-    params = jax.jit(cell.init)(KEY)
+    params = jax.jit(cell.init)(new_key())
     jrnn.unroll(cell, params, XS)
     jrnn.trajectory(cell, params, XS, reverse=True)
     jrnn.unroll(cell, params, IDS, lengths=LENGTHS)
@@ -87,21 +99,21 @@ def test_the_first_unroll_of_a_cell_is_no_exception():
 def test_models_and_heads_run_under_the_guard(name):
     head, xs = HEADS[name]
     model = jrnn.sequence_model(jrnn.gru(head.spec.input_size, K), head)
-    params = model.init(KEY)
+    params = model.init(new_key())
     state = model.init_state(params, (B,))
     mask = MASK if name == "missing" else None
     model.log_prob(params, xs, state, LENGTHS, mask=mask)
     model.predict(params, state)
     model.predictive(params, xs, lengths=LENGTHS)
-    model.sample(params, KEY, 2, prompt=xs, batch_shape=(B,))
+    model.sample(params, new_key(), 2, prompt=xs, batch_shape=(B,))
     if name not in ("categorical", "bernoulli"):
         for function in (model.mean, model.variance, model.cdf):
             function(params, xs)
         model.quantile(params, xs, 0.5)
-    head.init(KEY, K)
+    head.init(new_key(), K)
     predicted = head.predict(params.head, XS)
     head.log_prob(params.head, XS, xs)
-    head.sample(params.head, KEY, XS)
+    head.sample(params.head, new_key(), XS)
     head.distribution.log_prob(predicted, xs)
 
 
@@ -112,7 +124,7 @@ def loss(state, ys):
 
 def supervised():
     model = jrnn.supervised_model(GRU, jrnn.categorical(K), jrnn.mean_step)
-    own = model.init(KEY)
+    own = model.init(new_key())
     model.predict(own, XS, lengths=LENGTHS)
     return model.log_prob(own, XS, LABELS)
 
@@ -120,13 +132,15 @@ def supervised():
 def chain():
     model = jrnn.markov_chain(K, 2)
     fitted = model.fit(IDS)
-    return model.log_prob(fitted, IDS, lengths=LENGTHS), model.sample(fitted, KEY, 3)
+    return model.log_prob(fitted, IDS, lengths=LENGTHS), model.sample(
+        fitted, new_key(), 3
+    )
 
 
 def linear_gaussian():
     model = jrnn.linear_gaussian_markov(1)
-    fitted = model.fit(jax.random.normal(KEY, (50, 2)))
-    return model.log_prob(fitted, XS.reshape(-1, B)), model.sample(fitted, KEY, 3)
+    fitted = model.fit(jax.random.normal(new_key(), (50, 2)))
+    return model.log_prob(fitted, XS.reshape(-1, B)), model.sample(fitted, new_key(), 3)
 
 
 FUNCTIONS = {
@@ -147,7 +161,7 @@ FUNCTIONS = {
     "jacobian_products": lambda p: diagnostics.jacobian_products(GRU, p, XS),
     "by_lag": lambda p: diagnostics.jacobian_products_by_lag(GRU, p, XS),
     "lyapunov_spectrum": lambda p: diagnostics.lyapunov_spectrum(GRU, p, XS),
-    "memory": lambda p: diagnostics.memory_capacity(GRU, p, KEY, max_delay=2),
+    "memory": lambda p: diagnostics.memory_capacity(GRU, p, new_key(), max_delay=2),
     "saturation": lambda p: diagnostics.saturation(GRU, p, XS),
     "find_non_finite": lambda p: jrnn.find_non_finite(GRU, p, XS, lengths=LENGTHS),
     "penalty": lambda p: regularisers.gradient_norm_penalty(GRU, p, XS, loss),
@@ -158,7 +172,7 @@ QUICK = ("mean_over_steps", "bits_per_symbol", "last_step", "mean_step", "stream
 
 @pytest.mark.parametrize("name", some(FUNCTIONS, QUICK))
 def test_functions_run_under_the_guard(name):
-    params = GRU.init(KEY)
+    params = GRU.init(new_key())
     with jax.transfer_guard("disallow"):
         FUNCTIONS[name](params)
 
@@ -167,23 +181,23 @@ def test_functions_run_under_the_guard(name):
 def test_training_runs_under_the_guard():
     head = jrnn.gaussian()
     model = jrnn.sequence_model(jrnn.gru(1, K), head)
-    params, batch = model.init(KEY), on_device(T, B)
+    params, batch = model.init(new_key()), on_device(T, B)
     optimizer = optax.adam(1e-2)
 
     def objective(params, batch, carry, key):
         del key
         return -model.log_prob(params, batch)[1].mean(), (carry, {})
 
-    state = init_train_state(params, optimizer, KEY)
+    state = init_train_state(params, optimizer, new_key())
     step = make_train_step(objective, optimizer)
     with jax.transfer_guard("disallow"):
-        init_train_state(params, optimizer, KEY)
+        init_train_state(params, optimizer, new_key())
         step(state, batch)
 
 
 def test_arrays_of_numpy_are_the_users_own_transfers():
     cell = CELLS["elman"]
-    params = cell.init(KEY)
+    params = cell.init(new_key())
     state = cell.init_state(params, (B,))
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
