@@ -180,7 +180,7 @@ def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
     """Raises ValueError where concrete token ids lie outside 0..size-1."""
     if is_traced(ids) or ids.size == 0:
         return
-    known = np.asarray(ids)
+    known = np.asarray(jax.device_get(ids))  # on purpose, for a transfer guard
     if known.min() < 0 or known.max() >= size:
         where = np.argwhere((known < 0) | (known >= size))[0]
         raise ValueError(
@@ -306,7 +306,7 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
     _check_shape("lengths", lengths, batch, "(*batch,)")
     if is_traced(lengths) or lengths.size == 0:
         return
-    known = np.asarray(lengths)  # jnp would be traced where `unroll` is
+    known = np.asarray(jax.device_get(lengths))  # jnp would be traced as `unroll` is
     least, most = int(known.min()), int(known.max())
     if least < 0 or most > steps:
         raise ValueError(

@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_MARK = "_jrnn_own_constants"
 
 
 def own_constants(function: Callable[P, R]) -> Callable[P, R]:
@@ -30,10 +31,13 @@ def own_constants(function: Callable[P, R]) -> Callable[P, R]:
         for leaf in jax.tree.leaves((args, kwargs)):
             if isinstance(leaf, Tracer | np.ndarray | np.generic):
                 return function(*args, **kwargs)
-        with jax.transfer_guard_host_to_device("allow"):
+        with (
+            jax.transfer_guard_host_to_device("allow"),
+            jax.transfer_guard_device_to_host("allow"),  # for checks of values
+        ):
             return function(*args, **kwargs)
 
-    lifted.own_constants = True  # pyright: ignore[reportFunctionMemberAccess] a mark
+    setattr(lifted, _MARK, True)
     return lifted
 
 
@@ -49,7 +53,7 @@ def with_own_constants(made: Any) -> Any:
         name: function
         for name, function in zip(fields, made, strict=True)
         if isinstance(function, types.FunctionType | functools.partial)
-        and not hasattr(function, "own_constants")
+        and not hasattr(function, _MARK)
     }
     # One for each function: two fields may hold the same, and tell so.
     each = {id(function): own_constants(function) for function in functions.values()}

@@ -15,10 +15,16 @@ from jrnn import _base
 MOST = {"inputs": 150, "inputs, state": 180, "inputs, state, lengths": 220}
 
 
-def test_a_warm_eager_call_enters_few_python_functions(tmp_path, capsys):
-    """Where each call was checked anew, 412, and 3177 with a state."""
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("layers", [1, pytest.param(4, marks=slow)])
+def test_a_warm_eager_call_enters_few_python_functions(layers, tmp_path, capsys):
+    """Where each call of 4 layers was checked anew, 412, and 3177 with a state."""
     out = tmp_path / "eager.json"
-    assert eager.main(["--rounds", "2", "--out", str(out)]) == 0
+    assert (
+        eager.main(["--rounds", "2", "--layers", str(layers), "--out", str(out)]) == 0
+    )
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
     assert [row["given"] for row in rows] == list(MOST)
     shown = capsys.readouterr().out
@@ -55,7 +61,6 @@ def test_no_text_is_made_of_a_call_without_mistakes(monkeypatch):
     jax.eval_shape(lambda: jrnn.unroll(cell, params, xs, state, key=key))
     tokens = jnp.ones((3, 2), int)
     jax.eval_shape(lambda: model.log_prob(own, tokens, model.init_state(own, (2,))))
-    jax.eval_shape(lambda: model.sample(own, key, 2, prompt=tokens))
 
 
 def test_what_is_wrong_is_refused_again_and_again():

@@ -78,6 +78,7 @@ def test_dropout_leaves_elapsed_time_as_it_is():
     params = cell.init(jax.random.key(0), jnp.float64)
     xs = jnp.abs(random_like(0, jnp.zeros((5, K))))
     key = jax.random.key(1)
+    assert cell.noise is not None
     kept = cell.noise(jax.random.clone(key), 5, ())[0].at[:, -1].set(False)
     dropped = jnp.where(kept, 2 * xs, 0).at[:, -1].set(xs[:, -1])
     expected = jrnn.unroll(TIMED, params, dropped)[1]

@@ -1,5 +1,7 @@
 """Under a transfer guard, arrays on the device go in and nothing else has to."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ def some(names, quick):
 
 
 @pytest.mark.usefixtures("guarded")
-@pytest.mark.parametrize("name", some(CELLS, ("elman", "stack")))
+@pytest.mark.parametrize("name", some(CELLS, ("elman",)))
 def test_cells_run_under_the_guard(name):
     cell = CELLS[name]
     params = cell.init(new_key())
@@ -95,7 +97,7 @@ def test_the_first_unroll_of_a_cell_is_no_exception():
 
 
 @pytest.mark.usefixtures("guarded")
-@pytest.mark.parametrize("name", some(HEADS, ("gaussian",)))
+@pytest.mark.parametrize("name", some(HEADS, ()))
 def test_models_and_heads_run_under_the_guard(name):
     head, xs = HEADS[name]
     model = jrnn.sequence_model(jrnn.gru(head.spec.input_size, K), head)
@@ -199,8 +201,9 @@ def test_arrays_of_numpy_are_the_users_own_transfers():
     cell = CELLS["elman"]
     params = cell.init(new_key())
     state = cell.init_state(params, (B,))
+    xs: Any = np.ones((T, B, K), np.float32)
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-            jrnn.unroll(cell, params, np.ones((T, B, K), np.float32))
+            jrnn.unroll(cell, params, xs)
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             cell.step(params, state, np.ones((B, K), np.float32))
