@@ -21,11 +21,13 @@ import tyro
 from tqdm import tqdm
 
 from experiments._compiled import compiled_anew
+from experiments._extras import require
 from experiments._report import format_table, write_results
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.jax_peers import (
     JAX_PEERS,
     OURS,
+    PEER_MODULES,
     JaxPeer,
     arguments_of,
 )
@@ -128,20 +130,16 @@ def main(arguments: list[str]) -> int:
         check_choice("systems", settings.systems, [n for n in JAX_PEERS if n != OURS])
         if settings.rounds < 1:
             raise ValueError(f"Expected --rounds of 1 up, got {settings.rounds}.")
-    except ValueError as error:
+        require(*(PEER_MODULES[n] for n in settings.systems if n in PEER_MODULES))
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = []
     grid = [
         (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
     ]
-    try:
-        for cell, shape in tqdm(grid, unit="comparison"):
-            rows += measure(cell, shape, settings)
-    except ModuleNotFoundError as error:
-        hint = 'Run: pip install -e ".[peers]"'
-        print(f"error: {error}. {hint}", file=sys.stderr)
-        return 2
+    for cell, shape in tqdm(grid, unit="comparison"):
+        rows += measure(cell, shape, settings)
     for which in PASSES:
         print("\n" + table(rows, which, settings.systems))
     write_results(

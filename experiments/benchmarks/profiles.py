@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import tyro
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._report import format_table, write_results
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
@@ -210,19 +211,16 @@ def main(arguments: list[str]) -> int:
         check_choice("systems", settings.systems, RUNS)
         if settings.steps < 1:
             raise ValueError(f"Expected --steps of 1 up, got {settings.steps}.")
-    except ValueError as error:
+        require(*(name for name in settings.systems if name == "torch"))
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = []
     grid = [
         (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
     ]
-    try:
-        for cell, shape in tqdm(grid, unit="comparison"):
-            rows += measure(cell, shape, settings)
-    except ModuleNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for cell, shape in tqdm(grid, unit="comparison"):
+        rows += measure(cell, shape, settings)
     print("\n" + table(rows))
     write_results(
         settings.out, "benchmarks.profiles", settings, rows, environment_of_peers()

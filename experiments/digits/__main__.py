@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._intervals import wilson
 from experiments._report import (
     RESULTS_FILE,
@@ -28,7 +29,7 @@ from experiments._report import (
 from experiments._run import begin, exit_status, parameter_count
 from experiments.digits.plans import CHOSEN, PUBLISHED, ablations, candidates
 from experiments.digits.report import draw, long_memory_rows, tables
-from experiments.digits.tasks import READERS, Task
+from experiments.digits.tasks import READERS, WANTED, Task
 from experiments.digits.training import DIGITS, Fitted, Plan, fit, predict, score
 
 FIGURE_FILE = "digits.png"
@@ -197,6 +198,7 @@ def main(arguments: list[str]) -> int:
 
     def checked() -> int:
         check(settings)
+        require(*(WANTED[name] for name in settings.tasks))
         return run(settings, {name: READERS[name].load() for name in settings.tasks})
 
     return exit_status(checked)

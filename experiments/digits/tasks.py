@@ -118,6 +118,12 @@ READERS: dict[str, Reader] = {
         functools.partial(load_images, "pixels"), warps.images, pixels, lambda _: 1
     ),
 }
+# What has to be installed for each.
+WANTED = {
+    "mnist1d": "mnist1d",
+    "rows": pixel_digits.WHEEL,
+    "pixels": pixel_digits.WHEEL,
+}
 
 
 def scaled(task: Task, known: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import tyro
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._report import (
     RESULTS_FILE,
     environment,
@@ -122,6 +123,7 @@ def main(arguments: list[str]) -> int:
 
     def checked() -> int:
         check(settings)
+        require("pyrodigal")  # it finds the genes, and brings the chromosome
         return run(settings, genome.load())
 
     return exit_status(checked)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._report import (
     CONFIG_FILE,
     StopRequest,
@@ -20,6 +21,7 @@ from experiments._report import (
     stop_on_signal,
 )
 from experiments.data import Corpus, card, decode, encode, load_corpus, read_text
+from experiments.data.text import KJV
 from experiments.language_model import baselines, networks, report
 from experiments.language_model.baselines import Row
 from experiments.language_model.models import count_parameters
@@ -64,11 +66,14 @@ def run(settings: Settings) -> int:
       settings: As given on the command line; to resume, as the run has stored them.
 
     Raises:
+      ModuleNotFoundError: A package is not installed.
       ValueError: A setting, the device, the text or the folder is not good.
       FloatingPointError: Training stopped being finite.
     """
     began = time.perf_counter()
     settings = settings if settings.resume else resolve(settings)
+    own = settings.text is None and settings.data == "kjv"
+    require("pyppmd", *((KJV,) if own else ()))  # the last rows want it
     folder = None
     with on_device(settings.device):
         corpus = load_corpus(settings.data, settings.text, settings.fraction)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._report import RESULTS_FILE, claim_run_folder
+from experiments.data import pixel_digits
 from experiments.long_memory import report, store
 from experiments.long_memory.entrants import ENTRANTS, rate_of
 from experiments.long_memory.problems import LENGTHS, problem
@@ -171,6 +173,7 @@ def run(settings: Settings) -> int:
     ]
     if len(missing) < len(all_):
         print(f"{len(all_) - len(missing)} of {len(all_)} cases are in {path}.")
+    _require_data(missing)
     for task in {case.task for case in missing}:
         problem(task, LENGTHS[task][0]).data("train")  # missing data: now, not later
     if missing:
@@ -198,7 +201,13 @@ def _store(settings: Settings) -> Path:
         return settings.store
     if settings.show or (settings.preset == "full" and _as_planned(settings)):
         return STORE
+    _require_data(cases(settings))  # and no empty folder is left behind
     return claim_run_folder(None, store.EXPERIMENT, resume=False) / RESULTS_FILE
+
+
+def _require_data(planned: list[Case]) -> None:
+    if any("pixels" in case.task for case in planned):
+        require(pixel_digits.WHEEL)
 
 
 def _as_planned(settings: Settings) -> bool:

@@ -18,6 +18,7 @@ import jax
 import tyro
 from tqdm import tqdm
 
+from experiments._extras import require
 from experiments._report import write_json
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers import memory, report
@@ -25,6 +26,7 @@ from experiments.benchmarks.peers.jax_peers import (
     DEVICES,
     JAX_PEERS,
     OURS,
+    PEER_MODULES,
     RESET_BEFORE,
 )
 from experiments.benchmarks.peers.problems import (
@@ -42,6 +44,8 @@ from experiments.benchmarks.peers.running import (
     merge,
 )
 
+# What has to be installed for a system, beside what jrnn needs.
+MODULES = {**PEER_MODULES, TORCH: "torch", PLAIN_TORCH: "torch"}
 EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH, PLAIN_TORCH)
 
 
@@ -69,7 +73,12 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError where a setting names nothing."""
+    """Refuses what cannot be measured.
+
+    Raises:
+      ModuleNotFoundError: A library is not installed.
+      ValueError: A setting names nothing.
+    """
     check_choice("cells", settings.cells, CELLS)
     check_choice("systems", settings.systems, EVERY)
     check_choice("shapes", settings.shapes, range(len(GRID)))
@@ -82,6 +91,7 @@ def check(settings: Settings) -> None:
         raise ValueError(
             "Expected jrnn among --systems: the others are compared to it."
         )
+    require(*(MODULES[name] for name in settings.systems if name in MODULES))
 
 
 def run(settings: Settings) -> dict[str, Any]:

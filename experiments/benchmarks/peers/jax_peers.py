@@ -302,3 +302,5 @@ JAX_PEERS: dict[str, tuple[Callable[[Problem], JaxPeer], tuple[str, ...]]] = {
     "equinox": (equinox, ("gru", "lstm")),
     "keras": (keras, EVERY),
 }
+# The modules of those that jrnn does not bring along.
+PEER_MODULES = {HAIKU: "haiku", "equinox": "equinox", "keras": "keras"}
