@@ -1,5 +1,7 @@
 """One recurrent cell, every way to run it."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from jrnn import _guards as _guards  # checks what factories make
 from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
@@ -9,6 +11,8 @@ from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
+from jrnn._caches import clear_caches as clear_caches
+from jrnn._lazy import submodules as _submodules
 from jrnn._newton_trajectory import newton_trajectory as newton_trajectory
 from jrnn._non_finite import NonFinite as NonFinite
 from jrnn._non_finite import find_non_finite as find_non_finite
@@ -78,6 +82,12 @@ from jrnn.supervised import last_step as last_step
 from jrnn.supervised import mean_step as mean_step
 from jrnn.supervised import supervised_model as supervised_model
 
+if _TYPE_CHECKING:
+    from jrnn import interop as interop
+    from jrnn import train as train
+else:  # they need other libraries: loaded when they are first used
+    __getattr__, __dir__ = _submodules(globals(), "interop", "train")
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -102,6 +112,7 @@ __all__ = [
     "bits_per_symbol",
     "bptt",
     "categorical",
+    "clear_caches",
     "co_rnn",
     "context_counts",
     "diagnostics",

@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool
 
+from jrnn._caches import LOCK, bounded
 from jrnn._guard import with_own_constants
 
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
@@ -339,6 +340,8 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
     Functions made anew are unequal, and `jax.jit` would trace again for each of them.
     Arguments annotated as numbers, switches or functions are checked to be such: 3.0
     and True equal 3 and 1, and a cache takes them for those.
+    The last `jrnn._caches.SIZE` are kept, until `jrnn.clear_caches()`. Threads that ask
+    at once get one object; so the factory must not trace (`jrnn._caches.LOCK`).
 
     Raises:
       TypeError: An argument is not hashable (an array, a list), or is of another kind
@@ -347,7 +350,7 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
     signature = inspect.signature(factory)
     expected = {name: p.annotation for name, p in signature.parameters.items()}
 
-    @functools.cache
+    @bounded
     def make(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> R:
         made = factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
         return guarded(with_own_constants(made))
@@ -366,7 +369,8 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
                     "into the parameters."
                 ) from error
             check_kind(name, value, expected[name])
-        return make(bound.args, tuple(bound.kwargs.items()))
+        with LOCK:
+            return make(bound.args, tuple(bound.kwargs.items()))
 
     return wrapper
 
@@ -402,7 +406,7 @@ def check_kind(name: str, value: Any, annotation: Any) -> None:
     raise TypeError(f"Expected {name} to be {words}, got {tell(value)}{remedy}.")
 
 
-@functools.cache
+@bounded
 def _kinds_of(annotation: Any) -> list[tuple[Callable[[Any], bool], str]] | None:
     """Returns what an annotation admits; None where it is left to the factory."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)

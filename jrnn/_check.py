@@ -3,7 +3,6 @@
 Each check says what was expected, what came, and the remedy.
 """
 
-import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from jrnn._base import Cell, Method, Params, State, tell
+from jrnn._caches import bounded
 from jrnn._check_kinds import dtype_of, fit_kind, shape_of, sketch, told_type
 
 
@@ -76,12 +76,12 @@ def check_method(method: Any) -> None:
         )
 
 
-@functools.lru_cache(maxsize=1024)
+@bounded
 def _expected_params(cell: Cell) -> Params:
     return jax.eval_shape(lambda: cell.init(jax.random.key(0)))
 
 
-@functools.lru_cache(maxsize=256)
+@bounded
 def _expected_state(cell: Cell) -> State:
     """Returns a state without batch axes, which stand in front of each array's."""
     return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
@@ -117,7 +117,7 @@ def passed_before(static: Hashable, *trees: Any) -> list[bool]:
         return []
 
 
-@functools.lru_cache(maxsize=4096)
+@bounded
 def _passed(signature: Signature) -> list[bool]:
     del signature
     return []

@@ -1,6 +1,5 @@
 """What a draw is given: keys, types of parameters, batch shapes and temperatures."""
 
-import functools
 import operator
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import tell
+from jrnn._caches import bounded
 
 
 def check_key(key: Any, name: str = "key") -> None:
@@ -41,7 +41,7 @@ def _is_key(key: Any) -> bool:
     return dtype == np.uint32 and shape == _raw_shape(jax.config.jax_default_prng_impl)
 
 
-@functools.lru_cache(maxsize=16)
+@bounded
 def _raw_shape(implementation: str) -> tuple[int, ...]:
     """Returns the shape of a raw key, such as jax.random.PRNGKey returns."""
     make = lambda: jax.random.key_data(jax.random.key(0, impl=implementation))

@@ -6,7 +6,6 @@ by `cell._replace(advance=...)`, the claim is gone. A seam that is only left out
 (`gated`, `adjoint`, `linear`) changes nothing of what the cell does.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, GateView, Params, State, StepBound
+from jrnn._caches import bounded
 
 SEAMS = ("gated", "adjoint", "linear")
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
@@ -66,7 +66,7 @@ def held(cell: Cell, claimed: Claim | None) -> Claim | None:
     return claimed
 
 
-@functools.lru_cache(maxsize=1024)
+@bounded
 def current(cell: Cell) -> Cell:
     """Returns `cell` without the seams of functions that it consists of no more.
 

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Cell, Key, Params, State, guarded
+from jrnn._caches import bounded
 from jrnn._check import (
     check_array,
     check_input,
@@ -99,7 +100,7 @@ def _is_prepared(cell: Cell, params: Params) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=256)
+@bounded
 def _prepared_like(cell: Cell) -> Params:
     assert cell.prepare is not None
     prepare = cell.prepare

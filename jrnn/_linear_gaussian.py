@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Key, Spec
+from jrnn._caches import jitted
 from jrnn._parts import expand, state_dtype
 from jrnn._regressions import Regressions
 from jrnn.heads._numbers import FINITE, supported
@@ -104,7 +105,7 @@ def foresee(form: Form, params: Regressions, lags: Lags) -> Any:
     return _family(form, params, mean, m)
 
 
-@functools.partial(jax.jit, static_argnames=("form",))
+@jitted(("form",))
 def run(
     form: Form, params: Regressions, values: Values, state: Lags
 ) -> tuple[Lags, Any]:
@@ -123,7 +124,7 @@ def run(
     return Lags(pick(x, index[..., None]), pick(known, index)), predicted
 
 
-@functools.partial(jax.jit, static_argnames=("form", "masked"))
+@jitted(("form", "masked"))
 def score(
     form: Form, masked: bool, params: Regressions, values: Values, state: Lags
 ) -> tuple[Lags, Float[Array, "T *batch"]]:
@@ -137,7 +138,7 @@ def score(
     return state, jnp.where(values.known.any(axis=-1), log_p, 0)
 
 
-@functools.partial(jax.jit, static_argnames=("form", "length"))
+@jitted(("form", "length"))
 def generate(
     form: Form,
     length: int,
@@ -168,7 +169,7 @@ def _push(state: Lags, x: Float[Array, "*batch n"]) -> Lags:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("form", "steps"))
+@jitted(("form", "steps"))
 def propagate(form: Form, steps: int, params: Regressions, state: Lags) -> Forecast:
     """Carries the mean and the covariance of the last k values from step to step."""
     dtype = state_dtype(params, state.x)

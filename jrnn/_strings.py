@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jrnn._caches import jitted
+
 
 class Level(NamedTuple):
     """The strings of one length that occur, sorted by context, then by last symbol.
@@ -52,7 +54,7 @@ class _Ranked(NamedTuple):
     ids: Array  # the rank of each position's pair, -1 where there is none
 
 
-@jax.jit
+@jitted()
 def _rank(context: Int[Array, "T B"], symbol: Int[Array, "T B"]) -> _Ranked:
     """Sorts the pairs (context, symbol) and numbers the different ones."""
     absent = jnp.iinfo(jnp.int32).max

@@ -4,15 +4,14 @@ Lengths, resets and masks become two rows of flags here, and noise is drawn; the
 is `jrnn._walk`.
 """
 
-import functools
 import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
 from jrnn._base import Cell, Key, Method, Params, Sequence, State, check_switch
+from jrnn._caches import jitted
 from jrnn._check import (
     check_array,
     check_cell,
@@ -315,7 +314,7 @@ def run_drawn(
     return _unroll(reading, params, xs, state, lengths, resets, mask, None, noise)
 
 
-@functools.partial(jax.jit, static_argnames=("reading",))
+@jitted(("reading",))
 def _unroll(
     reading: Reading,
     params: Params,

@@ -6,7 +6,6 @@ before which it starts anew, and a function that says what to keep of each step.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State
+from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State, memoize
 from jrnn._claims import current
 from jrnn._parts import prepared
 from jrnn.layers import add_inputs, drop_features, reads_ahead
@@ -187,7 +186,7 @@ def _reversed(lengths: Array | None, sequence: Sequence) -> Sequence:
     return flipped._replace(fresh=sequence.fresh)
 
 
-@functools.cache
+@memoize
 def _keeper(cell: Cell, wanted: Wanted) -> Callable[..., Shown]:
     """Returns what a method keeps of each step; the identical function each time."""
 

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jrnn._base import Key, Spec, check_size, memoize, spec_of, tell
+from jrnn._caches import jitted
 from jrnn._check import (
     check_array,
     check_ids,
@@ -199,7 +200,7 @@ def _mix(n_cs: Array, n_c: Array, d_c: Array, below: Array, w: Any) -> Array:
     return jnp.where(whole > 0, mixed, below)
 
 
-@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
+@jitted(("vocab_size", "smoothing"))
 def _score(
     vocab_size: int, smoothing: float, params: Levels, state: Array, xs: Array
 ) -> Float[Array, "T *batch"]:
@@ -279,7 +280,7 @@ def _predict(
     return _next(vocab_size, smoothing, params, state)
 
 
-@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing"))
+@jitted(("vocab_size", "smoothing"))
 def _next(vocab_size: int, smoothing: float, params: Levels, state: Array) -> Array:
     batch = state.shape[1:]
     p = jnp.full((*batch, vocab_size), 1 / vocab_size)
@@ -327,7 +328,7 @@ def _sample(
     return _generate(vocab_size, smoothing, length, params, key, start, temperature)
 
 
-@functools.partial(jax.jit, static_argnames=("vocab_size", "smoothing", "length"))
+@jitted(("vocab_size", "smoothing", "length"))
 def _generate(
     vocab_size: int,
     smoothing: float,

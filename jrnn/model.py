@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Method, Params, State, check_size, memoize
+from jrnn._caches import bounded, jitted
 from jrnn._check import (
     check_array,
     check_cell,
@@ -312,7 +313,7 @@ def _checked(
     return method, _Run(xs, mask, state, lengths, key)
 
 
-@functools.cache
+@bounded
 def _expected_params(cell: Cell, head: Head) -> SequenceParams:
     return jax.eval_shape(lambda: _init(cell, head, jax.random.key(0)))
 
@@ -324,7 +325,7 @@ def _check_params(cell: Cell, head: Head, params: SequenceParams) -> None:
     check_floating("params", params)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+@jitted(("cell", "head", "method"))
 def _score(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Array]:
@@ -333,7 +334,7 @@ def _score(
     return state, silence(active_steps(run.xs.shape[0], run.lengths, None), log_probs)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+@jitted(("cell", "head", "method"))
 def _below(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Array]:
@@ -343,7 +344,7 @@ def _below(
     return state, silence(active_steps(run.xs.shape[0], run.lengths, None), below)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+@jitted(("cell", "head", "method"))
 def _mean(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Array]:
@@ -351,7 +352,7 @@ def _mean(
     return state, head.mean(params.head, ys)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+@jitted(("cell", "head", "method"))
 def _variance(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Array]:
@@ -376,7 +377,7 @@ def _quantile(
     return state, head.distribution.quantile(predicted, probability)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "method"))
+@jitted(("cell", "head", "method"))
 def _foresee(
     cell: Cell, head: Head, method: Method, params: SequenceParams, run: _Run
 ) -> tuple[SequenceState, Any]:
@@ -485,7 +486,7 @@ def _sample(
     return _generate(cell, head, length, params, key, state, temperature)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "head", "length"))
+@jitted(("cell", "head", "length"))
 def _generate(
     cell: Cell,
     head: Head,

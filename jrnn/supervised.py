@@ -3,7 +3,6 @@
 P(label_t | x_1..x_t) = P(label_t | h_t),    or one label from a pool of all h_t
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from jrnn._base import Cell, Key, Params, check_function, memoize
+from jrnn._caches import bounded
 from jrnn._check import (
     check_array,
     check_cell,
@@ -163,7 +163,7 @@ def supervised_model(
             head.init(key_head, cell.spec.output_size, dtype),
         )
 
-    @functools.cache
+    @bounded
     def like() -> SupervisedParams:
         return jax.eval_shape(lambda: init(jax.random.key(0)))
 

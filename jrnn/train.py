@@ -17,20 +17,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int, Num
 
-from jrnn._base import Key, Params, check_size, memoize
+from jrnn._base import Key, Params, check_function, check_size
 from jrnn._checkpoint import CheckpointError as CheckpointError
 from jrnn._checkpoint import has_checkpoint as has_checkpoint
 from jrnn._checkpoint import load_checkpoint as load_checkpoint
 from jrnn._checkpoint import read_metadata as read_metadata
 from jrnn._checkpoint import save_checkpoint as save_checkpoint
 from jrnn._guard import own_constants
+from jrnn._lazy import needed_by
+from jrnn._programs import Arguments, Family, Program
+from jrnn._step import Donating, check_optimizer, copied, update
 from jrnn.likelihood import mean_over_steps
 from jrnn.model import SequenceModel
 
+with needed_by("jrnn.train", "optax"):
+    import optax
+
 Carry = Any
+Optimizer = optax.GradientTransformation | optax.MultiSteps
 Metrics = dict[str, Array]
 Loss = Callable[[Params, Any, Carry, Key], tuple[Array, tuple[Carry, Metrics]]]
 
@@ -56,7 +62,7 @@ class TrainState(NamedTuple):
 @own_constants
 def init_train_state(
     params: Params,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     key: Key,
     carry: Carry = (),
 ) -> TrainState:
@@ -64,12 +70,15 @@ def init_train_state(
 
     Args:
       params: Initial parameters; copied, for the first step takes the state's memory.
-      optimizer: Any of optax.
+      optimizer: Any of optax, with `init` and `update`.
       key: Of the run.
       carry: The recurrent state that the first window starts from; copied.
 
     Returns:
-      The state.
+      The state. No array in it is the caller's, the optimiser's, or stands there twice.
+
+    Raises:
+      TypeError: `optimizer` is none.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -77,27 +86,38 @@ def init_train_state(
       >>> init_train_state(jnp.ones(3), optax.sgd(0.1), jax.random.key(0)).step.item()
       0
     """
+    check_optimizer(optimizer)
     params, carry, key = jax.tree.map(jnp.copy, (params, carry, key))
-    return TrainState(
-        params, optimizer.init(params), carry, key, jnp.zeros((), jnp.int32)
-    )
+    opt_state = copied(optimizer.init(params))
+    return TrainState(params, opt_state, carry, key, jnp.zeros((), jnp.int32))
 
 
-@memoize
 def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    loss: Loss, optimizer: Optimizer
+) -> Program[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Makes a jitted step of training; equal arguments give the identical one.
 
+    What is compiled is kept as long as the loss and the optimiser are, and no longer,
+    nor is anything that they close over: so define the loss once, and not anew for
+    each step. A bound method lives as long as its object. A loss that Python cannot
+    refer to weakly (an instance whose `__slots__` lack `__weakref__`) is kept, with
+    what was compiled for it, as long as the step is held.
+
     Args:
-      loss: (params, batch, carry, key) -> (scalar, (carry, metrics)).
-      optimizer: Any of optax.
+      loss: (params, batch, carry, key) -> (scalar, (carry, metrics)); hashable.
+      optimizer: Any of optax, but those of single examples' gradients
+        (`optax.contrib.dpsgd`). Where its `update` wants `value`, `grad`, `value_fn`,
+        `obj_fn` or `grad_fn`, it is given them: the loss, its gradient, and both as
+        functions of the parameters, for the same batch, carry and key.
 
     Returns:
-      step(state, batch) -> (state, metrics). The old state's memory is donated: it
-      must not be used again. `metrics` are the loss's own, with `loss`, and with
-      `gradient_norm`, the global norm of the gradient before the optimiser saw it. A
-      loss that is not finite shows there; nothing is hidden.
+      step(state, batch) -> (state, metrics), with `lower` as `jax.jit` has it. The old
+      state's memory is donated: it must not be used again. `metrics` are the loss's
+      own, with `loss`, and with `gradient_norm`, the global norm of the gradient before
+      the optimiser saw it. A loss that is not finite shows there; nothing is hidden.
+
+    Raises:
+      TypeError: `loss` is no function, `optimizer` is none, or one is not hashable.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -108,27 +128,44 @@ def make_train_step(
       >>> make_train_step(loss, sgd)(state, None)[0].params.tolist()
       [0.5, 0.5]
     """
+    check_function("loss", loss)
+    check_optimizer(optimizer)
+    return _steps(loss, optimizer)
 
+
+def _make_step(
+    arguments: Arguments,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        loss, optimizer = arguments()
         key, used = jax.random.split(state.key)
+        # Under `optax.lookahead` there are two sets of parameters, and one is trained.
+        both = isinstance(state.params, optax.LookaheadParams)
+        params = state.params.fast if both else state.params
         (value, (carry, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, batch, state.carry, used
+            params, batch, state.carry, used
         )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        value_fn = lambda params: loss(params, batch, state.carry, used)[0]
+        updates, opt_state = update(
+            optimizer, gradient, state.opt_state, state.params, value, value_fn
+        )
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(gradient)
         metrics = {**metrics, "loss": value, "gradient_norm": norm}
         return TrainState(params, opt_state, carry, key, state.step + 1), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return Donating(step)
 
 
-@memoize
+_steps = Family("make_train_step", _make_step)
+
+
 def sequence_loss(model: SequenceModel) -> Loss:
     """Makes the loss of a sequence model on windows of symbols.
 
     The mean of -log P(x_t | x_<t) over the window's symbols, in nats. The carry is the
-    model's state, so that consecutive windows are read as one sequence.
+    model's state, so that consecutive windows are read as one sequence. Equal models
+    give the identical loss, which is kept no longer than the model.
 
     Args:
       model: Made by `jrnn.sequence_model`.
@@ -147,15 +184,22 @@ def sequence_loss(model: SequenceModel) -> Loss:
       >>> sequence_loss(model)(params, xs, carry, key)[0].shape
       ()
     """
+    return _sequence_losses(model)
 
+
+def _make_sequence_loss(arguments: Arguments) -> Loss:
     def loss(
         params: Params, batch: Array, carry: Carry, key: Key
     ) -> tuple[Array, tuple[Carry, Metrics]]:
+        (model,) = arguments()
         noise = None if model.cell.noise is None else key
         carry, log_probs = model.log_prob(params, batch, carry, key=noise)
         return -mean_over_steps(log_probs), (carry, {})
 
     return loss
+
+
+_sequence_losses = Family("sequence_loss", _make_sequence_loss)
 
 
 @own_constants
@@ -262,7 +306,7 @@ def evaluate(
 
     Args:
       metric: (params, batch, carry) -> (sum over valid steps, their number, carry).
-        Jitted here; equal functions are compiled once.
+        Jitted here; equal functions are compiled once, as those of `make_train_step`.
       params: Of the model.
       batches: What it is evaluated on, in order.
       carry: The state before the first batch, handed on from each to the next.
@@ -277,7 +321,8 @@ def evaluate(
       >>> evaluate(metric, None, [jnp.ones(3), jnp.zeros(1)])
       0.75
     """
-    compiled = _compiled(metric)
+    check_function("metric", metric)
+    compiled = _metrics(metric)
     total, count = 0.0, 0.0
     for batch in batches:
         sum_, valid, carry = compiled(params, batch, carry)
@@ -285,6 +330,11 @@ def evaluate(
     return total / count if count else float("nan")
 
 
-@memoize
-def _compiled(metric: Callable[..., Any]) -> Callable[..., Any]:
+def _make_metric(arguments: Arguments) -> Callable[..., Any]:
+    def metric(params: Params, batch: Any, carry: Carry) -> Any:
+        return arguments()[0](params, batch, carry)
+
     return jax.jit(metric)
+
+
+_metrics = Family("evaluate", _make_metric)

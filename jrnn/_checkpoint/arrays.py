@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jrnn._checkpoint.errors import CheckpointError
+from jrnn._lazy import needed_by
+
+with needed_by("jrnn.train", "orbax-checkpoint"):
+    import orbax.checkpoint as ocp
 
 T = TypeVar("T")
 

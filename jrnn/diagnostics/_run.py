@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Params, State
+from jrnn._caches import jitted
 from jrnn._check import (
     check_array,
     check_cell,
@@ -28,6 +29,7 @@ from jrnn._check import (
     known_values,
 )
 from jrnn._parts import cast_state, prepared, state_dtype
+from jrnn._programs import Arguments, Family
 from jrnn.layers import reads_ahead
 
 P = ParamSpec("P")
@@ -46,7 +48,7 @@ def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Jits a function, with `cell` and `static` static, at full precision.
 
     Products in TensorFloat-32 or bfloat16, an accelerator's default, would blur what is
-    measured here.
+    measured here. What is compiled for a `loss`, a keyword, lives as long as that does.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -55,9 +57,29 @@ def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             with jax.default_matmul_precision("highest"):
                 return function(*args, **kwargs)
 
-        return jax.jit(precisely, static_argnames=("cell", *static))
+        if "loss" in static:
+            return _for_each_loss(precisely, static)
+        return jitted(("cell", *static))(precisely)
 
     return decorate
+
+
+def _for_each_loss(function: Callable[..., R], static: tuple[str, ...]) -> Any:
+    others = tuple(name for name in static if name != "loss")
+
+    def make(arguments: Arguments) -> Callable[..., R]:
+        def run(cell: Cell, *args: Any, **kwargs: Any) -> R:
+            return function(cell, *args, loss=arguments()[0], **kwargs)
+
+        return jax.jit(run, static_argnums=0, static_argnames=others)
+
+    programs = Family(function.__name__.lstrip("_"), make)
+
+    @functools.wraps(function)
+    def call(*args: Any, loss: Callable[..., Array], **kwargs: Any) -> R:
+        return programs(loss)(*args, **kwargs)
+
+    return call
 
 
 def prepare(

@@ -1,1 +1,10 @@
 """Weights of other libraries as cells and parameters of jrnn, one module for each."""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from jrnn._lazy import submodules as _submodules
+
+if _TYPE_CHECKING:
+    from jrnn.interop import torch as torch
+else:
+    __getattr__, __dir__ = _submodules(globals(), "torch")

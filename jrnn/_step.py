@@ -1,0 +1,102 @@
+"""What a step of training asks of an optimiser, and of the memory of its state."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jrnn._base import Params
+
+State = Any  # a pytree; its arrays are donated
+
+# What Python says where an argument is not taken, and what optax's line searches say.
+UNEXPECTED = re.compile("unexpected keyword argument", re.IGNORECASE)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises TypeError unless `optimizer` has `init` and `update`."""
+    parts = (getattr(optimizer, name, None) for name in ("init", "update"))
+    if inspect.isclass(optimizer) or not all(map(callable, parts)):
+        shown = getattr(optimizer, "__name__", repr(optimizer))
+        raise TypeError(
+            f"Expected an optimizer of optax, such as optax.adam(1e-3), got {shown}; a "
+            "factory must be called."
+        )
+
+
+def update(
+    optimizer: Any,
+    gradient: Params,
+    state: State,
+    params: Params,
+    value: jax.Array,
+    value_fn: Callable[[Params], jax.Array],
+) -> tuple[Params, State]:
+    """Returns the updates and the new state, for any optimiser of optax.
+
+    Args:
+      optimizer: With whatever further arguments its `update` wants, of those below.
+      gradient: Of the loss.
+      state: The optimiser's.
+      params: Where the gradient was taken.
+      value: The loss there.
+      value_fn: params -> the loss, for the same batch, carry and key.
+    """
+    extra = {
+        "value": value,
+        "grad": gradient,
+        "value_fn": value_fn,
+        "obj_fn": value_fn,  # `optax.contrib.sophia`
+        "grad_fn": lambda params, _=0: jax.grad(value_fn)(params),  # its `sam`
+    }
+    while True:  # What an update takes does not always show in its signature.
+        try:
+            return optimizer.update(gradient, state, params, **extra)
+        except TypeError as error:
+            refused = extra.keys() & re.findall(r"'(\w+)'", str(error))
+            if not refused or not UNEXPECTED.search(str(error)):
+                raise
+            extra = {name: extra[name] for name in extra.keys() - refused}
+
+
+def copied(tree: Any) -> Any:
+    """Returns a pytree whose arrays are copies, each with memory of its own."""
+    copy = lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
+    return jax.tree.map(copy, tree)
+
+
+def unaliased(tree: Any) -> Any:
+    """Returns a pytree in which no array stands twice; the second is a copy.
+
+    JAX refuses to take the memory of one array twice.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    if len({id(leaf) for leaf in leaves}) == len(leaves):
+        return tree
+    seen: set[int] = set()
+    for i, leaf in enumerate(leaves):
+        if id(leaf) in seen:
+            leaves[i] = copied(leaf)
+        seen.add(id(leaf))
+    return jax.tree.unflatten(structure, leaves)
+
+
+class Donating:
+    """A jitted step(state, batch), which takes the memory of any state."""
+
+    def __init__(self, step: Callable[..., Any]) -> None:
+        self._jitted = jax.jit(step, donate_argnums=0)
+        self.lower, self.trace = self._jitted.lower, self._jitted.trace
+        self.eval_shape = self._jitted.eval_shape
+
+    def __call__(self, state: State, batch: Any) -> Any:
+        """Takes a step; arrays of the state may be one another's."""
+        try:
+            return self._jitted(unaliased(state), batch)
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            if "donate the same buffer twice" not in str(error):
+                raise
+        return self._jitted(copied(state), batch)  # two arrays had one memory
