@@ -334,6 +334,14 @@ def guarded(made: Any) -> Any:
     return made
 
 
+GUARD = "_jrnn_guarded"  # marks a function that checks, and then calls another
+
+
+def unguarded(function: Any) -> Any:
+    """Returns the function that a guard checks for, or what is no guard itself."""
+    return function.__wrapped__ if hasattr(function, GUARD) else function
+
+
 def memoize(factory: Callable[P, R]) -> Callable[P, R]:
     """Makes equal arguments, however they are passed, give the identical object.
 

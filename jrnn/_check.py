@@ -15,6 +15,7 @@ from jaxtyping import Array
 from jrnn._base import Cell, Method, Params, State, tell
 from jrnn._caches import bounded
 from jrnn._check_kinds import dtype_of, fit_kind, shape_of, sketch, told_type
+from jrnn._lengths import check_countable
 
 
 def is_traced(array: Any) -> bool:
@@ -304,6 +305,7 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
             "lengths.astype(jnp.int32)."
         )
     _check_shape("lengths", lengths, batch, "(*batch,)")
+    check_countable(steps, "lengths")
     if is_traced(lengths) or lengths.size == 0:
         return
     known = np.asarray(jax.device_get(lengths))  # jnp would be traced as `unroll` is
@@ -320,12 +322,31 @@ def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> Non
     if flags is None:
         return
     if flags.dtype != jnp.bool_:
-        meaning = "a step counts" if name == "mask" else "a segment begins"
+        meaning = "a segment begins" if name == "resets" else "a step counts"
         raise TypeError(
             f"Expected {name} to be boolean, True where {meaning}, got {flags.dtype}; "
             "compare with 0 to make it so."
         )
     _check_shape(name, flags, (steps, *batch), "(T, *batch)")
+
+
+def check_counted(
+    name: str, values: Any, lengths: Any, mask: Any
+) -> tuple[Array, Array | None, Array | None]:
+    """Returns one number per step, (T, *batch), and which steps count, as arrays."""
+    values = check_array(name, values)
+    kinds = jnp.number, jnp.bool_
+    if not any(jnp.issubdtype(values.dtype, kind) for kind in kinds):
+        raise TypeError(f"Expected {name} to be numbers, got {values.dtype}.")
+    if values.ndim < 1:
+        raise ValueError(f"Expected {name} of shape (T, *batch), got a scalar.")
+    steps, batch = values.shape[0], values.shape[1:]
+    if lengths is not None:
+        lengths = check_array("lengths", lengths)
+        check_lengths(lengths, steps, batch)
+    mask = None if mask is None else check_array("mask", mask)
+    check_flags("mask", mask, steps, batch)
+    return values, lengths, mask
 
 
 def check_rate(name: str, rate: Any) -> None:

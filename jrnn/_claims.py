@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, GateView, Params, State, StepBound
+from jrnn._base import Cell, GateView, Params, State, StepBound, unguarded
 from jrnn._caches import bounded
 
 SEAMS = ("gated", "adjoint", "linear")
@@ -60,7 +60,7 @@ def held(cell: Cell, claimed: Claim | None) -> Claim | None:
         return None
     pairs = zip(SEAMS + FUNCTIONS + CHILDREN, claimed.functions, strict=True)
     for name, function in pairs:
-        own = getattr(cell, name)
+        own = unguarded(getattr(cell, name))
         if own != function and not (name in SEAMS and own is None):
             return None
     return claimed
@@ -88,7 +88,8 @@ def current(cell: Cell) -> Cell:
 
 
 def _functions(cell: Cell) -> tuple[Any, ...]:
-    return tuple(getattr(cell, name) for name in SEAMS + FUNCTIONS + CHILDREN)
+    names = SEAMS + FUNCTIONS + CHILDREN
+    return tuple(unguarded(getattr(cell, name)) for name in names)
 
 
 def _same(value: Any) -> Any:

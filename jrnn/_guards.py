@@ -11,7 +11,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Cell, Key, Params, State, guarded
+from jrnn._base import GUARD, Cell, Key, Params, State, guarded, unguarded
 from jrnn._caches import bounded
 from jrnn._check import (
     check_array,
@@ -23,17 +23,15 @@ from jrnn._check import (
 from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
 from jrnn._guard import resealed
 
-_MARK = "_jrnn_guarded"
-
 
 @guarded.register
 def guard_cell(cell: Cell) -> Cell:
     """Returns the cell with its functions checked, by what it is and reads itself."""
-    if getattr(cell.init, _MARK, None) is cell:
+    if getattr(cell.init, GUARD, None) is cell:
         return cell
     given = cell
     # Of what is around another cell, functions may be that cell's, and checked for it.
-    cell = cell._replace(**{name: _bare(getattr(cell, name)) for name in _CHECKED})
+    cell = cell._replace(**{name: unguarded(getattr(cell, name)) for name in _CHECKED})
     reads_ahead = cell.step is cell.advance  # both refuse, in words of their own
     guards = {
         name: functools.wraps(getattr(cell, name))(guard(cell))
@@ -42,12 +40,8 @@ def guard_cell(cell: Cell) -> Cell:
     }
     made = resealed(given, cell._replace(**guards))
     for guard in guards.values():
-        setattr(guard, _MARK, made)
+        setattr(guard, GUARD, made)
     return made
-
-
-def _bare(function: Any) -> Any:
-    return function.__wrapped__ if hasattr(function, _MARK) else function
 
 
 def _init(cell: Cell) -> Any:

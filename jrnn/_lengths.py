@@ -1,7 +1,38 @@
 """Which steps of a padded sequence count."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
+
+MOST_STEPS = 2**31 - 1  # what 32 bits count
+
+
+def countable(steps: int) -> bool:
+    """Returns whether JAX's integers, of 32 bits or 64, count that many steps."""
+    few = not isinstance(steps, int) or steps <= MOST_STEPS  # symbolic ones pass
+    return few or bool(jax.config.jax_enable_x64)
+
+
+def check_countable(
+    steps: int, what: str, wide: bool = True, name: str = "steps of xs"
+) -> None:
+    """Raises ValueError where there are more steps than JAX's integers count.
+
+    Loops are refused by JAX there, and positions wrap around in silence.
+
+    Args:
+      steps: How many there are.
+      what: What needs the position of each, for the error.
+      wide: Whether it counts in 64 bits where JAX has them.
+      name: What there are so many of.
+    """
+    kernel = not wide and isinstance(steps, int) and steps > MOST_STEPS
+    if kernel or not countable(steps):
+        remedy = "call jax.config.update('jax_enable_x64', True), or " if wide else ""
+        raise ValueError(
+            f"Expected at most {MOST_STEPS} {name} for {what}, which counts them in 32 "
+            f"bits, got {steps}; {remedy}run a part at a time and hand the state on."
+        )
 
 
 def active_steps(

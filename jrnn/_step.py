@@ -1,6 +1,5 @@
 """What a step of training asks of an optimiser, and of the memory of its state."""
 
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +13,6 @@ State = Any  # a pytree; its arrays are donated
 
 # What Python says where an argument is not taken, and what optax's line searches say.
 UNEXPECTED = re.compile("unexpected keyword argument", re.IGNORECASE)
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raises TypeError unless `optimizer` has `init` and `update`."""
-    parts = (getattr(optimizer, name, None) for name in ("init", "update"))
-    if inspect.isclass(optimizer) or not all(map(callable, parts)):
-        shown = getattr(optimizer, "__name__", repr(optimizer))
-        raise TypeError(
-            f"Expected an optimizer of optax, such as optax.adam(1e-3), got {shown}; a "
-            "factory must be called."
-        )
 
 
 def update(

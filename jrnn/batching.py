@@ -5,13 +5,13 @@ lengths to pad to (buckets) keep both small. This runs on the host, in NumPy, be
 anything is jitted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jrnn._base import check_size
+from jrnn._base import check_size, tell
 
 
 class PaddedBatch(NamedTuple):
@@ -120,6 +120,10 @@ def padded_batches(
       (10, 2, 2) [9 0] [ 1 -1]
     """
     check_size("batch_size", batch_size)
+    if isinstance(sequences, str) or not isinstance(sequences, Iterable):
+        raise TypeError(f"Expected sequences to be a list, got {tell(sequences)}.")
+    if seed is not None:
+        check_size("seed", seed, least=0)
     arrays = [np.asarray(sequence) for sequence in sequences]
     known = _check_bounds(arrays, bounds)
     rng = None if seed is None else np.random.default_rng(seed)
@@ -171,6 +175,9 @@ def _check_bounds(arrays: list[np.ndarray], bounds: Sequence[int]) -> np.ndarray
             "Expected sequences (length, ...) of one type and equal trailing axes, got "
             f"{sorted(kinds, key=repr)}."
         )
+    if isinstance(bounds, str) or not isinstance(bounds, Iterable):
+        raise TypeError(f"Expected bounds to be a list of lengths, got {tell(bounds)}.")
+    bounds = [check_size("each of bounds", bound, least=0) for bound in bounds]
     if not len(bounds) or list(bounds) != sorted(set(bounds)) or bounds[0] < 1:
         raise ValueError(
             f"Expected ascending bounds of at least 1, got {tuple(bounds)}; "
@@ -179,7 +186,7 @@ def _check_bounds(arrays: list[np.ndarray], bounds: Sequence[int]) -> np.ndarray
     known = np.array([len(array) for array in arrays])
     if known.max() > bounds[-1]:
         raise ValueError(
-            f"Expected no sequence longer than the last bound, {bounds[-1]}, got one "
+            f"Expected sequences no longer than the last bound, {bounds[-1]}, got one "
             f"of {known.max()} steps; cut it, or add a bound."
         )
     return known

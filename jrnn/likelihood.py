@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import Params, Spec, describe, tell
-from jrnn._guard import own_constants
+from jrnn._base import Params, Spec, check_switch, describe, tell
+from jrnn._check import check_counted
 from jrnn._lengths import active_steps
 
 
@@ -168,6 +168,8 @@ def mean_over_steps(
       >>> float(jrnn.mean_over_steps(values, jnp.array([2, 1])))
       2.6666667461395264
     """
+    check_switch("per_sequence", per_sequence)
+    values, lengths, mask = check_counted("values", values, lengths, mask)
     valid = active_steps(values.shape[0], lengths, mask)
     valid = jnp.ones(values.shape, bool) if valid is None else valid
     values = jnp.where(valid, values, 0)
@@ -196,4 +198,5 @@ def bits_per_symbol(
       >>> float(jrnn.bits_per_symbol(jnp.log(jnp.array([0.5, 0.125]))))
       2.0
     """
+    log_probs, lengths, _ = check_counted("log_probs", log_probs, lengths, None)
     return -mean_over_steps(log_probs, lengths) / math.log(2)

@@ -33,7 +33,7 @@ from jrnn._check import (
     is_traced,
 )
 from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
-from jrnn._lengths import active_steps
+from jrnn._lengths import active_steps, check_countable
 from jrnn._linear_gaussian import (
     Forecast,
     Form,
@@ -157,6 +157,7 @@ def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
     name = describe(form.spec)
     xs, mask = check_numbers(name, form.event, "xs", xs, mask)
     batch = check_steps(xs, form.event)
+    check_countable(len(xs) + form.order, describe(form.spec))
     known = jnp.ones(xs.shape, bool) if mask is None else mask
     x, known = (a if form.event else a[..., None] for a in (xs, known))
     if lengths is not None:
@@ -249,6 +250,7 @@ def _sample(
 ) -> Array:
     check_given_key(key)
     length = check_size("length", length, least=0)
+    check_countable(length, "sampling", name="symbols of length")
     _check_params(form, params)
     check_prompt_mask(prompt, prompt_mask)
     init = functools.partial(_init_state, form, params)
@@ -272,6 +274,7 @@ def _sample(
 
 def _forecast(form: Form, params: Regressions, state: Lags, steps: int) -> Forecast:
     steps = check_size("steps", steps)
+    check_countable(steps, "forecasts", name="steps")
     _check_params(form, params)
     state = check_single(functools.partial(_init_state, form, params), state, axis=1)
     return propagate(form, steps, params, state)

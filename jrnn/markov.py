@@ -40,7 +40,7 @@ from jrnn._check import (
 )
 from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
 from jrnn._check_kinds import dtype_of, told_type
-from jrnn._lengths import active_steps
+from jrnn._lengths import active_steps, check_countable
 from jrnn._parts import sample_symbols
 from jrnn._prompts import batch_of, spread
 from jrnn._strings import (
@@ -312,6 +312,7 @@ def _sample(
     _check_levels(params, order)
     check_given_key(key)
     length = check_size("length", length, least=0)
+    check_countable(length, "sampling", name="symbols of length")
     init = functools.partial(_init_state, order, params)
     batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
     prompt = None if prompt is None else check_array("prompt", prompt)
@@ -386,8 +387,9 @@ def _check_levels(params: Any, order: int) -> None:
                 )
     if len(params) != order + 1:
         raise ValueError(
-            f"Expected params of {order + 1} levels, for a chain of order {order}, got "
-            f"{len(params)}; pass what fit returned, or its first {order + 1} levels."
+            f"Expected params to be the {order + 1} levels of a chain of order "
+            f"{order}, got {len(params)}; pass what fit returned, or its first "
+            f"{order + 1} levels."
         )
 
 

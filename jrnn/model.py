@@ -39,7 +39,7 @@ from jrnn._check_draws import (
     check_key,
     check_temperature,
 )
-from jrnn._lengths import active_steps
+from jrnn._lengths import active_steps, check_countable
 from jrnn._parts import prepared, state_dtype
 from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread
 from jrnn._unroll import draw_noise, unroll_drawn
@@ -466,6 +466,7 @@ def _sample(
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
     check_given_key(key)
     length = check_size("length", length, least=0)
+    check_countable(length, "sampling", name="symbols of length")
     _check_params(cell, head, params)
     check_prompt_mask(prompt, prompt_mask)
     init = functools.partial(_start, cell, head, params)

@@ -23,8 +23,7 @@ from jrnn._check import (
     check_like,
 )
 from jrnn._check_draws import check_given_key
-from jrnn._guard import own_constants
-from jrnn._lengths import active_steps
+from jrnn._lengths import active_steps, check_countable
 from jrnn._unroll import unroll
 from jrnn.heads._dense import check_shape
 from jrnn.heads._numbers import check_probability
@@ -98,6 +97,8 @@ def last_step(
       >>> jrnn.last_step(ys, jnp.array([True, True, False])).tolist()
       [2.0]
     """
+    ys, active = _check_pooled(ys, active)
+    check_countable(ys.shape[0], "jrnn.last_step")
     steps = jnp.arange(ys.shape[0]).reshape(-1, *(1,) * (active.ndim - 1))
     last = jnp.where(active, steps, 0).max(axis=0)
     picked = jnp.take_along_axis(ys, last[None, ..., None], axis=0)[0]
@@ -123,8 +124,20 @@ def mean_step(
       >>> jrnn.mean_step(ys, jnp.array([True, True, False])).tolist()
       [1.5]
     """
+    ys, active = _check_pooled(ys, active)
     count = jnp.maximum(active.sum(axis=0), 1).astype(ys.dtype)
     return silence(active, ys).sum(axis=0) / count[..., None]
+
+
+def _check_pooled(ys: Any, active: Any) -> tuple[Array, Array]:
+    """Returns outputs and flags as arrays, or raises where they do not go together."""
+    ys, active = check_array("ys", ys), check_array("active", active)
+    if not jnp.issubdtype(ys.dtype, jnp.floating):
+        raise TypeError(f"Expected ys of a floating type, got {ys.dtype}.")
+    if ys.ndim < 2:
+        raise ValueError(f"Expected ys of shape (T, *batch, h), got {ys.shape}.")
+    check_flags("active", active, ys.shape[0], ys.shape[1:-1])
+    return ys, active
 
 
 @memoize

@@ -19,7 +19,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Num
 
-from jrnn._base import Key, Params, check_function, check_size
+from jrnn._base import (
+    Key,
+    Params,
+    check_function,
+    check_size,
+    check_switch,
+    tell,
+)
+from jrnn._check_draws import check_given_key
+from jrnn._check_training import (
+    check_arrays,
+    check_batches,
+    check_long,
+    check_optimizer,
+)
 from jrnn._checkpoint import CheckpointError as CheckpointError
 from jrnn._checkpoint import has_checkpoint as has_checkpoint
 from jrnn._checkpoint import load_checkpoint as load_checkpoint
@@ -28,7 +42,7 @@ from jrnn._checkpoint import save_checkpoint as save_checkpoint
 from jrnn._guard import own_constants
 from jrnn._lazy import needed_by
 from jrnn._programs import Arguments, Family, Program
-from jrnn._step import Donating, check_optimizer, copied, update
+from jrnn._step import Donating, copied, update
 from jrnn.likelihood import mean_over_steps
 from jrnn.model import SequenceModel
 
@@ -86,7 +100,10 @@ def init_train_state(
       >>> init_train_state(jnp.ones(3), optax.sgd(0.1), jax.random.key(0)).step.item()
       0
     """
+    check_arrays("params", params)
     check_optimizer(optimizer)
+    check_given_key(key)
+    check_arrays("carry", carry)
     params, carry, key = jax.tree.map(jnp.copy, (params, carry, key))
     opt_state = copied(optimizer.init(params))
     return TrainState(params, opt_state, carry, key, jnp.zeros((), jnp.int32))
@@ -184,6 +201,7 @@ def sequence_loss(model: SequenceModel) -> Loss:
       >>> sequence_loss(model)(params, xs, carry, key)[0].shape
       ()
     """
+    check_batches(batches)
     return _sequence_losses(model)
 
 
@@ -223,6 +241,7 @@ def streams(tokens: Num[Array, " N"], batch_size: int) -> Num[Array, "T B"]:
       [[0, 3], [1, 4], [2, 5]]
     """
     check_size("batch_size", batch_size)
+    tokens = check_long("tokens", tokens)
     steps = tokens.shape[0] // batch_size
     if steps == 0:
         raise ValueError(
@@ -254,6 +273,9 @@ def windows(
       [[0, 1], [2, 3], [4]]
     """
     check_size("length", length)
+    check_size("start", start, least=0)
+    check_switch("keep_last", keep_last)
+    xs = check_long("xs", xs)
     for first in range(start * length, xs.shape[0], length):
         window = xs[first : first + length]
         if keep_last or window.shape[0] == length or first == 0:
@@ -287,6 +309,15 @@ def fit(
       >>> fit(make_train_step(loss, sgd), state, [1.0, 2.0]).params.item()
       2.0
     """
+    check_function("step", step)
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            "Expected state to be a TrainState, made by init_train_state, got "
+            f"{tell(state)}."
+        )
+    check_batches(batches)
+    if on_step is not None:
+        check_function("on_step", on_step)
     for batch in batches:
         state, metrics = step(state, batch)
         if on_step is not None and on_step(state, metrics):
@@ -322,7 +353,6 @@ def evaluate(
       0.75
     """
     check_function("metric", metric)
-    compiled = _metrics(metric)
     total, count = 0.0, 0.0
     for batch in batches:
         sum_, valid, carry = compiled(params, batch, carry)

@@ -21,7 +21,6 @@ import jrnn.train
 from jrnn._regressions import Regressions
 
 KEY = jax.random.key(0)
-ABSENT = object()
 
 
 class Entry(NamedTuple):
@@ -45,7 +44,7 @@ ENTRIES: dict[str, Entry] = {}
 
 def entry(name, call, covers=(), **arguments):
     """Adds an entry; each argument is (what it takes, what it refuses by label)."""
-    valid = {k: v for k, (v, _) in arguments.items() if v is not ABSENT}
+    valid = {k: v for k, (v, _) in arguments.items()}
     wrong = {k: w for k, (_, w) in arguments.items()}
     ENTRIES[name] = Entry(covers or (name.split(" ")[0],), call, valid, wrong)
 
@@ -892,16 +891,20 @@ entry(
 # Batching and training.
 
 _texts = {"text": "abc", "number": 3} | NONE
+_no_lengths = {"floats": [1.5], "negative": [-1], "empty": [], "table": [[1]]}
 entry(
     "jrnn.batching.bucket_bounds",
     jrnn.batching.bucket_bounds,
     lengths=(
         [3, 4, 9],
-        _texts | {"floats": [1.5], "negative": [-1], "empty": [], "table": [[1]]},
+        _texts | _no_lengths,
     ),
     count=(2, SIZES),
 )
 _sequences = [np.ones((n, 2)) for n in (3, 9)]
+_mixed = [np.ones((3, 2)), np.ones((3, 1))]
+_no_bounds = {"descending": (10, 4), "halves": (4.5, 10.0), "texts": ("a", "b")}
+_no_bounds |= {"zero": (0, 10), "empty": ()}
 entry(
     "jrnn.batching.padded_batches",
     jrnn.batching.padded_batches,
@@ -998,6 +1001,7 @@ entry(
     "jrnn.train.evaluate",
     jrnn.train.evaluate,
     metric=(lambda params, batch, carry: (1.0, 1, carry), FUNCTIONS),
+    params=(None, {}),
     batches=((), _no_batches),
 )
 
@@ -1020,14 +1024,10 @@ entry(
         },
     ),
 )
-entry(
-    "jrnn.interop.torch.from_torch",
-    jrnn.interop.torch.from_torch,
-    module=(None, NONE | {"cell": CELL, "text": "LSTM"}),
-)
+_spec = jrnn.interop.torch.TorchSpec("RNN_TANH", 3, 4, bias=False)
 entry(
     "jrnn.interop.torch.from_arrays",
     jrnn.interop.torch.from_arrays,
-    spec=(ABSENT, NONE | {"text": "LSTM", "cell": CELL}),
-    arrays=({}, {}),
+    spec=(_spec, NONE | {"text": "LSTM", "cell": CELL}),
+    arrays=({}, NONE | {"list": [1], "text": "arrays"}),
 )

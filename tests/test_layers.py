@@ -16,8 +16,9 @@ BELOW = {
     "_base": set(),
     "_parts": {"_base"},
     "_lengths": set(),
-    "_check": {"_base", "_parts"},
-    "_init": {"_base", "_parts"},
+    "_check": {"_base", "_parts", "_lengths", "_check"},
+    "_guards": {"_base", "_check"},
+    "_init": {"_base", "_parts", "_check"},
     "_prompts": {"_base", "_check"},
     "_parametrised": {"_base", "_parts"},
     "cells": {"_base", "_parts", "_init", "_parametrised"},
@@ -25,7 +26,7 @@ BELOW = {
     "orthogonal": {"_base", "_parts", "_check", "_init", "_parametrised"},
     "combinators": {"_base", "_parts", "_check", "_init", "cells"},
     "kernels": {"_base", "_parts", "kernels"},
-    "methods": {"_base", "_parts", "_check", "kernels", "methods"},
+    "methods": {"_base", "_parts", "_lengths", "_check", "kernels", "methods"},
     "layers": {"_base", "_parts", "_check"},
     "_walk": {"_base", "_parts", "layers", "methods"},
     "_mesh": {"_base", "_parts"},
@@ -57,12 +58,13 @@ BELOW = {
         "_parts",
         "_check",
         "_unroll",
+        "_lengths",
         "diagnostics",
         "layers",
         "methods",
     },
-    "regularisers": {"_base", "_parts", "diagnostics"},
-    "likelihood": {"_lengths", "_base"},
+    "regularisers": {"_base", "_parts", "_check", "diagnostics"},
+    "likelihood": {"_lengths", "_base", "_check"},
     "heads": {"_base", "_parts", "_check", "_init", "heads", "likelihood"},
     "_regressions": set(),
     "_linear_gaussian": {"_base", "_parts", "_regressions", "heads", "likelihood"},
@@ -88,6 +90,7 @@ BELOW = {
         "_init",
         "_unroll",
         "_walk",
+        "heads",
         "layers",
         "likelihood",
         "methods",
@@ -99,6 +102,7 @@ BELOW = {
         "_check",
         "_unroll",
         "_walk",
+        "heads",
         "likelihood",
         "methods",
     },
@@ -140,9 +144,14 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def layer(module: str) -> str:
-    """The layer of a module: its first name below jrnn, initialisers apart."""
+    """The layer of a module: its first name below jrnn, initialisers apart.
+
+    Checks are one layer: `_check`, and `_check_draws` and its like beside it.
+    """
     name = module.removeprefix("jrnn.")
-    return "_init" if name == "cells._init" else name.split(".")[0]
+    first = name.split(".")[0]
+    first = "_check" if first.startswith("_check_") else first
+    return "_init" if name == "cells._init" else first
 
 
 def place(path: Path) -> str:

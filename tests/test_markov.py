@@ -164,7 +164,7 @@ def test_foreign_symbols():
         (lambda: jrnn.markov_chain(0, 1), ValueError, "vocab_size to be at least 1"),
         (lambda: jrnn.markov_chain(2, -1), ValueError, "order to be at least 0"),
         (lambda: jrnn.markov_chain(2, 1, 0.0), ValueError, "smoothing above 0"),
-        (lambda: jrnn.markov_chain(2, 1, np.inf), ValueError, "finite smoothing"),
+        (lambda: jrnn.markov_chain(2, 1, np.inf), ValueError, "smoothing to be finite"),
         (
             lambda: jrnn.markov_chain(2, 1).fit(np.ones(3)),
             TypeError,

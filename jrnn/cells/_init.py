@@ -4,6 +4,7 @@
 defaults are made once, here: equal arguments then give the identical cell.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key
-from jrnn._check_draws import check_dtype
+from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
 
 Initializer = Callable[..., Array]
 
@@ -25,6 +26,19 @@ ORTHOGONAL: Initializer = jax.nn.initializers.orthogonal()
 ZEROS: Initializer = jax.nn.initializers.zeros
 
 
+def checked(initializer: Initializer) -> Initializer:
+    """Makes an initialiser of jrnn's check what it is given."""
+
+    @functools.wraps(initializer)
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        check_given_key(key)
+        shape = check_batch_shape(shape, "shape")
+        return initializer(key, shape, check_dtype(dtype))
+
+    return draw
+
+
+@checked
 def one_hot_normal(
     key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
@@ -52,6 +66,7 @@ def one_hot_normal(
     return jax.random.normal(key, shape, dtype)
 
 
+@checked
 def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     """Draws A so that expm(A - A^T) turns planes by uniform angles.
 
@@ -80,6 +95,7 @@ def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> 
     return _blocks(angles, shape[0])
 
 
+@checked
 def cayley(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     """Draws A so that expm(A - A^T) turns planes by angles of at most 1.
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State
+from jrnn._base import Cell, Params, State, tell
 from jrnn._caches import jitted
 from jrnn._check import (
     check_array,
@@ -28,6 +28,7 @@ from jrnn._check import (
     check_state,
     known_values,
 )
+from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn._programs import Arguments, Family
 from jrnn.layers import reads_ahead
@@ -102,6 +103,7 @@ def prepare(
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))
+    check_countable(xs.shape[0], "diagnostics")
     if state is None:
         state = cell.init_state(params, batch)
     else:
@@ -176,7 +178,7 @@ def fields(state: State, lead: int) -> dict[str, slice]:
     return found
 
 
-def field(name: str | None, state: State, lead: int) -> slice:
+def field(name: str | None, state: State, lead: int, argument: str = "field") -> slice:
     """Returns where a field stands; None is the whole state.
 
     Raises:
@@ -185,10 +187,10 @@ def field(name: str | None, state: State, lead: int) -> slice:
     if name is None:
         return slice(None)
     known = fields(state, lead)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
-            f"Expected a field of the state, one of {', '.join(known)}, or None for "
-            f"the whole, got {name!r}."
+            f"Expected {argument} to be a field of the state, one of "
+            f"{', '.join(known)}, or None for the whole, got {tell(name)}."
         )
     return known[name]
 

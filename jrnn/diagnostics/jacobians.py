@@ -22,8 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, check_size
-from jrnn._guard import own_constants
+from jrnn._base import Cell, Params, State, check_size, tell
 from jrnn._parts import prepared
 from jrnn.diagnostics._graded import Product, gram_schmidt, log_norm, multiply, qr
 from jrnn.diagnostics._run import (
@@ -79,7 +78,8 @@ def step_jacobians(
     """
     xs, state = prepare(cell, params, xs, state)
     lead = len(batch_shape(xs))
-    rows, columns = field(source, state, lead), field(target, state, lead)
+    rows = field(source, state, lead, "source")
+    columns = field(target, state, lead, "target")
     return _jacobians(cell, params, xs, state)[..., rows, columns]
 
 
@@ -194,8 +194,8 @@ def jacobian_products_by_lag(
     steps = xs.shape[0]
     lags = steps if lags is None else check_size("lags", lags, least=0)
     if not isinstance(starts, Iterable):
-        raise TypeError(f"Expected starts to be a tuple of integers, got {starts!r}.")
-    starts = tuple(check_size("each start", k, least=0) for k in starts)
+        raise TypeError(f"Expected starts to be integers, got {tell(starts)}.")
+    starts = tuple(check_size("each of starts", k, least=0) for k in starts)
     if not starts or max(*starts, lags, 0) > steps:
         raise ValueError(
             f"Expected starts and lags within 0..{steps}, the number of steps in xs, "
@@ -229,7 +229,8 @@ def _block(
 ) -> _Block:
     layers = layer_slices(cell, state, lead)
     size = layers[-1].stop
-    from_, to = (field(name, state, lead).indices(size) for name in (source, target))
+    from_ = field(source, state, lead, "source").indices(size)
+    to = field(target, state, lead, "target").indices(size)
     start = max(layer.start for layer in layers if layer.start <= from_[0])
     stop = min(layer.stop for layer in layers if layer.stop >= to[1])
     if start >= stop:

@@ -17,14 +17,15 @@ Source: H. Jaeger, Short term memory in echo state networks, GMD report 152 (200
 https://doi.org/10.24406/publica-fhg-291107.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, State, check_size
-from jrnn._check import check_cell, check_no_elapsed
+from jrnn._base import Cell, Key, Params, State, check_real, check_size
+from jrnn._check import check_cell, check_no_elapsed, check_params
 from jrnn._check_draws import check_given_key
 from jrnn._guard import own_constants
 from jrnn._parts import state_dtype
@@ -90,11 +91,14 @@ def memory_capacity(
     """
     check_cell(cell)
     check_no_elapsed("memory_capacity", cell, "its inputs are drawn at random")
+    check_params(cell, params)
     check_size("max_delay", max_delay)
     check_size("steps", steps, least=4)
     washout = max(100, max_delay) if washout is None else washout
     check_size("washout", washout, least=max_delay)
     check_given_key(key)
+    if not 0 < check_real("scale", scale) < math.inf:
+        raise ValueError(f"Expected scale to be finite and above 0, got {scale}.")
     dtype = state_dtype(params)
     shape = (washout + steps, cell.spec.input_size)
     xs, state = prepare(cell, params, jnp.zeros(shape, dtype), None)

@@ -22,6 +22,7 @@ from jrnn._check import (
     known_values,
 )
 from jrnn._claims import held
+from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn.diagnostics._run import after, compiled, run
 from jrnn.layers import add_inputs, children_of
@@ -99,6 +100,7 @@ def saturation(
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))
+    check_countable(xs.shape[0], "diagnostics")
     if state is None:
         state = cell.init_state(params, batch)
     else:

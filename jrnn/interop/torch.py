@@ -34,8 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, check_size
-from jrnn._check import check_cell, check_params, check_state
+from jrnn._base import Cell, Params, State, check_size, tell
+from jrnn._check import check_array, check_cell, check_params, check_state
 from jrnn.cells.elman import ElmanParams, elman
 from jrnn.cells.gru import GRUParams, gru
 from jrnn.cells.lstm import LSTMParams, lstm
@@ -139,6 +139,12 @@ def from_arrays(spec: TorchSpec, arrays: Arrays) -> tuple[Cell, Params]:
       >>> from_arrays(TorchSpec("RNN_TANH", 3, 4, bias=False), arrays)[1].W_x.shape
       (3, 4)
     """
+    if not isinstance(spec, TorchSpec):
+        raise TypeError(f"Expected spec to be a TorchSpec, got {tell(spec)}.")
+    if not isinstance(arrays, Mapping):
+        raise TypeError(
+            f"Expected arrays to be a dictionary of parameters, got {tell(arrays)}."
+        )
     held = _checked(spec, arrays)
     layers = [_layer(spec, held, layer) for layer in range(spec.num_layers)]
     cells, params = zip(*layers, strict=True)
@@ -175,14 +181,15 @@ def from_torch_state(cell: Cell, state: Any) -> State:
     """
     check_cell(cell)
     packed = state if isinstance(state, tuple | list) else (state,)
-    packed = [_to_jax(array) for array in packed]
+    packed = [_to_jax(array, "state") for array in packed]
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
     like = jax.eval_shape(cell.init_state, params)
     leading = {array.shape[:-1] for array in packed}  # (layers * directions, *batch)
     rows, *batch = (leading.pop() if len(leading) == 1 else ()) or (0,)
     if len(jax.tree.leaves(like)) != rows * len(packed):
         raise ValueError(
-            "Expected h, or for an LSTM (h, c), of shape (layers * directions, *batch, "
+            "Expected state to be h, or for an LSTM (h, c), of shape (layers * "
+            "directions, *batch, "
             f"size) for {cell}, got {[array.shape for array in packed]}."
         )
     leaves = [array[i] for i in range(rows) for array in packed]
@@ -190,13 +197,13 @@ def from_torch_state(cell: Cell, state: Any) -> State:
     return check_state(cell, nested, tuple(batch))
 
 
-def _to_jax(array: Any) -> Array:
+def _to_jax(array: Any, name: str) -> Array:
     """Moves an array or a tensor to JAX, or raises where JAX would narrow its type."""
     held = _to_numpy(array)
-    moved = jnp.asarray(held)
+    moved = check_array(name, held)
     if moved.dtype != held.dtype:
         raise ValueError(
-            f"Expected JAX to keep {held.dtype}, got {moved.dtype}; call "
+            f"Expected JAX to keep {held.dtype} of {name}, got {moved.dtype}; call "
             'jax.config.update("jax_enable_x64", True) first, or cast to float32.'
         )
     return moved
@@ -234,7 +241,7 @@ def _checked(spec: TorchSpec, arrays: Arrays) -> Held:
             f"{ {name: got.get(name) for name in wrong} }; names are those of the "
             "module's own state_dict(), without a prefix."
         )
-    return {name: _to_jax(array) for name, array in arrays.items()}
+    return {name: _to_jax(array, name) for name, array in arrays.items()}
 
 
 def _shapes(spec: TorchSpec) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Keep, Params, Saved, Sequence, State
+from jrnn._lengths import MOST_STEPS
 from jrnn.methods._adjoint import adjoint_of
 from jrnn.methods._steps import (
     Precision,
@@ -179,7 +180,8 @@ def scan_chunks(
         return jnp.broadcast_to(row, (count * length, *row.shape))
 
     like = _zeros_like_results(first, state, sequence)
-    carry = jnp.int32(0), state, jax.tree.map(room, like)
+    counter = jnp.int32 if count * length <= MOST_STEPS else jnp.int64
+    carry = jnp.zeros((), counter), state, jax.tree.map(room, like)
     _, state, kept = jax.lax.scan(walk, carry, sequence)[0]
     axes = lambda rows, leaf: rows.reshape(count * length, *leaf.shape)
     return state, jax.tree.map(axes, kept, like)

@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from jrnn._lengths import check_countable, countable
 from jrnn._parts import expand
 from jrnn.kernels import linear
 from jrnn.kernels._pallas import Target
@@ -72,6 +73,7 @@ def _walk(
 ) -> tuple[Array, Array]:
     if kernel is None:
         return walk_blocks(full, chunk, a, b, h0, restart, adjoint)
+    check_countable(b.shape[0], "a kernel", wide=False)
     return linear.walk(kernel, chunk, restart is not None, adjoint, a, b, h0)
 
 
@@ -109,8 +111,12 @@ recurrence.defvjp(_forward, _backward)
 
 
 def default_block(steps: int) -> int:
-    """Returns how many steps a block has: all of them on a CPU, sqrt(T) elsewhere."""
-    return steps if jax.default_backend() == "cpu" else math.isqrt(steps - 1) + 1
+    """Returns how many steps a block has: all of them on a CPU, sqrt(T) elsewhere.
+
+    No loop is longer than integers count: from 2^31 steps on there are blocks anywhere.
+    """
+    whole = jax.default_backend() == "cpu" and countable(steps)
+    return steps if whole else math.isqrt(steps - 1) + 1
 
 
 def walk_blocks(

@@ -235,7 +235,9 @@ def cut_sequence(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
     steps, filled = sequence.steps, math.prod(shape)
     active = sequence.active
     if active is None and steps < filled:
-        active = jnp.arange(filled) < steps
+        active = jnp.concatenate(
+            [jnp.ones(steps, bool), jnp.zeros(filled - steps, bool)]
+        )
     xs, noise, active, restart = cut(
         (sequence.xs, sequence.noise, active, sequence.restart), shape
     )

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._lengths import check_countable
 from jrnn._parts import float_leaves, noisy_project
 from jrnn.methods._adjoint import adjoint_of, place_floats
 from jrnn.methods._backward import Carry, pull, zero_sums
@@ -117,6 +118,7 @@ def _run(
     remat: int,
     precision: Precision,
 ) -> tuple[State, Any]:
+    check_countable(sequence.steps, "jrnn.bptt()")
     length = chunk or default_chunk(cell, params, sequence)
     shape = nested_shape(sequence.steps, length, remat)
     static = Static(cell, keep, shape, precision)

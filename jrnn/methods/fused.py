@@ -26,6 +26,7 @@ import jax
 from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Keep, Method, Params, Sequence, State, memoize
+from jrnn._lengths import check_countable
 from jrnn._parts import contract, noisy_project
 from jrnn.kernels import gated as kernels
 from jrnn.kernels._pallas import Target, check_target, find_target, refusal
@@ -113,6 +114,7 @@ def _run(
             f"state, such as jrnn.lstm, for jrnn.fused(), got {cell}; run it with "
             "jrnn.bptt()."
         )
+    check_countable(sequence.steps, "jrnn.fused()", wide=False)
     static = _Static(cell.gated, find_target(platform, interpret), precision)
     xs, noise, active, restart, fresh, _ = sequence
     batch = jax.tree.leaves(state)[0].shape[:-1]

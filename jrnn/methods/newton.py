@@ -32,6 +32,7 @@ from jaxtyping import Array
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
 from jrnn._check import check_rate
+from jrnn._lengths import check_countable
 from jrnn._parts import noisy_project
 from jrnn.methods._adjoint import place_floats, split_floats
 from jrnn.methods._jacobian import pack, unpack
@@ -133,6 +134,7 @@ def _run(
     sequence: Sequence,
     **options: Any,
 ) -> tuple[State, Any, NewtonInfo]:
+    check_countable(sequence.steps, "jrnn.newton()")
     leaves = jax.tree.leaves(state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._lengths import check_countable
 from jrnn._parts import noisy_project, split_gates
 from jrnn.methods._steps import (
     Precision,
@@ -57,6 +58,7 @@ def _run(
     unroll: int,
     precision: Precision,
 ) -> tuple[State, Any]:
+    check_countable(sequence.steps, "jrnn.scan()")
     xs, noise, active, restart, fresh, _ = sequence
 
     def step(state: State, inputs: Any) -> tuple[State, State]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Int
 
 from jrnn._base import Method, Params, Sequence, State, Truncation, check_size, memoize
 from jrnn._check import check_method
+from jrnn._lengths import check_countable
 from jrnn.methods.bptt import bptt
 
 Run = Callable[[Params, State, Sequence], tuple[State, Any]]
@@ -104,6 +105,7 @@ def by_windows(
     steps = sequence.steps
     if window >= steps:
         return run(params, state, sequence)
+    check_countable(steps, "jrnn.truncated()")
     fixed = jax.tree.map(jax.lax.stop_gradient, (params, state, sequence))
     states = trace(*fixed)[1]
     count = -(-steps // stride)
