@@ -352,7 +352,7 @@ def check_counted(
 def check_rate(name: str, rate: Any) -> None:
     """Raises ValueError unless `rate` is a number in [0, 1)."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(f"Expected {name} in [0, 1), got {rate!r}.")
+        raise ValueError(f"Expected {name} in [0, 1), got {tell(rate)}.")
 
 
 def check_features(name: str, x: Any) -> None:

@@ -47,7 +47,8 @@ def fit_kind(name: str, leaf: Any, want: Any) -> Any:
     if got is not None and (_kind(got) is kind or want == got):
         return leaf
     if kind is jnp.complexfloating and _kind(got) is jnp.floating:
-        real = jnp.asarray(leaf, jnp.promote_types(got, jnp.float32))
+        wide = got if jnp.dtype(got).itemsize >= 4 else jnp.float32
+        real = jnp.asarray(leaf, wide)
         return jax.lax.complex(real, jnp.zeros_like(real))
     words, remedy = _WORDS.get(kind, (str(want), f"cast it to {want}"))
     if _kind(got) is jnp.complexfloating:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jrnn._base import check_real, check_size, memoize
+from jrnn._base import check_real, check_size, memoize, tell
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,7 +49,7 @@ def size_or_none(name: str, value: Any) -> int | None:
 def switch(name: str, value: Any) -> bool:
     """Returns `value`, or raises TypeError unless it is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"Expected {name} to be True or False, got {value!r}.")
+        raise TypeError(f"Expected {name} to be True or False, got {tell(value)}.")
     return value
 
 
@@ -58,7 +58,7 @@ def whether_missing(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(
             f"Expected {name} to be True or False, whether values may be missing, got "
-            f"{value!r}; which ones are is the mask of log_prob."
+            f"{tell(value)}; which ones are is the mask of log_prob."
         )
     return value
 
@@ -67,7 +67,7 @@ def finite(name: str, value: Any) -> float:
     """Returns any real number as a float, or raises unless it is finite."""
     number = check_real(name, value)
     if not math.isfinite(number):
-        raise ValueError(f"Expected {name} to be finite, got {value!r}.")
+        raise ValueError(f"Expected {name} to be finite, got {tell(value)}.")
     return number
 
 
@@ -75,5 +75,7 @@ def above_zero(name: str, value: Any) -> float:
     """Returns any real number as a float, or raises unless finite and above 0."""
     number = check_real(name, value)
     if not 0 < number < math.inf:
-        raise ValueError(f"Expected {name} to be finite and above 0, got {value!r}.")
+        raise ValueError(
+            f"Expected {name} to be finite and above 0, got {tell(value)}."
+        )
     return number

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Key, check_size, memoize
+from jrnn._base import Key, check_size, memoize, tell
 from jrnn._parts import sample_symbols
 from jrnn.heads._arguments import above_zero, casting, size_or_none, whether_missing
 from jrnn.heads._dense import common, heat, positive
@@ -92,7 +92,8 @@ def mixture(
     if not isinstance(kernel, Kernel):
         raise TypeError(
             "Expected kernel to be jrnn.gaussian_kernel, jrnn.logistic_kernel or what "
-            f"jrnn.discretised_logistic(lowest, step, levels) returns, got {kernel!r}."
+            "jrnn.discretised_logistic(lowest, step, levels) returns, got "
+            f"{tell(kernel)}."
         )
     arguments = (
         ("components", components),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Gates, Params, Sequence, State
+from jrnn._base import Cell, Gates, Params, Sequence, State, tell
 from jrnn._parts import (
     axes_merge,
     expand,
@@ -30,7 +30,7 @@ def check_precision(precision: Any) -> None:
     except (TypeError, ValueError) as error:
         raise ValueError(
             'Expected precision to be None, "default", "high", "highest" or another '
-            f"that jax.default_matmul_precision takes, got {precision!r}."
+            f"that jax.default_matmul_precision takes, got {tell(precision)}."
         ) from error
 
 
