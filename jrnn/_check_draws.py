@@ -14,22 +14,31 @@ from jrnn._base import tell
 from jrnn._caches import bounded
 
 
-def check_key(key: Any, name: str = "key") -> None:
-    """Raises TypeError unless `key` is None or one key of jax.random."""
+def check_key(key: Any, name: str = "key") -> Any:
+    """Returns None or one key of jax.random, typed, or raises TypeError."""
     if key is not None and not _is_key(key):
         raise TypeError(
             f"Expected {name} to be one key, made by jax.random.key(seed), or None, "
             f"got {_told_key(key)}."
         )
+    return typed(key)
 
 
-def check_given_key(key: Any, name: str = "key") -> None:
-    """Raises TypeError unless `key` is one key of jax.random, for it is needed."""
+def check_given_key(key: Any, name: str = "key") -> Any:
+    """Returns one key of jax.random, typed, or raises TypeError: it is needed."""
     if not _is_key(key):
         raise TypeError(
             f"Expected {name} to be one key, made by jax.random.key(seed), got "
             f"{_told_key(key)}."
         )
+    return typed(key)
+
+
+def typed(key: Any) -> Any:
+    """Returns None or a typed key: its type tells compiled programs of which kind."""
+    if key is None or jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
 
 
 def _is_key(key: Any) -> bool:

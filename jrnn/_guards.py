@@ -46,7 +46,7 @@ def guard_cell(cell: Cell) -> Cell:
 
 def _init(cell: Cell) -> Any:
     def init(key: Key, dtype: DTypeLike | None = None) -> Params:
-        check_given_key(key)
+        key = check_given_key(key)
         check_dtype(dtype)
         return cell.init(key, dtype)
 

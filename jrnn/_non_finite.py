@@ -125,7 +125,7 @@ def find_non_finite(
     if state is None:
         state = cell.init_state(params, batch)
     state = check_state(cell, state, batch)
-    check_key(key)
+    key = check_key(key)
     if loss is not None:
         check_loss(loss, cell, params, xs, state)
     arguments = {

@@ -29,7 +29,7 @@ from jrnn._check import (
     known_inputs,
     passed_before,
 )
-from jrnn._check_draws import check_key
+from jrnn._check_draws import check_key, typed
 from jrnn._lengths import active_steps
 from jrnn._mesh import align
 from jrnn._parts import cast_state, state_dtype
@@ -236,6 +236,7 @@ def run_checked(
             seen.append(True)
         state, guess = fitted
     _check_values(cell, xs, lengths, mask)
+    key = typed(key)
     return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Params, Spec, check_switch, describe, tell
 from jrnn._check import check_counted
+from jrnn._guard import own_constants
 from jrnn._lengths import active_steps
 
 

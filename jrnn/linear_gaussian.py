@@ -248,7 +248,7 @@ def _sample(
     state: Lags | None = None,
     prompt_mask: Any = None,
 ) -> Array:
-    check_given_key(key)
+    key = check_given_key(key)
     length = check_size("length", length, least=0)
     check_countable(length, "sampling", name="symbols of length")
     _check_params(form, params)

@@ -310,7 +310,7 @@ def _sample(
     state: Array | None = None,
 ) -> Array:
     _check_levels(params, order)
-    check_given_key(key)
+    key = check_given_key(key)
     length = check_size("length", length, least=0)
     check_countable(length, "sampling", name="symbols of length")
     init = functools.partial(_init_state, order, params)

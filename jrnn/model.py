@@ -184,7 +184,7 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
 def _init(
     cell: Cell, head: Head, key: Key, dtype: DTypeLike | None = None
 ) -> SequenceParams:
-    check_given_key(key)
+    key = check_given_key(key)
     key_cell, key_head, key_start = jax.random.split(key, 3)
     return SequenceParams(
         cell=cell.init(key_cell, dtype),
@@ -309,7 +309,7 @@ def _checked(
         state = fit_state("state", state, like, (), source)
     method = bptt() if method is None else method
     check_method(method)
-    check_key(key)
+    key = check_key(key)
     return method, _Run(xs, mask, state, lengths, key)
 
 
@@ -464,7 +464,7 @@ def _sample(
     prompt_mask: Array | None = None,
 ) -> Array:
     """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
-    check_given_key(key)
+    key = check_given_key(key)
     length = check_size("length", length, least=0)
     check_countable(length, "sampling", name="symbols of length")
     _check_params(cell, head, params)

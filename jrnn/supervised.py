@@ -23,6 +23,7 @@ from jrnn._check import (
     check_like,
 )
 from jrnn._check_draws import check_given_key
+from jrnn._guard import own_constants
 from jrnn._lengths import active_steps, check_countable
 from jrnn._unroll import unroll
 from jrnn.heads._dense import check_shape
@@ -169,7 +170,7 @@ def supervised_model(
         check_function("pool", pool)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> SupervisedParams:
-        check_given_key(key)
+        key = check_given_key(key)
         key_cell, key_head = jax.random.split(key)
         return SupervisedParams(
             cell.init(key_cell, dtype),

@@ -163,9 +163,8 @@ def models():
     real = jrnn.sequence_model(jrnn.gru(2, 3), jrnn.gaussian(2))
     names = jrnn.sequence_model(jrnn.gru(3, 3), jrnn.categorical(3))
     chain, linear = jrnn.markov_chain(3, 1), jrnn.linear_gaussian_markov(0)
-    regressions = Regressions(
-        np.ones((1, 0, 1, 1)), np.ones((1, 1)), np.ones((1, 1, 1))
-    )
+    shapes = (1, 0, 1, 1), (1, 1), (1, 1, 1)
+    regressions = Regressions(*map(jnp.ones, shapes))
     return (
         (real, real.init(KEY)),
         (names, names.init(KEY)),

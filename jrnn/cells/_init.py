@@ -31,7 +31,7 @@ def checked(initializer: Initializer) -> Initializer:
 
     @functools.wraps(initializer)
     def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        check_given_key(key)
+        key = check_given_key(key)
         shape = check_batch_shape(shape, "shape")
         return initializer(key, shape, check_dtype(dtype))
 

@@ -96,7 +96,7 @@ def memory_capacity(
     check_size("steps", steps, least=4)
     washout = max(100, max_delay) if washout is None else washout
     check_size("washout", washout, least=max_delay)
-    check_given_key(key)
+    key = check_given_key(key)
     if not 0 < check_real("scale", scale) < math.inf:
         raise ValueError(f"Expected scale to be finite and above 0, got {scale}.")
     dtype = state_dtype(params)

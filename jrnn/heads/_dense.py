@@ -70,7 +70,7 @@ def functions(
     def init(
         key: Key, feature_size: int, dtype: DTypeLike | None = None
     ) -> DenseParams:
-        check_given_key(key)
+        key = check_given_key(key)
         feature_size = check_size("feature_size", feature_size)
         key_W, key_b = jax.random.split(key)
         return DenseParams(
@@ -161,7 +161,7 @@ def checked(distribution: Distribution, event: tuple[int, ...] = ()) -> Distribu
     """
 
     def sample(key: Key, predicted: Any, temperature: float | Array = 1.0) -> Array:
-        check_given_key(key)
+        key = check_given_key(key)
         shape = shape_of(predicted)
         batch = shape[: len(shape) - len(event)]
         tau = check_temperature(temperature, batch)

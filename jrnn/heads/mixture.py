@@ -144,7 +144,8 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
         k = sample_symbols(key_k, log_w, jnp.asarray(temperature))[..., None]
         k = k if size is None else k[..., None]
         pick = lambda a: jnp.take_along_axis(a, k, axis=-1)[..., 0]
-        return kernel.sample(key_x, pick(loc), heat(temperature, loc) * pick(scale))
+        middle, spread = pick(loc), pick(scale)
+        return kernel.sample(key_x, middle, heat(temperature, middle) * spread)
 
     def mean(predicted: Mixture) -> Array:
         return _weigh(predicted, kernel.mean(predicted.loc, predicted.scale))
