@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -121,6 +122,49 @@ def test_a_crash_before_any_operation(saved, tmp_path, monkeypatch, machine, sta
             break
     assert crashes > 20
     assert seen == {1, 2}
+
+
+JOB = """
+import sys
+import jax, numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
+from jrnn.train import load_checkpoint, save_checkpoint
+jax.distributed.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))
+if jax.process_index() == 0:
+    save_checkpoint(sys.argv[3], [np.arange(4.0), 5])
+    print("saved alone")
+else:
+    try:
+        save_checkpoint(sys.argv[3] + "-other", [])
+    except ValueError as error:
+        print(error)
+sync_global_devices("saved")
+if jax.process_index() == 1:
+    print(load_checkpoint(sys.argv[3], [np.zeros(4), 0])[0])
+sync_global_devices("loaded")
+"""
+
+
+@pytest.mark.slow
+def test_one_process_of_a_job_saves_and_any_loads(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", JOB, port]
+    job = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "last")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in job]
+    assert "saved alone" in said[0]
+    assert "Expected process 0 of the job to save, got process 1" in said[1]
+    assert "[array([0., 1., 2., 3.]), 5]" in said[1]
+    assert os.listdir(tmp_path) == ["last"]
 
 
 WRITER = """

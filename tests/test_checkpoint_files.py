@@ -467,6 +467,7 @@ def test_the_modes_are_those_of_the_umask(tmp_path, umask):
 
 def check_failed(place, caught, capfd):
     """Nothing was lost, left behind or printed."""
+    assert caught.value.__cause__ is None  # of a hundred lines
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert read_metadata(place) == METADATA
     assert os.listdir(place.parent) == ["last"]

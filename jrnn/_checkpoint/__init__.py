@@ -41,7 +41,8 @@ def save_checkpoint(
     """Writes a tree of arrays to a folder, whole or not at all.
 
     Every value is kept to the bit, whether 64-bit types are on or off. The folder has
-    the modes that the umask gives. One process of a job of several saves.
+    the modes that the umask gives. Of a job of several processes the first one saves,
+    and waits for no other; each of them may load.
 
     Args:
       path: The folder; an older checkpoint there is replaced, an empty folder filled.
@@ -55,7 +56,7 @@ def save_checkpoint(
         or process is saving there; a ValueError.
       TypeError: `metadata` is not JSON, or a leaf is something else, such as a string.
       ValueError: A leaf is a deleted array, is spread over processes, or is an integer
-        of more than 64 bits.
+        of more than 64 bits; or this is not the first process of its job.
       OSError: The folder cannot be written, as on a full disk. What was there before
         stays.
 
@@ -67,6 +68,7 @@ def save_checkpoint(
       >>> load_checkpoint(path, {"W": jnp.zeros((2, 2))})[1]
       {'position': 7}
     """
+    _check_process()
     place = _folder.resolve(path)
     named = _leaves.named_leaves(tree)
     entries = [_leaves.describe(name, leaf) for name, leaf in named]
@@ -165,6 +167,16 @@ def has_checkpoint(path: str | os.PathLike[str]) -> bool:
     """
     place = _folder.resolve(path)
     return not _folder.is_vacant(place) or _folder.older(place).exists()
+
+
+def _check_process() -> None:
+    # Orbax writes NumPy's arrays in the first process alone, and says nothing.
+    here = jax.process_index()
+    if here != 0:
+        raise ValueError(
+            f"Expected process 0 of the job to save, got process {here}; save where "
+            "jax.process_index() is 0."
+        )
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:

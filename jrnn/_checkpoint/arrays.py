@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from jrnn._checkpoint.errors import CheckpointError
@@ -38,7 +39,7 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """
 
     def write() -> None:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(folder.absolute(), arrays)
 
     try:
@@ -58,7 +59,7 @@ def read_arrays(folder: Path, names: list[str]) -> list[np.ndarray]:
 
     def read() -> list[np.ndarray]:
         arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             found = checkpointer.restore(folder.absolute(), restore_args=arguments)
         return [np.asarray(found[name]) for name in names]
 
@@ -69,6 +70,18 @@ def read_arrays(folder: Path, names: list[str]) -> list[np.ndarray]:
             f"Expected arrays of orbax in {folder}, got {_first_line(error)}; use an "
             "older checkpoint, or the version of orbax that wrote this one."
         ) from error
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax, told not to wait for the other processes of a job, which do not save."""
+    if jax.process_count() == 1:
+        return ocp.PyTreeCheckpointer()
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=str(here)
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _apart(task: Callable[[], T]) -> T:
