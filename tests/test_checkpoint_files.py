@@ -434,6 +434,21 @@ def test_the_lock_is_given_back_after_failures(place, monkeypatch):
     assert os.listdir(place.parent) == ["last"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has locks everywhere")
+def test_threads_are_told_apart_where_a_file_system_has_no_locks(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    for code in lock.WITHOUT_LOCKS:
+        with lock.exclusive(tmp_path / "last"):
+            with pytest.raises(lock.Busy), lock.exclusive(tmp_path / "last"):
+                pass
+    code = errno.EIO
+    with pytest.raises(OSError, match="no locks"), lock.exclusive(tmp_path / "last"):
+        pass
+
+
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed on Windows")
 def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path, monkeypatch):
     file, opened = tmp_path / ".last.lock", []
@@ -651,6 +666,15 @@ def test_unreadable_metadata_is_told_before_anything_is_written(tmp_path):
         with pytest.raises(TypeError, match="Expected metadata that JSON can hold"):
             save_checkpoint(tmp_path / "last", {}, metadata)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_cannot_be_shown():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert folder.shown(deep) == "a list"
+    assert folder.shown(10**5000) == "a int"
+    assert folder.shown("x" * 1000) == "'" + "x" * (folder.SHOWN - 1) + "..."
 
 
 def test_formats_that_are_read():
