@@ -436,15 +436,18 @@ def test_the_lock_is_given_back_after_failures(place, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has locks everywhere")
 def test_threads_are_told_apart_where_a_file_system_has_no_locks(tmp_path, monkeypatch):
+    codes = []
+
     def flock(*_):
-        raise OSError(code, "no locks here")
+        raise OSError(codes[-1], "no locks here")
 
     monkeypatch.setattr(lock.fcntl, "flock", flock)
     for code in lock.WITHOUT_LOCKS:
+        codes.append(code)
         with lock.exclusive(tmp_path / "last"):
             with pytest.raises(lock.Busy), lock.exclusive(tmp_path / "last"):
                 pass
-    code = errno.EIO
+    codes.append(errno.EIO)
     with pytest.raises(OSError, match="no locks"), lock.exclusive(tmp_path / "last"):
         pass
 
