@@ -23,14 +23,20 @@ K = 3
 EXACT = 1e-12
 # What a launch is lowered to; neither is promised to mean the same in another jax.
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
-DEPRECATED = (0, 11)  # the jax from which lowering through Triton warns
+DEPRECATED = (0, 11)  # since this jax Triton warns, and wants a GPU named
 
 
-def warned(platform):
-    """Awaits what newer versions of jax say whenever they lower for Triton."""
-    if platform == "cuda" and jax.__version_info__ >= DEPRECATED:
-        return pytest.warns(DeprecationWarning, match="Pallas Triton backend is depre")
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def lowering_for(platform):
+    """Names a GPU and awaits the warning, as newer versions of jax lower for Triton."""
+    if platform != "cuda" or jax.__version_info__ < DEPRECATED:
+        yield
+        return
+    gpu = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=gpu)
+    warned = pytest.warns(DeprecationWarning, match="Pallas Triton backend is depre")
+    with jax.sharding.use_abstract_mesh(mesh), warned:
+        yield
 
 
 class Problem(NamedTuple):
@@ -407,7 +413,7 @@ def lowered(cell, dtype, platform, T=300, B=3) -> str:
     export = jax.export.export(
         jax.jit(run), platforms=[platform], disabled_checks=unchecked
     )
-    with warned(platform):
+    with lowering_for(platform):
         return export(params, xs, state, flags).mlir_module()
 
 

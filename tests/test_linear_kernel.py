@@ -11,7 +11,7 @@ import pytest
 import jrnn
 from jrnn.kernels import linear
 from tests.helpers import assert_close, random_like
-from tests.test_fused import CALLS, warned
+from tests.test_fused import CALLS, lowering_for
 
 EXACT = 1e-12
 
@@ -135,7 +135,7 @@ def test_lowers_from_a_machine_without_an_accelerator(platform, dtype):
     export = jax.export.export(
         jax.jit(jax.grad(loss, (0, 1))), platforms=[platform], disabled_checks=unchecked
     )
-    with warned(platform):
+    with lowering_for(platform):
         text = export(*given).mlir_module()
     # Time is not cut at this size: one launch forwards, one backwards.
     assert len(re.findall(rf"@{re.escape(CALLS[platform])}\(", text)) == 2
