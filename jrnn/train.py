@@ -201,7 +201,11 @@ def sequence_loss(model: SequenceModel) -> Loss:
       >>> sequence_loss(model)(params, xs, carry, key)[0].shape
       ()
     """
-    check_batches(batches)
+    if not isinstance(model, SequenceModel):
+        raise TypeError(
+            "Expected model to be one made by jrnn.sequence_model(cell, head), got "
+            f"{tell(model)}."
+        )
     return _sequence_losses(model)
 
 
@@ -353,6 +357,8 @@ def evaluate(
       0.75
     """
     check_function("metric", metric)
+    check_batches(batches)
+    compiled = _metrics(metric)
     total, count = 0.0, 0.0
     for batch in batches:
         sum_, valid, carry = compiled(params, batch, carry)
