@@ -7,6 +7,7 @@ is `jrnn._walk`.
 import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
