@@ -14,7 +14,8 @@ def compiled_anew() -> Iterator[None]:
     Seconds of compiling would otherwise be those of reading a file for everyone who has
     set `JAX_COMPILATION_CACHE_DIR`.
     """
-    enabled = jax.config.jax_enable_compilation_cache
+    # JAX defines its settings when it is imported.
+    enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX remembers whether there is one
     try:
