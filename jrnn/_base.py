@@ -368,6 +368,8 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
+            if isinstance(value, np.integer):  # 3 * np.uint8(100) would be 44
+                bound.arguments[name] = int(value)
             try:
                 hash(value)
             except TypeError as error:

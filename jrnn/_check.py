@@ -15,6 +15,7 @@ from jaxtyping import Array
 from jrnn._base import Cell, Method, Params, State, tell
 from jrnn._caches import bounded
 from jrnn._check_kinds import dtype_of, fit_kind, shape_of, sketch, told_type
+from jrnn._integers import as_array, widen_integers
 from jrnn._lengths import check_countable
 
 
@@ -58,7 +59,7 @@ def check_array(name: str, value: Any) -> Array:
     if isinstance(value, jax.Array):
         return value
     try:
-        return jnp.asarray(value)
+        return as_array(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"Expected {name} to be an array, got {type(value).__name__}; make one of "
@@ -297,8 +298,9 @@ def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -
     return jax.tree_util.tree_map_with_path(fit, state, like)
 
 
-def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
-    """Raises an error unless `lengths` is integer, of the batch shape, within 0..T."""
+def check_lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array:
+    """Returns lengths, widened; raises unless integer, (*batch,) and within 0..T."""
+    lengths = check_array("lengths", lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
             f"Expected integer lengths, got {lengths.dtype}; cast them with "
@@ -306,8 +308,9 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
         )
     _check_shape("lengths", lengths, batch, "(*batch,)")
     check_countable(steps, "lengths")
+    lengths = widen_integers(lengths)
     if is_traced(lengths) or lengths.size == 0:
-        return
+        return lengths
     known = np.asarray(jax.device_get(lengths))  # jnp would be traced as `unroll` is
     least, most = int(known.min()), int(known.max())
     if least < 0 or most > steps:
@@ -315,6 +318,7 @@ def check_lengths(lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
             f"Expected lengths within 0..{steps}, the number of steps in xs, got "
             f"values from {least} to {most}."
         )
+    return lengths
 
 
 def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> None:
@@ -399,7 +403,7 @@ def _name(path: Any) -> str:
 
 
 def check_tokens(xs: Any, name: str = "xs") -> Array:
-    """Returns token ids as an array, or raises unless integer and (T, *batch)."""
+    """Returns token ids, widened, or raises unless integer and (T, *batch)."""
     xs = check_array(name, xs)
     if not jnp.issubdtype(xs.dtype, jnp.integer):
         raise TypeError(
@@ -407,7 +411,7 @@ def check_tokens(xs: Any, name: str = "xs") -> Array:
             f"{xs.dtype} of shape {xs.shape}."
         )
     check_steps(xs, name=name)
-    return xs
+    return widen_integers(xs)
 
 
 def check_steps(
@@ -426,9 +430,16 @@ def check_steps(
 def check_prompt(
     prompt: Array, batch_shape: tuple[int, ...], event: tuple[int, ...] = ()
 ) -> Array:
-    """Returns a prompt (P, *batch, *event); one without batch axes serves all."""
-    batch = check_steps(prompt, event, "prompt")
-    steps = prompt.shape[0]
+    """Returns a prompt (P, *batch, *event); one without batch axes serves all.
+
+    P may be 0: a prompt without symbols still says how many sequences there are.
+    """
+    if prompt.ndim < 1 + len(event):
+        shape = ", ".join(["(P, *batch", *map(str, event)])
+        raise ValueError(
+            f"Expected a prompt of shape {shape}), time first, got {prompt.shape}."
+        )
+    steps, batch = prompt.shape[0], prompt.shape[1 : prompt.ndim - len(event)]
     if not batch and batch_shape:
         prompt = prompt.reshape(steps, *(1,) * len(batch_shape), *event)
         return jnp.broadcast_to(prompt, (steps, *batch_shape, *event))

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from jrnn._integers import as_array, widen_integers
+
 MOST_STEPS = 2**31 - 1  # what 32 bits count
 
 
@@ -41,6 +43,7 @@ def active_steps(
     """Returns at which steps the state moves on; None where it always does."""
     if lengths is None:
         return mask
+    lengths = as_array(lengths)
     t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    within = t < lengths.astype(t.dtype)[None]
+    within = t < widen_integers(lengths).astype(t.dtype)[None]
     return within if mask is None else within & mask

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Integer, Num
 
 from jrnn._base import Cell, Key, Method, Params, State
 from jrnn._check import check_method
@@ -18,7 +18,7 @@ def newton_trajectory(
     state: State | None = None,
     *,
     guess: State | None = None,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
     reverse: bool = False,

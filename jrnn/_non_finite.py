@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Integer, Num
 
 from jrnn._base import Cell, Key, Params, State
 from jrnn._check import (
@@ -26,6 +26,7 @@ from jrnn._check import (
 from jrnn._check_draws import check_key
 from jrnn._check_losses import check_loss
 from jrnn._guard import own_constants
+from jrnn._integers import widen_integers
 from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
@@ -73,7 +74,7 @@ def find_non_finite(
     state: State | None = None,
     *,
     loss: Loss | None = None,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
     reverse: bool = False,
@@ -119,7 +120,7 @@ def find_non_finite(
       state.h at step 2: inf at (0,)
     """
     check_cell(cell)
-    xs = check_array("xs", xs)
+    xs = widen_integers(check_array("xs", xs))
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     if state is None:
@@ -266,5 +267,4 @@ def _named(name: str, tree: Any) -> list[tuple[str, Array]]:
 
 def _valid(xs: Array, lengths: Array | None, mask: Array | None) -> Array:
     """Returns the inputs that are read, zeros elsewhere."""
-    lengths = None if lengths is None else jnp.asarray(lengths)
     return silence(active_steps(xs.shape[0], lengths, mask), xs)

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact, Int, Num
 
 from jrnn._base import Cell, Gated, Gates, Key, Linear, Params, Saved, State
+from jrnn._integers import token_ids
 
 # Keeps the division defined where all units agree; the value that most libraries take
 # by default (torch.nn.LayerNorm, 1e-5).
@@ -96,10 +97,13 @@ def project_dense(
     """
     dtype = state_dtype(W_x, x)
     if jnp.issubdtype(x.dtype, jnp.integer):
-        rows = W_x.at[x].get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        # Cast first: the gradient sums the rows of equal ids in the type of the table.
+        # JAX looks 64 bits up by their lower 32.
+        u = (
+            W_x.astype(dtype)
+            .at[token_ids(x)]
+            .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         )
-        u = rows.astype(dtype)
     else:
         u = product(x, W_x, dtype)
     return u if b is None else u + expand(b.astype(dtype), u.ndim)

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
 
 from jrnn._base import State
 from jrnn._check import check_array, fit_state
@@ -15,12 +17,20 @@ Init = Callable[..., State]  # batch_shape=() -> a state before anything
 
 def check_prompt_mask(prompt: Any, prompt_mask: Any) -> None:
     """Raises ValueError where there is a mask and no prompt."""
-    prompt = None if prompt is None else check_array("prompt", prompt)
-    if prompt_mask is not None and (prompt is None or not prompt.size):
+    if prompt_mask is not None and prompt is None:
         raise ValueError(
             "Expected a prompt beside prompt_mask, which tells what is known of it, "
             "got none; leave prompt_mask out."
         )
+
+
+def typed(prompt: Any, dtype: DTypeLike, event: tuple[int, ...] = ()) -> Array:
+    """Returns a prompt as an array; one without symbols, such as [], of that type."""
+    prompt = check_array("prompt", prompt)
+    if prompt.shape[:1] != (0,):
+        return prompt
+    prompt = prompt.astype(dtype)
+    return prompt.reshape(0, *event) if prompt.ndim == 1 else prompt
 
 
 def batch_of(init: Init, state: Any, axis: int = 0) -> tuple[int, ...]:

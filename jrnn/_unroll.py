@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Integer, Num
 
 from jrnn._base import Cell, Key, Method, Params, Sequence, State, check_switch
 from jrnn._caches import jitted
@@ -31,6 +31,7 @@ from jrnn._check import (
     passed_before,
 )
 from jrnn._check_draws import check_key, typed
+from jrnn._integers import widen_integers
 from jrnn._lengths import active_steps
 from jrnn._mesh import align
 from jrnn._parts import cast_state, state_dtype
@@ -46,7 +47,7 @@ def unroll(
     xs: Num[Array, "T ..."],
     state: State | None = None,
     *,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
     reverse: bool = False,
@@ -111,7 +112,7 @@ def trajectory(
     xs: Num[Array, "T ..."],
     state: State | None = None,
     *,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
     reverse: bool = False,
@@ -156,7 +157,7 @@ def unroll_bidirectional(
     xs: Num[Array, "T ..."],
     state: tuple[State, State] | None = None,
     *,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     resets: Bool[Array, "T *batch"] | None = None,
     mask: Bool[Array, "T *batch"] | None = None,
     key: Key | None = None,
@@ -264,7 +265,7 @@ def _check_static(
     if state is not None:
         state = check_state(cell, state, batch)
     if lengths is not None:
-        check_lengths(lengths, steps, batch)
+        lengths = check_lengths(lengths, steps, batch)
     check_flags("resets", resets, steps, batch)
     check_flags("mask", mask, steps, batch)
     check_key(key)
@@ -279,6 +280,7 @@ def _check_values(
     """Raises on concrete values that are out of range."""
     if lengths is not None:
         check_lengths(lengths, xs.shape[0], lengths.shape)
+    xs = widen_integers(xs)
     integer = jnp.issubdtype(xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:
         known = known_inputs(xs, lengths, mask)
@@ -332,7 +334,8 @@ def _unroll(
     cell, steps = reading.cell, xs.shape[0]
     features = jnp.issubdtype(xs.dtype, jnp.inexact)
     batch = xs.shape[1:-1] if features else xs.shape[1:]
-    lengths = None if lengths is None else jnp.clip(lengths, 0, steps)
+    if lengths is not None:
+        lengths = jnp.clip(widen_integers(lengths), 0, steps)
     active = active_steps(steps, lengths, mask)
     within = active_steps(steps, lengths, None)
     restart = resets if resets is None or within is None else resets & within

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State, memoize
 from jrnn._claims import current
+from jrnn._integers import widen_integers
 from jrnn._parts import prepared
 from jrnn.layers import add_inputs, drop_features, reads_ahead
 from jrnn.methods._steps import silence
@@ -204,7 +205,7 @@ def flip(lengths: Array | None, steps: int, tree: Any) -> Any:
     if lengths is None:
         return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
     t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    own = lengths.astype(t.dtype)[None]
+    own = widen_integers(lengths).astype(t.dtype)[None]
     index = jnp.where(t < own, own - 1 - t, t)
 
     def one(leaf: Array) -> Array:

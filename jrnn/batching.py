@@ -52,7 +52,7 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
       >>> bucket_bounds([3, 4, 4, 9, 10, 30], 3)
       (4, 10, 30)
     """
-    check_size("count", count)
+    count = check_size("count", count)
     known = _check_lengths(lengths)
     at, weights = np.unique(np.maximum(known, 1), return_counts=True)
     seen = np.concatenate([[0], np.cumsum(weights)])
@@ -119,11 +119,12 @@ def padded_batches(
       (4, 2, 2) [3 4] [0 2]
       (10, 2, 2) [9 0] [ 1 -1]
     """
-    check_size("batch_size", batch_size)
+    batch_size = check_size("batch_size", batch_size)
     if isinstance(sequences, str) or not isinstance(sequences, Iterable):
         raise TypeError(f"Expected sequences to be a list, got {tell(sequences)}.")
     if seed is not None:
         check_size("seed", seed, least=0)
+    bounds = np.asarray(bounds).tolist()  # Python's integers, which do not wrap
     arrays = [np.asarray(sequence) for sequence in sequences]
     known = _check_bounds(arrays, bounds)
     rng = None if seed is None else np.random.default_rng(seed)

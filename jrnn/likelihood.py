@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from jrnn._base import Params, Spec, check_switch, describe, tell
 from jrnn._check import check_counted
 from jrnn._guard import own_constants
 from jrnn._lengths import active_steps
+from jrnn._parts import state_dtype
 
 
 class Distribution(NamedTuple):
@@ -140,8 +141,8 @@ def _refuse(head: Head, name: str) -> None:
 
 @own_constants
 def mean_over_steps(
-    values: Float[Array, "T *batch"],
-    lengths: Int[Array, "*batch"] | None = None,
+    values: Shaped[Array, "T *batch"],
+    lengths: Integer[Array, "*batch"] | None = None,
     *,
     mask: Bool[Array, "T *batch"] | None = None,
     per_sequence: bool = False,
@@ -152,16 +153,18 @@ def mean_over_steps(
 
     Long sequences weigh more than short ones; with `per_sequence` each sequence is
     averaged over its own steps first (the notes' 1/T), and those without steps are
-    left out.
+    left out. Sums are float32, or float64 where the values are; steps are counted in
+    integers.
 
     Args:
-      values: One number per step, such as a loss.
-      lengths: Steps that count; None: all.
+      values: One number per step, such as a loss: of any floating type, integers, or
+        booleans such as hits.
+      lengths: Steps that count, integers of any width; None: all.
       mask: Steps that count, True; with `lengths`, both must hold.
       per_sequence: Whether each sequence counts alike.
 
     Returns:
-      A scalar; NaN where no step counts.
+      A scalar, float32, or float64 for values of float64; NaN where no step counts.
 
     Example:
       >>> import jax.numpy as jnp, jrnn
@@ -173,7 +176,7 @@ def mean_over_steps(
     values, lengths, mask = check_counted("values", values, lengths, mask)
     valid = active_steps(values.shape[0], lengths, mask)
     valid = jnp.ones(values.shape, bool) if valid is None else valid
-    values = jnp.where(valid, values, 0)
+    values = jnp.where(valid, values.astype(state_dtype(values)), 0)
     if not per_sequence:
         return values.sum() / valid.sum().astype(values.dtype)
     counts = valid.sum(axis=0).astype(values.dtype)
@@ -183,16 +186,16 @@ def mean_over_steps(
 
 @own_constants
 def bits_per_symbol(
-    log_probs: Float[Array, "T *batch"], lengths: Int[Array, "*batch"] | None = None
+    log_probs: Float[Array, "T *batch"], lengths: Integer[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:
     """Returns the mean of -log2 P over valid steps, from log-probabilities in nats.
 
     Args:
       log_probs: ln P(x_t | x_<t), as a model's `log_prob` returns them.
-      lengths: Steps that count; None: all.
+      lengths: Steps that count, integers of any width; None: all.
 
     Returns:
-      Bits per symbol, a scalar.
+      Bits per symbol, a scalar of the type that `mean_over_steps` returns.
 
     Example:
       >>> import jax.numpy as jnp, jrnn

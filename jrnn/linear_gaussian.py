@@ -23,7 +23,6 @@ from jaxtyping import Array
 
 from jrnn._base import Key, Spec, check_size, describe, memoize
 from jrnn._check import (
-    check_array,
     check_floating,
     check_lengths,
     check_like,
@@ -46,7 +45,7 @@ from jrnn._linear_gaussian import (
     score,
 )
 from jrnn._parts import state_dtype
-from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread
+from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread, typed
 from jrnn._regressions import Regressions, regress_orders
 from jrnn.heads._numbers import FINITE, check_held, check_numbers
 from jrnn.likelihood import Distribution
@@ -161,9 +160,7 @@ def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
     known = jnp.ones(xs.shape, bool) if mask is None else mask
     x, known = (a if form.event else a[..., None] for a in (xs, known))
     if lengths is not None:
-        lengths = check_array("lengths", lengths)
-        check_lengths(lengths, len(xs), batch)
-        lengths = jnp.clip(lengths, 0, len(xs))
+        lengths = jnp.clip(check_lengths(lengths, len(xs), batch), 0, len(xs))
     within = active_steps(len(xs), lengths, None)
     known = known if within is None else known & within[..., None]
     check_held(name, FINITE, "xs", x, known)
@@ -255,20 +252,22 @@ def _sample(
     check_prompt_mask(prompt, prompt_mask)
     init = functools.partial(_init_state, form, params)
     batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
-    if prompt is None or not jnp.size(prompt):
+    if prompt is None:
         state = spread(init, state, batch, axis=1)
         temperature = check_temperature(temperature, batch)
     else:
         name = describe(form.spec)
+        prompt = typed(prompt, state_dtype(params), form.event)
         prompt, mask = check_numbers(name, form.event, "prompt", prompt, prompt_mask)
         check_held(name, FINITE, "prompt", prompt, mask)
         prompt = check_prompt(prompt, batch, form.event)
         if mask is not None:
             mask = check_prompt(mask, batch, form.event)
-        batch = check_steps(prompt, form.event)
+        batch = prompt.shape[1 : prompt.ndim - len(form.event)]
         temperature = check_temperature(temperature, batch)
         state = spread(init, state, batch, axis=1)
-        state, _ = _predictive(form, params, prompt, state, mask=mask)
+        if prompt.shape[0]:
+            state, _ = _predictive(form, params, prompt, state, mask=mask)
     return generate(form, length, params, key, state, temperature)
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from jrnn._base import Key, Spec, check_size, memoize, spec_of, tell
 from jrnn._caches import jitted
@@ -40,9 +40,10 @@ from jrnn._check import (
 )
 from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
 from jrnn._check_kinds import dtype_of, told_type
+from jrnn._integers import as_array, token_ids, widen_integers
 from jrnn._lengths import active_steps, check_countable
 from jrnn._parts import sample_symbols
-from jrnn._prompts import batch_of, spread
+from jrnn._prompts import batch_of, spread, typed
 from jrnn._strings import (
     Level,
     Levels,
@@ -239,7 +240,7 @@ def _log_prob(
     history = jnp.concatenate([state, xs])
     if lengths is None:
         return history[xs.shape[0] :], log_probs
-    last = jnp.clip(jnp.asarray(lengths), 0, xs.shape[0])[None]
+    last = jnp.clip(widen_integers(as_array(lengths)), 0, xs.shape[0])[None]
     steps = jnp.arange(order, dtype=last.dtype).reshape(order, *(1,) * len(batch))
     return jnp.take_along_axis(history, last + steps, axis=0), log_probs
 
@@ -271,7 +272,7 @@ def _predict(
     order: int,
     smoothing: float,
     params: Levels,
-    state: Int[Array, "k *batch"],
+    state: Integer[Array, "k *batch"],
 ) -> Float[Array, "*batch V"]:
     """Returns the log-probabilities of every next symbol."""
     _check_levels(params, order)
@@ -315,15 +316,13 @@ def _sample(
     check_countable(length, "sampling", name="symbols of length")
     init = functools.partial(_init_state, order, params)
     batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
-    prompt = None if prompt is None else check_array("prompt", prompt)
-    if prompt is None or not jnp.size(prompt):
-        start = spread(init, state, batch, axis=1)
-        start = _checked_state(vocab_size, start, (order, *batch))
-    else:
-        prompt = check_prompt(check_tokens(prompt, "prompt"), batch)
+    if prompt is not None:
+        prompt = check_prompt(typed(prompt, jnp.int32), batch)
+        batch = prompt.shape[1:]
+    start = spread(init, state, batch, axis=1)
+    start = _checked_state(vocab_size, start, (order, *batch))
+    if prompt is not None and prompt.shape[0]:
         prompt, _ = _checked(vocab_size, prompt, None, "prompt")
-        start = spread(init, state, prompt.shape[1:], axis=1)
-        start = _checked_state(vocab_size, start, (order, *prompt.shape[1:]))
         start = jnp.concatenate([start, prompt])[prompt.shape[0] :]
     temperature = check_temperature(temperature, start.shape[1:])
     return _generate(vocab_size, smoothing, length, params, key, start, temperature)
@@ -353,13 +352,10 @@ def _checked(
     """Returns the symbols as int32, -1 where there is none, and which of them count."""
     xs = check_tokens(xs, name)
     if lengths is not None:
-        lengths = check_array("lengths", lengths)
-        check_lengths(lengths, xs.shape[0], xs.shape[1:])
+        lengths = check_lengths(lengths, xs.shape[0], xs.shape[1:])
     within = active_steps(xs.shape[0], lengths, None)
     valid = jnp.ones(xs.shape, bool) if within is None else within
     check_ids(name, jnp.where(valid, xs, 0), vocab_size)
-    if xs.dtype.itemsize < 4:  # neither -1 nor the vocabulary's size need fit a byte
-        xs = xs.astype(jnp.int32)
     known = valid & (xs >= 0) & (xs < vocab_size)
     return jnp.where(known, jnp.where(known, xs, 0).astype(jnp.int32), -1), valid
 
@@ -400,5 +396,5 @@ def _checked_state(vocab_size: int, state: Any, shape: tuple[int, ...]) -> Array
             f"Expected an integer state of shape (order, *batch) = {shape}, got "
             f"{state.shape} of type {state.dtype}; start from init_state."
         )
-    check_ids("state", jnp.maximum(state, 0), vocab_size)
-    return state.astype(jnp.int32)
+    check_ids("state", jnp.maximum(widen_integers(state), 0), vocab_size)
+    return token_ids(state)

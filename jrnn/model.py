@@ -22,7 +22,6 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Method, Params, State, check_size, memoize
 from jrnn._caches import bounded, jitted
 from jrnn._check import (
-    check_array,
     check_cell,
     check_floating,
     check_lengths,
@@ -39,9 +38,10 @@ from jrnn._check_draws import (
     check_key,
     check_temperature,
 )
+from jrnn._integers import saturate
 from jrnn._lengths import active_steps, check_countable
 from jrnn._parts import prepared, state_dtype
-from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread
+from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread, typed
 from jrnn._unroll import draw_noise, unroll_drawn
 from jrnn.cells._init import ZEROS, draw
 from jrnn.heads._dense import check_shape
@@ -294,8 +294,7 @@ def _checked(
             "own."
         )
     if lengths is not None:
-        lengths = check_array("lengths", lengths)
-        check_lengths(lengths, xs.shape[0], batch)
+        lengths = check_lengths(lengths, xs.shape[0], batch)
     active = active_steps(xs.shape[0], lengths, None)
     xs, mask = silence(active, xs), silence(active, mask)
     counted = expand_flags(active, xs) if mask is None else mask
@@ -424,9 +423,9 @@ def _after(
 
 
 def _widen(last: Array, xs: Array) -> Array:
-    """Casts numbers to the wider type of both; token ids and flags keep the state's."""
-    if not jnp.issubdtype(last.dtype, jnp.floating):
-        return last
+    """Casts numbers to the wider type of both, token ids and flags to the head's."""
+    if jnp.issubdtype(last.dtype, jnp.integer):
+        return saturate(last, xs.dtype)
     return last.astype(state_dtype(last, xs))
 
 
@@ -443,9 +442,10 @@ def _read_last(
     """Lets the cell read the last symbol, or the start vector where there is none."""
     seen = head.seen(state.last)
     read = head.encode(silence(seen, state.last))
-    start = jnp.broadcast_to(params.start, (*seen.shape, params.start.size))
-    if jnp.issubdtype(read.dtype, jnp.floating):
-        start = start.astype(read.dtype)
+    start = params.start.astype(state_dtype(params.start))  # its gradient is a sum
+    start = jnp.broadcast_to(start, (*seen.shape, start.size))
+    floating = jnp.issubdtype(read.dtype, jnp.floating)
+    start = start.astype(read.dtype if floating else params.start.dtype)
     after_symbol = cell.step(params.cell, state.cell, read, noise)
     after_start = cell.step(params.cell, state.cell, start, noise)
     return select(seen, after_symbol, after_start)
@@ -471,19 +471,23 @@ def _sample(
     check_prompt_mask(prompt, prompt_mask)
     init = functools.partial(_start, cell, head, params)
     batch = check_batch_shape(batch_shape) or batch_of(init, state)
-    if prompt is None or not jnp.size(prompt):
+    if prompt is None:
         state = spread(init, state, batch)
         temperature = check_temperature(temperature, batch)
     else:
+        event = head.event_shape
+        kind = jax.tree.leaves(head.blank((), state_dtype(params.head)))[0].dtype
+        prompt = typed(prompt, kind, event)
         prompt, mask = head.check("prompt", prompt, prompt_mask)
-        prompt = check_prompt(prompt, batch, head.event_shape)
+        prompt = check_prompt(prompt, batch, event)
         if mask is not None:
-            mask = check_prompt(mask, batch, head.event_shape)
+            mask = check_prompt(mask, batch, event)
         head.check_values("prompt", prompt, mask)
-        batch = check_steps(prompt, head.event_shape)
+        batch = prompt.shape[1 : prompt.ndim - len(event)]
         temperature = check_temperature(temperature, batch)
         state = spread(init, state, batch)
-        state, _ = _through(_score, cell, head, params, prompt, state, mask=mask)
+        if prompt.shape[0]:
+            state, _ = _through(_score, cell, head, params, prompt, state, mask=mask)
     return _generate(cell, head, length, params, key, state, temperature)
 
 
@@ -498,6 +502,8 @@ def _generate(
     temperature: Array,
 ) -> Array:
     params = params._replace(cell=prepared(cell, params.cell))
+    blank = head.blank((), state_dtype(params.head))
+    state = state._replace(last=jax.tree.map(_widen, state.last, blank))
 
     def step(state: SequenceState, key: Key) -> tuple[SequenceState, Array]:
         inner, y = _read_last(cell, head, params, state)

@@ -25,6 +25,7 @@ from jrnn._check import (
 from jrnn._check_draws import check_given_key
 from jrnn._guard import own_constants
 from jrnn._lengths import active_steps, check_countable
+from jrnn._parts import state_dtype
 from jrnn._unroll import unroll
 from jrnn.heads._dense import check_shape
 from jrnn.heads._numbers import check_probability
@@ -117,7 +118,8 @@ def mean_step(
       active: Which steps count.
 
     Returns:
-      One vector per sequence; zeros for a sequence without active steps.
+      One vector per sequence, summed in float32 or wider and returned in the type of
+      `ys`; zeros for a sequence without active steps.
 
     Example:
       >>> import jax.numpy as jnp, jrnn
@@ -126,8 +128,10 @@ def mean_step(
       [1.5]
     """
     ys, active = _check_pooled(ys, active)
-    count = jnp.maximum(active.sum(axis=0), 1).astype(ys.dtype)
-    return silence(active, ys).sum(axis=0) / count[..., None]
+    wide = state_dtype(ys)
+    count = jnp.maximum(active.sum(axis=0), 1).astype(wide)
+    mean = silence(active, ys).sum(axis=0, dtype=wide) / count[..., None]
+    return mean.astype(ys.dtype if jnp.issubdtype(ys.dtype, jnp.inexact) else wide)
 
 
 def _check_pooled(ys: Any, active: Any) -> tuple[Array, Array]:
@@ -189,7 +193,7 @@ def supervised_model(
             given[name] = None if value is None else check_array(name, value)
         lengths, mask = given.values()
         if lengths is not None:
-            check_lengths(lengths, *steps, batch)
+            lengths = check_lengths(lengths, *steps, batch)
         check_flags("mask", mask, *steps, batch)
         active = active_steps(*steps, lengths, mask)
         return jnp.ones(steps + batch, bool) if active is None else active

@@ -41,6 +41,7 @@ from jrnn._checkpoint import read_metadata as read_metadata
 from jrnn._checkpoint import save_checkpoint as save_checkpoint
 from jrnn._guard import own_constants
 from jrnn._lazy import needed_by
+from jrnn._parts import cast_state, state_dtype
 from jrnn._programs import Arguments, Family, Program
 from jrnn._step import Donating, copied, update
 from jrnn.likelihood import mean_over_steps
@@ -131,7 +132,8 @@ def make_train_step(
       step(state, batch) -> (state, metrics), with `lower` as `jax.jit` has it. The old
       state's memory is donated: it must not be used again. `metrics` are the loss's
       own, with `loss`, and with `gradient_norm`, the global norm of the gradient before
-      the optimiser saw it. A loss that is not finite shows there; nothing is hidden.
+      the optimiser saw it, in float32 or wider. A loss that is not finite shows there;
+      nothing is hidden.
 
     Raises:
       TypeError: `loss` is no function, `optimizer` is none, or one is not hashable.
@@ -167,7 +169,7 @@ def _make_step(
             optimizer, gradient, state.opt_state, state.params, value, value_fn
         )
         params = optax.apply_updates(state.params, updates)
-        norm = optax.tree.norm(gradient)
+        norm = optax.tree.norm(cast_state(gradient, state_dtype(gradient)))
         metrics = {**metrics, "loss": value, "gradient_norm": norm}
         return TrainState(params, opt_state, carry, key, state.step + 1), metrics
 
@@ -244,7 +246,7 @@ def streams(tokens: Num[Array, " N"], batch_size: int) -> Num[Array, "T B"]:
       >>> streams(jnp.arange(7), 2).tolist()
       [[0, 3], [1, 4], [2, 5]]
     """
-    check_size("batch_size", batch_size)
+    batch_size = check_size("batch_size", batch_size)
     tokens = check_long("tokens", tokens)
     steps = tokens.shape[0] // batch_size
     if steps == 0:
@@ -276,8 +278,8 @@ def windows(
       >>> [w.tolist() for w in windows(jnp.arange(5), 2, keep_last=True)]
       [[0, 1], [2, 3], [4]]
     """
-    check_size("length", length)
-    check_size("start", start, least=0)
+    length = check_size("length", length)
+    start = check_size("start", start, least=0)
     check_switch("keep_last", keep_last)
     xs = check_long("xs", xs)
     for first in range(start * length, xs.shape[0], length):

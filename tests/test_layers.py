@@ -64,7 +64,7 @@ BELOW = {
         "methods",
     },
     "regularisers": {"_base", "_parts", "_check", "diagnostics"},
-    "likelihood": {"_lengths", "_base", "_check"},
+    "likelihood": {"_lengths", "_base", "_check", "_parts"},
     "heads": {"_base", "_parts", "_check", "_init", "heads", "likelihood"},
     "_regressions": set(),
     "_linear_gaussian": {"_base", "_parts", "_regressions", "heads", "likelihood"},
@@ -117,6 +117,9 @@ BELOW = {
         "model",
     },
 }
+BELOW["_integers"] = set()
+for above in set(BELOW) - {"_base", "_integers"}:  # whoever takes integers widens them
+    BELOW[above].add("_integers")
 CORE = set(BELOW) - {"_checkpoint", "train"}
 BELOW["__init__"] = CORE
 

@@ -38,6 +38,7 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
 from jrnn._claims import LINEAR_BOUND, claim
+from jrnn._integers import widen_integers
 from jrnn._parts import (
     compose_step,
     expand,
@@ -166,7 +167,8 @@ def _output(scale: float, params: SRUParams, state: SRUState, x: Array) -> Array
     else:
         u_r = project_dense(params.W_r, None, x).astype(dtype)
         integer = jnp.issubdtype(x.dtype, jnp.integer)
-        highway = jax.nn.one_hot(x, u_r.shape[-1]) if integer else x
+        size = u_r.shape[-1]
+        highway = jax.nn.one_hot(widen_integers(x), size) if integer else x
         highway = scale * highway.astype(dtype)
     if params.b_r is not None:
         u_r = u_r + expand(params.b_r.astype(dtype), u_r.ndim)

@@ -28,6 +28,7 @@ from jrnn._check import (
     check_state,
     known_values,
 )
+from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn._programs import Arguments, Family
@@ -99,7 +100,7 @@ def prepare(
             "state per step, so that there is no product of Jacobians; pass each "
             "direction's cell by itself, the second with its inputs reversed."
         )
-    xs = check_array("xs", xs)
+    xs = widen_integers(check_array("xs", xs))
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))

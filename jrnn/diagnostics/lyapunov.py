@@ -108,7 +108,8 @@ def lyapunov_spectrum(
         )
     if discard is None:
         discard = steps // SETTLE
-    if check_size("discard", discard, least=0) > steps - 2:
+    discard = check_size("discard", discard, least=0)
+    if discard > steps - 2:
         raise ValueError(
             f"Expected at least 2 steps beside those that are left out, got T={steps} "
             f"and discard={discard}; pass a longer sequence or a smaller discard."

@@ -92,10 +92,10 @@ def memory_capacity(
     check_cell(cell)
     check_no_elapsed("memory_capacity", cell, "its inputs are drawn at random")
     check_params(cell, params)
-    check_size("max_delay", max_delay)
-    check_size("steps", steps, least=4)
+    max_delay = check_size("max_delay", max_delay)
+    steps = check_size("steps", steps, least=4)
     washout = max(100, max_delay) if washout is None else washout
-    check_size("washout", washout, least=max_delay)
+    washout = check_size("washout", washout, least=max_delay)
     key = check_given_key(key)
     if not 0 < check_real("scale", scale) < math.inf:
         raise ValueError(f"Expected scale to be finite and above 0, got {scale}.")

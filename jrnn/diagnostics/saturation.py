@@ -22,6 +22,7 @@ from jrnn._check import (
     known_values,
 )
 from jrnn._claims import held
+from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn.diagnostics._run import after, compiled, run
@@ -96,7 +97,7 @@ def saturation(
     """
     check_cell(cell)
     _check_views(cell)
-    xs = check_array("xs", xs)
+    xs = widen_integers(check_array("xs", xs))
     check_params(cell, params)
     batch = check_inputs(cell, xs)
     check_elapsed(cell, known_values(xs))

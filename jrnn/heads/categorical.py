@@ -13,6 +13,7 @@ from jaxtyping import Array
 from jrnn._base import Key, check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
 from jrnn._guard import with_own_constants
+from jrnn._integers import token_ids, widen_integers
 from jrnn._parts import sample_symbols
 from jrnn.heads._dense import check_shape, checked, functions, hide
 from jrnn.heads._numbers import check_mask
@@ -68,7 +69,7 @@ def categorical(vocab_size: int) -> Head:
         *functions("categorical", vocab_size, _log_softmax, distribution, check),
         check=check,
         check_values=check_values,
-        symbols=_same,
+        symbols=_symbols,
         encode=_same,
         blank=_blank,
         seen=_seen,
@@ -96,6 +97,7 @@ def _check_ids(name: str, xs: Any, mask: Any, whose: str) -> tuple[Array, Array 
             f"Expected integer token ids of shape (T, *batch) as {name} of {whose}, "
             f"got {xs.dtype} of shape {xs.shape}."
         )
+    xs = widen_integers(xs)
     return xs, check_mask(mask, xs, (), name)
 
 
@@ -145,8 +147,14 @@ def _no_quantile(log_p: Array, p: Any) -> NoReturn:
     )
 
 
-def _same(ids: Array, mask: Array | None = None) -> Array:
+def _symbols(ids: Array, mask: Array | None = None) -> Array:
+    """Returns ids as int32; one below 0 leaves the range above, for -1 is `_blank`."""
     del mask
+    ids = token_ids(ids)
+    return jnp.where(ids < 0, jnp.iinfo(jnp.int32).max, ids)
+
+
+def _same(ids: Array) -> Array:
     return ids
 
 
@@ -156,4 +164,4 @@ def _blank(batch_shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Arra
 
 
 def _seen(ids: Array) -> Array:
-    return ids >= 0
+    return widen_integers(ids) >= 0

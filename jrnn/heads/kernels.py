@@ -22,6 +22,7 @@ from jaxtyping import Array
 
 from jrnn._base import Key, Spec, check_size, describe
 from jrnn.heads._arguments import above_zero, casting, finite
+from jrnn.heads._dense import common
 from jrnn.heads._numbers import FINITE, Support
 from jrnn.heads._slopes import standard, with_slopes
 from jrnn.heads.gaussian import normal_log_prob
@@ -226,11 +227,13 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
         return over_edges(lambda _, edge: jax.nn.sigmoid((loc - edge) / scale), loc)
 
     def mean(loc: Array, scale: Array) -> Array:
+        loc, scale = common(loc, scale)
         return lowest + step * mean_level(loc, scale)
 
     def variance(loc: Array, scale: Array) -> Array:
         # E (X - c)^2 = sum_j (2 j + 1) (P(X - c > j) + P(c - X > j)), of positive terms
         # alone, about the level c nearest to the mean.
+        loc, scale = common(loc, scale)
         m = mean_level(loc, scale)
         c = jax.lax.stop_gradient(jnp.round(m))
 

@@ -79,7 +79,7 @@ def associative(
       (1000, 4)
     """
     if chunk is not None:
-        check_size("chunk", chunk)
+        chunk = check_size("chunk", chunk)
     check_precision(precision)
     kernel_target(kernel, interpret, full=False)
     options = (("chunk", chunk), ("kernel", kernel), ("interpret", interpret))

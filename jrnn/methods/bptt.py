@@ -92,7 +92,7 @@ def bptt(
       (4, 12)
     """
     if chunk is not None:
-        check_size("chunk", chunk)
+        chunk = check_size("chunk", chunk)
     remat = check_size("remat", remat, least=0)
     check_precision(precision)
     options = (("chunk", chunk), ("remat", remat), ("precision", precision))

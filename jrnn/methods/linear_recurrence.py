@@ -70,7 +70,7 @@ def linear_recurrence(
     dtype = jnp.result_type(a, b, start)
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
     if chunk is not None:
-        check_size("chunk", chunk)
+        chunk = check_size("chunk", chunk)
     target = kernel_target(kernel, interpret, full)
     given = a.astype(wide), b.astype(wide), start.astype(wide)
     hs: Array = recurrence(full, chunk, target, *given, None)

@@ -110,9 +110,9 @@ def newton(
       >>> jrnn.unroll(cell, params, xs, method=jrnn.newton())[1].shape
       (1000, 4)
     """
-    check_size("iterations", iterations)
+    iterations = check_size("iterations", iterations)
     if chunk is not None:
-        check_size("chunk", chunk)
+        chunk = check_size("chunk", chunk)
     check_rate("damping", damping)
     if diagonal not in (None, False, True):
         raise TypeError(f"Expected diagonal to be a bool or None, got {diagonal!r}.")

@@ -43,7 +43,7 @@ def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
       >>> jrnn.scan(precision="highest") == jrnn.scan(precision="highest")
       True
     """
-    check_size("unroll", unroll)
+    unroll = check_size("unroll", unroll)
     check_precision(precision)
     return Method(_run, (("unroll", unroll), ("precision", precision)))
 
