@@ -13,22 +13,45 @@ FILES = sorted((ROOT / "jrnn").rglob("*.py"))
 # Which layers each layer may import. Cells do not know each other, nor any method;
 # neither the methods nor `_unroll` know a cell; nobody knows interop.
 BELOW = {
+    "_caches": set(),
+    "_guard": set(),
+    "_lazy": set(),
     "_base": set(),
+    "_programs": set(),
+    "_claims": {"_base"},
+    "_step": {"_base"},
     "_parts": {"_base"},
     "_lengths": set(),
     "_check": {"_base", "_parts", "_lengths", "_check"},
     "_guards": {"_base", "_check"},
-    "_init": {"_base", "_parts", "_check"},
+    "_init": {"_base", "_parts", "_check", "_init"},
     "_prompts": {"_base", "_check"},
-    "_parametrised": {"_base", "_parts"},
-    "cells": {"_base", "_parts", "_init", "_parametrised"},
+    "_parametrised": {"_base", "_claims", "_parts"},
+    "_views": {"_base", "_claims", "_parts"},
+    "cells": {
+        "_base",
+        "_check",
+        "_claims",
+        "_init",
+        "_parametrised",
+        "_parts",
+        "_views",
+    },
     "initializers": {"_base", "_parts", "_init"},
-    "orthogonal": {"_base", "_parts", "_check", "_init", "_parametrised"},
-    "combinators": {"_base", "_parts", "_check", "_init", "cells"},
+    "orthogonal": {"_base", "_claims", "_parts", "_check", "_init", "_parametrised"},
+    "combinators": {
+        "_base",
+        "_check",
+        "_claims",
+        "_init",
+        "_parts",
+        "_views",
+        "cells",
+    },
     "kernels": {"_base", "_parts", "kernels"},
     "methods": {"_base", "_parts", "_lengths", "_check", "kernels", "methods"},
-    "layers": {"_base", "_parts", "_check"},
-    "_walk": {"_base", "_parts", "layers", "methods"},
+    "layers": {"_base", "_claims", "_parts", "_check"},
+    "_walk": {"_base", "_claims", "_parts", "layers", "methods"},
     "_mesh": {"_base", "_parts"},
     "_unroll": {
         "_lengths",
@@ -55,6 +78,8 @@ BELOW = {
     "batching": {"_base", "_parts"},
     "diagnostics": {
         "_base",
+        "_claims",
+        "_programs",
         "_parts",
         "_check",
         "_unroll",
@@ -106,8 +131,11 @@ BELOW = {
         "likelihood",
         "methods",
     },
-    "_checkpoint": {"_checkpoint"},
+    "_checkpoint": {"_checkpoint", "_lazy"},
     "train": {
+        "_lazy",
+        "_programs",
+        "_step",
         "_base",
         "_parts",
         "_check",
@@ -118,10 +146,17 @@ BELOW = {
     },
 }
 BELOW["_integers"] = set()
-for above in set(BELOW) - {"_base", "_integers"}:  # whoever takes integers widens them
-    BELOW[above].add("_integers")
-CORE = set(BELOW) - {"_checkpoint", "train"}
-BELOW["__init__"] = CORE
+ANYWHERE = {"_caches", "_guard", "_integers"}  # these know nothing of jrnn
+for above in set(BELOW) - ANYWHERE - {"_lazy"}:
+    BELOW[above] |= ANYWHERE
+SHARED_BY_CELLS = {
+    "cells._init": "_init",
+    "cells._authors": "_init",
+    "cells._bounds": "_views",
+    "cells._views": "_views",
+}
+CORE = set(BELOW) - {"_checkpoint", "_step", "train"}
+BELOW["__init__"] = CORE | {"interop", "train"}  # loaded when they are first used
 
 # numpy comes with jax; all else beside the standard library has its few places.
 FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
@@ -147,14 +182,14 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def layer(module: str) -> str:
-    """The layer of a module: its first name below jrnn, initialisers apart.
+    """The layer of a module: its first name below jrnn, but for what cells share.
 
     Checks are one layer: `_check`, and `_check_draws` and its like beside it.
     """
     name = module.removeprefix("jrnn.")
     first = name.split(".")[0]
     first = "_check" if first.startswith("_check_") else first
-    return "_init" if name == "cells._init" else first
+    return SHARED_BY_CELLS.get(name, first)
 
 
 def place(path: Path) -> str:

@@ -284,8 +284,8 @@ MISTAKES = (
     Mutation(
         name="what is prepared is prepared at each step",
         file="jrnn/model.py",
-        old="    params = params._replace(cell=prepared(cell, params.cell))\n\n",
-        new="",
+        old="    params = params._replace(cell=prepared(cell, params.cell))\n    blank",
+        new="    blank",
         tests=(f"{ORTHOGONAL}::test_a_model_prepares_once",),
     ),
     Mutation(
