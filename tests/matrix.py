@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jrnn
-from tests.helpers import CELLS, paired, random_like
+from tests.helpers import CELLS, forwards_in_time, paired, random_like
 
 T, B, K, H = 6, 2, 3, 4
 METHODS = {
@@ -193,7 +193,9 @@ def build(name: str, structure: str, direction: str) -> jrnn.Cell:
     def one() -> jrnn.Cell:
         cell = make(K, H)
         if structure == "stacked":
-            return jrnn.stack(cell, make(cell.spec.output_size, H))
+            # No layer shows the one above it how much time has gone by.
+            above = REGISTRY["s5"] if cell.elapsed is not None else make
+            return jrnn.stack(cell, above(cell.spec.output_size, H))
         return jrnn.dropout(cell, 0.4) if structure == "dropout" else cell
 
     return jrnn.bidirectional(one(), one()) if direction == "bidirectional" else one()
@@ -222,12 +224,13 @@ def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
     if combination["data"] == "mask":
         mask = rng.random((T, B)) < 0.6
     zero = jax.tree.map(jnp.zeros_like, state)
+    xs = random_like(6, jax.ShapeDtypeStruct((T, B, K), "float64"))
     dys = random_like(4, jax.ShapeDtypeStruct((T, B, cell.spec.output_size), "float64"))
     dstate = random_like(5, state)
     return cell, Data(
         params=params,
         state=zero if combination["state"] == "zeros" else state,
-        xs=random_like(6, jax.ShapeDtypeStruct((T, B, K), "float64")),
+        xs=forwards_in_time(cell, xs),
         lengths=jnp.asarray(lengths),
         resets=jnp.asarray(resets),
         mask=jnp.asarray(mask),

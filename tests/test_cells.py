@@ -19,6 +19,7 @@ from tests.helpers import (
     assert_close,
     error,
     every_case,
+    forwards_in_time,
     ids,
     marked,
     paired,
@@ -36,7 +37,7 @@ METHODS = [jrnn.scan(), CHUNKED]
 def inputs(case, dtype=jnp.float64):
     """Cell, parameters, inputs, starting state, and cotangents of outputs and state."""
     cell, params = random_params(case, K, 4, dtype)
-    xs = random_like(1, jax.ShapeDtypeStruct((T, B, K), dtype))
+    xs = forwards_in_time(cell, random_like(1, jax.ShapeDtypeStruct((T, B, K), dtype)))
     state = random_like(2, cell.init_state(params, (B,)))
     out = (T, B, cell.spec.output_size)
     dys = random_like(3, jax.ShapeDtypeStruct(out, dtype))

@@ -15,7 +15,13 @@ from jrnn.diagnostics import (
     saturation,
     step_jacobians,
 )
-from tests.helpers import CELLS, assert_close, random_like, random_params
+from tests.helpers import (
+    CELLS,
+    assert_close,
+    forwards_in_time,
+    random_like,
+    random_params,
+)
 from tests.programs import equations, runs_over
 
 SLACK = 1e-12  # relative, of norms: absolute of their logarithms
@@ -92,7 +98,7 @@ def check_against_brute_force(cell, params, xs, state):
 )
 def test_products_equal_brute_force(case):
     cell, params = random_params(case, 3, 4 if case.name in ("s5",) else 2)
-    xs = random_like(1, jnp.zeros((STEPS, BATCH, 3)))
+    xs = forwards_in_time(cell, random_like(1, jnp.zeros((STEPS, BATCH, 3))))
     state = random_like(2, cell.init_state(params, (BATCH,)))
     check_against_brute_force(cell, params, xs, state)
 

@@ -12,6 +12,7 @@ from tests.helpers import (
     CELLS,
     assert_close,
     error,
+    forwards_in_time,
     marked,
     paired,
     random_like,
@@ -62,7 +63,10 @@ def test_the_reference_equals_central_differences(case):
 @pytest.mark.parametrize("case", marked(LINEAR))
 def test_the_seam_is_the_recurrence(case):
     cell, params = random_params(case, K, H)
-    xs, state = normal(1, T, B, K), cell.init_state(params, (B,))
+    xs, state = (
+        forwards_in_time(cell, normal(1, T, B, K)),
+        cell.init_state(params, (B,)),
+    )
     state = random_like(2, state)
     a, b = cell.linear.coefficients(params, cell.project(params, xs))
     assert jax.tree.structure(a) == jax.tree.structure(b) == jax.tree.structure(state)
@@ -85,7 +89,7 @@ def test_the_seam_is_the_recurrence(case):
 def test_each_unit_sees_only_itself(case):
     cell, params = random_params(case, K, H)
     state = random_like(1, cell.init_state(params))
-    u = cell.project(params, normal(2, K))
+    u = cell.project(params, forwards_in_time(cell, normal(2, K)))
     run = lambda state: cell.advance(params, state, u)
     holomorphic = jnp.iscomplexobj(state[0])
     jacobian = jax.tree.leaves(jax.jacfwd(run, holomorphic=holomorphic)(state))
@@ -156,7 +160,9 @@ def test_gradients_of_closed_and_open_gates_are_finite(case):
         for name, leaf in params._asdict().items()
     }
     params, xs = type(params)(**scaled), normal(1, T, B, K, dtype="float32")
-    xs = xs.at[0].set(0.0)  # gates halfway, beside those at their ends
+    xs = (
+        forwards_in_time(cell, xs).at[0].set(0.0)
+    )  # gates halfway, beside those at their ends
 
     def loss(params, xs):
         state, ys = jrnn.unroll(cell, params, xs, method=jrnn.bptt(chunk=2))
