@@ -50,6 +50,15 @@ def update(
             extra = {name: extra[name] for name in extra.keys() - refused}
 
 
+def cloned_keys(tree: Any) -> Any:
+    """Returns a pytree of arrays whose keys `jax.debug_key_reuse` takes for new ones.
+
+    For what is evaluated again on purpose, with the same random numbers.
+    """
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, tree)
+
+
 def copied(tree: Any) -> Any:
     """Returns a pytree whose arrays are copies, each with memory of its own."""
     copy = lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf

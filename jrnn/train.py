@@ -43,7 +43,7 @@ from jrnn._guard import own_constants
 from jrnn._lazy import needed_by
 from jrnn._parts import cast_state, state_dtype
 from jrnn._programs import Arguments, Family, Program
-from jrnn._step import Donating, copied, update
+from jrnn._step import Donating, cloned_keys, copied, update
 from jrnn.likelihood import mean_over_steps
 from jrnn.model import SequenceModel
 
@@ -164,7 +164,8 @@ def _make_step(
         (value, (carry, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
             params, batch, state.carry, used
         )
-        value_fn = lambda params: loss(params, batch, state.carry, used)[0]
+        same = batch, state.carry, used
+        value_fn = lambda params: loss(params, *cloned_keys(same))[0]
         updates, opt_state = update(
             optimizer, gradient, state.opt_state, state.params, value, value_fn
         )
