@@ -36,6 +36,7 @@ WANTED = {
         ["--systems", "haiku", "equinox", "keras"],
         ["haiku", "equinox", "keras"],
     ),
+    "benchmarks.eager": ([], []),
     "benchmarks.kernels": ([], []),
     "benchmarks.peers": ([], ["haiku", "equinox", "keras", "torch"]),
     "benchmarks.products": ([], []),
