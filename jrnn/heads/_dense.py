@@ -132,7 +132,7 @@ def _check_dense(name: str, outputs: int, params: Any, features: Array) -> None:
             "Expected features of shape (*batch, feature_size), got a scalar."
         )
     size = features.shape[-1]
-    struct = jax.ShapeDtypeStruct
+    struct: Any = jax.ShapeDtypeStruct
     wanted = DenseParams(
         *(struct(s, jnp.float32) for s in ((size, outputs), (outputs,)))
     )
@@ -173,11 +173,11 @@ def checked(distribution: Distribution, event: tuple[int, ...] = ()) -> Distribu
 
     def mean(predicted: Any) -> Array:
         shape_of(predicted)
-        return distribution.mean(predicted)
+        return distribution.mean(_widened(predicted))
 
     def variance(predicted: Any) -> Array:
         shape_of(predicted)
-        return distribution.variance(predicted)
+        return distribution.variance(_widened(predicted))
 
     def shape_of(predicted: Any) -> tuple[int, ...]:
         try:
@@ -198,6 +198,12 @@ def checked(distribution: Distribution, event: tuple[int, ...] = ()) -> Distribu
     return distribution._replace(
         log_prob=log_prob, sample=sample, shape=shape_of, **offered
     )
+
+
+def _widened(predicted: Any) -> Any:
+    """Returns what was predicted in float32 or wider, to be summed in."""
+    dtype = state_dtype(predicted)
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), predicted)
 
 
 def _told(predicted: Any) -> str:

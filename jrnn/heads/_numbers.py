@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -172,18 +171,7 @@ def supported(
             check_shape("probability", p, shape)
         return distribution.quantile(predicted, jnp.broadcast_to(p, shape))
 
-    def widely(moment: Callable[[Any], Array]) -> Callable[[Any], Array]:
-        """Sums in float32 or wider, whatever the type of what was predicted."""
-        return lambda predicted: moment(
-            jax.tree.map(lambda a: jnp.asarray(a, state_dtype(predicted)), predicted)
-        )
-
-    asked = {
-        "cdf": cdf,
-        "quantile": quantile,
-        "mean": widely(distribution.mean),
-        "variance": widely(distribution.variance),
-    }
+    asked = {"cdf": cdf, "quantile": quantile}
     offered = {k: f for k, f in asked.items() if not refuses(getattr(distribution, k))}
     return distribution._replace(log_prob=log_prob, **offered)
 
