@@ -7,7 +7,7 @@ defaults are made once, here: equal arguments then give the identical cell.
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +149,15 @@ class OfGates(NamedTuple):
     gates: str
     draw: Callable[..., tuple[Array, ...]]
 
+    def __call__(self, *arguments: Any) -> NoReturn:
+        """Refuses to draw one array, as other initialisers do."""
+        del arguments
+        raise ValueError(
+            "Expected an initialiser (key, shape, dtype), got one for the biases of "
+            f"the gates {self.gates}, which jrnn.lstm or jrnn.gru takes as "
+            "bias_init, or another cell with these gates."
+        )
+
 
 def small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights of a gate."""
@@ -172,12 +181,6 @@ def draw(
       TypeError: `dtype` is not a floating type.
       ValueError: `initializer` draws biases of several gates.
     """
-    if isinstance(initializer, OfGates):
-        raise ValueError(
-            "Expected an initialiser (key, shape, dtype), got one for the biases of "
-            f"the gates {initializer.gates}, which jrnn.lstm or jrnn.gru takes as "
-            "bias_init, or another cell with these gates."
-        )
     dtype, wide = drawn_in(dtype)
     keys = jax.random.split(key, gates)
     drawn = [initializer(keys[gate], shape, wide) for gate in range(gates)]
