@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key, check_real, memoize
-from jrnn.cells._init import Initializer, OfGates
+from jrnn.cells._init import Initializer, OfGates, checked
 
 # Of sums over k inputs, by variance.
 _scaled = jax.nn.initializers.variance_scaling
@@ -68,6 +68,7 @@ def sum_of_two(initializer: Initializer) -> Initializer:
     return draw
 
 
+@checked
 def diagonal_normal(
     key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
@@ -84,6 +85,7 @@ def diagonal_normal(
       A diagonal matrix.
 
     Raises:
+      TypeError: `key` is no key, `shape` no tuple, or `dtype` no floating type.
       ValueError: `shape` is not that of a square matrix.
 
     Example:
