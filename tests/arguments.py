@@ -366,7 +366,8 @@ BY_ANNOTATION = {
     "int": SIZES,
     "int | None": OPTIONAL_SIZES,
     "float": REALS | {"nan": float("nan"), "inf": float("inf")},
-    "float | None": REALS | {"nan": float("nan")},
+    "float | None": {k: v for k, v in REALS.items() if k != "None"}
+    | {"nan": float("nan")},
     "bool": SWITCHES | {"number": 1},
     "str | None": {"text": "exact", "number": 3, "bool": True, "array": np.ones(2)},
     "Cell": CELLS,
@@ -803,6 +804,7 @@ for _name, _call in {
     "jrnn.one_hot_normal": jrnn.one_hot_normal,
     "jrnn.initializers.henaff": jrnn.initializers.henaff,
     "jrnn.initializers.cayley": jrnn.initializers.cayley,
+    "jrnn.initializers.diagonal_normal": jrnn.initializers.diagonal_normal,
 }.items():
     entry(
         _name,
@@ -812,7 +814,9 @@ for _name, _call in {
         dtype=(np.float32, {k: v for k, v in DTYPES.items() if k != "number"}),
     )
 factory("jrnn.initializers.normal", jrnn.initializers.normal, std=0.1)
+factory("jrnn.initializers.uniform", jrnn.initializers.uniform, bound=0.1)
 factory("jrnn.initializers.identity", jrnn.initializers.identity)
+factory("jrnn.initializers.strongest_decay", jrnn.initializers.strongest_decay)
 factory(
     "jrnn.initializers.spectral_radius", jrnn.initializers.spectral_radius, radius=0.9
 )

@@ -529,9 +529,9 @@ def test_nothing_is_broadcast_in_silence():
     wide = gaussian.Normal(jnp.zeros((7, 5, 2)), jnp.ones((7, 5, 2)))
     for shape in ((7, 5, 1), (7, 1, 2), (5, 2)):
         for function in (family.log_prob, family.cdf):
-            with pytest.raises(ValueError, match="values of shape"):
+            with pytest.raises(ValueError, match="x, the values, of shape"):
                 function(wide, jnp.zeros(shape))
-    with pytest.raises(ValueError, match="ids of shape"):
+    with pytest.raises(ValueError, match="x, the ids, of shape"):
         jrnn.categorical(3).distribution.log_prob(
             jnp.zeros((7, 5, 3)), jnp.zeros((7, 1), int)
         )

@@ -537,7 +537,7 @@ def test_iterations_are_not_differentiated():
     [
         (lambda: jrnn.newton(damping=1.0), "damping in"),
         (lambda: jrnn.newton(tolerance=0.0), "tolerance above 0"),
-        (lambda: jrnn.newton(tolerance=float("inf")), "tolerance above 0"),
+        (lambda: jrnn.newton(tolerance=float("inf")), "tolerance to be finite"),
         (lambda: jrnn.newton(iterations=0), "iterations to be at least 1"),
         (
             lambda: jrnn.newton_trajectory(

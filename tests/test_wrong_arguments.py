@@ -16,11 +16,12 @@ import jrnn
 import jrnn.interop.torch
 import jrnn.train
 from jrnn._regressions import Regressions
+from tests.arguments import ENTRIES, params_of
 from tests.heads import HEADS, drawn
 from tests.registry import CELLS
 
 ROOT = Path(__file__).parents[1]
-KEY = jax.random.key(0)
+KEY = jax.random.key(0)  # cloned where it draws: a key is used once
 MODULES = {
     "jrnn": jrnn,
     "jrnn.batching": jrnn.batching,
@@ -40,6 +41,7 @@ SEAMS = {
     "Head": ("check_values", "symbols", "encode", "blank", "seen"),
 }
 BESIDES = {
+    "jrnn.clear_caches": "takes no argument",
     "jrnn.identity": "an activation, a function of one array",
     "jrnn.positive": "an activation",
     "jrnn.diagnostics.claim": "for those who write cells",
@@ -51,9 +53,12 @@ BESIDES = {
 }
 
 
-@pytest.fixture(scope="module")
-def swept():
-    """The sweep, in a process without the checks of annotations that tests have on."""
+COVERED = {name for entry in ENTRIES.values() for name in entry.covers}
+
+
+@pytest.mark.slow
+def test_every_wrong_argument_is_refused():
+    """In a process without the checks of annotations that tests have on."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.wrong_arguments"],
         cwd=ROOT,
@@ -63,11 +68,8 @@ def swept():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-def test_every_wrong_argument_is_refused(swept):
-    assert not swept["faults"], json.dumps(swept["faults"], indent=1)
+    faults = json.loads(done.stdout)
+    assert not faults, done.stdout
 
 
 def functions_of(name, module):
@@ -90,20 +92,19 @@ def ours(full):
     return shown or home in (name, "jrnn._checkpoint")
 
 
-def test_every_public_function_has_an_entry(swept):
-    covered = set(swept["covered"])
+def test_every_public_function_has_an_entry():
     every = {n for name, module in MODULES.items() for n in functions_of(name, module)}
     public = set(filter(ours, every))
     assert len(public) > 70
-    assert public - covered - set(BESIDES) == set()
-    assert not covered & set(BESIDES)
+    assert public - COVERED - set(BESIDES) == set()
+    assert not COVERED & set(BESIDES)
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_every_function_of_what_is_made_has_an_entry(kind, swept):
+def test_every_function_of_what_is_made_has_an_entry(kind):
     hints = getattr(jrnn, kind).__annotations__
     calls = {name for name, hint in hints.items() if "Callable" in str(hint)}
-    covered = {name.split(".")[1] for name in swept["covered"] if name.startswith(kind)}
+    covered = {name.split(".")[1] for name in COVERED if name.startswith(f"{kind}.")}
     assert len(calls) > 4
     assert calls - covered == set(SEAMS.get(kind, ()))
 
@@ -136,49 +137,57 @@ def test_every_cell_wants_a_key_and_a_tuple(name):
     assert {leaf.shape[0] for leaf in jax.tree.leaves(state)} == {2}
 
 
+def again():
+    """The same key, as one that was not used yet."""
+    return jax.random.clone(KEY)
+
+
 # A temperature for each sequence.
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: jrnn.categorical(3), *(case.make for case in HEADS)]
-)
+def slowly(case):
+    return pytest.param(case.make, marks=[pytest.mark.slow] if case.slow else [])
+
+
+@pytest.mark.parametrize("make", [lambda: jrnn.categorical(3), *map(slowly, HEADS)])
 def test_a_head_takes_one_temperature_for_each_sequence(make):
     head = make()
     if head.spec.name == "categorical":
-        params, features = head.init(KEY, 4), jnp.ones((3, 4))
+        params, features = head.init(again(), 4), jnp.ones((3, 4))
     else:
         params, features, _ = drawn(head, rows=3)
     tau = jnp.array([0, 1, 2], jnp.int8)
-    sampled = head.sample(params, KEY, features, tau)
+    sampled = head.sample(params, again(), features, tau)
     for row in range(3):
-        alone = head.sample(params, KEY, features, float(tau[row]))
+        alone = head.sample(params, again(), features, float(tau[row]))
         np.testing.assert_array_equal(sampled[row], alone[row])
     with pytest.raises(ValueError, match=r"of shape \(3,\), got shape \(2,\)"):
-        head.sample(params, KEY, features, tau[:2])
+        head.sample(params, again(), features, tau[:2])
 
 
 @functools.cache
 def models():
-    """A model of each kind, and its parameters."""
+    """A model of each kind, and parameters of it, which are ones."""
     real = jrnn.sequence_model(jrnn.gru(2, 3), jrnn.gaussian(2))
     names = jrnn.sequence_model(jrnn.gru(3, 3), jrnn.categorical(3))
     chain, linear = jrnn.markov_chain(3, 1), jrnn.linear_gaussian_markov(0)
     shapes = (1, 0, 1, 1), (1, 1), (1, 1, 1)
     regressions = Regressions(*map(jnp.ones, shapes))
     return (
-        (real, real.init(KEY)),
-        (names, names.init(KEY)),
+        (real, jax.tree.map(jnp.asarray, params_of(real))),
+        (names, jax.tree.map(jnp.asarray, params_of(names))),
         (chain, chain.fit(np.array([0, 1, 2, 0, 2, 1, 1]))),
         (linear, regressions),
     )
 
 
+@pytest.mark.slow
 def test_every_model_takes_one_temperature_for_each_sequence():
     tau, same = jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.ones((2, 2))
     for model, params in models():
 
         def sample(tau, model=model, params=params):
-            return model.sample(params, KEY, 3, None, tau, (2, 2))
+            return model.sample(params, again(), 3, None, tau, (2, 2))
 
         both = sample(tau)
         np.testing.assert_array_equal(both[:, 0, 0], sample(0 * same)[:, 0, 0])
@@ -228,14 +237,16 @@ def draws(key):
 def test_keys_of_every_kind_are_taken_everywhere(implementation):
     typed, raw = jax.random.key(3), jax.random.PRNGKey(3)
     assert raw.dtype == jnp.uint32
+    models()  # fitted to numbers, which are none where all is traced
     with jax.debug_key_reuse(False):  # one key for all
         told = [jax.eval_shape(lambda k: tuple(draws(k)), key) for key in (typed, raw)]
     assert told[0] == told[1]
     cell = jrnn.dropout(jrnn.gru(3, 4), 0.5)
     ones = jax.tree.map(jnp.ones_like, jax.eval_shape(lambda: cell.init(KEY)))
     run = lambda key: jrnn.unroll(cell, ones, jnp.ones((5, 3)), key=key)[1]
-    np.testing.assert_array_equal(run(typed), run(raw))
-    assert (run(typed) != run(jax.random.key(4, impl=implementation))).any()
+    drawn = run(typed)
+    np.testing.assert_array_equal(drawn, run(raw))
+    assert (drawn != run(jax.random.key(4, impl=implementation))).any()
 
 
 @pytest.mark.parametrize("implementation", ["rbg"], indirect=True)
@@ -329,4 +340,4 @@ def test_models_refuse_what_32_bits_cannot_count(in_32_bits):
         with pytest.raises(ValueError, match=f"at most {2**31 - 1} steps"):
             jax.eval_shape(score, xs, length)
         with pytest.raises(ValueError, match=f"at most {2**31 - 1} symbols of length"):
-            model.sample(params, KEY, LONG)
+            model.sample(params, again(), LONG)
