@@ -350,31 +350,59 @@ def _assert_same(got: Any, wanted: Any) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-# The others are slow: two programs each.
 QUICK = [
-    "unroll.xs",
-    "unroll.lengths",
     "mean_over_steps.lengths",
-    "Cell.output.x",
     "Cell.step.x",
     "Head.log_prob.targets",
-    "Distribution.log_prob.x",
     "SequenceModel.log_prob.xs",
-    "SequenceModel.log_prob.lengths",
-    "SequenceModel.sample.state",
     "SupervisedModel.log_prob.labels",
     "MarkovChain.fit.xs",
-    "MarkovChain.log_prob.lengths",
     "LinearGaussianMarkov.fit.lengths",
     "batching.padded_batches.bounds",
 ]
-EAGER = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-    for name in ENTRIES
+SLOW = [
+    "unroll.xs",
+    "Cell.output.x",
+    "Distribution.log_prob.x",
+    "SequenceModel.log_prob.lengths",
+    "SequenceModel.sample.state",
+    "MarkovChain.log_prob.lengths",
+    "train.streams.tokens",
 ]
+COMPILED = [
+    "unroll.xs",
+    "unroll.lengths",
+    "Head.log_prob.targets",
+    "SequenceModel.log_prob.xs",
+    "SupervisedModel.log_prob.labels",
+    "MarkovChain.log_prob.xs",
+    "train.sequence_loss.batch",
+]
+JITTED = [name for name, entry in ENTRIES.items() if entry.jitted]
+# They lower more than the others: loops, and their derivatives.
+LONG = (
+    "diagnostics",
+    "regularisers",
+    "newton",
+    "MarkovChain",
+    "LinearGaussianMarkov",
+    "SequenceModel.sample",
+    "SequenceModel.predictive",
+    "SequenceModel.mean",
+    "SequenceModel.variance",
+)
+LARGE = [name for name in JITTED if name.startswith(LONG)]
+SMALL = [name for name in JITTED if not name.startswith(LONG)]
 
 
-@pytest.mark.parametrize("name", EAGER)
+def _marked(names, quick=(), slow=()):
+    """All names: quick, slow, and the others for the night."""
+    night = [pytest.mark.nightly]
+    marks = dict.fromkeys(quick, []) | dict.fromkeys(slow, [pytest.mark.slow])
+    return [pytest.param(name, marks=marks.get(name, night)) for name in names]
+
+
+@pytest.mark.parametrize("name", _marked(ENTRIES, QUICK, SLOW))
 def test_every_width_says_what_int32_says(name):
     entry = ENTRIES[name]
     wanted = entry.run(jnp.asarray(entry.values))
@@ -384,8 +412,7 @@ def test_every_width_says_what_int32_says(name):
             _assert_same(entry.run(entry.values.astype(width)), wanted)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.jitted])
+@pytest.mark.parametrize("name", _marked(JITTED, slow=COMPILED))
 def test_every_width_says_what_int32_says_under_jit(name):
     entry = ENTRIES[name]
     given = [jnp.asarray(entry.values.astype(w)) for w in ("int32", *WIDTHS)]
@@ -394,7 +421,8 @@ def test_every_width_says_what_int32_says_under_jit(name):
         _assert_same(one, found[0])
 
 
-# Operations that move integers about; whatever else reads one of 8 bits may wrap.
+# Operations that move integers about; whatever else reads one of 8 bits may wrap. A
+# loop carries them, and what its body works out stands on lines of its own.
 MOVES = {
     "broadcast_in_dim",
     "call",
@@ -406,13 +434,15 @@ MOVES = {
     "pad",
     "reshape",
     "return",
+    "reverse",
     "select",
     "slice",
     "transpose",
+    "while",
 }
 
 
-@pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.jitted])
+@pytest.mark.parametrize("name", _marked(JITTED, SMALL, LARGE))
 def test_nothing_is_worked_out_in_8_bits(name):
     """Read off what JAX lowers, without compiling it."""
     entry = ENTRIES[name]
