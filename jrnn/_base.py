@@ -23,7 +23,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool
 
 from jrnn._caches import LOCK, bounded
@@ -395,9 +397,9 @@ def tell(value: Any) -> str:
         text = repr(value)
         plain = len(text) <= 80 and "Tracer" not in text and "Traced<" not in text
         return text if plain else f"a {type(value).__name__}"
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return f"traced {dtype} of shape {shape}"
-    if shape == () and not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if shape == () and not jnp.issubdtype(dtype, jax.dtypes.extended):
         return f"{value} of type {dtype}"
     return f"{dtype} of shape {shape}"
 

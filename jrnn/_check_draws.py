@@ -36,7 +36,7 @@ def check_given_key(key: Any, name: str = "key") -> Any:
 
 def typed(key: Any) -> Any:
     """Returns None or a typed key: its type tells compiled programs of which kind."""
-    if key is None or jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if key is None or jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key)
 
@@ -45,9 +45,10 @@ def _is_key(key: Any) -> bool:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if dtype is None:
         return False
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return shape == ()
-    return dtype == np.uint32 and shape == _raw_shape(jax.config.jax_default_prng_impl)
+    default = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue] made when jax is imported
+    return dtype == np.uint32 and shape == _raw_shape(default)
 
 
 @bounded

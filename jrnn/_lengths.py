@@ -12,7 +12,7 @@ MOST_STEPS = 2**31 - 1  # what 32 bits count
 def countable(steps: int) -> bool:
     """Returns whether JAX's integers, of 32 bits or 64, count that many steps."""
     few = not isinstance(steps, int) or steps <= MOST_STEPS  # symbolic ones pass
-    return few or bool(jax.config.jax_enable_x64)
+    return few or jax.dtypes.canonicalize_dtype(jnp.int64) == jnp.int64
 
 
 def check_countable(

@@ -301,15 +301,15 @@ def _checked(
     head.check_values("xs", xs, counted)
     _check_params(cell, head, params)
     if state is None:
-        state = _start(cell, head, params, batch)
+        start: SequenceState = _start(cell, head, params, batch)
     else:
         like = jax.eval_shape(lambda: _start(cell, head, params, batch))
         source = lambda: f"init_state(params, {batch})"
-        state = fit_state("state", state, like, (), source)
+        start = fit_state("state", state, like, (), source)
     method = bptt() if method is None else method
     check_method(method)
     key = check_key(key)
-    return method, _Run(xs, mask, state, lengths, key)
+    return method, _Run(xs, mask, start, lengths, key)
 
 
 @bounded

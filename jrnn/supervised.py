@@ -187,16 +187,16 @@ def supervised_model(
 
     def active_of(xs: Array, keywords: dict[str, Any]) -> Array:
         """Returns which steps count, (T, *batch)."""
-        steps, batch = xs.shape[:1], check_inputs(cell, xs)
+        steps, batch = xs.shape[0], check_inputs(cell, xs)
         given = {name: keywords.get(name) for name in ("lengths", "mask")}
         for name, value in given.items():
             given[name] = None if value is None else check_array(name, value)
         lengths, mask = given.values()
         if lengths is not None:
-            lengths = check_lengths(lengths, *steps, batch)
-        check_flags("mask", mask, *steps, batch)
-        active = active_steps(*steps, lengths, mask)
-        return jnp.ones(steps + batch, bool) if active is None else active
+            lengths = check_lengths(lengths, steps, batch)
+        check_flags("mask", mask, steps, batch)
+        active = active_steps(steps, lengths, mask)
+        return jnp.ones((steps, *batch), bool) if active is None else active
 
     def checked(params: SupervisedParams, xs: Any) -> Array:
         """Returns inputs as an array, or raises on them and on parameters."""
