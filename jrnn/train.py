@@ -13,7 +13,7 @@ handed on from one to the next, the gradient is not. Clipping and schedules are 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,12 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
 
 
+if TYPE_CHECKING:
+    Step = Program[[TrainState, Any], tuple[TrainState, Metrics]]
+else:  # old releases of beartype cannot check what a ParamSpec stands for
+    Step = Program
+
+
 @own_constants
 def init_train_state(
     params: Params,
@@ -110,9 +116,7 @@ def init_train_state(
     return TrainState(params, opt_state, carry, key, jnp.zeros((), jnp.int32))
 
 
-def make_train_step(
-    loss: Loss, optimizer: Optimizer
-) -> Program[[TrainState, Any], tuple[TrainState, Metrics]]:
+def make_train_step(loss: Loss, optimizer: Optimizer) -> Step:
     """Makes a jitted step of training; equal arguments give the identical one.
 
     What is compiled is kept as long as the loss and the optimiser are, and no longer,
