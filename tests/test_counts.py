@@ -81,7 +81,7 @@ def test_the_guard_sees_a_costlier_step():
 
 @pytest.mark.slow
 def test_the_guard_sees_another_default(monkeypatch):
-    monkeypatch.setattr(_unroll, "bptt", jrnn.scan)
+    monkeypatch.setattr(_unroll, "_BPTT", jrnn.scan())
     jax.clear_caches()
     case = "gru", SHAPES[0], "training"
     try:
