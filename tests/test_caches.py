@@ -172,6 +172,8 @@ def test_diagnostics_keep_no_loss():
     jrnn.regularisers.gradient_norm_penalty(cell, params, XS, loss)
     assert live() > before
     del loss, inner
+    if jax.__version_info__ < (0, 8):  # whose own caches keep what a loss closes over
+        jax.clear_caches()
     assert live() == before
 
 

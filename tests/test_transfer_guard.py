@@ -203,6 +203,12 @@ def test_arrays_of_numpy_are_the_users_own_transfers():
     state = cell.init_state(params, (B,))
     xs: Any = np.ones((T, B, K), np.float32)
     with jax.transfer_guard("disallow"):
+        try:
+            jnp.asarray(xs)
+        except Exception:  # what jax raises is not documented
+            pass
+        else:
+            pytest.skip("This version of jax guards no array of NumPy on a CPU.")
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             jrnn.unroll(cell, params, xs)
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
