@@ -22,14 +22,22 @@ def as_array(value: Any) -> Array:
     """
     if isinstance(value, jax.Array):
         return value
+    narrow = jnp.result_type(int) == jnp.int32
+    if narrow and isinstance(value, list | tuple):  # NumPy 1 would let some wrap
+        numbers = jax.tree.leaves(value)
+        value = np.asarray(value) if all(map(_is_python, numbers)) else value
     whole = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iu"
-    if whole and value.dtype.itemsize == 8 and jnp.result_type(int) == jnp.int32:
+    if whole and value.dtype.itemsize == 8 and narrow:
         least = max(int(jnp.iinfo(value.dtype).min), -(2**31))
         value = np.clip(value, least, 2**31 - 1)
     try:
         return jnp.asarray(value)
     except OverflowError:  # a list with such an integer
         return as_array(np.asarray(value))
+
+
+def _is_python(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def widen_integers(x: Array) -> Array:
