@@ -61,7 +61,6 @@ def test_the_wheel_tells_whose_it_is_and_what_for():
     assert PROJECT["license"] == "Apache-2.0"  # and no classifier besides: PEP 639
     assert not [c for c in PROJECT["classifiers"] if c.startswith("License")]
     assert "Typing :: Typed" in PROJECT["classifiers"]
-    assert PROJECT["urls"]
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     for author in PROJECT["authors"]:
         assert f'- name: "{author["name"]}"' in citation
