@@ -147,11 +147,7 @@ def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
     size = cell.spec.input_size
     if jnp.issubdtype(xs.dtype, jnp.integer):
         return _check_tokens(xs, size)
-    if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(
-            f"Expected xs of a floating type, or integer token ids, got {xs.dtype}; "
-            "cast it with xs.astype(jnp.float32)."
-        )
+    _check_floating("xs", xs)
     if xs.ndim < 2 or xs.shape[-1] != size:
         raise ValueError(
             f"Expected xs of shape (T, *batch, {size}) for {cell}, or integer token "
@@ -159,6 +155,14 @@ def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
         )
     _check_steps(xs)
     return xs.shape[1:-1]
+
+
+def _check_floating(name: str, x: Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"Expected {name} of a floating type, or integer token ids, got {x.dtype}; "
+            f"cast it with {name}.astype(jnp.float32)."
+        )
 
 
 def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
@@ -258,11 +262,7 @@ def check_input(cell: Cell, x: Array) -> tuple[int, ...]:
     size = cell.spec.input_size
     if jnp.issubdtype(x.dtype, jnp.integer):
         return x.shape
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"Expected x of a floating type, or integer token ids, got {x.dtype}; cast "
-            "it with x.astype(jnp.float32)."
-        )
+    _check_floating("x", x)
     if x.ndim < 1 or x.shape[-1] != size:
         raise ValueError(
             f"Expected x of shape (*batch, {size}) for {cell}, or integer token ids of "
