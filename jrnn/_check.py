@@ -186,7 +186,7 @@ def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
     """Raises ValueError where concrete token ids lie outside 0..size-1."""
     if is_traced(ids) or ids.size == 0:
         return
-    known = np.asarray(jax.device_get(ids))  # on purpose, for a transfer guard
+    known = _fetch(ids)
     if known.min() < 0 or known.max() >= size:
         where = np.argwhere((known < 0) | (known >= size))[0]
         raise ValueError(
@@ -197,13 +197,21 @@ def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
 
 
 def known_values(array: Any) -> np.ndarray | None:
-    """Returns the values of `array`; None where this process cannot know them.
-
-    They are fetched explicitly, which a transfer guard tells from an accident.
-    """
+    """Returns the values of `array`; None where this process cannot know them."""
     if is_traced(array) or not getattr(array, "is_fully_addressable", True):
         return None
-    return np.asarray(jax.device_get(array))
+    return _fetch(array)
+
+
+def _fetch(array: Array | np.ndarray) -> np.ndarray:
+    """Returns concrete values, by an explicit transfer, which a transfer guard allows.
+
+    Values that lie on a CPU are not transferred: for them `jax.device_get` would be the
+    larger part of what an eager call with lengths costs.
+    """
+    devices = array.devices() if isinstance(array, jax.Array) else ()
+    here = all(device.platform == "cpu" for device in devices)
+    return np.asarray(array if here else jax.device_get(array))
 
 
 def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
@@ -308,17 +316,21 @@ def check_lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array:
         )
     _check_shape("lengths", lengths, batch, "(*batch,)")
     check_countable(steps, "lengths")
-    lengths = widen_integers(lengths)
-    if is_traced(lengths) or lengths.size == 0:
-        return lengths
-    known = np.asarray(jax.device_get(lengths))  # jnp would be traced as `unroll` is
+    check_length_values(lengths, steps)
+    return widen_integers(lengths)
+
+
+def check_length_values(lengths: Array, steps: int) -> None:
+    """Raises ValueError where a concrete length is not within 0..T."""
+    known = known_values(lengths)  # jnp would be traced as `unroll` is
+    if known is None or known.size == 0:
+        return
     least, most = int(known.min()), int(known.max())
     if least < 0 or most > steps:
         raise ValueError(
             f"Expected lengths within 0..{steps}, the number of steps in xs, got "
             f"values from {least} to {most}."
         )
-    return lengths
 
 
 def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> None:

@@ -21,6 +21,7 @@ from jrnn._check import (
     check_guess,
     check_ids,
     check_inputs,
+    check_length_values,
     check_lengths,
     check_method,
     check_pair,
@@ -279,7 +280,7 @@ def _check_values(
 ) -> None:
     """Raises on concrete values that are out of range."""
     if lengths is not None:
-        check_lengths(lengths, xs.shape[0], lengths.shape)
+        check_length_values(lengths, xs.shape[0])
     xs = widen_integers(xs)
     integer = jnp.issubdtype(xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:

@@ -187,7 +187,7 @@ def supervised_model(
 
     def active_of(xs: Array, keywords: dict[str, Any]) -> Array:
         """Returns which steps count, (T, *batch)."""
-        steps, batch = xs.shape[0], check_inputs(cell, xs)
+        batch, steps = check_inputs(cell, xs), xs.shape[0]
         given = {name: keywords.get(name) for name in ("lengths", "mask")}
         for name, value in given.items():
             given[name] = None if value is None else check_array(name, value)
