@@ -180,6 +180,7 @@ def test_functions_run_under_the_guard(name):
 
 
 @slow
+@pytest.mark.usefixtures("standard_promotion")
 def test_training_runs_under_the_guard():
     head = jrnn.gaussian()
     model = jrnn.sequence_model(jrnn.gru(1, K), head)
