@@ -16,8 +16,9 @@ import optax
 import pytest
 
 import jrnn
-from jrnn import _caches, _programs, _step, train
+from jrnn import _caches, _programs, train
 from jrnn._base import memoize
+from jrnn.train.memory import unaliased
 
 ROOT = Path(__file__).parents[1]
 SIZE = 1 << 18  # of the array that a closure holds: nothing else here is so large
@@ -375,7 +376,7 @@ def test_a_state_made_by_hand_may_hold_one_array_twice(alias):
     step = train.make_train_step(loss, optimizer)
     for _ in range(2):
         state = state._replace(params=x, opt_state=twice)
-        own = jax.tree.leaves(_step.unaliased(state))
+        own = jax.tree.leaves(unaliased(state))
         assert len(set(map(id, own))) == len(own)
         updates, after = optimizer.update(2 * x, twice)
         expected, after = jax.tree.map(jnp.copy, (x + updates, after))

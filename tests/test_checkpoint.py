@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jrnn._checkpoint as checkpoint
-from jrnn._checkpoint import folder as folders
+import jrnn.train.checkpoint as checkpoint
 from jrnn.train import (
     CheckpointError,
     has_checkpoint,
@@ -18,6 +17,7 @@ from jrnn.train import (
     read_metadata,
     save_checkpoint,
 )
+from jrnn.train.checkpoint import folder as folders
 
 
 class Pair(NamedTuple):

@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-import jrnn._checkpoint as checkpoint
-from jrnn._checkpoint import folder
+import jrnn.train.checkpoint as checkpoint
 from jrnn.train import load_checkpoint, read_metadata, save_checkpoint
+from jrnn.train.checkpoint import folder
 
 TREE = {"W": np.arange(6.0)}
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

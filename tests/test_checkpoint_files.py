@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jrnn._checkpoint as checkpoint
-from jrnn._checkpoint import arrays, folder, lock, reading
+import jrnn.train.checkpoint as checkpoint
 from jrnn.train import (
     CheckpointError,
     has_checkpoint,
@@ -28,6 +27,7 @@ from jrnn.train import (
     read_metadata,
     save_checkpoint,
 )
+from jrnn.train.checkpoint import arrays, folder, lock, reading
 
 TREE = {"W": np.arange(6.0).reshape(2, 3), "key": jax.random.key(1), "n": 5}
 # Arrays that end long after another has failed report to an event loop that is closed.

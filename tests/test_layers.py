@@ -19,7 +19,6 @@ BELOW = {
     "_base": set(),
     "_programs": set(),
     "_claims": {"_base"},
-    "_step": {"_base"},
     "_parts": {"_base"},
     "_lengths": set(),
     "_check": {"_base", "_parts", "_lengths", "_check"},
@@ -131,18 +130,16 @@ BELOW = {
         "likelihood",
         "methods",
     },
-    "_checkpoint": {"_checkpoint", "_lazy"},
     "train": {
         "_lazy",
         "_programs",
-        "_step",
         "_base",
         "_parts",
         "_check",
-        "_checkpoint",
         "_unroll",
         "likelihood",
         "model",
+        "train",
     },
 }
 BELOW["_integers"] = set()
@@ -155,14 +152,14 @@ SHARED_BY_CELLS = {
     "cells._bounds": "_views",
     "cells._views": "_views",
 }
-CORE = set(BELOW) - {"_checkpoint", "_step", "train"}
+CORE = set(BELOW) - {"train"}
 BELOW["__init__"] = CORE | {"interop", "train"}  # loaded when they are first used
 
 # numpy comes with jax; all else beside the standard library has its few places.
 FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
 FOREIGN_BESIDES = {
-    "train": {"optax", "orbax"},
-    "_checkpoint/arrays": {"orbax"},
+    "train/step": {"optax"},
+    "train/checkpoint/arrays": {"orbax"},
     "interop/flax": {"flax"},
     "interop/keras": {"keras"},
     "interop/torch": {"torch"},

@@ -89,7 +89,7 @@ def ours(full):
     module = MODULES[name]
     shown = hasattr(module, "__all__") or name == "jrnn.diagnostics"
     home = getattr(module, own).__module__
-    return shown or home in (name, "jrnn._checkpoint")
+    return shown or home in (name, "jrnn.train.checkpoint")
 
 
 def test_every_public_function_has_an_entry():

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from jrnn._checkpoint import folder as _folder
-from jrnn._checkpoint.arrays import read_arrays
-from jrnn._checkpoint.errors import CheckpointError
-from jrnn._checkpoint.leaves import Entry, has_elements, is_entry
-from jrnn._checkpoint.restoring import fits, remedy, restore
+from jrnn.train.checkpoint import folder as _folder
+from jrnn.train.checkpoint.arrays import read_arrays
+from jrnn.train.checkpoint.errors import CheckpointError
+from jrnn.train.checkpoint.leaves import Entry, has_elements, is_entry
+from jrnn.train.checkpoint.restoring import fits, remedy, restore
 
 FORMATS = ("jrnn checkpoint 1", "jrnn checkpoint 2")  # the last is written
 # How often a checkpoint that is replaced while it is read is begun anew.

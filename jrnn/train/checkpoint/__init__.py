@@ -19,12 +19,12 @@ from typing import Any
 
 import jax
 
-from jrnn._checkpoint import folder as _folder
-from jrnn._checkpoint import leaves as _leaves
-from jrnn._checkpoint.arrays import write_arrays
-from jrnn._checkpoint.errors import CheckpointError as CheckpointError
-from jrnn._checkpoint.lock import Busy, exclusive
-from jrnn._checkpoint.reading import (
+from jrnn.train.checkpoint import folder as _folder
+from jrnn.train.checkpoint import leaves as _leaves
+from jrnn.train.checkpoint.arrays import write_arrays
+from jrnn.train.checkpoint.errors import CheckpointError as CheckpointError
+from jrnn.train.checkpoint.lock import Busy, exclusive
+from jrnn.train.checkpoint.reading import (
     FORMATS,
     Found,
     check_structure,

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from jrnn._checkpoint.types import (
+from jrnn.train.checkpoint.types import (
     NUMBERS,
     PYTHON,
     is_key,

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jrnn._checkpoint.errors import CheckpointError
+from jrnn.train.checkpoint.errors import CheckpointError
 
 ARRAYS, CONTENTS, MANIFEST = "arrays", "contents.json", "MANIFEST.json"
 SHOWN = 300  # characters of a value in a message

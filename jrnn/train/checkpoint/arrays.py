@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jrnn._checkpoint.errors import CheckpointError
 from jrnn._lazy import needed_by
+from jrnn.train.checkpoint.errors import CheckpointError
 
 with needed_by("jrnn.train", "orbax-checkpoint"):
     import orbax.checkpoint as ocp

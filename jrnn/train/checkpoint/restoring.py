@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._checkpoint.errors import CheckpointError
-from jrnn._checkpoint.leaves import Entry
-from jrnn._checkpoint.types import (
+from jrnn.train.checkpoint.errors import CheckpointError
+from jrnn.train.checkpoint.leaves import Entry
+from jrnn.train.checkpoint.types import (
     NUMBERS,
     PYTHON,
     dtype_of,

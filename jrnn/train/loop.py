@@ -1,0 +1,102 @@
+"""Loops over batches: one that trains, and one that evaluates."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from jrnn._base import Params, check_function, tell
+from jrnn._programs import Arguments, Family
+from jrnn.train.check import check_batches
+from jrnn.train.step import Carry, Metrics, TrainState
+
+
+def fit(
+    step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    state: TrainState,
+    batches: Iterable[Any],
+    *,
+    on_step: Callable[[TrainState, Metrics], bool | None] | None = None,
+) -> TrainState:
+    """Takes one step per batch.
+
+    Args:
+      step: Made by `make_train_step`.
+      state: Where training starts; its memory is donated.
+      batches: One batch per step.
+      on_step: Called after each step, to log, to save, and to stop by returning True.
+
+    Returns:
+      The state after the last step.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import fit, init_train_state, make_train_step
+      >>> loss = lambda params, batch, carry, key: ((params - batch) ** 2, (carry, {}))
+      >>> sgd = optax.sgd(0.5)
+      >>> state = init_train_state(jnp.zeros(()), sgd, jax.random.key(0))
+      >>> fit(make_train_step(loss, sgd), state, [1.0, 2.0]).params.item()
+      2.0
+    """
+    check_function("step", step)
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            "Expected state to be a TrainState, made by init_train_state, got "
+            f"{tell(state)}."
+        )
+    check_batches(batches)
+    if on_step is not None:
+        check_function("on_step", on_step)
+    for batch in batches:
+        state, metrics = step(state, batch)
+        if on_step is not None and on_step(state, metrics):
+            break
+    return state
+
+
+def evaluate(
+    metric: Callable[[Params, Any, Carry], tuple[Array, Array, Carry]],
+    params: Params,
+    batches: Iterable[Any],
+    carry: Carry = (),
+) -> float:
+    """Returns a sum over all valid steps divided by their number.
+
+    Not a mean of the batches' means, in which a short batch would weigh too much.
+
+    Args:
+      metric: (params, batch, carry) -> (sum over valid steps, their number, carry).
+        Jitted here; equal functions are compiled once, as those of `make_train_step`.
+      params: Of the model.
+      batches: What it is evaluated on, in order.
+      carry: The state before the first batch, handed on from each to the next.
+
+    Returns:
+      The quotient; NaN where no step was valid.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jrnn.train import evaluate
+      >>> metric = lambda params, batch, carry: (batch.sum(), batch.size, carry)
+      >>> evaluate(metric, None, [jnp.ones(3), jnp.zeros(1)])
+      0.75
+    """
+    check_function("metric", metric)
+    check_batches(batches)
+    compiled = _metrics(metric)
+    total, count = 0.0, 0.0
+    for batch in batches:
+        sum_, valid, carry = compiled(params, batch, carry)
+        total, count = total + float(sum_), count + float(valid)
+    return total / count if count else float("nan")
+
+
+def _make_metric(arguments: Arguments) -> Callable[..., Any]:
+    def metric(params: Params, batch: Any, carry: Carry) -> Any:
+        return arguments()[0](params, batch, carry)
+
+    return jax.jit(metric)
+
+
+_metrics = Family("evaluate", _make_metric)

@@ -1,0 +1,56 @@
+"""Losses for `make_train_step`, made from models."""
+
+from jaxtyping import Array
+
+from jrnn._base import Key, Params, tell
+from jrnn._programs import Arguments, Family
+from jrnn.likelihood import mean_over_steps
+from jrnn.model import SequenceModel
+from jrnn.train.step import Carry, Loss, Metrics
+
+
+def sequence_loss(model: SequenceModel) -> Loss:
+    """Makes the loss of a sequence model on windows of symbols.
+
+    The mean of -log P(x_t | x_<t) over the window's symbols, in nats. The carry is the
+    model's state, so that consecutive windows are read as one sequence. Equal models
+    give the identical loss, which is kept no longer than the model.
+
+    Args:
+      model: Made by `jrnn.sequence_model`.
+
+    Returns:
+      A loss for `make_train_step`; a batch is what the model's `log_prob` takes:
+        token ids or numbers, (T, *batch) or (T, *batch, size).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> from jrnn.train import sequence_loss
+      >>> model = jrnn.sequence_model(jrnn.gru(2, 3), jrnn.categorical(2))
+      >>> key = jax.random.key(0)
+      >>> params, xs = model.init(key), jnp.array([[0], [1]])
+      >>> carry = model.init_state(params, (1,))
+      >>> sequence_loss(model)(params, xs, carry, key)[0].shape
+      ()
+    """
+    if not isinstance(model, SequenceModel):
+        raise TypeError(
+            "Expected model to be one made by jrnn.sequence_model(cell, head), got "
+            f"{tell(model)}."
+        )
+    return _sequence_losses(model)
+
+
+def _make_sequence_loss(arguments: Arguments) -> Loss:
+    def loss(
+        params: Params, batch: Array, carry: Carry, key: Key
+    ) -> tuple[Array, tuple[Carry, Metrics]]:
+        (model,) = arguments()
+        noise = None if model.cell.noise is None else key
+        carry, log_probs = model.log_prob(params, batch, carry, key=noise)
+        return -mean_over_steps(log_probs), (carry, {})
+
+    return loss
+
+
+_sequence_losses = Family("sequence_loss", _make_sequence_loss)

@@ -1,0 +1,154 @@
+"""One jitted step of training: the loss, its gradient, the optimiser's update."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jrnn._base import Key, Params, check_function
+from jrnn._check_draws import check_given_key
+from jrnn._guard import own_constants
+from jrnn._lazy import needed_by
+from jrnn._parts import cast_state, state_dtype
+from jrnn._programs import Arguments, Family, Program
+from jrnn.train.check import check_arrays, check_optimizer
+from jrnn.train.memory import Donating, cloned_keys, copied
+from jrnn.train.optimizers import update
+
+with needed_by("jrnn.train", "optax"):
+    import optax
+
+Carry = Any
+Optimizer = optax.GradientTransformation | optax.MultiSteps
+Metrics = dict[str, Array]
+Loss = Callable[[Params, Any, Carry, Key], tuple[Array, tuple[Carry, Metrics]]]
+
+
+class TrainState(NamedTuple):
+    """All that training goes on from.
+
+    Attributes:
+      params: What is trained.
+      opt_state: The optimiser's.
+      carry: The recurrent state after the last window; () if there is none.
+      key: Split at each step, never used twice.
+      step: Steps taken, int32.
+    """
+
+    params: Params
+    opt_state: Any
+    carry: Carry
+    key: Key
+    step: Int[Array, ""]
+
+
+if TYPE_CHECKING:
+    Step = Program[[TrainState, Any], tuple[TrainState, Metrics]]
+else:  # old releases of beartype cannot check what a ParamSpec stands for
+    Step = Program
+
+
+@own_constants
+def init_train_state(
+    params: Params,
+    optimizer: Optimizer,
+    key: Key,
+    carry: Carry = (),
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+      params: Initial parameters; copied, for the first step takes the state's memory.
+      optimizer: Any of optax, with `init` and `update`.
+      key: Of the run.
+      carry: The recurrent state that the first window starts from; copied.
+
+    Returns:
+      The state. No array in it is the caller's, the optimiser's, or stands there twice.
+
+    Raises:
+      TypeError: `optimizer` is none.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import init_train_state
+      >>> init_train_state(jnp.ones(3), optax.sgd(0.1), jax.random.key(0)).step.item()
+      0
+    """
+    check_arrays("params", params)
+    check_optimizer(optimizer)
+    check_given_key(key)
+    check_arrays("carry", carry)
+    params, carry, key = jax.tree.map(jnp.copy, (params, carry, key))
+    opt_state = copied(optimizer.init(params))
+    return TrainState(params, opt_state, carry, key, jnp.zeros((), jnp.int32))
+
+
+def make_train_step(loss: Loss, optimizer: Optimizer) -> Step:
+    """Makes a jitted step of training; equal arguments give the identical one.
+
+    What is compiled is kept as long as the loss and the optimiser are, and no longer,
+    nor is anything that they close over: so define the loss once, and not anew for
+    each step. A bound method lives as long as its object. A loss that Python cannot
+    refer to weakly (an instance whose `__slots__` lack `__weakref__`) is kept, with
+    what was compiled for it, as long as the step is held.
+
+    Args:
+      loss: (params, batch, carry, key) -> (scalar, (carry, metrics)); hashable.
+      optimizer: Any of optax, but those of single examples' gradients
+        (`optax.contrib.dpsgd`). Where its `update` wants `value`, `grad`, `value_fn`,
+        `obj_fn` or `grad_fn`, it is given them: the loss, its gradient, and both as
+        functions of the parameters, for the same batch, carry and key.
+
+    Returns:
+      step(state, batch) -> (state, metrics), with `lower` as `jax.jit` has it. The old
+      state's memory is donated: it must not be used again. `metrics` are the loss's
+      own, with `loss`, and with `gradient_norm`, the global norm of the gradient before
+      the optimiser saw it, in float32 or wider. A loss that is not finite shows there;
+      nothing is hidden.
+
+    Raises:
+      TypeError: `loss` is no function, `optimizer` is none, or one is not hashable.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jrnn.train import init_train_state, make_train_step
+      >>> loss = lambda params, batch, carry, key: ((params**2).sum(), (carry, {}))
+      >>> sgd = optax.sgd(0.25)
+      >>> state = init_train_state(jnp.ones(2), sgd, jax.random.key(0))
+      >>> make_train_step(loss, sgd)(state, None)[0].params.tolist()
+      [0.5, 0.5]
+    """
+    check_function("loss", loss)
+    check_optimizer(optimizer)
+    return _steps(loss, optimizer)
+
+
+def _make_step(
+    arguments: Arguments,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        loss, optimizer = arguments()
+        key, used = jax.random.split(state.key)
+        # Under `optax.lookahead` there are two sets of parameters, and one is trained.
+        both = isinstance(state.params, optax.LookaheadParams)
+        params = state.params.fast if both else state.params
+        (value, (carry, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params, batch, state.carry, used
+        )
+        same = batch, state.carry, used
+        value_fn = lambda params: loss(params, *cloned_keys(same))[0]
+        updates, opt_state = update(
+            optimizer, gradient, state.opt_state, state.params, value, value_fn
+        )
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(cast_state(gradient, state_dtype(gradient)))
+        metrics = {**metrics, "loss": value, "gradient_norm": norm}
+        return TrainState(params, opt_state, carry, key, state.step + 1), metrics
+
+    return Donating(step)
+
+
+_steps = Family("make_train_step", _make_step)
