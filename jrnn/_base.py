@@ -203,8 +203,7 @@ class Cell(NamedTuple):
         function of the parameters worth computing once for a whole sequence (a matrix
         exponential). They take either, and `prepare` returns what was prepared as it
         is; a method is given what was prepared, so that none of it runs in the loop.
-      layers: Its children, if it consists of cells that are unrolled one by one.
-      around: Its only child, if it changes nothing but what goes in and out of it.
+      children: The cells that are run in its place; None: it is run itself.
       elapsed: Which input feature is the time gone by since the step before, such as
         -1 for the last; None: none is. It cannot be a symbol, nor what a cell shows.
       gates: Which gates it has, for statistics; None: not known.
@@ -227,8 +226,7 @@ class Cell(NamedTuple):
     diagonal: bool = False
     noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None
     prepare: Callable[[Params], Params] | None = None
-    layers: "Layers | None" = None
-    around: "Around | None" = None
+    children: "Children | None" = None
     elapsed: int | None = None
     gates: GateView | None = None
     bound: StepBound | None = None
@@ -242,32 +240,26 @@ class Cell(NamedTuple):
         return hash((self.init, self.project, self.advance, self.output, self.step))
 
 
-class Layers(NamedTuple):
-    """The children of a cell; its params, state and noise are tuples, one for each.
+class Children(NamedTuple):
+    """Cells that are run in the place of a cell, each along the whole sequence.
 
     Attributes:
-      cells: The children.
-      parallel: False: each reads what the one before shows. True: all read the same
-        inputs, every second one in reverse, and what they show stands side by side.
+      cells: The children, in the order in which they are run.
+      parallel: False: each reads what the one before it shows. True: all read the same
+        inputs, every second one in reverse, and their outputs stand side by side.
+      nested: Whether the cell's params, state and noise are tuples, one entry for each
+        child. False: there is one child, and the cell's params and state are its own.
+      inputs: (x, noise) -> (x, noise): what the children read, and their noise, where
+        there is noise; for any leading axes. None: both as they come.
+      outputs: (y, x) -> y: what the cell shows, from what the children show and what
+        the cell reads; for any leading axes. None: what the children show.
     """
 
-    cells: tuple[Cell, ...]
-    parallel: bool
-
-
-class Around(NamedTuple):
-    """A child whose inputs or outputs are changed; params and state are the child's.
-
-    Attributes:
-      cell: The child.
-      rate: Share of its input features that are dropped where there is noise; the
-        noise is then a pair, which features are kept and the child's.
-      skip: Whether its inputs are added to its outputs.
-    """
-
-    cell: Cell
-    rate: float = 0.0
-    skip: bool = False
+    cells: "tuple[Cell, ...]"
+    parallel: bool = False
+    nested: bool = False
+    inputs: Callable[[Array, Any], tuple[Array, Any]] | None = None
+    outputs: Callable[[Array, Array], Array] | None = None
 
 
 class Sequence(NamedTuple):

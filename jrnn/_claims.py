@@ -17,7 +17,7 @@ from jrnn._caches import bounded
 
 SEAMS = ("gated", "adjoint", "linear")
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
-CHILDREN = ("layers", "around")
+CONSISTS_OF = (*SEAMS, *FUNCTIONS, "children")
 
 Claim = TypeVar("Claim", GateView, StepBound)
 
@@ -58,7 +58,7 @@ def held(cell: Cell, claimed: Claim | None) -> Claim | None:
     """Returns a claim if it is about the functions that `cell` consists of."""
     if claimed is None or claimed.functions is None:
         return None
-    pairs = zip(SEAMS + FUNCTIONS + CHILDREN, claimed.functions, strict=True)
+    pairs = zip(CONSISTS_OF, claimed.functions, strict=True)
     for name, function in pairs:
         own = unguarded(getattr(cell, name))
         if own != unguarded(function) and not (name in SEAMS and own is None):
@@ -77,7 +77,7 @@ def current(cell: Cell) -> Cell:
     made = None if cell.gates is None else cell.gates.functions
     if made is None:
         return cell
-    was = dict(zip(SEAMS + FUNCTIONS + CHILDREN, made, strict=True))
+    was = dict(zip(CONSISTS_OF, made, strict=True))
     if cell.advance != was["advance"]:
         stale = [name for name in SEAMS if getattr(cell, name) == was[name]]
         return cell._replace(**dict.fromkeys(stale), diagonal=False)
@@ -88,8 +88,7 @@ def current(cell: Cell) -> Cell:
 
 
 def _functions(cell: Cell) -> tuple[Any, ...]:
-    names = SEAMS + FUNCTIONS + CHILDREN
-    return tuple(unguarded(getattr(cell, name)) for name in names)
+    return tuple(unguarded(getattr(cell, name)) for name in CONSISTS_OF)
 
 
 def _same(value: Any) -> Any:

@@ -29,11 +29,11 @@ from jrnn._guard import own_constants
 from jrnn._integers import widen_integers
 from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
-from jrnn._taps import Leaf, join, leaves_of, narrow, tap, widen
+from jrnn._taps import tapped, zero_taps
+from jrnn._tree import Leaf, leaves
 from jrnn._unroll import draw_noise, run_drawn, unroll
 from jrnn._walk import Reading, Wanted, flip
 from jrnn.methods._steps import silence
-from jrnn.methods.scan import scan
 
 Loss = Callable[[State, Array], Array]
 
@@ -144,15 +144,14 @@ def find_non_finite(
             return found
     check_elapsed(cell, known_values(read))
     noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
-    start = widen(cell, state, batch)
-    return _look(cell, params, xs, start, noise, loss, lengths, resets, mask, reverse)
+    return _look(cell, params, xs, state, noise, loss, lengths, resets, mask, reverse)
 
 
 def _look(
     cell: Cell,
     params: Params,
     xs: Array,
-    start: Any,
+    state: State,
     noise: Any,
     loss: Loss | None,
     lengths: Array | None,
@@ -160,35 +159,33 @@ def _look(
     mask: Array | None,
     reverse: bool,
 ) -> NonFinite | None:
-    tapped, steps = tap(cell, noise is not None), xs.shape[0]
-    reading = Reading(tapped, scan(), Wanted(ys=True, states=True), bool(reverse))
-    zeros = jax.tree.map(lambda a: jnp.zeros((steps, *a.shape), a.dtype), start)
+    reading = Reading(cell, tapped(), Wanted(ys=True, states=False), bool(reverse))
+    zeros, cells = zero_taps(cell, state, xs), leaves(cell, reverse)
 
-    def run(params: Params, xs: Array, start: State, zeros: State) -> Any:
-        drawn = join(cell, noise, zeros)
-        return run_drawn(reading, params, xs, start, drawn, lengths, resets, mask)
+    def run(params: Params, xs: Array, state: State, zeros: Any) -> Any:
+        given = params, xs, state, noise, lengths, resets, mask
+        return run_drawn(reading, *given, guess=zeros)
 
-    leaves = list(leaves_of(cell, reverse))
-    final, shown = run(params, xs, start, zeros)
-    found = _in_layers(leaves, lengths, shown.states, backward=False)
+    shown = run(params, xs, state, zeros)[1]
+    found = _in_layers(cells, lengths, shown.report, backward=False)
     found = found or _in_time("y", shown.ys)
     if found is not None or loss is None:
         return found
 
-    def scalar(params: Params, floats: Any, start: State, zeros: State) -> Array:
-        final, shown = run(params, xs if floats is None else floats, start, zeros)
-        return loss(narrow(cell, final), shown.ys)
+    def scalar(params: Params, floats: Any, state: State, zeros: Any) -> Array:
+        final, shown = run(params, xs if floats is None else floats, state, zeros)
+        return loss(final, shown.ys)
 
     floats = xs if jnp.issubdtype(xs.dtype, jnp.inexact) else None
     differentiated = jax.value_and_grad(scalar, (0, 1, 2, 3))
-    value, (dparams, dxs, dstart, dzeros) = differentiated(params, floats, start, zeros)
-    del final
+    value, slopes = differentiated(params, floats, state, zeros)
+    dparams, dxs, dstate, dzeros = slopes
     return (
         _whole("loss", value)
-        or _in_layers(leaves[::-1], lengths, dzeros, backward=True)
+        or _in_layers(cells[::-1], lengths, dzeros, backward=True)
         or _whole("params", dparams, backward=True)
         or _in_time("xs", dxs, backward=True)
-        or _whole("state", narrow(cell, dstart), backward=True)
+        or _whole("state", dstate, backward=True)
     )
 
 
@@ -197,17 +194,15 @@ def _in_layers(
 ) -> NonFinite | None:
     """Looks through each layer in its order of reading, or in that order backwards."""
     for leaf in leaves:
-        taps = functools.reduce(lambda part, i: part[i], leaf.path, tree)
+        taps = leaf.share(tree)
         named = [*_named("state", taps.state), ("y", taps.y)]
         named = named[::-1] if backward else named
-        steps = np.arange(taps.y.shape[0])
-        if leaf.reverse:
-            flipped = flip(lengths, len(steps), [array for _, array in named])
-            named = [(name, a) for (name, _), a in zip(named, flipped, strict=True)]
-        layer = "".join(f"[{i}]" for i in leaf.path)
-        found = _first(named, layer, backward)
+        steps = len(taps.y)
+        if leaf.reverse and backward:  # forwards they are in the order of reading
+            named = [(name, flip(lengths, steps, array)) for name, array in named]
+        found = _first(named, leaf.name, backward)
         if found is not None:
-            return _unflip(found, lengths, len(steps)) if leaf.reverse else found
+            return _unflip(found, lengths, steps) if leaf.reverse else found
     return None
 
 

@@ -314,9 +314,11 @@ def run_drawn(
     lengths: Array | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
+    guess: Any = None,
 ) -> tuple[State, Shown]:
     """Runs what `reading` says, unchecked, with noise that was drawn before."""
-    return _unroll(reading, params, xs, state, lengths, resets, mask, None, noise)
+    given = params, xs, state, lengths, resets, mask
+    return _unroll(reading, *given, None, noise, guess)
 
 
 @jitted(("reading",))

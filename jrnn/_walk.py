@@ -1,8 +1,9 @@
-"""How a cell walks along a sequence: in which order, child by child, in windows.
+"""How a cell walks along a sequence: in which order, cell by cell, in windows.
 
-Here are direction, layers and truncation. A method sees one cell without children,
-silenced inputs in the order in which they are read, at which steps the state moves on,
-before which it starts anew, and a function that says what to keep of each step.
+Here are direction, the order of children and truncation. A method sees one cell without
+children, silenced inputs in the order in which they are read, at which steps the state
+moves on, before which it starts anew, and a function that says what to keep of each
+step.
 """
 
 import dataclasses
@@ -13,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Around, Cell, Layers, Method, Params, Sequence, State, memoize
+from jrnn import _tree
+from jrnn._base import Cell, Method, Params, Sequence, State, memoize
 from jrnn._claims import current
 from jrnn._integers import widen_integers
 from jrnn._parts import prepared
-from jrnn.layers import add_inputs, drop_features, reads_ahead
+from jrnn._tree import Leaf, reads_ahead, runs_itself
 from jrnn.methods._steps import silence
 from jrnn.methods.truncated import by_windows
 
@@ -59,71 +61,37 @@ def walk(
     sequence: Sequence,
     lengths: Array | None,
 ) -> tuple[State, Shown]:
-    """Runs a cell, or its children one by one, along a sequence."""
-    cell, method = reading.cell, reading.method
+    """Runs a cell, or the cells inside it one by one, along a sequence."""
+    cell, method, wanted, reverse = reading
     assert method is not None
-    if method.truncation is not None and not reads_ahead(cell):
-        return _walk_windows(reading, method, params, state, sequence, lengths)
-    if cell.around is not None:
-        return _walk_around(reading, cell.around, params, state, sequence, lengths)
-    if cell.layers is not None:
-        return _walk_layers(reading, cell.layers, params, state, sequence, lengths)
-    return _walk_cell(reading, params, state, sequence, lengths)
+    cut = method.truncation is not None
+    run = _walk_windows if cut else _walk_cell
 
-
-def _walk_around(
-    reading: Reading,
-    around: Around,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    if around.rate and sequence.noise is not None:
-        kept, noise = sequence.noise
-        xs = drop_features(sequence.xs, kept, around.rate, around.cell.elapsed)
-        sequence = sequence._replace(xs=xs, noise=noise)
-    inner = reading._replace(cell=around.cell)
-    state, shown = walk(inner, params, state, sequence, lengths)
-    if around.skip and reading.wanted.ys:
-        shown = shown._replace(ys=add_inputs(shown.ys, sequence.xs))
-    return state, shown
-
-
-def _walk_layers(
-    reading: Reading,
-    layers: Layers,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
-) -> tuple[State, Shown]:
-    final, states, ys, reports, count = [], [], [], [], len(layers.cells)
-    for i, cell in enumerate(layers.cells):
-        child = sequence._replace(
-            noise=None if sequence.noise is None else sequence.noise[i],
-            fresh=None if sequence.fresh is None else sequence.fresh[i],
-            guess=None if sequence.guess is None else sequence.guess[i],
+    def visit(leaf: Leaf, xs: Any, noise: Any) -> tuple[Any, ...]:
+        shows = wanted._replace(ys=wanted.ys or leaf.read)
+        own = sequence._replace(
+            xs=xs,
+            noise=noise,
+            fresh=leaf.share(sequence.fresh),
+            guess=leaf.share(sequence.guess),
         )
-        if layers.parallel:
-            wanted, reverse = reading.wanted, reading.reverse ^ (i % 2 == 1)
-        else:
-            below = i < count - 1
-            wanted = reading.wanted._replace(ys=True) if below else reading.wanted
-            reverse = reading.reverse
-            child = child._replace(xs=ys[-1] if ys else child.xs)
-        inner = reading._replace(cell=cell, wanted=wanted, reverse=reverse)
-        last, shown = walk(inner, params[i], state[i], child, lengths)
-        final.append(last)
-        states.append(shown.states)
-        ys.append(shown.ys)
-        reports.append(shown.report)
-    if not reading.wanted.ys:
-        shown_ys = None
-    else:
-        shown_ys = jnp.concatenate(ys, axis=-1) if layers.parallel else ys[-1]
-    shown_states = tuple(states) if reading.wanted.states else None
-    return tuple(final), Shown(shown_ys, shown_states, tuple(reports))
+        one = Reading(leaf.cell, method, shows, leaf.reverse)
+        last, shown = run(one, leaf.share(params), leaf.share(state), own, lengths)
+        return shown.ys, last, shown.states, shown.report
+
+    ys, last, states, report = _tree.walk(
+        cell,
+        visit,
+        sequence.xs,
+        sequence.noise,
+        reverse=reverse,
+        whole=_reads_forwards if cut else runs_itself,
+    )
+    return last, Shown(ys, states if wanted.states else None, report)
+
+
+def _reads_forwards(cell: Cell) -> bool:
+    return not reads_ahead(cell)
 
 
 def _walk_cell(
@@ -149,13 +117,14 @@ def _walk_cell(
 
 def _walk_windows(
     reading: Reading,
-    method: Method,
     params: Params,
     state: State,
     sequence: Sequence,
     lengths: Array | None,
 ) -> tuple[State, Shown]:
     """Walks in windows, each of which reads forwards, and gradients end with it."""
+    method = reading.method
+    assert method is not None
     plain = dataclasses.replace(method, truncation=None)
     forwards = reading._replace(method=plain, reverse=False)
     if reading.reverse:
@@ -163,7 +132,7 @@ def _walk_windows(
 
     def run(params: Params, state: State, part: Sequence) -> tuple[State, Shown]:
         state, shown = walk(forwards, params, state, part, None)
-        return state, shown._replace(report=None)  # of windows, nobody asks
+        return state, shown._replace(report=None)  # windows keep no report
 
     def trace(params: Params, state: State, part: Sequence) -> tuple[State, State]:
         kept = forwards._replace(wanted=KEEP)

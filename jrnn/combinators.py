@@ -24,6 +24,7 @@ from jrnn._parts import (
     split_gates,
     state_dtype,
 )
+from jrnn._tree import runs_itself
 from jrnn.cells._views import factor_view
 
 
@@ -383,7 +384,7 @@ def _adjoint_inside(adjoint: Adjoint) -> Adjoint:
 def _check_inner(name: str, cell: Any) -> Cell:
     """Returns the cell, without seams that are out of date."""
     check_cell(cell)
-    if cell.layers is not None or cell.around is not None:
+    if not runs_itself(cell):
         raise ValueError(
             f"Expected a cell that runs as one, for {name} changes its loop, got "
             f"{cell}; put {name} around the cells inside."

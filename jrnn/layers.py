@@ -13,10 +13,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Around, Cell, Key, Layers, Params, Spec, State, memoize
+from jrnn._base import Cell, Children, Key, Params, Spec, State, memoize
 from jrnn._check import check_cell, check_features, check_no_elapsed, check_rate
 from jrnn._claims import NO_GATES, claim, inherited
 from jrnn._parts import noisy_project, prepared
+from jrnn._tree import reads_ahead
 
 
 @memoize
@@ -92,7 +93,7 @@ def stack(*cells: Cell) -> Cell:
         ),
         noise=_noise_of_each(cells),
         prepare=_prepare_each(cells),
-        layers=Layers(cells, parallel=False),
+        children=Children(cells, nested=True),
         elapsed=cells[0].elapsed,
     )
     return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
@@ -153,7 +154,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
         ),
         noise=_noise_of_each(cells),
         prepare=_prepare_each(cells),
-        layers=Layers(cells, parallel=True),
+        children=Children(cells, parallel=True, nested=True),
         elapsed=places[0] if places else None,
     )
     return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
@@ -206,8 +207,7 @@ def residual(cell: Cell) -> Cell:
         gated=None,
         adjoint=None,
         linear=None,
-        layers=None,
-        around=Around(cell, skip=True),
+        children=Children((cell,), outputs=add_inputs),
     )
     return claim(made, **inherited(cell))
 
@@ -268,6 +268,10 @@ def dropout(cell: Cell, rate: float) -> Cell:
             params, state, drop_features(x, kept, rate, cell.elapsed), inner
         )
 
+    def drop(x: Array, noise: Any) -> tuple[Array, Any]:
+        kept, inner = noise
+        return drop_features(x, kept, rate, cell.elapsed), inner
+
     made = cell._replace(
         project=project,
         step=step,
@@ -278,8 +282,7 @@ def dropout(cell: Cell, rate: float) -> Cell:
         adjoint=None,
         linear=None,
         noise=noise,
-        layers=None,
-        around=Around(cell, rate=rate),
+        children=Children((cell,), inputs=drop),
     )
     return claim(made, **inherited(cell))
 
@@ -301,22 +304,6 @@ def add_inputs(y: Array, x: Array) -> Array:
     """Returns y + x, in the type of y."""
     check_features("residual", x)
     return y + x.astype(y.dtype)
-
-
-def reads_ahead(cell: Cell) -> bool:
-    """Returns whether an output depends on later inputs, so that there is no step."""
-    if cell.around is not None:
-        return reads_ahead(cell.around.cell)
-    if cell.layers is None:
-        return False
-    return cell.layers.parallel or any(map(reads_ahead, cell.layers.cells))
-
-
-def children_of(cell: Cell) -> tuple[Cell, ...]:
-    """Returns the cells inside that are run in its place; () for one that is run."""
-    if cell.around is not None:
-        return (cell.around.cell,)
-    return () if cell.layers is None else cell.layers.cells
 
 
 def _named(cells: tuple[Cell, ...]) -> tuple[tuple[str, Cell], ...]:

@@ -42,11 +42,11 @@ from jrnn._integers import saturate
 from jrnn._lengths import active_steps, check_countable
 from jrnn._parts import prepared, state_dtype
 from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread, typed
+from jrnn._tree import reads_ahead
 from jrnn._unroll import draw_noise, unroll_drawn
 from jrnn.cells._init import ZEROS, draw
 from jrnn.heads._dense import check_shape
 from jrnn.heads._numbers import check_probability
-from jrnn.layers import reads_ahead
 from jrnn.likelihood import Head, check_head, check_offered
 from jrnn.methods._steps import expand_flags, select, silence
 from jrnn.methods.bptt import bptt

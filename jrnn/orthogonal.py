@@ -18,6 +18,7 @@ from jrnn._check import check_cell
 from jrnn._claims import current
 from jrnn._parametrised import parametrised, rotation
 from jrnn._parts import merge_gates, split_gates
+from jrnn._tree import runs_itself
 from jrnn.cells._init import Initializer, draw, henaff
 
 
@@ -84,7 +85,7 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
 def _gates(cell: Cell, like: Params) -> int:
     """Returns how many square blocks stand side by side in W_h."""
     W_h = getattr(like, "W_h", None)
-    if cell.prepare is not None or W_h is None or cell.around is not None:
+    if cell.prepare is not None or W_h is None or not runs_itself(cell):
         raise ValueError(
             f"Expected a cell whose parameters have a W_h of their own, got {cell}; "
             "put keep_orthogonal around the cells inside, and nothing around what is "

@@ -291,7 +291,7 @@ def by_loop(cell: jrnn.Cell, direction: str) -> Any:
         noise = None if cell.noise is None else cell.noise(key, T, (B,))
         if direction == "bidirectional":
             lasts, ys = [], []
-            for i, child in enumerate(cell.layers.cells):
+            for i, child in enumerate(cell.children.cells):
                 drawn = None if noise is None else noise[i]
                 last, y = loop(
                     child, data.params[i], data.state[i], data, drawn, i == 1

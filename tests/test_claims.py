@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn._claims import CHILDREN, FUNCTIONS, SEAMS, held
+from jrnn._claims import FUNCTIONS, SEAMS, held
 from jrnn.diagnostics import GateView, claim, jacobian_bound, saturation
 from tests.helpers import assert_close, random_like
 from tests.registry import CELLS
@@ -60,7 +60,7 @@ def test_no_claim_outlives_a_function_that_it_was_made_for():
         for field, changed in replaced(cell):
             assert held(changed, changed.bound) is None, (name, field)
             assert held(changed, changed.gates) is None, (name, field)
-            if field == "advance" and cell.around is None and "lstm" in name:
+            if field == "advance" and cell.children is None and "lstm" in name:
                 changed = jrnn.learnable_state(jrnn.zoneout(changed, 0.5))
                 assert changed.bound is changed.gates is None, (name, field)
     assert proven >= PROVEN
@@ -68,7 +68,7 @@ def test_no_claim_outlives_a_function_that_it_was_made_for():
 
 def test_every_function_of_a_cell_is_one_that_claims_stand_on():
     rest = {"init", "spec", "diagonal", "elapsed", "gates", "bound"}
-    assert set(jrnn.Cell._fields) - rest == {*FUNCTIONS, *SEAMS, *CHILDREN}
+    assert set(jrnn.Cell._fields) - rest == {*FUNCTIONS, *SEAMS, "children"}
 
 
 def proof_of(cell, k=4):
@@ -162,10 +162,11 @@ def test_gates_that_nobody_tells_are_refused():
     params = cell.init(jax.random.key(0))
     changed = thrice(cell)
     own = cell._replace(gates=None)
-    for unseen in (changed, own, jrnn.residual(changed), jrnn.stack(cell, own)):
-        both = (params, params) if unseen.layers is not None else params
+    both = params, params
+    alone = changed, own, jrnn.residual(changed)
+    for unseen, given in (*((c, params) for c in alone), (jrnn.stack(cell, own), both)):
         with pytest.raises(ValueError, match="Expected a cell that tells its gates"):
-            saturation(unseen, both, xs)
+            saturation(unseen, given, xs)
 
 
 def test_gates_of_a_cell_of_ones_own_are_told_by_it():

@@ -32,7 +32,7 @@ from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn._programs import Arguments, Family
-from jrnn.layers import reads_ahead
+from jrnn._tree import leaves, reads_ahead
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -221,19 +221,12 @@ def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
     A layer reads those below it, never one above; what is no stack is one layer.
     """
     slices, start = [], 0
-    for size in _layer_sizes(cell, state, lead):
+    for leaf in leaves(cell):
+        places = fields(leaf.share(state), lead).values()
+        size = max(place.stop for place in places)
         slices.append(slice(start, start + size))
         start += size
     return slices
-
-
-def _layer_sizes(cell: Cell, state: State, lead: int) -> list[int]:
-    if cell.around is not None:
-        return _layer_sizes(cell.around.cell, state, lead)
-    if cell.layers is None:
-        return [max(place.stop for place in fields(state, lead).values())]
-    children = zip(cell.layers.cells, state, strict=True)
-    return [size for child, s in children for size in _layer_sizes(child, s, lead)]
 
 
 def euclidean_norm(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:

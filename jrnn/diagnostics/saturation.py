@@ -25,8 +25,8 @@ from jrnn._claims import held
 from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
 from jrnn._parts import cast_state, prepared, state_dtype
+from jrnn._tree import Leaf, leaves, walk
 from jrnn.diagnostics._run import after, compiled, run
-from jrnn.layers import add_inputs, children_of
 
 TENTH = 0.1
 Gate = tuple[Array, tuple[float, float]]
@@ -114,53 +114,43 @@ def saturation(
 def _saturation(
     cell: Cell, params: Params, xs: Array, state: State
 ) -> dict[str, GateStatistics]:
-    gates = _walk(cell, prepared(cell, params), xs, state, "")[0]
-    return {name: _statistics(*gate) for name, gate in gates.items()}
+    params, found = prepared(cell, params), {}
+
+    def visit(leaf: Leaf, xs: Array, noise: None) -> tuple[Array]:
+        del noise
+        turn = functools.partial(jnp.flip, axis=0) if leaf.reverse else lambda x: x
+        ys, gates = _gates(leaf, leaf.share(params), turn(xs), leaf.share(state))
+        found.update(gates)
+        return (turn(ys),)
+
+    walk(cell, visit, xs)
+    return {name: _statistics(*gate) for name, gate in found.items()}
 
 
-def _walk(
-    cell: Cell, params: Params, xs: Array, state: State, path: str
-) -> tuple[dict[str, Gate], Array]:
-    """Returns the gates of every cell inside, and the outputs."""
-    if cell.around is not None:
-        gates, ys = _walk(cell.around.cell, params, xs, state, path)
-        return gates, add_inputs(ys, xs) if cell.around.skip else ys
-    if cell.layers is None:
-        return _leaf(cell, params, xs, state, path)
-    found, shown = {}, []
-    for i, child in enumerate(cell.layers.cells):
-        backwards = cell.layers.parallel and i % 2 == 1
-        turn = functools.partial(jnp.flip, axis=0) if backwards else lambda x: x
-        read = shown[-1] if shown and not cell.layers.parallel else xs
-        name = f"{path}[{i}]"
-        gates, ys = _walk(child, params[i], turn(read), state[i], name)
-        found |= gates
-        shown.append(turn(ys))
-    return found, jnp.concatenate(shown, -1) if cell.layers.parallel else shown[-1]
-
-
-def _leaf(
-    cell: Cell, params: Params, xs: Array, state: State, path: str
-) -> tuple[dict[str, Gate], Array]:
-    done = run(cell, params, xs, state)
+def _gates(
+    leaf: Leaf, params: Params, xs: Array, state: State
+) -> tuple[Array, dict[str, Gate]]:
+    """Runs one cell, and returns its outputs and its gates."""
+    cell, done = leaf.cell, run(leaf.cell, params, xs, state)
     ys = cell.output(params, after(done.states_tm1, done.final), xs)
-    join = f"{path}." if path else ""
+    join = f"{leaf.name}." if leaf.name else ""
     assert cell.gates is not None
     gates = cell.gates.read(params, done.states_tm1, done.us)
-    return {join + name: (gates[name], span) for name, span in cell.gates.ranges}, ys
+    return ys, {join + name: (gates[name], span) for name, span in cell.gates.ranges}
 
 
 def _check_views(cell: Cell) -> None:
     """Raises ValueError where a cell, or one inside, does not tell its gates."""
-    if held(cell, cell.gates) is None:
-        raise ValueError(
-            f"Expected a cell that tells its gates, got {cell}, which has no `gates` "
-            "made for the functions that it consists of: one of them was replaced, or "
-            "it is a cell of your own; say what its gates are with "
-            "jrnn.diagnostics.claim(cell, gates=jrnn.diagnostics.GateView(...))."
-        )
-    for child in children_of(cell):
-        _check_views(child)
+    for leaf in leaves(cell):
+        for one in leaf.cells:
+            if held(one, one.gates) is None:
+                raise ValueError(
+                    f"Expected a cell that tells its gates, got {one}, which has no "
+                    "`gates` made for the functions that it consists of: one of them "
+                    "was replaced, or it is a cell of your own; say what its gates are "
+                    "with jrnn.diagnostics.claim(cell, "
+                    "gates=jrnn.diagnostics.GateView(...))."
+                )
 
 
 def _statistics(gate: Array, span: tuple[float, float]) -> GateStatistics:
