@@ -31,6 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
 
 # What each command wants beside `COMMON`, with arguments that ask for it.
 WANTED = {
+    "benchmarks.bitwise": ([], []),
     "benchmarks.chunk": ([], []),
     "benchmarks.compiling": (
         ["--systems", "haiku", "equinox", "keras"],
@@ -61,8 +62,8 @@ WANTED = {
     "variable_lengths": ([], [spoken_digits.WHEEL]),
 }
 ASKING = {name: given for name, given in WANTED.items() if given[1]}
-# A process that the command of the peers starts.
-CHILDREN = {"benchmarks.peers.memory"}
+# Processes that a command starts.
+CHILDREN = {"benchmarks.bitwise.cells", "benchmarks.peers.memory"}
 
 
 class Absent:
