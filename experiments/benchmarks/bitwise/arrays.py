@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
-# What differs from run to run, or says where and by which code something was run.
-PASSING = ("seconds", "time", "environment", "commit", "path", "load", "out", "speed")
-PASSING += ("settings", "version", "per_second")
+# Words in keys of JSON: set by a clock or a machine, or telling of settings and files.
+PASSING = set("seconds time load speed environment commit path out settings".split())
 
 
 class Difference(NamedTuple):
@@ -58,73 +57,75 @@ def ulps(old: np.ndarray, new: np.ndarray) -> float:
 
 def difference(name: str, old: np.ndarray, new: np.ndarray) -> Difference | None:
     """Returns how two arrays differ, None if they do not."""
+    if {old.dtype.kind, new.dtype.kind} & {"U"}:  # a refusal, or words
+        same = np.array_equal(old, new)
+        return None if same else Difference(name, math.inf, f"{old}, now {new}")
     for said in ("dtype", "shape"):
         a, b = getattr(old, said), getattr(new, said)
-        if a != b and old.dtype.kind != "U":
+        if a != b:
             return Difference(name, math.inf, f"{said} {a}, now {b}")
-    if old.dtype.kind == "U":
-        same = str(old) == str(new)
-        return None if same else Difference(name, math.inf, f"{old}, now {new}")
     apart = ulps(old, new)
     return Difference(name, apart) if apart else None
 
 
-def numbers_of(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def missing(name: str, old: bool, new: bool) -> Difference:
+    """Returns the difference of what not both commits have."""
+    side = "old" if old else "new"
+    why = f"in the {side} commit alone" if old or new else "in neither commit"
+    return Difference(name, math.inf, why)
+
+
+def leaves_of(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the name and value of each leaf of a JSON value that no clock has set."""
     if isinstance(content, dict):
         for key, value in content.items():
-            if not any(word in key.lower().split("_") for word in PASSING):
-                yield from numbers_of(value, f"{name}/{key}")
+            if not PASSING & set(key.lower().split("_")):
+                yield from leaves_of(value, f"{name}/{key}".strip("/"))
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from numbers_of(value, f"{name}/{number}")
+            yield from leaves_of(value, f"{name}/{number}".strip("/"))
     else:
         yield name, content
 
 
 def as_array(value: Any) -> np.ndarray:
-    """Returns a leaf of JSON as an array: of float32 where that holds it exactly."""
-    if not isinstance(value, float):
-        return np.asarray(str(value))
+    """Returns a leaf of JSON as an array: a float as itself, else what is written."""
+    return np.asarray(value if isinstance(value, float) else str(value))
+
+
+def narrowed(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two numbers in float32 where that holds both exactly."""
+    pair = old, new
+    if any(array.dtype != np.float64 for array in pair):
+        return pair
     with np.errstate(over="ignore"):
-        narrow = np.float32(value)
-    return np.asarray(narrow if float(narrow) == value else value)
+        narrow = old.astype(np.float32), new.astype(np.float32)
+    same = all(np.array_equal(a, b) for a, b in zip(narrow, pair, strict=True))
+    return narrow if same else pair
 
 
-def losses(old: Any, new: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a number of either side, in one type of float if both are floats."""
-    pair = as_array(old), as_array(new)
-    if {array.dtype.kind for array in pair} != {"f"}:
-        return np.asarray(str(old)), np.asarray(str(new))
-    if pair[0].dtype != pair[1].dtype:
-        return np.asarray(float(old)), np.asarray(float(new))
-    return pair
-
-
-def arrays_of(path: Path) -> dict[str, Any]:
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
     """Returns what a file of results holds, by name."""
     if path.suffix == ".npz":
         with np.load(path) as file:
             return dict(file)
-    return dict(numbers_of(json.loads(path.read_text(encoding="utf-8"))))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: as_array(value) for name, value in leaves_of(content)}
 
 
 def compare(old: Path, new: Path, name: str) -> tuple[int, list[Difference]]:
     """Returns how many arrays two files share, and all differences between them."""
-    sides = [arrays_of(path) for path in (old, new)]
-    found, shared = [], 0
-    for key in dict.fromkeys([*sides[0], *sides[1]]):
-        full = f"{name}/{key.strip('/')}"
-        if not all(key in side for side in sides):
-            only = "old" if key in sides[0] else "new"
-            found.append(Difference(full, math.inf, f"only in the {only} commit"))
-            continue
-        shared += 1
-        pair = sides[0][key], sides[1][key]
-        found.append(
-            difference(full, *(losses(*pair) if old.suffix != ".npz" else pair))
-        )
-    return shared, [one for one in found if one]
+    a, b = arrays_of(old), arrays_of(new)
+    found = []
+    for key in dict.fromkeys([*a, *b]):
+        full = f"{name}/{key}"
+        if key not in a or key not in b:
+            found.append(missing(full, key in a, key in b))
+        elif old.suffix == ".json":
+            found.append(difference(full, *narrowed(a[key], b[key])))
+        else:
+            found.append(difference(full, a[key], b[key]))
+    return len(a.keys() & b.keys()), [one for one in found if one]
 
 
 def compare_folders(
@@ -145,6 +146,5 @@ def compare_folders(
             shared += count
             found += more
         else:
-            only = "old" if there[0] else "new" if there[1] else "neither"
-            found.append(Difference(name, math.inf, f"only in the {only} commit"))
+            found.append(missing(name, *there))
     return shared, found

@@ -9,6 +9,7 @@ each array by its name, not by its place among the others.
 import gc
 import importlib
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -247,7 +248,7 @@ def main(job: dict[str, Any]) -> int:
         for method, path in missing.items():
             found = collect(problems, method)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
+            partial = path.with_suffix(f".{os.getpid()}.partial")
             with partial.open("wb") as file:
                 np.savez(file, **found)
             partial.replace(path)

@@ -18,10 +18,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "dna": (
         "dna",
-        "--bases 120000 --largest-order 3 --smoothings 1 16 --gammas 0.98 1 --hidden 8 "
-        "--word 2 --epochs 0.2 --streams 16 --window 64 --evaluations 2 --block 1000 "
-        "--gene-windows 48 96 --gene-epochs 0.1 --spacer-epochs 0.5 --shown 3000 "
-        "--repeat 12 --out OUT/run",
+        "--bases 40000 --networks lstm --largest-order 2 --smoothings 1 --gammas 0.98 "
+        "--hidden 4 --word 2 --epochs 0.2 --streams 16 --window 32 --evaluations 1 "
+        "--block 1000 --gene-order 2 --gene-windows 48 --gene-epochs 0.1 "
+        "--spacer-epochs 0.5 --shown 1000 --repeat 12 --out OUT/run",
         "run/results.json",
     ),
     "ecg": (
@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "newton": (
         "parallel_in_time",
-        "convergence --cells gru --hidden 2 --steps 100 1000 --dtypes float32 "
+        "convergence --cells gru --hidden 2 --steps 100 --dtypes float32 "
         "--training 3 --scales 1.5 --dampings 0 --out OUT/found.json",
         "found.json",
     ),
