@@ -61,33 +61,33 @@ class Spec(NamedTuple):
 class Gated(NamedTuple):
     """The seam of cells with one recurrent product and elementwise gates.
 
-    With u_t = project(params, x_t) and v_t = recur(params, s_{t-1}), both of shape
-    (*batch, gates * hidden_size) and split into `gates` arrays:
+    With u_t = project(params, x_t) and v_t = h_{t-1} W + b (`jrnn._parts.recur`), where
+    h is the state's first field, of n units; both are of shape (*batch, gates * n) and
+    split into `gates` arrays:
 
         s_t, saved_t = pointwise(s_{t-1}, u_t, v_t)
         ds_{t-1}, du_t, dv_t = pullback(s_{t-1}, s_t, saved_t, ds_t)
 
     Attributes:
       gates: How many gate arrays u and v consist of.
-      recur: (params, state) -> v. Affine in the state; recurrent bias included.
+      product: params -> (W, b or None), the only product inside the loop. The shape of
+        W is (n, gates * n), or one of these:
+        (n, n): every gate receives the same n numbers;
+        (k * n, gates * n): W multiplies the state's first k fields, side by side;
+        (n,): W multiplies h unit by unit.
       pointwise: (state_tm1, u, v) -> (state, saved). Elementwise, on tuples of gates.
       pullback: (state_tm1, state, saved, dstate) -> (dstate_tm1, du, dv), derived by
-        hand. `dstate_tm1` leaves out what flows back through `recur`. Where du and dv
-        are the same they should be the same object, so that they are kept once.
-      matrix: params -> (W, b or None), where `recur` is one product with the state's
-        first field, recur(params, s) = s[0] W + b, with W (n, gates * n): what a kernel
-        keeps on chip (`jrnn.fused`). None: the recurrent share is something else.
-      part: (params, gate) -> the parameters with which `project` gives that gate's
-        share alone but for its bias, and the bias, or None, which a method adds inside
-        the loop. None: u is made whole, and cut.
+        hand. `dstate_tm1` leaves out what flows back through the product. Where du and
+        dv are the same they should be the same object, so that they are kept once.
+      inputs: params -> (W_x, b or None), where `project` is x W_x + b, so that a method
+        may compute u gate by gate. None: `project` is something else.
     """
 
     gates: int
-    recur: Callable[[Params, State], Array]
+    product: Callable[[Params], tuple[Array, Array | None]]
     pointwise: Callable[[State, Gates, Gates], tuple[State, Saved]]
     pullback: Callable[[State, State, Saved, State], tuple[State, Gates, Gates]]
-    matrix: Callable[[Params], tuple[Array, Array | None]] | None = None
-    part: Callable[[Params, int], tuple[Params, Array | None]] | None = None
+    inputs: Callable[[Params], tuple[Array, Array | None]] | None = None
 
 
 class Adjoint(NamedTuple):

@@ -71,7 +71,7 @@ def current(cell: Cell) -> Cell:
     """Returns `cell` without the seams of functions that it consists of no more.
 
     `gated`, `adjoint`, `linear` and `diagonal` tell a method what `advance` does; of a
-    cell whose `advance` alone was replaced they tell what it did. `gated.part` tells
+    cell whose `advance` alone was replaced they tell what it did. `gated.inputs` tells
     what `project` does. A seam that was replaced as well is kept.
     """
     made = None if cell.gates is None else cell.gates.functions
@@ -83,7 +83,7 @@ def current(cell: Cell) -> Cell:
         return cell._replace(**dict.fromkeys(stale), diagonal=False)
     gated = cell.gated
     if cell.project != was["project"] and gated is not None and gated == was["gated"]:
-        return cell._replace(gated=gated._replace(part=None))
+        return cell._replace(gated=gated._replace(inputs=None))
     return cell
 
 

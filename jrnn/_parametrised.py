@@ -50,19 +50,14 @@ def parametrised(
     def output(params: Params, state: State, x: Any) -> Array:
         return cell.output(prepare(params), state, x)
 
-    def recur(params: Params, state: State) -> Array:
+    def product(params: Params) -> tuple[Array, Array | None]:
         assert cell.gated is not None
-        return cell.gated.recur(prepare(params), state)
+        return cell.gated.product(prepare(params))
 
-    def matrix(params: Params) -> tuple[Array, Array | None]:
+    def inputs(params: Params) -> tuple[Array, Array | None]:
         assert cell.gated is not None
-        assert cell.gated.matrix is not None
-        return cell.gated.matrix(prepare(params))
-
-    def part(params: Params, gate: int) -> tuple[Params, Array | None]:
-        assert cell.gated is not None
-        assert cell.gated.part is not None
-        return cell.gated.part(prepare(params), gate)
+        assert cell.gated.inputs is not None
+        return cell.gated.inputs(prepare(params))
 
     def coefficients(params: Params, u: Any) -> tuple[State, State]:
         assert cell.linear is not None
@@ -80,9 +75,7 @@ def parametrised(
         )
     if gated is not None:
         gated = gated._replace(
-            recur=recur,
-            matrix=None if gated.matrix is None else matrix,
-            part=None if gated.part is None else part,
+            product=product, inputs=None if gated.inputs is None else inputs
         )
     made = cell._replace(
         init=init,

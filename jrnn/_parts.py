@@ -144,34 +144,47 @@ def merge_gates(arrays: Gates) -> Array:
     return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
 
 
-def part_of_gate(gates: int) -> Callable[[Params, int], tuple[Params, Array | None]]:
-    """Returns `Gated.part` of cells whose input's share is x W_x + b."""
-
-    def part(params: Params, gate: int) -> tuple[Params, Array | None]:
-        cut = lambda a: None if a is None else split_gates(a, gates)[gate]
-        return params._replace(W_x=cut(params.W_x), b=None), cut(params.b)
-
-    return part
+def dense_inputs(params: Params) -> tuple[Array, Array | None]:
+    """Returns W_x and b: `Gated.inputs` of cells whose input's share is x W_x + b."""
+    return params.W_x, params.b
 
 
-def recur_by(
-    matrix: Callable[[Params], tuple[Array, Array | None]],
-) -> Callable[[Params, State], Array]:
-    """Returns the `recur` of a gated seam, v = h W + b, h the state's first field."""
+def recur(gated: Gated, params: Params, state: State) -> Array:
+    """Returns v = h W + b, the recurrent share of all gates, (*batch, gates * n)."""
+    W, b = gated.product(params)
+    h = state[0]
+    if W.ndim == 1:
+        v = expand(W.astype(h.dtype), h.ndim) * h
+    else:
+        fields = W.shape[0] // h.shape[-1]
+        v = product(merge_gates(tuple(state[:fields])), W, h.dtype)
+    v = v if b is None else v + expand(b.astype(v.dtype), v.ndim)
+    return merge_gates((v,) * (gated.gates * h.shape[-1] // v.shape[-1]))
 
-    def recur(params: Params, state: State) -> Array:
-        W, b = matrix(params)
-        v = product(state[0], W, state[0].dtype)
-        return v if b is None else v + expand(b.astype(v.dtype), v.ndim)
 
-    return recur
+def packed_product(
+    gated: Gated, params: Params, state: State
+) -> tuple[Array, Array | None] | None:
+    """Returns W (n, gates * n) and b, where v = h W + b is one product with h alone.
+
+    It is what a kernel keeps on chip (`jrnn.fused`).
+
+    Returns:
+      W and b; None where W is a vector, or multiplies other fields too.
+    """
+    W, b = gated.product(params)
+    size = state[0].shape[-1]
+    if W.ndim != 2 or W.shape[0] != size:
+        return None
+    copies = gated.gates * size // W.shape[1]
+    return merge_gates((W,) * copies), None if b is None else merge_gates((b,) * copies)
 
 
 def gated_advance_saving(
     gated: Gated, params: Params, state: State, u: Array | Gates
 ) -> tuple[State, Saved]:
     """Returns the state after a step of a gated cell, and what the step saves."""
-    v = gated.recur(params, state)
+    v = recur(gated, params, state)
     return gated.pointwise(
         state, split_gates(u, gated.gates), split_gates(v, gated.gates)
     )

@@ -21,6 +21,7 @@ from jrnn._parts import (
     expand,
     noisy_project,
     prepared,
+    recur,
     split_gates,
     state_dtype,
 )
@@ -220,7 +221,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
         masked = state._replace(h=h)
         if cell.gated is None:
             return cell.advance(params, masked, u)
-        gates, v = cell.gated.gates, cell.gated.recur(params, masked)
+        gates, v = cell.gated.gates, recur(cell.gated, params, masked)
         return cell.gated.pointwise(
             state, split_gates(u, gates), split_gates(v, gates)
         )[0]
@@ -335,22 +336,15 @@ def learnable_state(cell: Cell) -> Cell:
 
 
 def _gated_inside(gated: Gated) -> Gated:
-    def recur(params: LearnableParams, state: State) -> Array:
-        return gated.recur(params.cell, state)
+    def product(params: LearnableParams) -> tuple[Array, Array | None]:
+        return gated.product(params.cell)
 
-    def part(params: LearnableParams, gate: int) -> tuple[LearnableParams, Any]:
-        assert gated.part is not None
-        inner, bias = gated.part(params.cell, gate)
-        return params._replace(cell=inner), bias
-
-    def matrix(params: LearnableParams) -> tuple[Array, Array | None]:
-        assert gated.matrix is not None
-        return gated.matrix(params.cell)
+    def inputs(params: LearnableParams) -> tuple[Array, Array | None]:
+        assert gated.inputs is not None
+        return gated.inputs(params.cell)
 
     return gated._replace(
-        recur=recur,
-        matrix=None if gated.matrix is None else matrix,
-        part=None if gated.part is None else part,
+        product=product, inputs=None if gated.inputs is None else inputs
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jrnn
+from jrnn._parts import packed_product, project_dense, recur
 from tests import reference
 from tests.helpers import (
     CELLS,
@@ -491,3 +492,25 @@ def test_gates_of_u_may_be_arrays_of_their_own(own):
 
     found = gradients(other, jrnn.bptt(chunk=2))
     chex.assert_trees_all_close(found, gradients(cell, jrnn.scan()), rtol=1e-12)
+
+
+GATED = [case for case in CELLS if case.make(4, 4).gated is not None]
+
+
+@pytest.mark.parametrize("case", GATED, ids=lambda case: case.name)
+def test_a_gated_cell_declares_the_products_that_it_computes(case):
+    """From `inputs` and `product`, methods and kernels compute what the cell does."""
+    cell, gated, K = case.make(4, 4), case.make(4, 4).gated, 4
+    params = cell.init(jax.random.key(0), jnp.float64)
+    prepared = params if cell.prepare is None else cell.prepare(params)
+    x = jax.random.normal(jax.random.key(1), (2, K), jnp.float64)
+    state = jax.tree.map(lambda leaf: leaf + 0.5, cell.init_state(params, (2,)))
+    W_x, b = gated.inputs(prepared)
+    chex.assert_trees_all_equal(cell.project(params, x), project_dense(W_x, b, x))
+    v = recur(gated, prepared, state)
+    assert v.shape == (2, gated.gates * K)
+    packed = packed_product(gated, prepared, state)
+    if packed is not None:
+        W, b = packed
+        expected = state[0] @ W + (0 if b is None else b[None])
+        chex.assert_trees_all_close(v, expected, rtol=1e-13)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jrnn
+from jrnn._parts import recur
 from jrnn.methods._steps import nested_shape
 from tests.helpers import assert_close, error, random_like
 from tests.programs import count
@@ -263,7 +264,7 @@ def test_variational_dropout_keeps_one_mask_for_a_sequence():
     moved, _ = gru.step(params, state, xs[0], none_kept)
     plain = jrnn.gru(K, H)
     zero = jax.tree.map(jnp.zeros_like, state)
-    u, v = plain.project(params, xs[0]), plain.gated.recur(params, zero)
+    u, v = plain.project(params, xs[0]), recur(plain.gated, params, zero)
     expected = plain.gated.pointwise(
         state, tuple(jnp.split(u, 3, -1)), tuple(jnp.split(v, 3, -1))
     )[0]

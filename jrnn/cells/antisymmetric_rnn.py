@@ -47,10 +47,8 @@ from jrnn._claims import claim
 from jrnn._parametrised import parametrised
 from jrnn._parts import (
     compose_step,
+    dense_inputs,
     gated_advance,
-    merge_gates,
-    part_of_gate,
-    product,
     project_dense,
     show,
     state_dtype,
@@ -155,7 +153,7 @@ def antisymmetric_rnn(
         return AntisymmetricParams(params.W_x, M, params.b)
 
     parts = _pointwise(gated, epsilon)
-    seam = Gated(gates, _recur(gates), *parts, _matrix(gates), part_of_gate(gates))
+    seam = Gated(gates, _product, *parts, dense_inputs)
     advance = gated_advance(seam)
     spans = {"z": UNIT, "n": SIGNED} if gated else {"n": SIGNED}
     spec = spec_of(
@@ -194,16 +192,8 @@ def _output(
     return show(state.h, x, params.W_x)
 
 
-def _recur(gates: int) -> Callable[..., Array]:
-    def recur(params: AntisymmetricParams, state: AntisymmetricRNNState) -> Array:
-        v = product(state.h, params.M, state.h.dtype)
-        return v if gates == 1 else jnp.concatenate([v, v], axis=-1)
-
-    return recur
-
-
-def _matrix(gates: int) -> Callable[..., tuple[Array, None]]:
-    return lambda params: (merge_gates((params.M,) * gates), None)
+def _product(params: AntisymmetricParams) -> tuple[Array, None]:
+    return params.M, None  # (n, n): both gates receive the same
 
 
 def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:

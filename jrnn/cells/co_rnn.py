@@ -57,10 +57,8 @@ from jrnn._base import Cell, Gated, Gates, Key, check_size, memoize, spec_of
 from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
+    dense_inputs,
     gated_advance,
-    merge_gates,
-    part_of_gate,
-    product,
     project_dense,
     show,
     state_dtype,
@@ -167,9 +165,8 @@ def co_rnn(
         zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
         return CoRNNState(zeros, zeros)
 
-    gated = Gated(
-        1, _recur, *_pointwise(dt, gamma, epsilon, implicit), part=part_of_gate(1)
-    )
+    parts = _pointwise(dt, gamma, epsilon, implicit)
+    gated = Gated(1, _product, *parts, dense_inputs)
     advance = gated_advance(gated)
     cell = Cell(
         init=init,
@@ -202,8 +199,8 @@ def _output(params: CoRNNParams, state: CoRNNState, x: Array) -> Array:
     return show(state.h, x, params.W_x)
 
 
-def _recur(params: CoRNNParams, state: CoRNNState) -> Array:
-    return product(merge_gates((state.h, state.z)), params.W_h, state.h.dtype)
+def _product(params: CoRNNParams) -> tuple[Array, None]:
+    return params.W_h, None  # (2n, n): of h and z, side by side
 
 
 def _pointwise(

@@ -48,10 +48,9 @@ from jrnn._base import (
 from jrnn._claims import LINEAR_BOUND, claim
 from jrnn._parts import (
     compose_step,
+    dense_inputs,
     gated_advance,
-    part_of_gate,
     project_dense,
-    recur_by,
     show,
     state_dtype,
 )
@@ -156,7 +155,7 @@ def elman(
         return show(state.h, x, params.W_x)
 
     pointwise = _pointwise(activation)
-    gated = Gated(1, recur_by(_matrix), *pointwise, _matrix, part_of_gate(1))
+    gated = Gated(1, _product, *pointwise, dense_inputs)
     advance = gated_advance(gated)
     cell = Cell(
         init=init,
@@ -183,7 +182,7 @@ def elman(
     )
 
 
-def _matrix(params: ElmanParams) -> tuple[Array, None]:
+def _product(params: ElmanParams) -> tuple[Array, None]:
     return params.W_h, None
 
 

@@ -56,12 +56,11 @@ from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     contract,
+    dense_inputs,
     gated_advance,
     merge_gates,
-    part_of_gate,
     product,
     project_dense,
-    recur_by,
     show,
     split_gates,
     state_dtype,
@@ -192,7 +191,7 @@ def gru(
     return claim(cell, gates=saved_view(seam, GRU), bound=gru_bound(reset_after))
 
 
-def _matrix(params: GRUParams) -> tuple[Array, Array | None]:
+def _product(params: GRUParams) -> tuple[Array, Array | None]:
     b_h = params.b_h
     return params.W_h, None if b_h is None else jnp.pad(b_h, (2 * b_h.size, 0))
 
@@ -215,7 +214,7 @@ def _pullback(
     return GRUState(dh * z), (da_r, da_z, da_n), (da_r, da_z, da_n * r)
 
 
-_GATED = Gated(3, recur_by(_matrix), _pointwise, _pullback, _matrix, part_of_gate(3))
+_GATED = Gated(3, _product, _pointwise, _pullback, dense_inputs)
 
 
 # Reset before the product: two products in turn, so the cell brings its own backward

@@ -52,9 +52,8 @@ from jrnn._base import (
 from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
-    expand,
+    dense_inputs,
     gated_advance,
-    part_of_gate,
     project_dense,
     show,
     state_dtype,
@@ -143,7 +142,7 @@ def ind_rnn(
     def output(params: IndRNNParams, state: IndRNNState, x: Array) -> Array:
         return show(state.h, x, params.W_x)
 
-    gated = Gated(1, _recur, *_pointwise(activation), part=part_of_gate(1))
+    gated = Gated(1, _product, *_pointwise(activation), dense_inputs)
     advance = gated_advance(gated)
     cell = Cell(
         init=init,
@@ -168,8 +167,8 @@ def ind_rnn(
     )
 
 
-def _recur(params: IndRNNParams, state: IndRNNState) -> Array:
-    return expand(params.w_h.astype(state.h.dtype), state.h.ndim) * state.h
+def _product(params: IndRNNParams) -> tuple[Array, None]:
+    return params.w_h, None
 
 
 def _pointwise(activation: Activation) -> tuple[Callable, Callable]:

@@ -60,10 +60,10 @@ from jrnn._claims import claim
 from jrnn._parts import (
     compose_step,
     contract,
+    dense_inputs,
     expand,
     gated_advance,
     merge_gates,
-    part_of_gate,
     product,
     project_dense,
     show,
@@ -278,11 +278,11 @@ def _pullback(
     return LSTMState(jnp.zeros_like(state_tm1.h), dc_tm1), da, da
 
 
-def _matrix(params: LSTMParams) -> tuple[Array, None]:
+def _product(params: LSTMParams) -> tuple[Array, None]:
     return params.W_h, None
 
 
-_GATED = Gated(4, _recur, _pointwise, _pullback, _matrix, part_of_gate(4))
+_GATED = Gated(4, _product, _pointwise, _pullback, dense_inputs)
 
 
 # Peepholes and projection: the gates are not elementwise in the products alone, so the

@@ -18,7 +18,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Params, Saved, State
-from jrnn._parts import gated_advance_saving, merge_gates, product
+from jrnn._parts import (
+    gated_advance_saving,
+    merge_gates,
+    packed_product,
+    product,
+    recur,
+)
 
 
 class Closed(NamedTuple):
@@ -77,16 +83,17 @@ def _matrices_turned(
 def _through_recur(
     gated: Gated, params: Params, state: State
 ) -> Callable[[Array], State]:
-    """Returns dv_t -> what flows back through `recur`: one product with W_h^T.
+    """Returns dv_t -> what flows back through v_t = h_{t-1} W + b: dv_t W^T.
 
-    `recur` is affine in the state, so its transpose is the same at each step: made
-    once, outside of the loop, it brings no second forward product.
+    v is affine in the state, so its transpose is the same at each step: made once,
+    outside of the loop, it brings no second forward product.
     """
-    if gated.matrix is None or not _lie_transposed(state):
-        pull = jax.vjp(functools.partial(gated.recur, params), state)[1]
+    packed = packed_product(gated, params, state)
+    if packed is None or not _lie_transposed(state):
+        pull = jax.vjp(functools.partial(recur, gated, params), state)[1]
         return lambda dv: pull(dv)[0]
     first, *rest = jax.tree.leaves(state)
-    W_T = _transpose(gated.matrix(params)[0].astype(first.dtype))
+    W_T = _transpose(packed[0].astype(first.dtype))
     others = list(map(jnp.zeros_like, rest))
     like = jax.tree.structure(state)
     return lambda dv: jax.tree.unflatten(like, [product(dv, W_T, first.dtype), *others])
@@ -121,7 +128,8 @@ def _gated_adjoint(gated: Gated, params: Params, state: State) -> Closed:
         states_tm1: State, states: State, saved: Saved, du: Array, dv: Array
     ) -> Params:
         del states, saved, du
-        return jax.vjp(lambda params: gated.recur(params, states_tm1), params)[1](dv)[0]
+        share = lambda params: recur(gated, params, states_tm1)
+        return jax.vjp(share, params)[1](dv)[0]
 
     advance = functools.partial(gated_advance_saving, gated, params)
     return Closed(advance, pullback, gradient, complete)

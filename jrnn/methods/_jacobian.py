@@ -5,7 +5,7 @@ that to first order s_t moves by ds_{t-1} A. A state of k arrays of n units is e
 one vector of k n numbers, or, where only what each unit does to itself is wanted, n
 vectors of k numbers.
 
-Of a gated cell, whose recurrent product v = recur(params, s) is affine in the state by
+Of a gated cell, whose recurrent share v = s W + b is affine in the state by
 a matrix R that is the same at each step, and whose gates are elementwise,
 
     A = (ds'/ds at fixed v) + R (ds'/dv)
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Params, State
-from jrnn._parts import split_gates
+from jrnn._parts import recur, split_gates
 
 
 def pack(state: State, diagonal: bool) -> Array:
@@ -123,7 +123,7 @@ def _gated(
     leaves, structure = jax.tree.flatten(states)
     size, dtype = leaves[0].shape[-1], leaves[0].dtype
     u = split_gates(us, gated.gates)
-    v = split_gates(gated.recur(params, states), gated.gates)
+    v = split_gates(recur(gated, params, states), gated.gates)
     pointwise = lambda states, v: jax.tree.leaves(gated.pointwise(states, u, v)[0])
 
     def slopes(which: int) -> list[Array]:
@@ -160,10 +160,10 @@ def _recurrent_matrix(
     """Returns R (k, n, gates, n): what each unit of the state adds to each gate."""
     zeros = jnp.zeros((count * size,), dtype)
 
-    def recur(vector: Array) -> Array:
+    def share(vector: Array) -> Array:
         parts = jnp.split(vector, count)
-        return gated.recur(params, jax.tree.unflatten(structure, parts))
+        return recur(gated, params, jax.tree.unflatten(structure, parts))
 
-    row = lambda unit: jax.jvp(recur, (zeros,), (unit,))[1]
+    row = lambda unit: jax.jvp(share, (zeros,), (unit,))[1]
     rows = jax.vmap(row)(jnp.eye(count * size, dtype=dtype))
     return rows.reshape(count, size, gated.gates, size)

@@ -16,6 +16,7 @@ from jrnn._parts import (
     expand,
     gated_advance,
     noisy_project,
+    project_dense,
     split_gates,
 )
 
@@ -116,19 +117,25 @@ def shares_of(cell: Cell, params: Params) -> Shares:
     project = functools.partial(noisy_project, cell.project)
     if gated is None:
         return Shares(functools.partial(project, params), lambda u: u)
-    if gated.part is None:
+    if gated.inputs is None or cell.noise is not None:
         whole = lambda *inputs: split_gates(project(params, *inputs), gated.gates)
         return Shares(whole, lambda u: u)
-    parts = [gated.part(params, gate) for gate in range(gated.gates)]
+    W_x, b = gated.inputs(params)
+    columns = split_gates(W_x, gated.gates)
+    biases = None if b is None else split_gates(b, gated.gates)
 
     def complete(u: Gates) -> Gates:
-        biases = [bias for _, bias in parts]
+        if biases is None:
+            return u
         return tuple(
-            a if bias is None else a + expand(bias.astype(a.dtype), a.ndim)
+            a + expand(bias.astype(a.dtype), a.ndim)
             for a, bias in zip(u, biases, strict=True)
         )
 
-    each = lambda *inputs: tuple(project(part, *inputs) for part, _ in parts)
+    def each(xs: Array, noise: None) -> Gates:
+        del noise
+        return tuple(project_dense(W, None, xs) for W in columns)
+
     return Shares(each, complete)
 
 

@@ -13,7 +13,7 @@ and JAX takes du back through `project`. A loop of JAX launches several kernels 
 step and reads W from memory at each; here W stays on chip where it fits, in one program
 or shared among several.
 
-The kernels trace `pointwise` and `pullback` of `Gated` and are given `matrix`: they
+The kernels trace `pointwise` and `pullback` of `Gated` and are given W and b: they
 know no cell (jrnn/kernels). Nothing here has been run on a GPU or TPU: docs/kernels.md
 says what was checked, and what to expect by counting.
 """
@@ -27,7 +27,7 @@ from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Keep, Method, Params, Sequence, State, memoize
 from jrnn._lengths import check_countable
-from jrnn._parts import contract, noisy_project
+from jrnn._parts import contract, noisy_project, packed_product
 from jrnn.kernels import gated as kernels
 from jrnn.kernels._pallas import Target, check_target, find_target, refusal
 from jrnn.methods._steps import (
@@ -49,7 +49,7 @@ def fused(
     """Makes the method that runs a gated cell in one kernel, on a GPU or a TPU.
 
     For cells whose gates are elementwise in one product with the first field of their
-    state: `Gated.matrix`. float32, and bfloat16 parameters with a state in float32;
+    state: `Gated.product`. float32, and bfloat16 parameters with a state in float32;
     unmeasured on any accelerator. First derivatives, in reverse mode; `vmap` works.
 
     Args:
@@ -108,7 +108,8 @@ def _run(
     interpret: bool,
     precision: Precision,
 ) -> tuple[State, Any]:
-    if cell.gated is None or cell.gated.matrix is None:
+    packed = cell.gated and packed_product(cell.gated, params, state)
+    if cell.gated is None or packed is None:
         raise ValueError(
             "Expected a cell whose gates are elementwise in one product with its "
             f"state, such as jrnn.lstm, for jrnn.fused(), got {cell}; run it with "
@@ -121,7 +122,7 @@ def _run(
     rows = functools.partial(_flatten, batch)
     with products_at(precision):
         us = noisy_project(cell.project, params, xs, noise)
-        W, b = cell.gated.matrix(params)
+        W, b = packed
         given = kernels.Given(
             W=W,
             b=b,

@@ -9,6 +9,7 @@ import numpy as np
 import jrnn
 from experiments.benchmarks.kernels.systems import Rows, failure
 from experiments.benchmarks.peers.problems import normwise
+from jrnn._parts import packed_product
 
 # TF32 and bfloat16 keep 10 and 7 bits: this tells another function, not rounding.
 AGREE = 0.1
@@ -93,7 +94,8 @@ def agree(case: Compared) -> Rows:
     expected, rows = result(jrnn.scan(precision="highest")), []
     for name, method in METHODS.items():
         linear = "associative" in name
-        takes = cell.linear if linear else cell.gated and cell.gated.matrix
+        packed = cell.gated and packed_product(cell.gated, params, state)
+        takes = cell.linear if linear else packed
         if not takes and (linear or "fused" in name):
             continue
         if name == "newton" and case.size > 64:
