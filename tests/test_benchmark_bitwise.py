@@ -101,6 +101,13 @@ def test_what_is_missing_differs(tmp_path):
     assert all(one.ulps == math.inf for one in found)
 
 
+def test_what_runs_on_neither_side_differs(tmp_path):
+    path = save(tmp_path, "ecg.json", failed="status 2: error")
+    shared, (found,) = compare(path, path, "ecg")
+    assert (found.name, found.ulps, shared) == ("ecg/failed", math.inf, 1)
+    assert found.why == "status 2: error, now status 2: error"
+
+
 def test_losses_are_compared_and_clocks_are_not(tmp_path):
     loss = float(np.float32(0.1))
     after = float(np.nextafter(np.float32(0.1), np.float32(1)))

@@ -216,7 +216,7 @@ def run(settings: Settings, temporary: Path) -> int:
         for one in tqdm(waiting, unit="process"):
             one.result()
     names = dict.fromkeys(n for folder in results for n in names_of(folder, settings))
-    shared, found = compare_folders(*results, list(names))
+    shared, found = compare_folders(results[0], results[1], list(names))
     beyond = [one for one in found if one.ulps > settings.ulps]
     if found:
         print("\n" + table(found))

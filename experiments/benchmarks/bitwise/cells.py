@@ -203,9 +203,10 @@ def collect(
                 raise problem
             arrays = run(problem, make_method(method, shape))
         except Exception as error:  # any: it is part of the result
-            arrays = {"refused": type(error).__name__}
-            if not isinstance(error, ValueError | TypeError | NotImplementedError):
-                arrays["refused"] += f": {error}"
+            foreseen = isinstance(error, ValueError | TypeError | NotImplementedError)
+            told = "" if foreseen else f": {error}"
+            how = "refused" if foreseen else "failed"
+            arrays = {how: type(error).__name__ + told}
         found |= {f"{shape}/{key}": np.asarray(array) for key, array in arrays.items()}
     return found
 
@@ -250,7 +251,7 @@ def main(job: dict[str, Any]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
             with partial.open("wb") as file:
-                np.savez(file, **found)
+                np.savez(file, **found)  # pyright: ignore[reportArgumentType] its flag
             partial.replace(path)
         jax.clear_caches()  # Linux has room for so many compiled programs
         gc.collect()
