@@ -81,16 +81,18 @@ def classifiers(inputs: int, hidden: int, digits: int = 10) -> dict[str, Classif
     both = jrnn.supervised_model(jrnn.bidirectional(gru, gru), head, jrnn.mean_step)
     forward = jrnn.supervised_model(gru, head, jrnn.mean_step)
     return {
-        LENGTHS: Classifier(both.init, lambda p, xs, n: both.predict(p, xs, lengths=n)),
+        LENGTHS: Classifier(
+            both.init, lambda p, xs, n: both.predict(p, xs, lengths=n).parameters
+        ),
         PADDED: Classifier(
-            both.init, lambda p, xs, _: both.predict(p, xs), padded=True
+            both.init, lambda p, xs, _: both.predict(p, xs).parameters, padded=True
         ),
         FORWARD: Classifier(
-            forward.init, lambda p, xs, n: forward.predict(p, xs, lengths=n)
+            forward.init, lambda p, xs, n: forward.predict(p, xs, lengths=n).parameters
         ),
         BAG: Classifier(
             lambda key: head.init(key, 2 * inputs),
-            lambda p, xs, n: head.predict(p, bag(xs, n)),
+            lambda p, xs, n: head.predict(p, bag(xs, n)).parameters,
             pace=10.0,
         ),
     }

@@ -46,26 +46,19 @@ from jrnn.combinators import variational_dropout as variational_dropout
 from jrnn.combinators import zoneout as zoneout
 from jrnn.heads.bernoulli import bernoulli as bernoulli
 from jrnn.heads.categorical import categorical as categorical
+from jrnn.heads.distribution import Distribution as Distribution
 from jrnn.heads.gaussian import gaussian as gaussian
-from jrnn.heads.kernels import Kernel as Kernel
-from jrnn.heads.kernels import discretised_logistic as discretised_logistic
-from jrnn.heads.kernels import gaussian_kernel as gaussian_kernel
-from jrnn.heads.kernels import logistic_kernel as logistic_kernel
+from jrnn.heads.head import Head as Head
 from jrnn.heads.mixture import mixture as mixture
+from jrnn.heads.mixture_kernels import Kernel as Kernel
+from jrnn.heads.mixture_kernels import discretised_logistic as discretised_logistic
+from jrnn.heads.mixture_kernels import gaussian_kernel as gaussian_kernel
+from jrnn.heads.mixture_kernels import logistic_kernel as logistic_kernel
 from jrnn.heads.student_t import student_t as student_t
 from jrnn.layers import bidirectional as bidirectional
 from jrnn.layers import dropout as dropout
 from jrnn.layers import residual as residual
 from jrnn.layers import stack as stack
-from jrnn.likelihood import Distribution as Distribution
-from jrnn.likelihood import Head as Head
-from jrnn.likelihood import bits_per_symbol as bits_per_symbol
-from jrnn.likelihood import mean_over_steps as mean_over_steps
-from jrnn.linear_gaussian import LinearGaussianMarkov as LinearGaussianMarkov
-from jrnn.linear_gaussian import linear_gaussian_markov as linear_gaussian_markov
-from jrnn.markov import MarkovChain as MarkovChain
-from jrnn.markov import context_counts as context_counts
-from jrnn.markov import markov_chain as markov_chain
 from jrnn.methods._newton_iteration import NewtonInfo as NewtonInfo
 from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt
@@ -74,13 +67,24 @@ from jrnn.methods.linear_recurrence import linear_recurrence as linear_recurrenc
 from jrnn.methods.newton import newton as newton
 from jrnn.methods.scan import scan as scan
 from jrnn.methods.truncated import truncated as truncated
-from jrnn.model import SequenceModel as SequenceModel
-from jrnn.model import sequence_model as sequence_model
+from jrnn.models.linear_gaussian_markov import (
+    LinearGaussianMarkov as LinearGaussianMarkov,
+)
+from jrnn.models.linear_gaussian_markov import (
+    linear_gaussian_markov as linear_gaussian_markov,
+)
+from jrnn.models.markov_chain import MarkovChain as MarkovChain
+from jrnn.models.markov_chain import markov_chain as markov_chain
+from jrnn.models.means import bits_per_symbol as bits_per_symbol
+from jrnn.models.means import mean_over_steps as mean_over_steps
+from jrnn.models.ngram_counts import context_counts as context_counts
+from jrnn.models.pools import last_step as last_step
+from jrnn.models.pools import mean_step as mean_step
+from jrnn.models.sequence_model import SequenceModel as SequenceModel
+from jrnn.models.sequence_model import sequence_model as sequence_model
+from jrnn.models.supervised_model import SupervisedModel as SupervisedModel
+from jrnn.models.supervised_model import supervised_model as supervised_model
 from jrnn.orthogonal import keep_orthogonal as keep_orthogonal
-from jrnn.supervised import SupervisedModel as SupervisedModel
-from jrnn.supervised import last_step as last_step
-from jrnn.supervised import mean_step as mean_step
-from jrnn.supervised import supervised_model as supervised_model
 
 if _TYPE_CHECKING:
     from jrnn import interop as interop

@@ -224,8 +224,7 @@ def run_checked(
     """Raises on static mistakes, and hands over to the compiled function."""
     cell, method, wanted, reverse = reading
     check_cell(cell)
-    method = _BPTT if method is None else method
-    check_method(method)
+    method = chosen(method)
     reading = Reading(cell, method, wanted, check_switch("reverse", reverse))
     xs = check_array("xs", xs)
     lengths = None if lengths is None else check_array("lengths", lengths)
@@ -244,6 +243,13 @@ def run_checked(
 
 
 _BPTT = bptt()
+
+
+def chosen(method: Any) -> Method:
+    """Returns a method, `bptt()` for None; raises TypeError where it is none."""
+    method = _BPTT if method is None else method
+    check_method(method)
+    return method
 
 
 def _check_static(

@@ -18,7 +18,7 @@ import optax
 import jrnn
 import jrnn.interop.torch
 import jrnn.train
-from jrnn._regressions import Regressions
+from jrnn.models.regressions import Regressions
 
 KEY = jax.random.key(0)
 
@@ -512,12 +512,22 @@ def values_of(x):
     return {k: v for k, v in wrong.items() if k != "empty"}
 
 
+def asked(family, what):
+    """A question to a distribution, as a function of its parameters and the rest."""
+
+    def call(predicted, **given):
+        answer = getattr(jrnn.Distribution(family, predicted), what)
+        return answer(**given) if callable(answer) else answer
+
+    return call
+
+
 for _name, (_head, _x) in HEADS_TOLD.items():
     _params, _features = (
         filled(functools.partial(_head.init, feature_size=4), KEY),
         np.ones((2, 4)),
     )
-    _predicted = filled(_head.predict, _params, _features)
+    _predicted = filled(_head.predict, _params, _features).parameters
     _two = {
         "params": (_params, params_like(_params)),
         "features": (_features, other_features(_features)),
@@ -542,23 +552,18 @@ for _name, (_head, _x) in HEADS_TOLD.items():
     )
     entry(f"Head.predict {_name}", _head.predict, **_two)
     entry(f"Head.log_prob {_name}", _head.log_prob, **_two, **_targets, **_mask)
-    entry(f"Head.sample {_name}", _head.sample, **_two, **_drawn)
-    _d = _head.distribution
-    entry(f"Distribution.log_prob {_name}", _d.log_prob, **_of, **_x_values, **_mask)
-    entry(f"Distribution.sample {_name}", _d.sample, **_of, **_drawn)
-    entry(f"Distribution.shape {_name}", _d.shape, **_of)
+    entry(f"Distribution.shape {_name}", asked(_head.family, "shape"), **_of)
     for _function, _more in {
-        "mean": ({}, {}),
-        "variance": ({}, {}),
-        "cdf": (_targets, _x_values),
-        "quantile": (_p, _p),
+        "log_prob": _x_values | _mask,
+        "sample": _drawn,
+        "mean": {},
+        "variance": {},
+        "cdf": _x_values | _mask,
+        "quantile": _p,
     }.items():
-        if _function in UNOFFERED.get(_name, ()):
-            continue
-        _call = getattr(_head, _function)
-        entry(f"Head.{_function} {_name}", _call, **_two, **_more[0])
-        _call = getattr(_d, _function)
-        entry(f"Distribution.{_function} {_name}", _call, **_of, **_more[1])
+        if _function not in UNOFFERED.get(_name, ()):
+            _call = asked(_head.family, _function)
+            entry(f"Distribution.{_function} {_name}", _call, **_of, **_more)
     _checked_x = {k: v for k, v in values_like(_x).items() if k != "shape"}
     _checked_x = {k: v for k, v in _checked_x.items() if k not in ("scalar", "empty")}
     _checked_x = {
@@ -574,7 +579,7 @@ for _name, (_head, _x) in HEADS_TOLD.items():
 # The functions of models.
 
 
-def model_entries(name, model, xs, wrong_xs, asked):
+def model_entries(name, model, xs, wrong_xs):
     params = params_of(model)
     state = state_of(model, params)
     floats = xs.dtype.kind == "f"
@@ -595,9 +600,8 @@ def model_entries(name, model, xs, wrong_xs, asked):
         params=read["params"],
         batch_shape=((2,), BATCHES),
     )
-    for function in ("log_prob", "predictive", *asked):
-        more = {"probability": (0.5, PROBABILITIES)} if function == "quantile" else {}
-        entry(by(function), getattr(model, function), **read, **more)
+    for function in ("log_prob", "predictive"):
+        entry(by(function), getattr(model, function), **read)
     one = {k: v for k, v in wrong_xs.items() if k not in ("scalar", "size", "empty")}
     one = {k: v[0] if k in ("bool", "complex", "float") else v for k, v in one.items()}
     one = {k: v for k, v in one.items() if k not in ("too large", "negative")}
@@ -635,18 +639,15 @@ def sampled(params, state, xs, wrong_xs, masked):
     return arguments
 
 
-model_entries(
-    "categorical", jrnn.sequence_model(CELL, HEAD), TOKENS, token_ids(TOKENS), ()
-)
-ASKED = ("mean", "variance", "cdf", "quantile")
+model_entries("categorical", jrnn.sequence_model(CELL, HEAD), TOKENS, token_ids(TOKENS))
 NUMBERS = jrnn.sequence_model(jrnn.lru(6, 4), jrnn.gaussian(3, missing=True))
 NAN = {"nan": with_nan(XS)}
-model_entries("numbers", NUMBERS, XS, sequences(XS) | NAN, ASKED)
+model_entries("numbers", NUMBERS, XS, sequences(XS) | NAN)
 
 SUPERVISED = jrnn.supervised_model(CELL, jrnn.student_t(), jrnn.last_step)
 _params = params_of(SUPERVISED)
 entry("SupervisedModel.init", SUPERVISED.init, key=(KEY, KEYS), dtype=(None, DTYPES))
-for _function in ("predict", "log_prob", *ASKED):
+for _function in ("predict", "log_prob"):
     _given = {
         "params": (_params, params_like(_params)),
         "xs": (XS, sequences(XS)),
@@ -654,14 +655,12 @@ for _function in ("predict", "log_prob", *ASKED):
         **REVERSE,
         **METHOD,
     }
-    if _function in ("log_prob", "cdf"):
+    if _function == "log_prob":
         _given["labels"] = (
             np.zeros(2),
             values_like(np.zeros(2)) | {"nan": NAN["nan"][0, :, 0]},
         )
         _given["labels_mask"] = (None, flags_for((2,)))
-    if _function == "quantile":
-        _given["probability"] = (0.5, PROBABILITIES)
     entry(f"SupervisedModel.{_function}", getattr(SUPERVISED, _function), **_given)
 
 CHAIN = jrnn.markov_chain(3, 2)
@@ -698,14 +697,15 @@ entry(
     params=(_levels, LEVELS),
     state=(_history, NONE | {k: v for k, v in HISTORIES.items() if k != "batch"}),
 )
-entry(
-    "MarkovChain.log_prob",
-    CHAIN.log_prob,
-    params=(_levels, LEVELS),
-    xs=(TOKENS, _ids),
-    state=(_history, HISTORIES),
-    lengths=RUN["lengths"],
-)
+for _function in ("log_prob", "predictive"):
+    entry(
+        f"MarkovChain.{_function}",
+        getattr(CHAIN, _function),
+        params=(_levels, LEVELS),
+        xs=(TOKENS, _ids),
+        state=(_history, HISTORIES),
+        lengths=RUN["lengths"],
+    )
 _given = sampled(_levels, _history, TOKENS, _ids, masked=False)
 _given |= {"params": (_levels, LEVELS), "state": (_history, HISTORIES)}
 entry("MarkovChain.sample", CHAIN.sample, **_given)

@@ -125,6 +125,13 @@ HEADS = [
 BY_NAME = {case.name: case for case in HEADS}
 
 
+def ask(head, what):
+    """A question to what a head predicts, as a function of (params, features, ...)."""
+    return lambda params, shown, *rest: getattr(head.predict(params, shown), what)(
+        *rest
+    )
+
+
 def of_numbers(head, predicted):
     """The predicted distribution as arrays, the axis of components put in."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(predicted)]

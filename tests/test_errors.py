@@ -413,44 +413,42 @@ MISTAKES |= {
         "least_scale to be finite and above 0, got 0",
     ),
     "mean of categories": (
-        lambda: jrnn.categorical(3).distribution.mean(jnp.zeros(3)),
+        lambda: NAMES.mean(),
         TypeError,
         "which have no mean",
     ),
     "distribution function of categories": (
-        lambda: jrnn.categorical(3).distribution.cdf(jnp.zeros(3), jnp.array(0)),
+        lambda: NAMES.cdf(jnp.array(0)),
         TypeError,
         "which have no cdf",
     ),
     "variance of categories": (
-        lambda: jrnn.categorical(3).distribution.variance(jnp.zeros(3)),
+        lambda: NAMES.variance(),
         TypeError,
         "which have no variance",
     ),
     "quantile of categories": (
-        lambda: jrnn.categorical(3).distribution.quantile(jnp.zeros(3), 0.5),
+        lambda: NAMES.quantile(0.5),
         TypeError,
         "which have no quantiles",
     ),
     "quantile of a coin": (
-        lambda: jrnn.bernoulli().distribution.quantile(jnp.array(0.0), 0.5),
+        lambda: COIN.quantile(0.5),
         TypeError,
         "0 up to a probability of 1 - mean",
     ),
     "probability in percent": (
-        lambda: REAL.quantile(REAL_PARAMS, NUMBERS, 5.0),
+        lambda: REAL.predictive(REAL_PARAMS, NUMBERS)[1].quantile(5.0),
         ValueError,
         "probability within 0..1, got 5.0",
     ),
     "probabilities of another shape": (
-        lambda: REAL.quantile(REAL_PARAMS, NUMBERS, jnp.full(3, 0.5)),
+        lambda: REAL.predictive(REAL_PARAMS, NUMBERS)[1].quantile(jnp.full(3, 0.5)),
         ValueError,
         r"probability of shape \(5, 2, 3\).*got \(3,\)",
     ),
     "values beside predictions of another shape": (
-        lambda: REAL.head.distribution.log_prob(
-            REAL.predictive(REAL_PARAMS, NUMBERS)[1], NUMBERS[..., :1]
-        ),
+        lambda: REAL.predictive(REAL_PARAMS, NUMBERS)[1].log_prob(NUMBERS[..., :1]),
         ValueError,
         r"x, the values, of shape \(5, 2, 3\).*got \(5, 2, 1\); nothing is broadcast",
     ),
@@ -483,11 +481,13 @@ MISTAKES |= {
         "step to be a number",
     ),
     "distribution function of a coin": (
-        lambda: jrnn.bernoulli().distribution.cdf(jnp.array(0.0), jnp.array(0.0)),
+        lambda: COIN.cdf(jnp.array(0.0)),
         TypeError,
         "P.X <= 0. = 1 - mean",
     ),
 }
+NAMES = jrnn.Distribution(jrnn.categorical(3).family, jnp.zeros(3))
+COIN = jrnn.Distribution(jrnn.bernoulli().family, jnp.array(0.0))
 REAL = jrnn.sequence_model(CELL, jrnn.gaussian(3))
 REAL_PARAMS = REAL.init(jax.random.key(0))
 NUMBERS = jnp.ones((5, 2, 3), jnp.float32)

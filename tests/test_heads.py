@@ -19,6 +19,7 @@ from tests.heads import (
     GRID,
     HEADS,
     LEVELS,
+    ask,
     covariance,
     drawn,
     of_numbers,
@@ -153,7 +154,8 @@ def extreme(name):
     ],
 )
 def test_any_finite_number_has_a_finite_gradient(name, make):
-    score = lambda predicted, x: make().distribution.log_prob(predicted, x)
+    family = make().family
+    score = lambda predicted, x: jrnn.Distribution(family, predicted).log_prob(x)
     run = jax.jit(jax.vmap(jax.value_and_grad(score)))
     value, grads = run(*extreme(name))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
@@ -203,11 +205,13 @@ def test_every_level_of_a_quantised_signal_together_has_probability_one():
     levels = GRID["lowest"] + GRID["step"] * np.arange(LEVELS)
     every = jnp.asarray(np.repeat(levels[:, None], 6, axis=1))
     wide = jnp.asarray(np.repeat(shown[None], LEVELS, axis=0))
-    score, cdf = jax.jit(head.log_prob), jax.jit(head.cdf)
+    score, cdf = jax.jit(head.log_prob), jax.jit(ask(head, "cdf"))
     p = np.exp(score(params, wide, every))
     np.testing.assert_allclose(p.sum(0), 1, rtol=1e-12)
     mean = (p * every).sum(0)  # the mean of what is cut into bins, not of the logistic
-    np.testing.assert_allclose(jax.jit(head.mean)(params, shown), mean, rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.jit(ask(head, "mean"))(params, shown), mean, rtol=1e-12
+    )
     np.testing.assert_allclose(cdf(params, wide, every), p.cumsum(0), rtol=1e-12)
     assert not cdf(params, wide, every - 0.5)[0].any()
     strange = np.repeat(np.array([-1.5, -0.9, 2.0, np.nan, 0.5, 1.5])[:, None], 6, 1)
@@ -262,7 +266,7 @@ DISTRIBUTION = {
 def test_cdf_equals_scipy(name):
     head = BY_NAME[name].make()
     params, shown, xs = drawn(head)
-    got = jax.jit(head.cdf)(params, shown, xs)
+    got = jax.jit(ask(head, "cdf"))(params, shown, xs)
     x = np.asarray(xs).reshape(6, -1)
     expected = DISTRIBUTION[name](x, *of_numbers(head, head.predict(params, shown)))
     assert got.shape == xs.shape
@@ -273,8 +277,8 @@ def test_cdf_equals_scipy(name):
 def test_cdf_of_correlated_components_is_that_of_each_alone():
     head = BY_NAME["gaussian full"].make()
     params, shown, xs = drawn(head)
-    mean, s, phi = (np.asarray(p) for p in head.predict(params, shown))
-    for row, got in enumerate(head.cdf(params, shown, xs)):
+    mean, s, phi = (np.asarray(p) for p in head.predict(params, shown).parameters)
+    for row, got in enumerate(head.predict(params, shown).cdf(xs)):
         deviation = np.sqrt(np.diag(covariance((mean[row], s[row], phi[row]))))
         expected = stats.norm.cdf(xs[row], mean[row], deviation)
         np.testing.assert_allclose(got, expected, rtol=1e-12)
@@ -290,7 +294,7 @@ def test_samples_follow_the_density(name):
     head = BY_NAME[name].make()
     params, shown, _ = drawn(head, rows=1)
     many = jnp.broadcast_to(shown, (COUNT, shown.shape[-1]))
-    xs = np.asarray(head.sample(params, jax.random.key(5), many))
+    xs = np.asarray(head.predict(params, many).sample(jax.random.key(5)))
     assert xs.shape == (COUNT, *head.event_shape)
     predicted = of_numbers(head, head.predict(params, shown))
     if name == "gaussian full":  # the squared distance is chi-square
@@ -304,7 +308,7 @@ def test_samples_follow_the_density(name):
         u = DISTRIBUTION[name](xs.reshape(COUNT, -1), *predicted)
     for i in range(u.shape[-1]):
         assert stats.kstest(u[:, i], "uniform").pvalue > LEAST
-    error = np.asarray(head.mean(params, shown))[0] - xs.mean(0)
+    error = np.asarray(head.predict(params, shown).mean())[0] - xs.mean(0)
     assert (np.abs(error) <= 5 * xs.std(0) / np.sqrt(COUNT)).all()
 
 
@@ -314,13 +318,13 @@ def test_samples_of_symbols_come_as_often_as_they_are_probable(name):
     head = BY_NAME[name].make()
     params, shown, _ = drawn(head, rows=1)
     many = jnp.broadcast_to(shown, (COUNT, shown.shape[-1]))
-    xs = head.sample(params, jax.random.key(6), many)
+    xs = head.predict(params, many).sample(jax.random.key(6))
     rows, seen = np.unique(np.asarray(xs), axis=0, return_counts=True)
     log_p = head.log_prob(params, many[: len(rows)], jnp.asarray(rows))
     p, share = np.exp(log_p), seen / COUNT
     assert p.sum() > 0.99  # what was never drawn is improbable
     assert (np.abs(share - p) <= 5 * np.sqrt(p * (1 - p) / COUNT)).all()
-    error = np.asarray(head.mean(params, shown))[0] - np.asarray(xs).mean(0)
+    error = np.asarray(head.predict(params, shown).mean())[0] - np.asarray(xs).mean(0)
     assert (np.abs(error) <= 5 * np.asarray(xs).std(0) / np.sqrt(COUNT)).all()
 
 
@@ -329,16 +333,17 @@ def test_samples_of_symbols_come_as_often_as_they_are_probable(name):
 def test_at_temperature_zero_a_sample_is_the_location(name):
     head = BY_NAME[name].make()
     params, shown, _ = drawn(head)
-    cold = head.sample(params, jax.random.key(0), shown, 0.0)
+    predicted = head.predict(params, shown)
+    cold = predicted.sample(jax.random.key(0), 0.0)
     if name == "discretised":
-        log_w, loc, _ = head.predict(params, shown)
+        log_w, loc, _ = predicted.parameters
         i = np.round((np.asarray(loc)[np.arange(6), log_w.argmax(-1)] + 1) * 2.5)
         expected = -1.0 + 0.5 * np.clip(i, 0, 5)
     else:
-        expected = head.mean(params, shown)
+        expected = predicted.mean()
     assert_close(cold, jnp.asarray(expected), 1e-12)
-    warm = head.sample(params, jax.random.key(0), shown, 4.0)
-    plain = head.sample(params, jax.random.key(0), shown)
+    warm = predicted.sample(jax.random.key(0), 4.0)
+    plain = predicted.sample(jax.random.key(0))
     if name != "discretised":
         assert_close(warm - cold, 2 * (plain - cold), 1e-10)
 
@@ -396,7 +401,7 @@ def test_zeros_and_ones_of_any_type_are_symbols():
     for kind in (bool, np.int32, np.uint8):
         assert_close(model.log_prob(params, xs.astype(kind))[1], expected, 0.0)
     _, logits = model.predictive(params, xs.astype(bool))
-    scored = head.distribution.log_prob(logits, jnp.asarray(xs, bool))
+    scored = logits.log_prob(jnp.asarray(xs, bool))
     assert_close(scored, expected, 1e-6)
     with pytest.raises(ValueError, match="zeros and ones.*got 2.0"):
         model.log_prob(params, xs * 2)
@@ -429,9 +434,8 @@ def located(name, dtype):
     }[name]
     predicted = jax.tree.map(lambda a: jnp.asarray(a, dtype), predicted)
     exact = [np.asarray(a, float).ravel() for a in jax.tree.leaves(predicted)]
-    if name == "student_t":
-        return make().distribution, predicted, law(exact[2], exact[0], exact[1])
-    return make().distribution, predicted, law(*exact[-2:])
+    exact = [*exact[2:], *exact[:2]] if name == "student_t" else exact[-2:]
+    return jrnn.Distribution(make().family, predicted), law(*exact)
 
 
 @pytest.mark.slow
@@ -445,15 +449,15 @@ def located(name, dtype):
     ],
 )
 def test_quantile_and_variance_equal_scipy(name, dtype):
-    family, predicted, law = located(name, dtype)
+    predicted, law = located(name, dtype)
     p = jnp.asarray(P, dtype)
-    quantile = jax.jit(family.quantile)
+    quantile = jax.jit(jrnn.Distribution.quantile)
     got = quantile(predicted, p)
     assert got.dtype == p.dtype
     expected, spread = law.ppf(np.asarray(p, float)), law.std()
     error = np.abs(np.asarray(got) - expected) / spread
     assert error.max() <= RIGHT[dtype] * np.abs(expected / spread).max()
-    variance = np.asarray(jax.jit(family.variance)(predicted))
+    variance = np.asarray(jax.jit(jrnn.Distribution.variance)(predicted))
     np.testing.assert_allclose(variance, law.var(), rtol=RIGHT[dtype])
     ends = quantile(predicted, jnp.asarray([0, 1, 0, 1, 1.5, np.nan], dtype))
     np.testing.assert_array_equal(ends, [*[-np.inf, np.inf] * 2, np.nan, np.nan])
@@ -465,14 +469,14 @@ def test_quantiles_are_where_the_distribution_function_is(name):
     head = BY_NAME[name].make()
     params, shown, _ = drawn(head)
     for p in (1e-3, 0.05, 0.5, 0.9):
-        at = jax.jit(head.quantile)(params, shown, p)
+        at = jax.jit(ask(head, "quantile"))(params, shown, p)
         assert at.shape == (6, *head.event_shape)
-        np.testing.assert_allclose(head.cdf(params, shown, at), p, rtol=1e-7)
-    one = jax.vmap(lambda f, p: head.quantile(params, f, p))
+        np.testing.assert_allclose(head.predict(params, shown).cdf(at), p, rtol=1e-7)
+    one = jax.vmap(lambda f, p: head.predict(params, f).quantile(p))
     several = one(shown, jnp.full(6, 0.9))
     assert_close(several, at, 1e-12)
     assert not np.asarray(
-        jax.grad(lambda f: head.quantile(params, f, 0.1).sum())(shown)
+        jax.grad(lambda f: head.predict(params, f).quantile(0.1).sum())(shown)
     ).any()
 
 
@@ -484,9 +488,9 @@ def test_moments_and_quantiles_of_a_quantised_signal_are_sums_over_its_levels():
     wide = jnp.asarray(np.repeat(shown[None], LEVELS, axis=0))
     p = np.exp(jax.jit(head.log_prob)(params, wide, every))
     variance = (p * every**2).sum(0) - (p * every).sum(0) ** 2
-    got = jax.jit(head.variance)(params, shown)
+    got = jax.jit(ask(head, "variance"))(params, shown)
     np.testing.assert_allclose(got, variance, rtol=1e-9, atol=1e-12)
-    quantile = jax.jit(head.quantile)
+    quantile = jax.jit(ask(head, "quantile"))
     for probability in (0.0, 0.05, 0.4, 0.95):
         first = (p.cumsum(0) >= probability).argmax(0)
         at = quantile(params, shown, probability)
@@ -497,23 +501,26 @@ def test_moments_and_quantiles_of_a_quantised_signal_are_sums_over_its_levels():
 def test_variances_of_components_are_those_of_each_alone():
     head = BY_NAME["gaussian full"].make()
     params, shown, _ = drawn(head)
-    mean, s, phi = (np.asarray(p) for p in head.predict(params, shown))
+    mean, s, phi = (np.asarray(p) for p in head.predict(params, shown).parameters)
     S = np.array([covariance((mean[r], s[r], phi[r])) for r in range(6)])
     variance = np.einsum("rii->ri", S)
-    np.testing.assert_allclose(head.variance(params, shown), variance, rtol=1e-12)
+    predicted = head.predict(params, shown)
+    np.testing.assert_allclose(predicted.variance(), variance, rtol=1e-12)
     at = stats.norm.ppf(0.05, mean, np.sqrt(variance))
-    np.testing.assert_allclose(head.quantile(params, shown, 0.05), at, rtol=1e-10)
+    np.testing.assert_allclose(predicted.quantile(0.05), at, rtol=1e-10)
     pair = BY_NAME["mixture of logistics of 2"].make()
     params, shown, _ = drawn(pair)
-    log_w, loc, scale = (np.asarray(p) for p in pair.predict(params, shown))
+    log_w, loc, scale = (np.asarray(p) for p in pair.predict(params, shown).parameters)
     w = np.exp(log_w)[:, None, :]
     within = (w * (stats.logistic.var(loc, scale) + loc**2)).sum(-1)
     expected = within - np.square((w * loc).sum(-1))
-    np.testing.assert_allclose(pair.variance(params, shown), expected, rtol=1e-10)
+    variance = pair.predict(params, shown).variance()
+    np.testing.assert_allclose(variance, expected, rtol=1e-10)
     coin = jrnn.bernoulli()
     logits = jnp.array([-3.0, 0.0, 2.0])
     expected = stats.bernoulli.var(1 / (1 + np.exp(-logits)))
-    np.testing.assert_allclose(coin.distribution.variance(logits), expected, rtol=1e-12)
+    variance = jrnn.Distribution(coin.family, logits).variance()
+    np.testing.assert_allclose(variance, expected, rtol=1e-12)
 
 
 def test_a_student_t_without_a_variance_says_so():
@@ -525,13 +532,12 @@ def test_a_student_t_without_a_variance_says_so():
 
 
 def test_nothing_is_broadcast_in_silence():
-    family = jrnn.gaussian(2).distribution
     wide = gaussian.Normal(jnp.zeros((7, 5, 2)), jnp.ones((7, 5, 2)))
+    wide = jrnn.Distribution(jrnn.gaussian(2).family, wide)
     for shape in ((7, 5, 1), (7, 1, 2), (5, 2)):
-        for function in (family.log_prob, family.cdf):
+        for function in (wide.log_prob, wide.cdf):
             with pytest.raises(ValueError, match="x, the values, of shape"):
-                function(wide, jnp.zeros(shape))
+                function(jnp.zeros(shape))
+    names = jrnn.Distribution(jrnn.categorical(3).family, jnp.zeros((7, 5, 3)))
     with pytest.raises(ValueError, match="x, the ids, of shape"):
-        jrnn.categorical(3).distribution.log_prob(
-            jnp.zeros((7, 5, 3)), jnp.zeros((7, 1), int)
-        )
+        names.log_prob(jnp.zeros((7, 1), int))

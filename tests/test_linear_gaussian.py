@@ -141,12 +141,12 @@ def test_predictions_are_what_is_scored(size):
     params = model.fit(xs)
     state, whole = model.log_prob(params, xs)
     _, predicted = model.predictive(params, xs)
-    assert_close(model.distribution.log_prob(predicted, jnp.asarray(xs)), whole, 1e-12)
+    assert_close(predicted.log_prob(jnp.asarray(xs)), whole, 1e-12)
     _, more = model.log_prob(params, xs[:1], state)
     following = model.predict(params, state)
-    scored = model.distribution.log_prob(following, jnp.asarray(xs[0]))
+    scored = following.log_prob(jnp.asarray(xs[0]))
     assert_close(scored, more[0], 1e-12)
-    u = model.distribution.cdf(predicted, jnp.asarray(xs))
+    u = predicted.cdf(jnp.asarray(xs))
     assert u.shape == xs.shape
 
 

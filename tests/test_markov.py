@@ -88,12 +88,24 @@ def test_predict_is_the_distribution_that_log_prob_scores():
     params = chain.fit(np.array(texts(4, 4, 60)[0]))
     history = jnp.array([[3, 1], [0, 2], [1, 1]])
     state, _ = chain.log_prob(params, history)
-    predicted = chain.predict(params, state)
+    predicted = chain.predict(params, state).parameters
     assert predicted.shape == (2, 4)
     np.testing.assert_allclose(jnp.exp(predicted).sum(-1), 1, rtol=1e-12)
     for symbol in range(4):
         _, log_probs = chain.log_prob(params, jnp.full((1, 2), symbol), state)
         np.testing.assert_allclose(log_probs[0], predicted[:, symbol], rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 2])
+def test_what_a_chain_predicts_of_a_text_is_what_it_scores(order):
+    chain = jrnn.markov_chain(3, order)
+    params = chain.fit(np.array(texts(4, 3, 60)[0]))
+    xs, lengths = jnp.array([[0, 1], [2, 2], [1, 0], [1, 1]]), jnp.array([4, 2])
+    state, expected = chain.log_prob(params, xs, lengths=lengths)
+    after, predicted = chain.predictive(params, xs, lengths=lengths)
+    assert (after == state).all()
+    within = jnp.arange(4)[:, None] < lengths[None]
+    np.testing.assert_allclose(predicted.log_prob(xs, within), expected, rtol=1e-12)
 
 
 def test_an_unseen_symbol_and_an_unseen_context_have_a_price():
@@ -112,7 +124,7 @@ def test_a_long_text_in_pieces_equals_the_whole(monkeypatch):
     chain = jrnn.markov_chain(3, 3)
     params = chain.fit(text)
     whole = chain.log_prob(params, text)[1]
-    monkeypatch.setattr("jrnn.markov.PIECE", 16)
+    monkeypatch.setattr("jrnn.models.interpolation.PIECE", 16)
     np.testing.assert_array_equal(chain.log_prob(params, text)[1], whole)
     by_jit = jax.jit(chain.log_prob)(params, text)[1]
     np.testing.assert_allclose(by_jit, whole, rtol=1e-12)
@@ -125,7 +137,7 @@ def test_an_order_beyond_the_text():
     _, got = chain.log_prob(params, np.array(text))
     expected = Counted(3, 5, [[0, 1]]).log_probs(text)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
-    total = jnp.exp(chain.predict(params, chain.init_state(params))).sum()
+    total = jnp.exp(chain.predict(params, chain.init_state(params)).parameters).sum()
     np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import jrnn
 from jrnn import train
+from jrnn.models.reading import SequenceState
 from tests import reference
 from tests.helpers import MAIN, assert_close, error, ids, random_like, to_numpy
 
@@ -67,13 +68,13 @@ def test_lengths(make):
     dirty = jnp.where(jnp.arange(6)[:, None] < lengths[None], xs, 77)
     assert_close(model.log_prob(params, dirty, start, lengths), (state, log_probs), 0.0)
     whole, expected = model.log_prob(params, xs[:4], start)
-    member = 0 if isinstance(start, jrnn.model.SequenceState) else (slice(None), 0)
+    member = 0 if isinstance(start, SequenceState) else (slice(None), 0)
     pick = lambda tree: jax.tree.map(lambda leaf: leaf[member], tree)
     assert_close(log_probs[:4, 0], expected[:, 0], 1e-12)
     assert_close(pick(state), pick(whole), 1e-12)
     assert not log_probs[4:, 0].any()
     assert not log_probs[:, 1].any()
-    member = 1 if isinstance(start, jrnn.model.SequenceState) else (slice(None), 1)
+    member = 1 if isinstance(start, SequenceState) else (slice(None), 1)
     pick = lambda tree: jax.tree.map(lambda leaf: leaf[member], tree)
     assert_close(pick(state), pick(start), 0.0)
 
@@ -166,8 +167,8 @@ def test_supervised(pool):
     params = random_like(1, model.init(jax.random.key(0), jnp.float64))
     xs = random_like(2, jax.ShapeDtypeStruct((6, 2, 2), jnp.float64))
     lengths = jnp.array([4, 6])
-    alone = model.predict(params, xs[:4, :1])
-    both = model.predict(params, xs.at[4:, 0].set(jnp.nan), lengths=lengths)
+    alone = model.predict(params, xs[:4, :1]).parameters
+    both = model.predict(params, xs.at[4:, 0].set(jnp.nan), lengths=lengths).parameters
     member = (slice(4), 0) if pool is None else 0
     assert_close(both[member], alone[:, 0] if pool is None else alone[0], 1e-12)
     labels = jnp.zeros((6, 2) if pool is None else (2,), jnp.int32)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import jrnn
+from jrnn.heads import gaussian
 from tests.heads import BY_NAME, targets
 from tests.helpers import assert_close, random_like
 
@@ -141,11 +142,11 @@ def test_predictions_are_what_is_scored(which):
     model, params, xs, mask = built(which)
     _, whole = model.log_prob(params, xs, mask=mask)
     state, predicted = model.predictive(params, xs, mask=mask)
-    scored = model.head.distribution.log_prob(predicted, xs, mask)
+    scored = predicted.log_prob(xs, mask)
     assert_close(scored, whole, 1e-12)
     following = model.predict(params, state)
     _, more = model.log_prob(params, xs[:1], state, mask=at(mask, slice(1)))
-    scored = model.head.distribution.log_prob(following, xs[0], at(mask, 0))
+    scored = following.log_prob(xs[0], at(mask, 0))
     assert_close(scored, more[0], 1e-12)
 
 
@@ -162,7 +163,7 @@ def test_samples_go_on_from_the_prompt(which):
     assert one.shape == (3, 5, *xs.shape[2:])
     state, _ = model.log_prob(params, xs)
     cold = model.sample(params, key(), 1, prompt=xs, temperature=0.0)
-    expected = model.head.distribution.sample(key(), model.predict(params, state), 0.0)
+    expected = model.predict(params, state).sample(key(), 0.0)
     assert_close(cold[0], expected, 1e-12)
 
 
@@ -194,24 +195,23 @@ def test_a_history_with_gaps_is_gone_on_from():
 def test_what_a_model_says_of_the_next_step_is_what_it_predicts(name):
     which = BY_NAME[name], name != "gaussian"
     model, params, xs, mask = built(which)
-    family, lengths = model.head.distribution, jnp.array([T, 4])
-    arguments = {"lengths": lengths, "mask": mask}
-    state, predicted = model.predictive(params, xs, **arguments)
-    after, mean = model.mean(params, xs, **arguments)
+    lengths = jnp.array([T, 4])
+    state, predicted = model.predictive(params, xs, lengths=lengths, mask=mask)
+    within = jnp.arange(T)[:, None] < lengths[None]
+    counts = within.reshape(T, B, *(1,) * (xs.ndim - 2))
+    scored = predicted.log_prob(xs, within if mask is None else counts & mask)
+    after, expected = model.log_prob(params, xs, lengths=lengths, mask=mask)
     assert_close(after, state, 0.0)
-    assert_close(mean, family.mean(predicted), 1e-12)
-    _, variance = model.variance(params, xs, **arguments)
-    assert_close(variance, family.variance(predicted), 1e-12)
-    if "bernoulli" in repr(model.head):
-        return
-    _, at = model.quantile(params, xs, 0.05, **arguments)
-    assert_close(at, family.quantile(predicted, 0.05), 1e-12)
-    _, below = model.cdf(params, xs, **arguments)
-    counts = np.ones(xs.shape, bool) if mask is None else np.array(mask)
-    counts[4:, 1] = False
-    expected = jnp.where(counts, family.cdf(predicted, xs), 0)
-    assert_close(below, expected, 1e-12)
-    assert below.shape == xs.shape
+    assert_close(scored, expected, 1e-12)
+    # One distribution, whole or in parts, compiled or not.
+    compiled = jax.jit(lambda p: model.predictive(p, xs, lengths=lengths, mask=mask)[1])
+    for function in (jrnn.Distribution.mean, jrnn.Distribution.variance):
+        value = function(predicted)
+        assert value.shape == predicted.shape == xs.shape
+        assert_close(jax.jit(function)(compiled(params)), value, 1e-12)
+        assert_close(jax.vmap(function)(predicted), value, 1e-12)
+        last = jax.tree.map(lambda a: a[-1], predicted)
+        assert_close(function(last), value[-1], 1e-12)
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_samples_are_uniform_under_their_own_distribution_functions(name):
     model, params, _, _ = built((BY_NAME[name], False))
     xs = model.sample(params, jax.random.key(8), 3, batch_shape=(4000,))
     _, predicted = model.predictive(params, xs)
-    u = np.asarray(model.head.distribution.cdf(predicted, xs))
+    u = np.asarray(predicted.cdf(xs))
     for t in range(3):
         assert stats.kstest(u[t], "uniform").pvalue > 1e-4
     later = np.corrcoef(u)[np.triu_indices(3, 1)]
@@ -261,19 +261,19 @@ def test_numbers_as_labels(pool):
     if pool is None:
         dirty = dirty.at[3:, 1].set(jnp.inf)  # past its length
     got = model.log_prob(params, xs, dirty, labels_mask=known, lengths=lengths)
-    mean, scale = model.predict(params, xs, lengths=lengths)
+    predicted = model.predict(params, xs, lengths=lengths)
+    mean, scale = predicted.parameters
     terms = np.where(known, stats.norm.logpdf(labels, mean, scale), 0).sum(-1)
     if pool is None:
         terms[3:, 1] = 0
     np.testing.assert_allclose(got, terms, rtol=1e-10, atol=1e-13)
-    assert_close(model.mean(params, xs, lengths=lengths), mean, 0.0)
-    below = model.cdf(params, xs, dirty, labels_mask=known, lengths=lengths)
+    assert_close(predicted.mean(), mean, 0.0)
     counts = known if pool is not None else known.at[3:, 1].set(False)
+    below = predicted.cdf(dirty, counts)
     expected = np.where(counts, stats.norm.cdf(labels, mean, scale), 0)
     np.testing.assert_allclose(below, expected, rtol=1e-10)
-    variance = model.variance(params, xs, lengths=lengths)
-    np.testing.assert_allclose(variance, scale**2, rtol=1e-12)
-    at = model.quantile(params, xs, 0.05, lengths=lengths)
+    np.testing.assert_allclose(predicted.variance(), scale**2, rtol=1e-12)
+    at = predicted.quantile(0.05)
     np.testing.assert_allclose(at, stats.norm.ppf(0.05, mean, scale), rtol=1e-10)
     with pytest.raises(ValueError, match="labels of shape"):
         model.log_prob(params, xs, labels[:1])
@@ -285,13 +285,25 @@ def test_labels_are_checked_wherever_they_are_given():
     model = jrnn.supervised_model(jrnn.gru(3, 4), jrnn.gaussian())
     params = model.init(jax.random.key(0))
     xs = jnp.ones((7, 5, 3), jnp.float32)
-    for function in (model.log_prob, model.cdf):
-        for shape in ((7, 1), (5,)):
-            with pytest.raises(ValueError, match=r"labels of shape \(7, 5\)"):
-                function(params, xs, jnp.zeros(shape, jnp.float32))
-        with pytest.raises(TypeError, match="labels of a floating type"):
-            function(params, xs, jnp.zeros((7, 5), int))
+    for shape in ((7, 1), (5,)):
+        with pytest.raises(ValueError, match=r"labels of shape \(7, 5\)"):
+            model.log_prob(params, xs, jnp.zeros(shape, jnp.float32))
+    with pytest.raises(TypeError, match="labels of a floating type"):
+        model.log_prob(params, xs, jnp.zeros((7, 5), int))
+
+
+@pytest.mark.parametrize("garbage", [0.0, np.nan, np.inf])
+def test_a_distribution_function_is_0_where_a_mask_says_so(garbage):
+    predicted = gaussian.Normal(jnp.ones((7, 5, 2)), jnp.full((7, 5, 2), 2.0))
+    predicted = jrnn.Distribution(jrnn.gaussian(2).family, predicted)
     lengths = jnp.array([7, 7, 0, 7, 2])
-    below = model.cdf(params, xs, jnp.zeros((7, 5), jnp.float32), lengths=lengths)
     steps = np.arange(7)[:, None] < lengths[None]
-    assert ((below > 0) == steps).all()
+    xs = jnp.where(steps[..., None], jnp.zeros((7, 5, 2)), garbage)
+    below = predicted.cdf(xs, jnp.arange(len(xs))[:, None] < lengths[None])
+    expected = np.broadcast_to(steps[..., None], xs.shape)
+    np.testing.assert_array_equal(below > 0, expected)
+    np.testing.assert_allclose(below[0, 0], stats.norm.cdf(-0.5), rtol=1e-12)
+    one = jnp.ones((7, 5, 2), bool).at[3, 1, 0].set(False)
+    assert (predicted.cdf(xs, one)[3, 1] > 0).tolist() == [False, True]
+    with pytest.raises(ValueError, match="mask of the shape of the values"):
+        predicted.cdf(xs, one[:1])

@@ -125,7 +125,7 @@ def test_moments_of_narrow_distributions_are_float32(dtype):
     predicted = head.predict(head.init(_key(), 2), jnp.ones((3, 2), jnp.float32))
     narrow = jax.tree.map(lambda a: a.astype(dtype), predicted)
     widened = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
-    for moment in (head.distribution.mean, head.distribution.variance):
+    for moment in (jrnn.Distribution.mean, jrnn.Distribution.variance):
         assert moment(narrow).dtype == jnp.float32
         assert (moment(narrow) == moment(widened)).all()
     loc, scale = jnp.zeros(3, dtype), jnp.full(3, 0.5, dtype)

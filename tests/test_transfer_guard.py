@@ -106,17 +106,15 @@ def test_models_and_heads_run_under_the_guard(name):
     mask = MASK if name == "missing" else None
     model.log_prob(params, xs, state, LENGTHS, mask=mask)
     model.predict(params, state)
-    model.predictive(params, xs, lengths=LENGTHS)
+    _, predicted = model.predictive(params, xs, lengths=LENGTHS)
     model.sample(params, new_key(), 2, prompt=xs, batch_shape=(B,))
     if name not in ("categorical", "bernoulli"):
-        for function in (model.mean, model.variance, model.cdf):
-            function(params, xs)
-        model.quantile(params, xs, 0.5)
+        predicted.mean(), predicted.variance(), predicted.cdf(xs)
+        predicted.quantile(0.5)
     head.init(new_key(), K)
-    predicted = head.predict(params.head, XS)
     head.log_prob(params.head, XS, xs)
-    head.sample(params.head, new_key(), XS)
-    head.distribution.log_prob(predicted, xs)
+    predicted = head.predict(params.head, XS)
+    predicted.sample(new_key()), predicted.log_prob(xs, MASK)
 
 
 def loss(state, ys):

@@ -1,6 +1,7 @@
 """Every public function refuses every wrong kind of argument, in words of its own."""
 
 import functools
+import inspect
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import jrnn
 import jrnn.interop.torch
 import jrnn.train
-from jrnn._regressions import Regressions
+from jrnn.models.regressions import Regressions
 from tests.arguments import ENTRIES, params_of
 from tests.heads import HEADS, drawn
 from tests.registry import CELLS
@@ -102,8 +103,9 @@ def test_every_public_function_has_an_entry():
 
 @pytest.mark.parametrize("kind", MADE)
 def test_every_function_of_what_is_made_has_an_entry(kind):
-    hints = getattr(jrnn, kind).__annotations__
-    calls = {name for name, hint in hints.items() if "Callable" in str(hint)}
+    made = getattr(jrnn, kind)
+    calls = {n for n, hint in made.__annotations__.items() if "Callable" in str(hint)}
+    calls |= {n for n, f in vars(made).items() if inspect.isfunction(f) and n[0] != "_"}
     covered = {name.split(".")[1] for name in COVERED if name.startswith(f"{kind}.")}
     assert len(calls) > 4
     assert calls - covered == set(SEAMS.get(kind, ()))
@@ -157,12 +159,13 @@ def test_a_head_takes_one_temperature_for_each_sequence(make):
     else:
         params, features, _ = drawn(head, rows=3)
     tau = jnp.array([0, 1, 2], jnp.int8)
-    sampled = head.sample(params, again(), features, tau)
+    predicted = head.predict(params, features)
+    sampled = predicted.sample(again(), tau)
     for row in range(3):
-        alone = head.sample(params, again(), features, float(tau[row]))
+        alone = predicted.sample(again(), float(tau[row]))
         np.testing.assert_array_equal(sampled[row], alone[row])
     with pytest.raises(ValueError, match=r"of shape \(3,\), got shape \(2,\)"):
-        head.sample(params, again(), features, tau[:2])
+        predicted.sample(again(), tau[:2])
 
 
 @functools.cache
@@ -219,7 +222,7 @@ def draws(key):
     for case in HEADS:
         head = case.make()
         params = head.init(key, 2)
-        yield params, head.sample(params, key, xs)
+        yield params, head.predict(params, xs).sample(key)
     for model, params in models():
         yield model.sample(params, key, 2, batch_shape=(2,))
     model = jrnn.sequence_model(jrnn.gru(3, 2), jrnn.categorical(3))

@@ -67,7 +67,7 @@ UNDER_JIT = (
     "jrnn.unroll lru",
     "jrnn.unroll tokens",
     "Cell.step lru",
-    "Head.sample student_t",
+    "Distribution.sample student_t",
     "SequenceModel.log_prob numbers",
     "SequenceModel.sample categorical",
     "MarkovChain.sample",

@@ -103,7 +103,7 @@ def make_loss(task: str, plan: Plan) -> train.Loss:
             examples = reader.warp(key_warp, examples, plan.warp)
         xs = reader.lay_out(examples, plan.window)
         noise = {} if model.cell.noise is None else {"key": key_drop}
-        log_p = model.predict(params, xs, **noise)
+        log_p = model.predict(params, xs, **noise).parameters
         own = jnp.take_along_axis(log_p, labels[:, None], 1).mean()
         return -(1 - plan.smoothing) * own - plan.smoothing * log_p.mean(), (carry, {})
 
@@ -177,7 +177,7 @@ def predict(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _log_p(task: str, plan: Plan, params: Any, examples: Array) -> Array:
     xs = READERS[task].lay_out(examples, plan.window)
-    return network(task, plan).predict(params, xs)
+    return network(task, plan).predict(params, xs).parameters
 
 
 def score(log_p: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

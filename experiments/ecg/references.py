@@ -94,7 +94,8 @@ def forecast(order: int, params: Any, part: Stretch) -> tuple[np.ndarray, np.nda
     model = jrnn.linear_gaussian_markov(order)
     xs = jnp.asarray(part.units / UNIT, float)
     predicted = model.predictive(params, xs)[1]
-    mean, sd = (scored(np.asarray(leaf), part) * UNIT for leaf in predicted)
+    leaves = predicted.parameters
+    mean, sd = (scored(np.asarray(leaf), part) * UNIT for leaf in leaves)
     return mean, sd
 
 

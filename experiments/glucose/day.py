@@ -48,14 +48,14 @@ def show_day(
     predicted = jax.tree.map(lambda a: a[0][own], predicted)
     now, scale = pairs.now[own], scales.ahead[SHOWN]
     in_units = lambda change: (now + scale * np.asarray(change)[:, SHOWN]).tolist()
-    low, high = (quantile(entrant, predicted, p) for p in TAILS)
+    low, high = (quantile(predicted, p) for p in TAILS)
     minutes = (pairs.times[own] - date).astype("timedelta64[m]").astype(np.int64)
     return {
         "date": str(date),
         "horizon": HORIZONS[SHOWN],
         "hours": (minutes / MINUTES_PER_HOUR).tolist(),
         "now": now.tolist(),
-        "mean": in_units(entrant.model.head.distribution.mean(predicted)),
+        "mean": in_units(predicted.mean()),
         "low": np.clip(in_units(low), *REPORTED).tolist(),
         "high": np.clip(in_units(high), *REPORTED).tolist(),
     }

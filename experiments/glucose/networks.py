@@ -102,7 +102,7 @@ def lay_out(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _predict(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Any:
-    def one(p: Any) -> Any:
+    def one(p: Any) -> jrnn.Distribution:
         return model.predict(p, sheet.xs, lengths=sheet.lengths, mask=sheet.known)
 
     return jax.vmap(one)(params)
@@ -123,18 +123,16 @@ def forecast(
 ) -> list[Predicted]:
     """Returns the forecasts of each seed, in mg/dL."""
     predicted = distributions(entrant, params, scales, segments)
-    family, pairs = entrant.model.head.distribution, pair(segments)
+    pairs = pair(segments)
     now = pairs.now[:, None]
     scaled = np.where(pairs.due, pairs.later - now, 0) / scales.ahead
-    mean = family.mean(predicted)
+    mean = predicted.mean()
     labels = jnp.broadcast_to(jnp.asarray(scaled, jnp.float32), mean.shape)
     own = jnp.broadcast_to(
         jnp.eye(len(HORIZONS), dtype=bool)[:, None, None], (2, *mean.shape)
     )
-    log_p = [family.log_prob(predicted, labels, mask) for mask in own]
-    mean, below = (
-        np.asarray(a, np.float64) for a in (mean, family.cdf(predicted, labels))
-    )
+    log_p = [predicted.log_prob(labels, mask) for mask in own]
+    mean, below = (np.asarray(a, np.float64) for a in (mean, predicted.cdf(labels)))
     density = np.stack([np.asarray(a, np.float64) for a in log_p], axis=-1)
     density -= np.log(scales.ahead)
     return [
@@ -143,13 +141,12 @@ def forecast(
     ]
 
 
-def quantile(entrant: Entrant, predicted: Any, p: float) -> np.ndarray:
+def quantile(predicted: jrnn.Distribution, p: float) -> np.ndarray:
     """Returns where the scaled change's distribution function is p, by bisection."""
-    family = entrant.model.head.distribution
-    low = jnp.full_like(family.mean(predicted), -QUANTILES_WITHIN)
+    low = jnp.full_like(predicted.mean(), -QUANTILES_WITHIN)
     high = -low
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        under = family.cdf(predicted, middle) < p
+        under = predicted.cdf(middle) < p
         low, high = jnp.where(under, middle, low), jnp.where(under, high, middle)
     return np.asarray(high, np.float64)

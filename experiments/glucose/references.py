@@ -184,7 +184,8 @@ def fit_chain(train: Sequence[Segment], width: int) -> Chain:
     (batch,) = padded_batches(runs, len(runs), (max(map(len, runs)),))
     chain = jrnn.markov_chain(bins, order=1)
     params = chain.fit(jnp.asarray(batch.xs), batch.lengths.astype(int))
-    log_P = chain.predict(params, jnp.arange(bins, dtype=jnp.int32)[None])
+    predicted = chain.predict(params, jnp.arange(bins, dtype=jnp.int32)[None])
+    log_P = predicted.parameters
     P = np.exp(np.asarray(log_P, np.float64))
     P /= P.sum(axis=1, keepdims=True)  # of single precision
     return Chain(width, np.stack([np.linalg.matrix_power(P, h) for h in STEPS]))

@@ -12,7 +12,7 @@ from experiments._report import StopRequest
 from experiments.compressors import compress_all
 from experiments.data import Alphabet, Corpus, count_unknown, encode
 from experiments.language_model.settings import MARKOV_ORDERS
-from jrnn.markov import context_counts, markov_chain
+from jrnn import context_counts, markov_chain
 
 # A chain's own training text is scored on this much of it, to see how far apart
 # training and held-out text lie.

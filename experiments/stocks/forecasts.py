@@ -88,8 +88,8 @@ def autoregression_forecast(
     for own, fitted in zip(normalise(scale, returns).T, params, strict=True):
         xs = jnp.asarray(own, float)
         predicted = model.predictive(fitted, xs)[1]
-        densities = model.distribution.log_prob(predicted, xs)
-        columns.append((densities, model.distribution.cdf(predicted, xs), *predicted))
+        scored = predicted.log_prob(xs), predicted.cdf(xs)
+        columns.append((*scored, *predicted.parameters))
     return in_percent(scale, *np.moveaxis(np.array(columns, np.float64), 0, -1))
 
 

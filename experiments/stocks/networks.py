@@ -240,14 +240,13 @@ def forecasts(
     """Returns each seed's forecasts of all days."""
     model, found = entrant.model(fitted.hidden), []
     xs = jnp.asarray(normalise(scale, returns), FLOAT)
-    family = model.head.distribution
     for params in fitted.params:
         predicted = model.predictive(params, xs)[1]
         shown = (
-            family.log_prob(predicted, xs),
-            family.cdf(predicted, xs),
-            family.mean(predicted),
-            deviation(predicted),
+            predicted.log_prob(xs),
+            predicted.cdf(xs),
+            predicted.mean(),
+            deviation(predicted.parameters),
         )
         found.append(in_percent(scale, *shown))
     return found

@@ -3,7 +3,6 @@ r"""The Bernoulli head: what is 0 or 1.
 P(x = 1 | h) = sigmoid(l),    ln P(x | h) = -softplus((1 - 2 x) l)
 """
 
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -11,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Key, memoize
-from jrnn.heads._arguments import casting, size_or_none, whether_missing
-from jrnn.heads._dense import common, per_sequence, total
-from jrnn.heads._numbers import Support, number_head
-from jrnn.likelihood import Distribution, Head
+from jrnn.heads.arguments import casting, size_or_none, whether_missing
+from jrnn.heads.distribution import Family
+from jrnn.heads.head import Head
+from jrnn.heads.number_head import Support, family_of_numbers, number_head
+from jrnn.heads.numerics import common, per_sequence, total
 
 BINARY = Support(lambda x: (x == 0) | (x == 1), "zeros and ones", whole=True)
 
@@ -33,9 +33,9 @@ def bernoulli(size: int | None = None, missing: bool = False) -> Head:
         that tell which are known, and has twice the input size.
 
     Returns:
-      A head whose `predict` is the logits, and whose `mean` is P(x = 1). What is
-      neither 0 nor 1 scores NaN. Samples of temperature tau divide the logits by it; 0
-      gives the likelier one.
+      A head that predicts distributions whose parameters are the logits, and whose
+      `mean` is P(x = 1). What is neither 0 nor 1 scores NaN. Samples of temperature
+      tau divide the logits by it; 0 gives the likelier one.
 
     Raises:
       TypeError: An argument is of the wrong type, or a `cdf` or a `quantile` is asked
@@ -46,13 +46,18 @@ def bernoulli(size: int | None = None, missing: bool = False) -> Head:
       >>> import jax, jax.numpy as jnp, jrnn
       >>> head = jrnn.bernoulli()
       >>> params = head.init(jax.random.key(0), 4)
-      >>> float(head.mean(params, jnp.zeros(4)))
+      >>> float(head.predict(params, jnp.zeros(4)).mean())
       0.5
     """
-    n = size or 1
-    shape: Callable[[Array], Array] = _only if size is None else _same
-    arguments = (("size", size), ("missing", missing))
-    return number_head("bernoulli", arguments, n, shape, independent(size), BINARY)
+    return number_head(
+        "bernoulli",
+        size or 1,
+        _only if size is None else _same,
+        independent(size),
+        BINARY,
+        size=size,
+        missing=missing,
+    )
 
 
 def _only(raw: Array) -> Array:
@@ -64,16 +69,15 @@ def _same(raw: Array) -> Array:
 
 
 @memoize
-def independent(size: int | None) -> Distribution:
+def independent(size: int | None) -> Family:
     """Returns the family of logits."""
 
     def log_prob(logits: Array, x: Array, mask: Array | None = None) -> Array:
         x, logits = common(x, logits)
         return total(size, jax.nn.log_sigmoid((2 * x - 1) * logits), mask)
 
-    return Distribution(
-        log_prob, _sample, jax.nn.sigmoid, _no_cdf, _no_quantile, _variance, jnp.shape
-    )
+    functions = _sample, jax.nn.sigmoid, _no_cdf, _no_quantile, _variance, jnp.shape
+    return family_of_numbers(log_prob, *functions, size=size, support=BINARY)
 
 
 def _variance(logits: Array) -> Array:

@@ -3,6 +3,8 @@ r"""The head of the notes: a dense layer and a softmax over the vocabulary.
 P(x_t = k | h_t) = softmax(h_t W_y + b_y)_k
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -10,14 +12,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, check_size, memoize, spec_of
+from jrnn._base import check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
-from jrnn._guard import with_own_constants
 from jrnn._integers import token_ids, widen_integers
 from jrnn._parts import sample_symbols
-from jrnn.heads._dense import check_shape, checked, functions, hide
-from jrnn.heads._numbers import check_mask
-from jrnn.likelihood import Distribution, Head
+from jrnn.heads.dense import dense_head
+from jrnn.heads.distribution import Family
+from jrnn.heads.head import Head
+from jrnn.heads.number_head import check_mask
+from jrnn.heads.numerics import hide
 
 
 @memoize
@@ -46,42 +49,22 @@ def categorical(vocab_size: int) -> Head:
     """
     check_size("vocab_size", vocab_size)
 
-    def check(name: str, xs: Any, mask: Any = None) -> tuple[Array, Array | None]:
-        return _check_ids(name, xs, mask, f"categorical({vocab_size})")
-
     def check_values(name: str, xs: Array, mask: Array | None = None) -> None:
         check_ids(name, hide(mask, xs), vocab_size)
 
-    distribution = with_own_constants(
-        checked(
-            Distribution(
-                _log_prob,
-                _sample,
-                _no_mean,
-                _no_cdf,
-                _no_quantile,
-                _no_variance,
-                _shape,
-            )
-        )
-    )
-    return Head(
-        *functions("categorical", vocab_size, _log_softmax, distribution, check),
-        check=check,
+    return dense_head(
+        spec_of("categorical", vocab_size, input_size=vocab_size)._replace(
+            arguments=(("vocab_size", vocab_size),)
+        ),
+        jax.nn.log_softmax,
+        CATEGORIES,
+        functools.partial(_check_ids, f"categorical({vocab_size})"),
         check_values=check_values,
         symbols=_symbols,
         encode=_same,
         blank=_blank,
         seen=_seen,
-        distribution=distribution,
-        spec=spec_of("categorical", vocab_size, input_size=vocab_size)._replace(
-            arguments=(("vocab_size", vocab_size),)
-        ),
     )
-
-
-def _log_softmax(raw: Array) -> Array:
-    return jax.nn.log_softmax(raw, axis=-1)
 
 
 def _shape(log_p: Array) -> tuple[int, ...]:
@@ -90,7 +73,9 @@ def _shape(log_p: Array) -> tuple[int, ...]:
     return log_p.shape[:-1]
 
 
-def _check_ids(name: str, xs: Any, mask: Any, whose: str) -> tuple[Array, Array | None]:
+def _check_ids(
+    whose: str, name: str, xs: Any, mask: Any = None
+) -> tuple[Array, Array | None]:
     xs = check_array(name, xs)
     if not jnp.issubdtype(xs.dtype, jnp.integer):
         raise TypeError(
@@ -102,49 +87,36 @@ def _check_ids(name: str, xs: Any, mask: Any, whose: str) -> tuple[Array, Array 
 
 
 def _log_prob(log_p: Array, ids: Array, mask: Array | None = None) -> Array:
-    log_p = check_array("predicted", log_p)
-    ids, mask = _check_ids("x", ids, mask, "this distribution")
-    check_shape("x, the ids,", ids, _shape(log_p))
     known = (ids >= 0) & (ids < log_p.shape[-1])
     index = jnp.where(known, ids, 0)[..., None]
     picked = jnp.take_along_axis(log_p, index, axis=-1)[..., 0]
     return hide(mask, jnp.where(known, picked, jnp.nan))
 
 
-def _sample(key: Key, log_p: Array, temperature: float | Array = 1.0) -> Array:
-    return sample_symbols(key, log_p, jnp.asarray(temperature))
+def _none(what: str, symbols: str) -> Callable[..., NoReturn]:
+    """Returns a function that refuses a question to categories."""
+
+    def refuse(log_p: Array, *_: Array) -> NoReturn:
+        raise TypeError(
+            f"Expected a head whose symbols are {symbols}, got one of "
+            f"{log_p.shape[-1]} categories, which have no {what}; head.predict gives "
+            "their log-probabilities."
+        )
+
+    return refuse
 
 
-def _no_mean(log_p: Array) -> NoReturn:
-    raise TypeError(
-        f"Expected a head whose symbols are numbers, got one of {log_p.shape[-1]} "
-        "categories, which have no mean; head.predict gives their log-probabilities."
-    )
-
-
-def _no_cdf(log_p: Array, ids: Array) -> NoReturn:
-    del ids
-    raise TypeError(
-        f"Expected a head whose symbols are in order, got one of {log_p.shape[-1]} "
-        "categories, which have no cdf; head.predict gives their log-probabilities."
-    )
-
-
-def _no_variance(log_p: Array) -> NoReturn:
-    raise TypeError(
-        f"Expected a head whose symbols are numbers, got one of {log_p.shape[-1]} "
-        "categories, which have no variance; head.predict gives their "
-        "log-probabilities."
-    )
-
-
-def _no_quantile(log_p: Array, p: Any) -> NoReturn:
-    del p
-    raise TypeError(
-        f"Expected a head whose symbols are in order, got one of {log_p.shape[-1]} "
-        "categories, which have no quantiles; head.predict gives their "
-        "log-probabilities."
-    )
+CATEGORIES = Family(
+    _log_prob,
+    sample_symbols,
+    _none("mean", "numbers"),
+    _none("cdf", "in order"),
+    _none("quantiles", "in order"),
+    _none("variance", "numbers"),
+    _shape,
+    functools.partial(_check_ids, "this distribution"),
+    values="ids",
+)
 
 
 def _symbols(ids: Array, mask: Array | None = None) -> Array:

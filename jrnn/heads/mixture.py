@@ -18,13 +18,12 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Key, check_size, memoize, tell
 from jrnn._parts import sample_symbols
-from jrnn.heads._arguments import above_zero, casting, size_or_none, whether_missing
-from jrnn.heads._dense import common, heat, positive
-from jrnn.heads._numbers import number_head
-from jrnn.heads._quantile import bisect
-from jrnn.heads._slopes import largest
-from jrnn.heads.kernels import Kernel, gaussian_kernel
-from jrnn.likelihood import Distribution, Head
+from jrnn.heads.arguments import above_zero, casting, size_or_none, whether_missing
+from jrnn.heads.distribution import Family
+from jrnn.heads.head import Head
+from jrnn.heads.mixture_kernels import Kernel, gaussian_kernel
+from jrnn.heads.number_head import family_of_numbers, number_head
+from jrnn.heads.numerics import bisect, common, heat, largest, positive
 
 
 class Mixture(NamedTuple):
@@ -68,10 +67,10 @@ def mixture(
         quantised signal; at zero weights scales are 1 more.
 
     Returns:
-      A head whose `predict` is `Mixture(log_weights, loc, scale)`. Samples of
-      temperature tau take component k with probability proportional to w_k^(1/tau) and
-      multiply its variance by tau (D. Ha and D. Eck, https://arxiv.org/abs/1704.03477);
-      0 gives the location of the heaviest.
+      A head that predicts distributions of parameters `Mixture(log_weights, loc,
+      scale)`. Samples of temperature tau take component k with probability proportional
+      to w_k^(1/tau) and multiply its variance by tau (D. Ha and D. Eck,
+      https://arxiv.org/abs/1704.03477); 0 gives the location of the heaviest.
       Quantiles are sought between the least and the greatest of the components' own,
       by bisection down to 2^-48 of that width in float32 and 2^-80 in float64. A
       component's log-density ends at a finite number, as that of `jrnn.gaussian` does,
@@ -85,30 +84,26 @@ def mixture(
       >>> import jax, jax.numpy as jnp, jrnn
       >>> head = jrnn.mixture(3, kernel=jrnn.logistic_kernel)
       >>> params = head.init(jax.random.key(0), 4)
-      >>> round(float(head.cdf(params, jnp.zeros(4), jnp.array(0.0))), 3)
+      >>> round(float(head.predict(params, jnp.zeros(4)).cdf(jnp.array(0.0))), 3)
       0.5
     """
-    n = size or 1
     if not isinstance(kernel, Kernel):
         raise TypeError(
             "Expected kernel to be jrnn.gaussian_kernel, jrnn.logistic_kernel or what "
             "jrnn.discretised_logistic(lowest, step, levels) returns, got "
             f"{tell(kernel)}."
         )
-    arguments = (
-        ("components", components),
-        ("kernel", kernel),
-        ("size", size),
-        ("missing", missing),
-        ("least_scale", least_scale),
-    )
     return number_head(
         "mixture",
-        arguments,
-        components * (1 + 2 * n),
+        components * (1 + 2 * (size or 1)),
         functools.partial(_shape, components, size, least_scale),
         _family(kernel, size),
         kernel.support,
+        components=components,
+        kernel=kernel,
+        size=size,
+        missing=missing,
+        least_scale=least_scale,
     )
 
 
@@ -124,7 +119,7 @@ def _shape(K: int, size: int | None, least: float, raw: Array) -> Mixture:
 
 
 @memoize
-def _family(kernel: Kernel, size: int | None) -> Distribution:
+def _family(kernel: Kernel, size: int | None) -> Family:
     def log_prob(predicted: Mixture, x: Array, mask: Array | None = None) -> Array:
         x, log_w, loc, scale = common(x, *predicted)
         terms = kernel.log_prob(x[..., None], loc, scale)
@@ -138,10 +133,10 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
         # All missing: the weights sum to 1, but not to the last bit.
         return jnp.where(mask if size is None else mask.any(axis=-1), scored, 0)
 
-    def sample(key: Key, predicted: Mixture, temperature: float | Array = 1.0) -> Array:
+    def sample(key: Key, predicted: Mixture, temperature: Array) -> Array:
         log_w, loc, scale = predicted
         key_k, key_x = jax.random.split(key)
-        k = sample_symbols(key_k, log_w, jnp.asarray(temperature))[..., None]
+        k = sample_symbols(key_k, log_w, temperature)[..., None]
         k = k if size is None else k[..., None]
         pick = lambda a: jnp.take_along_axis(a, k, axis=-1)[..., 0]
         middle, spread = pick(loc), pick(scale)
@@ -178,4 +173,5 @@ def _family(kernel: Kernel, size: int | None) -> Distribution:
     def shape(predicted: Mixture) -> tuple[int, ...]:
         return jnp.shape(predicted.loc)[:-1]
 
-    return Distribution(log_prob, sample, mean, cdf, quantile, variance, shape)
+    functions = log_prob, sample, mean, cdf, quantile, variance, shape
+    return family_of_numbers(*functions, size=size, support=kernel.support)

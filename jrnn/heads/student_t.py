@@ -23,12 +23,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Key, memoize
-from jrnn.heads._arguments import above_zero, casting, size_or_none, whether_missing
-from jrnn.heads._dense import common, heat, positive, total
-from jrnn.heads._numbers import number_head
-from jrnn.heads._quantile import bisect
-from jrnn.heads._slopes import largest, standard, with_slopes
-from jrnn.likelihood import Distribution, Head
+from jrnn.heads.arguments import above_zero, casting, size_or_none, whether_missing
+from jrnn.heads.distribution import Family
+from jrnn.heads.head import Head
+from jrnn.heads.number_head import family_of_numbers, number_head
+from jrnn.heads.numerics import (
+    bisect,
+    common,
+    heat,
+    largest,
+    positive,
+    standard,
+    total,
+    with_slopes,
+)
 
 # softplus(4) + 2: about six degrees of freedom at zero weights, as daily returns have.
 DOF_OFFSET = 4.0
@@ -71,7 +79,8 @@ def student_t(
         scale is 1 more.
 
     Returns:
-      A head whose `predict` is `StudentT(loc, scale, dof)`. Samples of temperature tau
+      A head that predicts distributions of parameters `StudentT(loc, scale, dof)`.
+      Samples of temperature tau
       have tau times the variance; 0 gives the location.
 
       Any finite number has a log-density, right to rounding, and a finite gradient.
@@ -87,13 +96,18 @@ def student_t(
       >>> import jax, jax.numpy as jnp, jrnn
       >>> head = jrnn.student_t()
       >>> predicted = head.predict(head.init(jax.random.key(0), 4), jnp.zeros(4))
-      >>> round(float(predicted.dof), 2)
+      >>> round(float(predicted.parameters.dof), 2)
       6.02
     """
-    n = size or 1
-    arguments = (("size", size), ("missing", missing), ("least_scale", least_scale))
-    shape = functools.partial(_shape, size, least_scale)
-    return number_head("student_t", arguments, 3 * n, shape, independent(size))
+    return number_head(
+        "student_t",
+        3 * (size or 1),
+        functools.partial(_shape, size, least_scale),
+        independent(size),
+        size=size,
+        missing=missing,
+        least_scale=least_scale,
+    )
 
 
 def _shape(size: int | None, least: float, raw: Array) -> StudentT:
@@ -106,14 +120,14 @@ def _shape(size: int | None, least: float, raw: Array) -> StudentT:
 
 
 @memoize
-def independent(size: int | None) -> Distribution:
+def independent(size: int | None) -> Family:
     """Returns the family of `StudentT`."""
 
     def log_prob(predicted: StudentT, x: Array, mask: Array | None = None) -> Array:
         x, loc, scale, dof = common(x, *predicted)
         return total(size, student_t_log_prob(x, loc, scale, dof), mask)
 
-    return Distribution(
+    return family_of_numbers(
         log_prob,
         _sample,
         lambda predicted: predicted.loc,
@@ -121,6 +135,7 @@ def independent(size: int | None) -> Distribution:
         _quantile,
         _variance,
         lambda predicted: jnp.shape(predicted.loc),
+        size=size,
     )
 
 

@@ -4,8 +4,8 @@ from jaxtyping import Array
 
 from jrnn._base import Key, Params, tell
 from jrnn._programs import Arguments, Family
-from jrnn.likelihood import mean_over_steps
-from jrnn.model import SequenceModel
+from jrnn.models.means import mean_over_steps
+from jrnn.models.sequence_model import SequenceModel
 from jrnn.train.step import Carry, Loss, Metrics
 
 

@@ -82,14 +82,14 @@ MISTAKES = (
     ),
     Mutation(
         name="the model reads x_t instead of x_{t-1}",
-        file="jrnn/model.py",
+        file="jrnn/models/reading.py",
         old="head.encode(jax.tree.map(lambda a: a[:-1], symbols))",
         new="head.encode(jax.tree.map(lambda a: a[1:], symbols))",
         tests=(MODEL,),
     ),
     Mutation(
         name="1/T forgotten",
-        file="jrnn/likelihood.py",
+        file="jrnn/models/means.py",
         old="        return values.sum() / valid.sum().astype(values.dtype)\n",
         new="        return values.sum()\n",
         tests=(MODEL,),
@@ -283,7 +283,7 @@ MISTAKES = (
     ),
     Mutation(
         name="what is prepared is prepared at each step",
-        file="jrnn/model.py",
+        file="jrnn/models/reading.py",
         old="    params = params._replace(cell=prepared(cell, params.cell))\n    blank",
         new="    blank",
         tests=(f"{ORTHOGONAL}::test_a_model_prepares_once",),
@@ -413,21 +413,21 @@ MISTAKES = (
     ),
     Mutation(
         name="density without its scale",
-        file="jrnn/heads/gaussian.py",
+        file="jrnn/heads/normal.py",
         old="(jnp.square(z) + LOG_2_PI) - jnp.log(scale)",
         new="(jnp.square(z) + LOG_2_PI)",
         tests=(f"{HEADS}::test_log_prob_equals_scipy[gaussian full]",),
     ),
     Mutation(
         name="what is known tells nothing of what is missing",
-        file="jrnn/heads/gaussian.py",
+        file="jrnn/heads/correlated_normal.py",
         old="    gain = Cw / v[..., None]\n",
         new="    gain = 0 * Cw / v[..., None]\n",
         tests=(f"{HEADS}::test_what_is_missing_adds_nothing_whatever_stands_there",),
     ),
     Mutation(
         name="outer bins without their tails",
-        file="jrnn/heads/kernels.py",
+        file="jrnn/heads/mixture_kernels.py",
         old="        return jnp.where(i <= 0, below,",
         new="        return jnp.where(i < 0, below,",
         tests=(
@@ -444,28 +444,28 @@ MISTAKES = (
     ),
     Mutation(
         name="what is missing is scored",
-        file="jrnn/heads/_dense.py",
+        file="jrnn/heads/numerics.py",
         old="    terms = hide(mask, terms)\n",
         new="",
         tests=(NUMBERS,),
     ),
     Mutation(
         name="the cell is not told what is missing",
-        file="jrnn/heads/_numbers.py",
+        file="jrnn/heads/number_head.py",
         old="(known > 0).astype(x.dtype)",
         new="0 * (known > 0).astype(x.dtype)",
         tests=(NUMBERS,),
     ),
     Mutation(
         name="windows across a gap",
-        file="jrnn/_regressions.py",
+        file="jrnn/models/regressions.py",
         old="np.all([known[lag] for lag in lags], axis=0)",
         new="known[lags[0]]",
         tests=("tests/test_linear_gaussian.py::test_windows_cross_no_gap",),
     ),
     Mutation(
         name="forecasts as certain as the next step",
-        file="jrnn/_linear_gaussian.py",
+        file="jrnn/models/autoregression.py",
         old='variance = Q[m] + jnp.einsum("...qir,...irs->...qs", cross, A[m])',
         new="variance = jnp.broadcast_to(Q[m], (*batch, n, n))",
         tests=(

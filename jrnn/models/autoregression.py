@@ -17,10 +17,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jrnn._base import Key, Spec
 from jrnn._caches import jitted
 from jrnn._parts import expand, state_dtype
-from jrnn._regressions import Regressions
-from jrnn.heads._numbers import FINITE, supported
-from jrnn.heads.gaussian import CORRELATED, CorrelatedNormal, Normal, independent
-from jrnn.likelihood import Distribution
+from jrnn.heads.correlated_normal import CorrelatedNormal, correlated
+from jrnn.heads.distribution import Distribution
+from jrnn.heads.normal import Normal, independent
+from jrnn.models.regressions import Regressions
 
 
 class Lags(NamedTuple):
@@ -63,18 +63,15 @@ class Form(NamedTuple):
 
     @property
     def event(self) -> tuple[int, ...]:
+        """The shape of one value."""
         return () if self.size is None else (self.size,)
 
     @property
     def spec(self) -> Spec:
+        """What the model is."""
         n = self.size or 1
         arguments = (("order", self.order), ("size", self.size))
         return Spec("linear_gaussian_markov", arguments, n, n)
-
-    @property
-    def distribution(self) -> Distribution:
-        family = independent(None) if self.size is None else CORRELATED
-        return supported(family, FINITE, self.size)
 
 
 def known_lags(known: Bool[Array, "k *batch"]) -> Int[Array, "*batch"]:
@@ -83,32 +80,34 @@ def known_lags(known: Bool[Array, "k *batch"]) -> Int[Array, "*batch"]:
     return run.sum(axis=0, dtype=jnp.int32)
 
 
-def _family(form: Form, params: Regressions, mean: Array, m: Array) -> Any:
+def _around(form: Form, params: Regressions, mean: Array, m: Array) -> Distribution:
     """Returns the distributions of the given means, by the regressions of order m."""
     L = jnp.linalg.cholesky(params.Q)
     s = jnp.diagonal(L, axis1=-2, axis2=-1)
     if form.size is None:
-        return Normal(mean[..., 0], s[m][..., 0])
+        return Distribution(independent(None), Normal(mean[..., 0], s[m][..., 0]))
     eye = expand(jnp.eye(form.size, dtype=L.dtype), 3)
     D = s[..., None] * eye
     T = jax.scipy.linalg.solve_triangular(L, D, trans=1, lower=True)  # T' = D L^-1
     phi = jnp.tril(eye - jnp.swapaxes(T, -1, -2), -1)
-    return CorrelatedNormal(mean, s[m], phi[m])
+    parameters = CorrelatedNormal(mean, s[m], phi[m])
+    return Distribution(correlated(form.size), parameters)
 
 
-def foresee(form: Form, params: Regressions, lags: Lags) -> Any:
+def foresee(form: Form, params: Regressions, lags: Lags) -> Distribution:
     """Returns the distribution of the value after each stretch of k."""
     m = known_lags(lags.known)
     mean = params.b[m]
     for j in range(form.order):
         mean = mean + jnp.einsum("...i,...ij->...j", lags.x[-1 - j], params.A[m, j])
-    return _family(form, params, mean, m)
+    return _around(form, params, mean, m)
 
 
 @jitted(("form",))
 def run(
     form: Form, params: Regressions, values: Values, state: Lags
-) -> tuple[Lags, Any]:
+) -> tuple[Lags, Distribution]:
+    """Returns the lags after the values, and the distribution of each."""
     dtype = state_dtype(params, values.x, state.x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
     k, T = form.order, len(values.x)
@@ -134,7 +133,7 @@ def score(
     if not form.event:
         x, known = x[..., 0], known[..., 0]
     # Without a mask no marginals are needed: what is past a length is whole, and 0.
-    log_p = form.distribution.log_prob(predicted, x, known if masked else None)
+    log_p = predicted.log_prob(x, known if masked else None)
     return state, jnp.where(values.known.any(axis=-1), log_p, 0)
 
 
@@ -147,12 +146,12 @@ def generate(
     state: Lags,
     temperature: Array,
 ) -> Array:
+    """Returns samples that follow the lags, (length, *batch) or with a size behind."""
     dtype = state_dtype(params, state.x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
 
     def step(state: Lags, key: Key) -> tuple[Lags, Array]:
-        predicted = foresee(form, params, state)
-        x = form.distribution.sample(key, predicted, temperature)
+        x = foresee(form, params, state).sample(key, temperature)
         values = x if form.event else x[..., None]
         return _push(state, values), x
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jrnn._base import check_real, check_size, memoize, tell
+from jrnn._base import check_real, check_size, check_switch, memoize, tell
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,21 +46,15 @@ def size_or_none(name: str, value: Any) -> int | None:
     return None if value is None else check_size(name, value)
 
 
-def switch(name: str, value: Any) -> bool:
-    """Returns `value`, or raises TypeError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"Expected {name} to be True or False, got {tell(value)}.")
-    return value
-
-
 def whether_missing(name: str, value: Any) -> bool:
     """Returns `value`, or raises TypeError unless it is True or False."""
-    if not isinstance(value, bool):
+    try:
+        return check_switch(name, value)
+    except TypeError as error:
         raise TypeError(
             f"Expected {name} to be True or False, whether values may be missing, got "
             f"{tell(value)}; which ones are is the mask of log_prob."
-        )
-    return value
+        ) from error
 
 
 def finite(name: str, value: Any) -> float:

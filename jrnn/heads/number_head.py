@@ -9,6 +9,7 @@ Wetzel 2016, https://proceedings.mlr.press/v56/Lipton16.html).
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,11 +18,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int8
 
-from jrnn._base import Spec, memoize
+from jrnn._base import Spec
 from jrnn._check import check_array, is_traced
-from jrnn._parts import state_dtype
-from jrnn.heads._dense import Functions, check_shape, checked, functions, hide
-from jrnn.likelihood import Distribution, Head, refuses
+from jrnn.heads.dense import dense_head
+from jrnn.heads.distribution import Family
+from jrnn.heads.head import Head
+from jrnn.heads.numerics import hide
 
 
 class Numbers(NamedTuple):
@@ -71,41 +73,34 @@ FINITE = Support(_finite, "finite numbers")
 
 def number_head(
     name: str,
-    arguments: tuple[tuple[str, Any], ...],
     outputs: int,
     shape: Callable[[Array], Any],
-    distribution: Distribution,
+    family: Family,
     support: Support = FINITE,
+    **arguments: Any,
 ) -> Head:
     """Returns a head whose symbols are numbers.
 
     Args:
       name: The factory's.
-      arguments: The factory's, `size` and `missing` among them.
       outputs: How many numbers the dense layer shows.
-      shape: Those numbers -> the distribution's parameters.
-      distribution: The family.
+      shape: Those numbers -> the parameters of the family.
+      family: What the head predicts, of the same support.
       support: Which numbers can be symbols.
+      **arguments: The factory's, `size` and `missing` among them.
     """
-    settings = dict(arguments)
-    size, missing = settings["size"], settings["missing"]
-    components = 1 if size is None else size
-    spec = Spec(name, arguments, components * (2 if missing else 1), outputs)
-    event = () if size is None else (size,)
-    family = supported(distribution, support, size)
-    check = functools.partial(check_numbers, spec.name, event, support=support)
-    made: Functions = functions(spec.name, outputs, shape, family, check)
-    return Head(
-        *made,
-        check=check,
-        check_values=functools.partial(check_held, spec.name, support),
+    missing, event = arguments["missing"], family.event_shape
+    inputs = math.prod(event) * (2 if missing else 1)
+    return dense_head(
+        Spec(name, tuple(arguments.items()), inputs, outputs),
+        shape,
+        family,
+        functools.partial(check_numbers, name, event, support=support),
+        check_values=functools.partial(check_held, name, support),
         symbols=_symbols,
         encode=functools.partial(_encode, support, event, missing),
         blank=functools.partial(_blank, event),
         seen=functools.partial(_seen, event),
-        distribution=family,
-        spec=spec,
-        event_shape=event,
         missing=missing,
     )
 
@@ -138,61 +133,33 @@ def check_mask(
     return mask
 
 
-@memoize
-def supported(
-    distribution: Distribution, support: Support, size: int | None
-) -> Distribution:
-    """Scores what is no symbol as NaN, and what is missing without a look at it."""
-    event = () if size is None else (size,)
-    distribution = checked(distribution, event)
+def family_of_numbers(
+    log_prob: Callable[..., Array],
+    *functions: Callable[..., Any],
+    size: int | None,
+    support: Support = FINITE,
+) -> Family:
+    """Returns a family of numbers; what is none of the support scores NaN.
 
-    def log_prob(predicted: Any, x: Array, mask: Array | None = None) -> Array:
-        check_shape(
-            "x, the values,", check_array("x", x), distribution.shape(predicted)
-        )
-        x, mask = check_numbers("this distribution", event, "x", x, mask, support)
+    Args:
+      log_prob: Of numbers of the support alone.
+      *functions: The other functions of the family, in its order.
+      size: How many components a value has; None: it is one number.
+      support: Which numbers there are.
+    """
+
+    def held(parameters: Any, x: Array, mask: Array | None = None) -> Array:
         x = hide(mask, x)
         fits = support.holds(x) if mask is None else support.holds(x) | ~mask
-        scored = distribution.log_prob(predicted, jnp.where(fits, x, 0), mask)
+        scored = log_prob(parameters, jnp.where(fits, x, 0), mask)
         fits = fits if size is None else fits.all(axis=-1)
         return jnp.where(fits, scored, jnp.nan)
 
-    def cdf(predicted: Any, x: Array) -> Array:
-        check_shape(
-            "x, the values,", check_array("x", x), distribution.shape(predicted)
-        )
-        x, _ = check_numbers("this distribution", event, "x", x, None, support)
-        return distribution.cdf(predicted, x)
-
-    def quantile(predicted: Any, probability: float | Array) -> Array:
-        shape = distribution.shape(predicted)
-        p = check_probability(probability).astype(state_dtype(predicted))
-        if p.shape:
-            check_shape("probability", p, shape)
-        return distribution.quantile(predicted, jnp.broadcast_to(p, shape))
-
-    asked = {"cdf": cdf, "quantile": quantile}
-    offered = {k: f for k, f in asked.items() if not refuses(getattr(distribution, k))}
-    return distribution._replace(log_prob=log_prob, **offered)
-
-
-def check_probability(probability: Any) -> Array:
-    """Returns an array, or raises ValueError where one is concrete and outside 0..1."""
-    p = check_array("probability", probability)
-    if not any(jnp.issubdtype(p.dtype, kind) for kind in (jnp.floating, jnp.integer)):
-        raise TypeError(
-            "Expected probability to be a number within 0..1, or an array of them, "
-            f"got {p.dtype}."
-        )
-    if not is_traced(p):
-        known = np.asarray(p, np.float64)
-        wrong = ~((known >= 0) & (known <= 1))
-        if wrong.any():
-            raise ValueError(
-                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; a "
-                "percentage is divided by 100."
-            )
-    return p
+    event = () if size is None else (size,)
+    check = functools.partial(
+        check_numbers, "this distribution", event, support=support
+    )
+    return Family(held, *functions, check=check, event_shape=event)
 
 
 def check_numbers(

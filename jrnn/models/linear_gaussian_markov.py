@@ -26,14 +26,16 @@ from jrnn._check import (
     check_floating,
     check_lengths,
     check_like,
-    check_prompt,
     check_steps,
     fit_state,
     is_traced,
 )
-from jrnn._check_draws import check_batch_shape, check_given_key, check_temperature
+from jrnn._check_draws import check_batch_shape
 from jrnn._lengths import active_steps, check_countable
-from jrnn._linear_gaussian import (
+from jrnn._parts import state_dtype
+from jrnn.heads.distribution import Distribution
+from jrnn.heads.number_head import FINITE, check_held, check_numbers
+from jrnn.models.autoregression import (
     Forecast,
     Form,
     Lags,
@@ -44,11 +46,8 @@ from jrnn._linear_gaussian import (
     run,
     score,
 )
-from jrnn._parts import state_dtype
-from jrnn._prompts import batch_of, check_prompt_mask, check_single, spread, typed
-from jrnn._regressions import Regressions, regress_orders
-from jrnn.heads._numbers import FINITE, check_held, check_numbers
-from jrnn.likelihood import Distribution
+from jrnn.models.prompts import Reader, begin, check_single
+from jrnn.models.regressions import Regressions, regress_orders
 
 
 class LinearGaussianMarkov(NamedTuple):
@@ -61,10 +60,10 @@ class LinearGaussianMarkov(NamedTuple):
       fit: (xs, lengths=None, mask=None) -> params, by least squares; noise covariances
         by maximum likelihood, divided by the number of windows. Float64 inside.
       init_state: (params, batch_shape=()) -> state, before the first value.
-      predict: (params, state) -> the distribution of the next value, `Normal(mean,
-        scale)`, or `CorrelatedNormal(mean, scale, weights)` with a size.
-      predictive: arguments as `log_prob` -> (state, predicted), with the distribution
-        of each x_t given x_<t, (T, *batch, ...).
+      predict: (params, state) -> the `Distribution` of the next value, of parameters
+        `Normal(mean, scale)`, or `CorrelatedNormal(mean, scale, weights)` with a size.
+      predictive: arguments as `log_prob` -> (state, distribution), that of each x_t
+        given x_<t, (T, *batch).
       log_prob: (params, xs, state=None, lengths=None, mask=None) -> (state, log_probs),
         with log p(x_t | x_<t) in nats, (T, *batch); 0 past a length and for what is
         missing.
@@ -75,19 +74,16 @@ class LinearGaussianMarkov(NamedTuple):
         whole batch. `prompt_mask` says of the prompt what `mask` does of xs.
       forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
         ahead, exact: what infinitely many samples would have.
-      distribution: The family of what `predict` returns, with its `mean`, `variance`,
-        `quantile` and `cdf`.
       spec: What the model is.
     """
 
     fit: Callable[..., Regressions]
     init_state: Callable[..., Lags]
-    predict: Callable[[Regressions, Lags], Any]
-    predictive: Callable[..., tuple[Lags, Any]]
+    predict: Callable[[Regressions, Lags], Distribution]
+    predictive: Callable[..., tuple[Lags, Distribution]]
     log_prob: Callable[..., tuple[Lags, Array]]
     sample: Callable[..., Array]
     forecast: Callable[[Regressions, Lags, int], Forecast]
-    distribution: Distribution
     spec: Spec
 
     def __repr__(self) -> str:
@@ -105,8 +101,7 @@ def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussia
         (T, *batch).
 
     Returns:
-      A model with the interface of `jrnn.markov_chain`, and `predictive` and
-      `forecast`.
+      A model with the interface of `jrnn.markov_chain`, and `forecast`.
 
     Raises:
       TypeError: A number is of the wrong type.
@@ -132,7 +127,6 @@ def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussia
         log_prob=functools.partial(_log_prob, form),
         sample=functools.partial(_sample, form),
         forecast=functools.partial(_forecast, form),
-        distribution=form.distribution,
         spec=form.spec,
     )
 
@@ -185,7 +179,7 @@ def _init_state(
     )
 
 
-def _predict(form: Form, params: Regressions, state: Lags) -> Any:
+def _predict(form: Form, params: Regressions, state: Lags) -> Distribution:
     _check_params(form, params)
     state = check_single(functools.partial(_init_state, form, params), state, axis=1)
     dtype = state_dtype(params, state)
@@ -212,7 +206,7 @@ def _predictive(
     state: Lags | None = None,
     lengths: Any = None,
     mask: Any = None,
-) -> tuple[Lags, Any]:
+) -> tuple[Lags, Distribution]:
     values, before = _prepared(form, params, xs, state, lengths, mask)
     return run(form, params, values, before)
 
@@ -245,30 +239,22 @@ def _sample(
     state: Lags | None = None,
     prompt_mask: Any = None,
 ) -> Array:
-    key = check_given_key(key)
-    length = check_size("length", length, least=0)
-    check_countable(length, "sampling", name="symbols of length")
     _check_params(form, params)
-    check_prompt_mask(prompt, prompt_mask)
-    init = functools.partial(_init_state, form, params)
-    batch = check_batch_shape(batch_shape) or batch_of(init, state, axis=1)
-    if prompt is None:
-        state = spread(init, state, batch, axis=1)
-        temperature = check_temperature(temperature, batch)
-    else:
-        name = describe(form.spec)
-        prompt = typed(prompt, state_dtype(params), form.event)
-        prompt, mask = check_numbers(name, form.event, "prompt", prompt, prompt_mask)
-        check_held(name, FINITE, "prompt", prompt, mask)
-        prompt = check_prompt(prompt, batch, form.event)
-        if mask is not None:
-            mask = check_prompt(mask, batch, form.event)
-        batch = prompt.shape[1 : prompt.ndim - len(form.event)]
-        temperature = check_temperature(temperature, batch)
-        state = spread(init, state, batch, axis=1)
-        if prompt.shape[0]:
-            state, _ = _predictive(form, params, prompt, state, mask=mask)
-    return generate(form, length, params, key, state, temperature)
+    name = describe(form.spec)
+    reader = Reader(
+        functools.partial(_init_state, form, params),
+        lambda prompt, state, mask: _predictive(form, params, prompt, state, mask=mask)[
+            0
+        ],
+        functools.partial(check_numbers, name, form.event),
+        functools.partial(check_held, name, FINITE),
+        state_dtype(params),
+        form.event,
+        axis=1,
+    )
+    prompted = prompt, prompt_mask, state, batch_shape
+    length, *start = begin(reader, key, length, temperature, *prompted)
+    return generate(form, length, params, *start)
 
 
 def _forecast(form: Form, params: Regressions, state: Lags, steps: int) -> Forecast:

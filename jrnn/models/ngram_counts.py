@@ -1,4 +1,4 @@
-"""The strings that occur in a text, counted: what a Markov chain is made of.
+"""The n-grams that occur in a text, counted: what a Markov chain is made of.
 
 Only strings that occur are kept. Level m holds the strings of length m + 1, in order: a
 string's id is its rank among the pairs (id of the string without its last symbol,
@@ -6,14 +6,16 @@ last symbol), so that the symbols that followed a context stand side by side, an
 of them is found by binary search. No number ever exceeds the length of the text.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jrnn._base import tell
 from jrnn._caches import jitted
+from jrnn._check_kinds import dtype_of, told_type
 
 
 class Level(NamedTuple):
@@ -33,6 +35,13 @@ class Level(NamedTuple):
 
 
 Levels = tuple[Level, ...]
+
+
+class ContextCounts(NamedTuple):
+    """How well the terms of one order are estimated."""
+
+    contexts: int
+    median: float
 
 
 def count_strings(symbols: Int[Array, "T B"], order: int) -> Levels:
@@ -126,3 +135,56 @@ def context_totals(level: Level, context: Array) -> tuple[Array, Array]:
     different = level.start[known + 1] - level.start[known]
     seen = context >= 0
     return jnp.where(seen, level.totals[known], 0), jnp.where(seen, different, 0)
+
+
+def context_counts(params: Levels) -> list[ContextCounts]:
+    """Returns, for each order, the contexts seen and the median of their counts.
+
+    Whether "the terms will likely be well estimated" is a matter of these.
+
+    Args:
+      params: What `fit` returned.
+
+    Returns:
+      One entry per order, from 0.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> params = jrnn.markov_chain(2, order=1).fit(jnp.array([0, 1, 0, 1, 0]))
+      >>> jrnn.context_counts(params)[1]
+      ContextCounts(contexts=2, median=2.0)
+    """
+    check_levels(params, len(params) - 1 if isinstance(params, tuple | list) else 0)
+    counts = []
+    for level in params:
+        total = np.asarray(level.totals)
+        seen = total[total > 0]
+        median = float(np.median(seen)) if seen.size else 0.0
+        counts.append(ContextCounts(int(seen.size), median))
+    return counts
+
+
+def check_levels(params: Any, order: int) -> None:
+    """Raises unless `params` are the counts of a chain of that order."""
+    levels = isinstance(params, tuple | list) and all(
+        isinstance(level, Level) for level in params
+    )
+    if not levels:
+        raise TypeError(
+            "Expected params to be what fit(xs) returned, a tuple of levels, got "
+            f"{tell(params)}."
+        )
+    for m, level in enumerate(params):
+        for name, leaf in zip(Level._fields, level, strict=True):
+            dtype = dtype_of(leaf)
+            if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+                raise TypeError(
+                    f"Expected params of counts, as fit(xs) returned them, got "
+                    f"params[{m}].{name} of type {told_type(leaf)}."
+                )
+    if len(params) != order + 1:
+        raise ValueError(
+            f"Expected params to be the {order + 1} levels of a chain of order "
+            f"{order}, got {len(params)}; pass what fit returned, or its first "
+            f"{order + 1} levels."
+        )

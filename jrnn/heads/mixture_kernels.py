@@ -21,11 +21,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Key, Spec, check_size, describe
-from jrnn.heads._arguments import above_zero, casting, finite
-from jrnn.heads._dense import common
-from jrnn.heads._numbers import FINITE, Support
-from jrnn.heads._slopes import standard, with_slopes
-from jrnn.heads.gaussian import normal_log_prob
+from jrnn.heads.arguments import above_zero, casting, finite
+from jrnn.heads.normal import normal_log_prob
+from jrnn.heads.number_head import FINITE, Support
+from jrnn.heads.numerics import common, standard, with_slopes
 
 # A bin of this many scales has all the probability between its edges, in any float.
 WIDEST = 1e3

@@ -1,0 +1,106 @@
+"""What heads share: the dense layer in front of a family of distributions.
+
+    raw_t = h_t W_y + b_y
+    P(x_t | h_t) = p(x_t; predicted_t),    predicted_t = shape(raw_t)
+
+`shape` makes scales positive, and so on: what a family's parameters have to be.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jrnn._base import Key, Spec, check_size
+from jrnn._check import check_array, check_floating, check_like
+from jrnn._check_draws import check_given_key
+from jrnn._parts import expand, product, state_dtype
+from jrnn.cells._init import LECUN_NORMAL, ZEROS, draw
+from jrnn.heads.distribution import Distribution, Family, check_shape
+from jrnn.heads.head import Head
+
+
+class DenseParams(NamedTuple):
+    """The output layer: h features, v outputs."""
+
+    W_y: Float[Array, "h v"]
+    b_y: Float[Array, " v"]
+
+
+def dense(params: DenseParams, features: Array) -> Array:
+    """Returns h W_y + b_y, in the type of a state."""
+    dtype = state_dtype(params, features)
+    raw = product(features, params.W_y, dtype)
+    return raw + expand(params.b_y.astype(dtype), raw.ndim)
+
+
+def dense_head(
+    spec: Spec,
+    shape: Callable[[Array], Any],
+    family: Family,
+    check: Callable[..., tuple[Array, Array | None]],
+    **symbols: Any,
+) -> Head:
+    """Returns the head of a dense layer of `spec.output_size` outputs.
+
+    Args:
+      spec: What the head is.
+      shape: The outputs (..., v) -> the parameters of the family.
+      family: What the head predicts.
+      check: (name, targets, mask) -> both as arrays; raises on types and shapes.
+      **symbols: The other fields of a head: how symbols are read.
+    """
+
+    def init(
+        key: Key, feature_size: int, dtype: DTypeLike | None = None
+    ) -> DenseParams:
+        key = check_given_key(key)
+        feature_size = check_size("feature_size", feature_size)
+        key_W, key_b = jax.random.split(key)
+        return DenseParams(
+            W_y=draw(LECUN_NORMAL, key_W, (feature_size, spec.output_size), dtype),
+            b_y=draw(ZEROS, key_b, (spec.output_size,), dtype),
+        )
+
+    def predict(params: DenseParams, features: Array) -> Distribution:
+        features = check_array("features", features)
+        _check_dense(spec, params, features)
+        return Distribution(family, shape(dense(params, features)))
+
+    def log_prob(
+        params: DenseParams, features: Array, targets: Array, mask: Array | None = None
+    ) -> Array:
+        targets, mask = check("targets", targets, mask)
+        predicted = predict(params, features)
+        check_shape("targets", targets, predicted.shape)
+        return predicted.log_prob(targets, mask)
+
+    return Head(
+        init, predict, log_prob, check=check, family=family, spec=spec, **symbols
+    )
+
+
+def _check_dense(spec: Spec, params: Any, features: Array) -> None:
+    """Raises unless these are a head's parameters, and features that it reads."""
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise TypeError(
+            f"Expected features of a floating type, got {features.dtype}; cast them "
+            "with features.astype(jnp.float32)."
+        )
+    if features.ndim < 1:
+        raise ValueError(
+            "Expected features of shape (*batch, feature_size), got a scalar."
+        )
+    size, outputs = features.shape[-1], spec.output_size
+    struct: Any = jax.ShapeDtypeStruct
+    wanted = DenseParams(
+        *(struct(s, jnp.float32) for s in ((size, outputs), (outputs,)))
+    )
+    shown = f"{spec.name}(...).init(key, {size})"
+    check_like(
+        "params", params, wanted, f"for features of shape {features.shape} {shown}"
+    )
+    check_floating("params", params)

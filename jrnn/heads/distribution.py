@@ -1,0 +1,232 @@
+"""Distributions: a family together with its parameters, and what one can ask of them.
+
+Heads and models return them: `head.predict(params, features)`, `model.predict` and
+`model.predictive`. All questions, such as the mean, are asked here.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jrnn._base import Key, tell
+from jrnn._check import check_array, is_traced
+from jrnn._check_draws import check_given_key, check_temperature
+from jrnn._check_kinds import dtype_of, sketch
+from jrnn._guard import own_constants
+from jrnn._parts import state_dtype
+from jrnn.heads.numerics import hide
+
+
+class Family(NamedTuple):
+    """A family of distributions, as pure functions of its parameters.
+
+    Parameters have any leading axes; x and mask have the same leading axes, and an axis
+    of components behind them where there are some. What a family does not offer raises
+    TypeError.
+
+    Attributes:
+      log_prob: (parameters, x, mask=None) -> log-density or log-probability in nats, of
+        all components together. Where the mask is False a component is missing: it adds
+        exactly 0, whatever its value.
+      sample: (key, parameters, temperature) -> x.
+      mean: parameters -> the expectation of x.
+      cdf: (parameters, x) -> P(X <= x), of each component. Gradients end here.
+      quantile: (parameters, probability of the shape of x) -> the least x with P(X <=
+        x) at least the probability, of each component. Gradients end here.
+      variance: parameters -> the variance of x, of each component.
+      shape: parameters -> the shape of x.
+      check: (name, x, mask) -> both as arrays, the mask of the shape of x; raises where
+        types or shapes are wrong.
+      event_shape: The shape of one value.
+      values: What x holds, in an error.
+    """
+
+    log_prob: Callable[..., Array]
+    sample: Callable[[Key, Any, Array], Array]
+    mean: Callable[[Any], Array]
+    cdf: Callable[[Any, Array], Array]
+    quantile: Callable[[Any, Array], Array]
+    variance: Callable[[Any], Array]
+    shape: Callable[[Any], tuple[int, ...]]
+    check: Callable[..., tuple[Array, Array | None]]
+    event_shape: tuple[int, ...] = ()
+    values: str = "values"
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("parameters",),
+    meta_fields=("family",),
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distribution:
+    """Distributions of one family, one for each index of the leading axes.
+
+    A pytree whose leaves are the parameters: `jax.jit` and `jax.vmap` take and return
+    it, and `jax.tree.map(lambda a: a[-1], distribution)` is the one of the last step.
+
+    Attributes:
+      family: The family, static.
+      parameters: Its parameters, such as `Normal(mean, scale)`; for `jrnn.categorical`
+        the log-probability of each symbol, (..., vocab_size).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jrnn
+      >>> head = jrnn.gaussian()
+      >>> params = head.init(jax.random.key(0), 4)
+      >>> distribution = head.predict(params, jnp.zeros((3, 4)))
+      >>> distribution.cdf(distribution.mean()).tolist()
+      [0.5, 0.5, 0.5]
+    """
+
+    family: Family = dataclasses.field(repr=False)
+    parameters: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of x.
+
+        Raises:
+          TypeError: The parameters are not those of the family, or not floats.
+        """
+        try:
+            shape = self.family.shape(self.parameters)
+            floats = [dtype_of(leaf) for leaf in jax.tree.leaves(self.parameters)]
+        except (AttributeError, TypeError, ValueError):
+            shape, floats = (), []
+        real = [d for d in floats if d is not None and jnp.issubdtype(d, jnp.floating)]
+        least = len(self.family.event_shape)
+        if not floats or len(real) < len(floats) or len(shape) < least:
+            raise TypeError(
+                "Expected predicted to be what head.predict(params, features) returns, "
+                f"of floats, got {_told(self.parameters)}."
+            )
+        return shape
+
+    @own_constants
+    def log_prob(self, x: Array, mask: Array | None = None) -> Array:
+        """Returns the log-density or log-probability of x in nats, (...).
+
+        Args:
+          x: Values, (...) or (..., size); one that the family does not hold, such as a
+            token id out of range, scores NaN.
+          mask: Which values are known, of the shape of x or (...); a missing component
+            adds exactly 0, whatever its value. None: all.
+        """
+        x, mask = self._checked(x, mask)
+        return self.family.log_prob(self.parameters, x, mask)
+
+    @own_constants
+    def cdf(self, x: Array, mask: Array | None = None) -> Array:
+        """Returns P(X <= x) of each component, for probability integral transforms.
+
+        Of sequences with lengths, as a model predicts them,
+        `distribution.cdf(xs, jnp.arange(len(xs))[:, None] < lengths[None])` is 0 past
+        each length; with `... & mask` it is 0 at missing values, too.
+
+        Args:
+          x: Values, (...) or (..., size).
+          mask: Where False the result is 0, of the shape of x or (...). None: nowhere.
+
+        Returns:
+          Probabilities of the shape of x, without gradients.
+
+        Raises:
+          TypeError: The family has no order, as categories have none.
+        """
+        x, mask = self._checked(x, mask)
+        return hide(mask, self.family.cdf(self.parameters, x))
+
+    @own_constants
+    def quantile(self, probability: float | Array) -> Array:
+        """Returns the least x with P(X <= x) at least `probability`: a value-at-risk.
+
+        Args:
+          probability: Within 0..1, one number, or an array of the shape of x.
+
+        Returns:
+          The quantile of each component, of the shape of x, without gradients.
+
+        Raises:
+          TypeError: The family has no order, as categories have none.
+          ValueError: A probability is out of range.
+        """
+        shape = self.shape
+        p = _check_probability(probability).astype(state_dtype(self.parameters))
+        if p.shape:
+            check_shape("probability", p, shape)
+        return self.family.quantile(self.parameters, jnp.broadcast_to(p, shape))
+
+    @own_constants
+    def mean(self) -> Array:
+        """Returns the expectation of x; categories have none and raise TypeError."""
+        return self.family.mean(self._widened())
+
+    @own_constants
+    def variance(self) -> Array:
+        """Returns the variance of each component; as `mean` for categories."""
+        return self.family.variance(self._widened())
+
+    @own_constants
+    def sample(self, key: Key, temperature: float | Array = 1.0) -> Array:
+        """Returns one sample of each distribution, of the shape of x.
+
+        Args:
+          key: A PRNG key.
+          temperature: One number of at least 0, or an array of one for each
+            distribution; each head's page says what it does.
+        """
+        key, shape = check_given_key(key), self.shape
+        batch = shape[: len(shape) - len(self.family.event_shape)]
+        tau = check_temperature(temperature, batch)
+        return self.family.sample(key, self.parameters, tau)
+
+    def _checked(self, x: Any, mask: Any) -> tuple[Array, Array | None]:
+        """Returns values and mask as arrays, or raises where types or shapes differ."""
+        check_shape(f"x, the {self.family.values},", check_array("x", x), self.shape)
+        return self.family.check("x", x, mask)
+
+    def _widened(self) -> Any:
+        """Returns the parameters in float32 or wider, to be summed in."""
+        self.shape  # noqa: B018 it raises
+        dtype = state_dtype(self.parameters)
+        return jax.tree.map(lambda a: jnp.asarray(a, dtype), self.parameters)
+
+
+def check_shape(name: str, x: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where `x` is not of the shape that is predicted."""
+    if jnp.shape(x) != shape:
+        raise ValueError(
+            f"Expected {name} of shape {shape}, one for each predicted distribution, "
+            f"got {jnp.shape(x)}; nothing is broadcast, jnp.broadcast_to does it."
+        )
+
+
+def _check_probability(probability: Any) -> Array:
+    """Returns an array, or raises ValueError where one is concrete and outside 0..1."""
+    p = check_array("probability", probability)
+    if not any(jnp.issubdtype(p.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise TypeError(
+            "Expected probability to be a number within 0..1, or an array of them, "
+            f"got {p.dtype}."
+        )
+    if not is_traced(p):
+        known = np.asarray(p, np.float64)
+        wrong = ~((known >= 0) & (known <= 1))
+        if wrong.any():
+            raise ValueError(
+                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; a "
+                "percentage is divided by 100."
+            )
+    return p
+
+
+def _told(parameters: Any) -> str:
+    leaves = jax.tree.leaves(parameters)
+    return tell(parameters) if len(leaves) < 2 else sketch(parameters)

@@ -1,0 +1,70 @@
+r"""What a head is: a distribution of the next symbol as a function of the state.
+
+The notes' output layer is some function of h; a head is that function together with the
+family of distributions whose parameters it gives: P(x_t | h_t).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array
+
+from jrnn._base import Params, Spec, describe, tell
+from jrnn.heads.distribution import Distribution, Family
+
+
+class Head(NamedTuple):
+    """What a model shows of its features, and how it scores what it is to predict.
+
+    Symbols are token ids or numbers: `event_shape` is () where a symbol is one number,
+    so that xs is (T, *batch), and (size,) where it has components, (T, *batch, size).
+
+    Attributes:
+      init: (key, feature_size, dtype=None) -> params.
+      predict: (params, features) -> `Distribution`, one for each feature vector, of
+        which mean, variance, quantile, cdf and samples are asked.
+      log_prob: (params, features, targets, mask=None) -> log-density of each target,
+        nats; where the mask is False a component is missing and adds exactly 0.
+      check: (name, xs, mask=None) -> xs and mask as arrays, the mask of the shape of
+        xs; raises where shapes or types are wrong.
+      check_values: (name, xs, mask=None) -> None; raises where a concrete value is none
+        that the head can score. Under `jax.jit` such a value scores NaN.
+      symbols: (xs, mask=None) -> symbols, a pytree: what a model's state keeps of them.
+      encode: symbols -> what the cell reads.
+      blank: (batch_shape, dtype) -> what stands for "no symbol yet".
+      seen: symbols -> bool, False where there is none yet.
+      family: The family of the distributions that `predict` returns.
+      spec: What the head is; its `input_size` is that of the cell that reads symbols.
+      missing: Whether what the cell reads says which values are missing.
+    """
+
+    init: Callable[..., Params]
+    predict: Callable[[Params, Array], Distribution]
+    log_prob: Callable[..., Array]
+    check: Callable[..., tuple[Array, Array | None]]
+    check_values: Callable[..., None]
+    symbols: Callable[..., Any]
+    encode: Callable[[Any], Array]
+    blank: Callable[..., Any]
+    seen: Callable[[Any], Array]
+    family: Family
+    spec: Spec
+    missing: bool = False
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one symbol."""
+        return self.family.event_shape
+
+    def __repr__(self) -> str:
+        """Shows the call that made the head."""
+        return describe(self.spec)
+
+
+def check_head(head: Any) -> None:
+    """Raises TypeError unless `head` is a head."""
+    if not isinstance(head, Head):
+        raise TypeError(
+            "Expected head to be a Head, made by a factory such as "
+            f"jrnn.categorical(5), got {tell(head)}."
+        )

@@ -1,0 +1,118 @@
+r"""Probabilities of n-grams, each order interpolated with the one below it.
+
+    P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
+
+`jrnn.models.markov_chain` says what the letters are. These are the functions that a
+chain compiles; their arguments are checked before.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jrnn._base import Key
+from jrnn._caches import jitted
+from jrnn._check import is_traced
+from jrnn._parts import sample_symbols
+from jrnn.models.ngram_counts import Levels, context_totals, find, later, occurring
+
+# Texts are scored in pieces of at most this many symbols, so that memory stays bounded.
+PIECE = 1 << 20
+
+
+class Form(NamedTuple):
+    """What is static of a chain."""
+
+    vocab_size: int
+    order: int
+    smoothing: float
+
+
+def _mix(n_cs: Array, n_c: Array, d_c: Array, below: Array, w: Any) -> Array:
+    """Returns P_m from the counts and P_{m-1}; P_{m-1} itself for a new context."""
+    lean = w * d_c.astype(below.dtype)
+    whole = n_c.astype(below.dtype) + lean
+    mixed = (n_cs.astype(below.dtype) + lean * below) / jnp.where(whole > 0, whole, 1)
+    return jnp.where(whole > 0, mixed, below)
+
+
+@jitted(("form",))
+def _score(
+    form: Form, params: Levels, state: Array, xs: Array
+) -> Float[Array, "T *batch"]:
+    vocab_size = form.vocab_size
+    symbols = jnp.concatenate([state, xs])
+    p = jnp.full(symbols.shape, 1 / vocab_size)
+    context = jnp.zeros(symbols.shape, jnp.int32)
+    for level in occurring(params):
+        found = find(vocab_size, level, context, symbols)
+        n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
+        p = _mix(n_cs, *context_totals(level, context), p, form.smoothing)
+        context = later(found)[:-1]
+    known = (symbols >= 0) & (symbols < vocab_size)
+    return jnp.where(known, jnp.log(p), jnp.nan)[form.order :]
+
+
+def score(
+    form: Form, params: Levels, state: Array, xs: Array
+) -> Float[Array, "T *batch"]:
+    """Returns log P of each symbol, NaN where it is none of the vocabulary.
+
+    A long text is scored piece by piece, each of a length that was compiled before.
+    """
+    if is_traced(xs):
+        return _score(form, params, state, xs)
+    order, width = form.order, max(1, int(np.prod(xs.shape[1:])))
+    size = _power_of_two(min(xs.shape[0], max(1, PIECE // width)))
+    missing = -xs.shape[0] % size
+    edge = [(0, missing)] + [(0, 0)] * (xs.ndim - 1)
+    history = jnp.concatenate([state, jnp.pad(xs, edge, constant_values=-1)])
+    pieces = [
+        _score(form, params, *jnp.split(history[at : at + order + size], [order]))
+        for at in range(0, xs.shape[0], size)
+    ]
+    return jnp.concatenate(pieces)[: xs.shape[0]]
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+@jitted(("form",))
+def foresee(form: Form, params: Levels, state: Array) -> Float[Array, "*batch V"]:
+    """Returns log P of every symbol of the vocabulary after each stretch of k."""
+    vocab_size, batch = form.vocab_size, state.shape[1:]
+    p = jnp.full((*batch, vocab_size), 1 / vocab_size)
+    every = jnp.broadcast_to(
+        jnp.arange(vocab_size, dtype=jnp.int32), (*batch, vocab_size)
+    )
+    contexts = jnp.zeros((state.shape[0] + 1, *batch), jnp.int32)
+    for level in occurring(params):
+        context = contexts[-1][..., None]
+        found = find(vocab_size, level, context, every)
+        n_cs = jnp.where(found >= 0, level.counts[jnp.maximum(found, 0)], 0)
+        p = _mix(n_cs, *context_totals(level, context), p, form.smoothing)
+        contexts = later(find(vocab_size, level, contexts[:-1], state))
+    return jnp.log(p)
+
+
+@jitted(("form", "length"))
+def generate(
+    form: Form,
+    length: int,
+    params: Levels,
+    key: Key,
+    state: Array,
+    temperature: Array,
+) -> Array:
+    """Returns the symbols that follow a stretch of k, (length, *batch)."""
+
+    def step(state: Array, key: Key) -> tuple[Array, Array]:
+        log_p = foresee(form, params, state)
+        symbol = sample_symbols(key, log_p, temperature)
+        return jnp.concatenate([state, symbol[None]])[1:], symbol
+
+    return jax.lax.scan(step, state, jax.random.split(key, length))[1]

@@ -1,0 +1,245 @@
+r"""Markov chains: the notes' baseline, well estimated, very simple, obviously wrong.
+
+    P(x_1..x_T) = P(x_1) P(x_2|x_1) ... P(x_T|x_{T-1})            first order
+    P(x_t | x_1..x_{t-1}) = P(x_t | x_{t-k}..x_{t-1})             order k
+
+Most long contexts are seen seldom or never, so each order leans on the one below it, by
+as much as its context has surprised before (Witten and Bell 1991). With n(c, s) how
+often s followed the context c, d(c) how many different symbols did, w the smoothing,
+and c' the context without its oldest symbol:
+
+    P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
+    P_{-1}(s)  = 1 / V
+
+Only strings that occur are kept, in the order of `jrnn.models.ngram_counts`.
+
+Source: I. Witten and T. Bell, IEEE Transactions on Information Theory 37 (1991),
+https://doi.org/10.1109/18.87000; compared by S. Chen and J. Goodman, Computer Speech
+and Language 13 (1999), https://doi.org/10.1006/csla.1999.0128.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Integer
+
+from jrnn._base import Key, Spec, check_size, describe, memoize
+from jrnn._check import check_array, check_ids, check_lengths, check_tokens, is_traced
+from jrnn._check_draws import check_batch_shape
+from jrnn._integers import as_array, token_ids, widen_integers
+from jrnn._lengths import active_steps
+from jrnn.heads.categorical import CATEGORIES
+from jrnn.heads.distribution import Distribution
+from jrnn.models.interpolation import Form, foresee, generate, score
+from jrnn.models.ngram_counts import Levels, check_levels, count_strings
+from jrnn.models.prompts import Reader, begin
+
+
+class MarkovChain(NamedTuple):
+    """P(x_t | the k symbols before it), as pure functions.
+
+    Attributes:
+      fit: (xs, lengths=None) -> params, one `Level` per order from 0 to k; the first
+        m + 1 of them are the parameters of the chain of order m.
+      init_state: (params, batch_shape=()) -> the last k symbols, (k, *batch); -1 where
+        there is none yet.
+      predict: (params, state) -> the `Distribution` of the next symbol, with
+        log-probabilities (*batch, V) as its parameters.
+      predictive: arguments as `log_prob` -> (state, distribution), that of each x_t
+        given x_<t, (T, *batch).
+      log_prob: (params, xs, state=None, lengths=None) -> (state, log_probs), with
+        log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
+      sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
+        state=None) -> the `length` symbols that follow the state and then the prompt,
+        (length, *batch). The temperature is one number, or an array of the batch shape
+        with one for each sequence. A state or a prompt without batch axes serves a
+        whole batch.
+      spec: What the chain is.
+    """
+
+    fit: Callable[..., Levels]
+    init_state: Callable[..., Array]
+    predict: Callable[[Levels, Array], Distribution]
+    predictive: Callable[..., tuple[Array, Distribution]]
+    log_prob: Callable[..., tuple[Array, Array]]
+    sample: Callable[..., Array]
+    spec: Spec
+
+    def __repr__(self) -> str:
+        """Shows the call that made the chain."""
+        return describe(self.spec)
+
+
+@memoize
+def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovChain:
+    """Makes a Markov chain of order k, smoothed by all orders below.
+
+    Args:
+      vocab_size: V, how many symbols there are; token ids are 0..V-1.
+      order: k, how many symbols back the next one depends on; 0 or more.
+      smoothing: w, how much an order leans on the one below; above 0.
+
+    Returns:
+      A model with the functions of `jrnn.sequence_model`. Token ids out
+      of range score NaN under `jax.jit`.
+
+    Raises:
+      TypeError: A number is of the wrong type.
+      ValueError: A number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jrnn
+      >>> chain = jrnn.markov_chain(2, order=1)
+      >>> params = chain.fit(jnp.array([0, 1, 0, 1, 0, 1]))
+      >>> state, log_probs = chain.log_prob(params, jnp.array([0, 1]))
+      >>> [round(p, 3) for p in jnp.exp(log_probs).tolist()]
+      [0.5, 0.875]
+    """
+    check_size("vocab_size", vocab_size)
+    check_size("order", order, least=0)
+    if not 0 < smoothing < math.inf:
+        raise ValueError(
+            f"Expected a finite smoothing above 0, got {smoothing}: at 0 an unseen "
+            "symbol has probability 0, at infinity the counts say nothing."
+        )
+    form = Form(vocab_size, order, smoothing)
+    return MarkovChain(
+        fit=functools.partial(_fit, form),
+        init_state=functools.partial(_init_state, form),
+        predict=functools.partial(_predict, form),
+        predictive=functools.partial(_predictive, form),
+        log_prob=functools.partial(_log_prob, form),
+        sample=functools.partial(_sample, form),
+        spec=Spec(
+            "markov_chain", tuple(form._asdict().items()), vocab_size, vocab_size
+        ),
+    )
+
+
+def _fit(form: Form, xs: Any, lengths: Any = None) -> Levels:
+    """Counts every string of length 1 to k + 1. Not under `jax.jit`: sizes are data."""
+    if is_traced(xs) or is_traced(lengths):
+        raise TypeError(
+            "Expected a text whose symbols are known, got a traced one: how many "
+            "strings occur depends on the text. Call fit outside jax.jit."
+        )
+    xs, valid = _checked(form, xs, lengths)
+    if not valid.any():
+        raise ValueError("Expected at least one symbol to count, got an empty text.")
+    symbols = xs.reshape(xs.shape[0], -1)
+    if symbols.size >= np.iinfo(np.int32).max:
+        raise ValueError(
+            f"Expected fewer than 2**31 - 1 symbols, got {symbols.size}; count a part."
+        )
+    return count_strings(symbols, form.order)
+
+
+def _init_state(
+    form: Form, params: Levels, batch_shape: tuple[int, ...] = ()
+) -> Int[Array, "k *batch"]:
+    check_levels(params, form.order)
+    return jnp.full((form.order, *check_batch_shape(batch_shape)), -1, jnp.int32)
+
+
+def _log_prob(
+    form: Form, params: Levels, xs: Any, state: Any = None, lengths: Any = None
+) -> tuple[Array, Array]:
+    xs, valid, state = _prepared(form, params, xs, state, lengths)
+    log_probs = jnp.where(valid, score(form, params, state, xs), 0)
+    return _after(state, xs, lengths), log_probs
+
+
+def _predictive(
+    form: Form, params: Levels, xs: Any, state: Any = None, lengths: Any = None
+) -> tuple[Array, Distribution]:
+    xs, _, state = _prepared(form, params, xs, state, lengths)
+    stretches = jnp.arange(form.order)[:, None] + jnp.arange(len(xs))[None]
+    log_P = foresee(form, params, jnp.concatenate([state, xs])[stretches])
+    return _after(state, xs, lengths), Distribution(CATEGORIES, log_P)
+
+
+def _prepared(
+    form: Form, params: Levels, xs: Any, state: Any, lengths: Any
+) -> tuple[Array, Array, Array]:
+    """Returns symbols, which of them count, and the state, or raises on a mistake."""
+    check_levels(params, form.order)
+    xs, valid = _checked(form, xs, lengths)
+    batch = xs.shape[1:]
+    state = _init_state(form, params, batch) if state is None else state
+    return xs, valid, _checked_state(form, state, (form.order, *batch))
+
+
+def _after(state: Array, xs: Array, lengths: Any) -> Array:
+    """Returns the last k symbols of each sequence."""
+    history, order = jnp.concatenate([state, xs]), state.shape[0]
+    if lengths is None:
+        return history[xs.shape[0] :]
+    last = jnp.clip(widen_integers(as_array(lengths)), 0, xs.shape[0])[None]
+    steps = jnp.arange(order, dtype=last.dtype).reshape(order, *(1,) * (xs.ndim - 1))
+    return jnp.take_along_axis(history, last + steps, axis=0)
+
+
+def _predict(
+    form: Form, params: Levels, state: Integer[Array, "k *batch"]
+) -> Distribution:
+    check_levels(params, form.order)
+    state = check_array("state", state)
+    state = _checked_state(form, state, (form.order, *state.shape[1:]))
+    return Distribution(CATEGORIES, foresee(form, params, state))
+
+
+def _sample(
+    form: Form,
+    params: Levels,
+    key: Key,
+    length: int,
+    prompt: Any = None,
+    temperature: float | Array = 1.0,
+    batch_shape: tuple[int, ...] = (),
+    state: Array | None = None,
+) -> Array:
+    check_levels(params, form.order)
+
+    def checked(state: Array) -> Array:
+        return _checked_state(form, state, (form.order, *state.shape[1:]))
+
+    def read(prompt: Array, state: Array, mask: None) -> Array:
+        del mask
+        prompt, _ = _checked(form, prompt, None, "prompt")
+        return _after(checked(state), prompt, None)
+
+    init = functools.partial(_init_state, form, params)
+    check = lambda _, prompt, mask: (prompt, mask)
+    reader = Reader(init, read, check, lambda *_: None, jnp.int32, axis=1)
+    prompted = prompt, None, state, batch_shape
+    length, key, start, tau = begin(reader, key, length, temperature, *prompted)
+    return generate(form, length, params, key, checked(start), tau)
+
+
+def _checked(
+    form: Form, xs: Any, lengths: Any, name: str = "xs"
+) -> tuple[Array, Array]:
+    """Returns the symbols as int32, -1 where there is none, and which of them count."""
+    xs = check_tokens(xs, name)
+    if lengths is not None:
+        lengths = check_lengths(lengths, xs.shape[0], xs.shape[1:])
+    within = active_steps(xs.shape[0], lengths, None)
+    valid = jnp.ones(xs.shape, bool) if within is None else within
+    check_ids(name, jnp.where(valid, xs, 0), form.vocab_size)
+    known = valid & (xs >= 0) & (xs < form.vocab_size)
+    return jnp.where(known, jnp.where(known, xs, 0).astype(jnp.int32), -1), valid
+
+
+def _checked_state(form: Form, state: Any, shape: tuple[int, ...]) -> Array:
+    state = check_array("state", state)
+    if state.shape != shape or not jnp.issubdtype(state.dtype, jnp.integer):
+        raise ValueError(
+            f"Expected an integer state of shape (order, *batch) = {shape}, got "
+            f"{state.shape} of type {state.dtype}; start from init_state."
+        )
+    check_ids("state", jnp.maximum(widen_integers(state), 0), form.vocab_size)
+    return token_ids(state)

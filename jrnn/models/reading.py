@@ -1,0 +1,156 @@
+"""How a cell reads symbols, one step behind the symbol that its output predicts.
+
+At step t the cell reads x_{t-1}, or the learned start vector where there is none, and
+what it then shows predicts x_t. These are the functions that a sequence model compiles;
+their arguments are checked before.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jrnn._base import Cell, Key, Method, Params, State
+from jrnn._caches import jitted
+from jrnn._integers import saturate
+from jrnn._lengths import active_steps
+from jrnn._parts import prepared, state_dtype
+from jrnn._unroll import draw_noise, unroll_drawn
+from jrnn.heads.distribution import Distribution
+from jrnn.heads.head import Head
+from jrnn.methods._steps import select, silence
+
+
+class SequenceParams(NamedTuple):
+    """The parameters of a cell, of a head, and the learned start vector."""
+
+    cell: Params
+    head: Params
+    start: Float[Array, " k"]
+
+
+class SequenceState(NamedTuple):
+    """The cell's state before it reads `last`, the symbol that came last."""
+
+    cell: State
+    last: Array
+
+
+class Symbols(NamedTuple):
+    """The symbols of a sequence, and how they are read, checked."""
+
+    xs: Array
+    mask: Array | None
+    state: SequenceState
+    lengths: Array | None
+    key: Key | None
+
+
+@jitted(("cell", "head", "method"))
+def score(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, given: Symbols
+) -> tuple[SequenceState, Array]:
+    """Returns the state after a sequence, and log P of each symbol; 0 past a length."""
+    steps = given.xs.shape[0]
+    state, ys = _read(cell, head, method, params, given)
+    log_probs = head.log_prob(params.head, ys, given.xs, given.mask)
+    return state, silence(active_steps(steps, given.lengths, None), log_probs)
+
+
+@jitted(("cell", "head", "method"))
+def foresee(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, given: Symbols
+) -> tuple[SequenceState, Distribution]:
+    """Returns the state after a sequence, and the distribution of each symbol."""
+    state, ys = _read(cell, head, method, params, given)
+    return state, head.predict(params.head, ys)
+
+
+def _read(
+    cell: Cell, head: Head, method: Method, params: SequenceParams, given: Symbols
+) -> tuple[SequenceState, Array]:
+    """Returns the state after a sequence, and what the cell shows before each step."""
+    xs, mask, state, lengths, key = given
+    batch = xs.shape[1 : xs.ndim - len(head.event_shape)]
+    params = params._replace(cell=prepared(cell, params.cell))
+    noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
+    first = jax.tree.map(lambda a: a[0], noise)
+    others = jax.tree.map(lambda a: a[1:], noise)
+    moved, y = read_last(cell, head, params, state, first)
+    inner, ys = moved, y[None]
+    symbols = head.symbols(xs, mask)
+    if xs.shape[0] > 1:
+        rest = None if lengths is None else jnp.maximum(lengths - 1, 0)
+        read = head.encode(jax.tree.map(lambda a: a[:-1], symbols))
+        inner, ys = unroll_drawn(cell, params.cell, read, moved, others, rest, method)
+        ys = jnp.concatenate([y.astype(ys.dtype)[None], ys])
+    return _after(state, inner, symbols, lengths), ys
+
+
+def _after(
+    state: SequenceState, inner: State, symbols: Any, lengths: Array | None
+) -> SequenceState:
+    """Returns the state after a sequence's own last symbol, not read yet."""
+    before = jax.tree.map(_widen, state.last, symbols)
+    symbols = jax.tree.map(lambda a, b: a.astype(b.dtype), symbols, before)
+    if lengths is None:
+        return SequenceState(inner, jax.tree.map(lambda a: a[-1], symbols))
+    index = jnp.maximum(lengths - 1, 0)[None]
+
+    def pick(a: Array) -> Array:
+        places = index.reshape(index.shape + (1,) * (a.ndim - index.ndim))
+        return jnp.take_along_axis(a, places, axis=0, mode="clip")[0]
+
+    after = SequenceState(inner, jax.tree.map(pick, symbols))
+    return select(lengths > 0, after, SequenceState(state.cell, before))
+
+
+def _widen(last: Array, xs: Array) -> Array:
+    """Casts numbers to the wider type of both, token ids and flags to the head's."""
+    if jnp.issubdtype(last.dtype, jnp.integer):
+        return saturate(last, xs.dtype)
+    return last.astype(state_dtype(last, xs))
+
+
+def read_last(
+    cell: Cell,
+    head: Head,
+    params: SequenceParams,
+    state: SequenceState,
+    noise: Any = None,
+) -> tuple[State, Array]:
+    """Returns the cell's step on the last symbol, or on the start vector."""
+    seen = head.seen(state.last)
+    read = head.encode(silence(seen, state.last))
+    start = params.start.astype(state_dtype(params.start))  # its gradient is a sum
+    start = jnp.broadcast_to(start, (*seen.shape, start.size))
+    floating = jnp.issubdtype(read.dtype, jnp.floating)
+    start = start.astype(read.dtype if floating else params.start.dtype)
+    after_symbol = cell.step(params.cell, state.cell, read, noise)
+    after_start = cell.step(params.cell, state.cell, start, noise)
+    return select(seen, after_symbol, after_start)
+
+
+@jitted(("cell", "head", "length"))
+def generate(
+    cell: Cell,
+    head: Head,
+    length: int,
+    params: SequenceParams,
+    key: Key,
+    state: SequenceState,
+    temperature: Array,
+) -> Array:
+    """Returns the symbols that follow a state, (length, *batch)."""
+    params = params._replace(cell=prepared(cell, params.cell))
+    blank = head.blank((), state_dtype(params.head))
+    state = state._replace(last=jax.tree.map(_widen, state.last, blank))
+
+    def step(state: SequenceState, key: Key) -> tuple[SequenceState, Array]:
+        inner, y = read_last(cell, head, params, state)
+        x = head.predict(params.head, y).sample(key, temperature)
+        last = jax.tree.map(lambda a, b: a.astype(b.dtype), head.symbols(x), state.last)
+        return SequenceState(inner, last), x
+
+    return jax.lax.scan(step, state, jax.random.split(key, length))[1]
