@@ -7,6 +7,7 @@ from jrnn import batching as batching
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
 from jrnn import regularisers as regularisers
+from jrnn import wrappers as wrappers
 from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
@@ -41,9 +42,6 @@ from jrnn.cells.min_lstm import min_lstm as min_lstm
 from jrnn.cells.rg_lru import rg_lru as rg_lru
 from jrnn.cells.s5 import s5 as s5
 from jrnn.cells.sru import sru as sru
-from jrnn.combinators import learnable_state as learnable_state
-from jrnn.combinators import variational_dropout as variational_dropout
-from jrnn.combinators import zoneout as zoneout
 from jrnn.heads.bernoulli import bernoulli as bernoulli
 from jrnn.heads.categorical import categorical as categorical
 from jrnn.heads.distribution import Distribution as Distribution
@@ -55,10 +53,6 @@ from jrnn.heads.mixture_kernels import discretised_logistic as discretised_logis
 from jrnn.heads.mixture_kernels import gaussian_kernel as gaussian_kernel
 from jrnn.heads.mixture_kernels import logistic_kernel as logistic_kernel
 from jrnn.heads.student_t import student_t as student_t
-from jrnn.layers import bidirectional as bidirectional
-from jrnn.layers import dropout as dropout
-from jrnn.layers import residual as residual
-from jrnn.layers import stack as stack
 from jrnn.methods._newton_iteration import NewtonInfo as NewtonInfo
 from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt
@@ -84,7 +78,14 @@ from jrnn.models.sequence_model import SequenceModel as SequenceModel
 from jrnn.models.sequence_model import sequence_model as sequence_model
 from jrnn.models.supervised_model import SupervisedModel as SupervisedModel
 from jrnn.models.supervised_model import supervised_model as supervised_model
-from jrnn.orthogonal import keep_orthogonal as keep_orthogonal
+from jrnn.wrappers import bidirectional as bidirectional
+from jrnn.wrappers import dropout as dropout
+from jrnn.wrappers import keep_orthogonal as keep_orthogonal
+from jrnn.wrappers import learnable_state as learnable_state
+from jrnn.wrappers import residual as residual
+from jrnn.wrappers import stack as stack
+from jrnn.wrappers import variational_dropout as variational_dropout
+from jrnn.wrappers import zoneout as zoneout
 
 if _TYPE_CHECKING:
     from jrnn import interop as interop
@@ -171,5 +172,6 @@ __all__ = [
     "unroll",
     "unroll_bidirectional",
     "variational_dropout",
+    "wrappers",
     "zoneout",
 ]

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Params, Spec, State
+from jrnn._base import Cell, Params, Spec
 from jrnn._claims import claim, inherited
-from jrnn._parts import compose_step, noisy_project, state_dtype
+from jrnn._parts import compose_step, state_dtype
 
 
 def parametrised(
@@ -41,54 +41,41 @@ def parametrised(
     def prepare(params: Params) -> Params:
         return own(params) if isinstance(params, free) else params
 
-    def project(params: Params, x: Any, noise: Any = None) -> Any:
-        return noisy_project(cell.project, prepare(params), x, noise)
+    return reading(cell, prepare, init=init, spec=spec, prepare=prepare)
 
-    def advance(params: Params, state: State, u: Any) -> State:
-        return cell.advance(prepare(params), state, u)
 
-    def output(params: Params, state: State, x: Any) -> Array:
-        return cell.output(prepare(params), state, x)
+def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:
+    """Returns `cell` with every function reading its parameters through `own`.
 
-    def product(params: Params) -> tuple[Array, Array | None]:
-        assert cell.gated is not None
-        return cell.gated.product(prepare(params))
+    Args:
+      cell: Whose equations are run.
+      own: Other parameters -> the cell's own, which it returns as they are.
+      **fields: Fields that are not the cell's. `adjoint` is the cell's unless it is
+        given here: its gradient is of the cell's own parameters.
+    """
 
-    def inputs(params: Params) -> tuple[Array, Array | None]:
-        assert cell.gated is not None
-        assert cell.gated.inputs is not None
-        return cell.gated.inputs(prepare(params))
+    def on(function: Any) -> Any:
+        if function is None:
+            return None
+        return lambda params, *inputs: function(own(params), *inputs)
 
-    def coefficients(params: Params, u: Any) -> tuple[State, State]:
-        assert cell.linear is not None
-        return cell.linear.coefficients(prepare(params), u)
-
-    def start(params: Params, u: Any) -> Array:
-        assert cell.linear is not None
-        assert cell.linear.start is not None
-        return cell.linear.start(prepare(params), u)
-
+    project, advance, output = on(cell.project), on(cell.advance), on(cell.output)
     gated, linear = cell.gated, cell.linear
+    if gated is not None:
+        gated = gated._replace(product=on(gated.product), inputs=on(gated.inputs))
     if linear is not None:
         linear = linear._replace(
-            coefficients=coefficients, start=None if linear.start is None else start
-        )
-    if gated is not None:
-        gated = gated._replace(
-            product=product, inputs=None if gated.inputs is None else inputs
+            coefficients=on(linear.coefficients), start=on(linear.start)
         )
     made = cell._replace(
-        init=init,
         project=project,
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
-        spec=spec,
         gated=gated,
         linear=linear,
-        prepare=prepare,
     )
-    return claim(made, **inherited(cell, params=prepare))
+    return claim(made._replace(**fields), **inherited(cell, params=own))
 
 
 def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:

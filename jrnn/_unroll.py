@@ -37,9 +37,9 @@ from jrnn._lengths import active_steps
 from jrnn._mesh import align
 from jrnn._parts import cast_state, state_dtype
 from jrnn._walk import KEEP, SHOW, Reading, Shown, walk
-from jrnn.layers import bidirectional
 from jrnn.methods._steps import silence
 from jrnn.methods.bptt import bptt
+from jrnn.wrappers.bidirectional import bidirectional
 
 
 def unroll(

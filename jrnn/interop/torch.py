@@ -39,7 +39,7 @@ from jrnn._check import check_array, check_cell, check_params, check_state
 from jrnn.cells.elman import ElmanParams, elman
 from jrnn.cells.gru import GRUParams, gru
 from jrnn.cells.lstm import LSTMParams, lstm
-from jrnn.layers import bidirectional, dropout, stack
+from jrnn.wrappers import bidirectional, dropout, stack
 
 if TYPE_CHECKING:
     from torch.nn import RNNBase  # pyright: ignore[reportMissingImports] optional

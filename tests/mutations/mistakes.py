@@ -132,14 +132,14 @@ MISTAKES = (
     ),
     Mutation(
         name="mask of variational dropout redrawn at each step",
-        file="jrnn/combinators.py",
+        file="jrnn/wrappers/variational_dropout.py",
         old="        kept = jax.random.bernoulli(key_h, 1 - rate, shape)\n",
         new="        kept = jax.random.bernoulli(key_h, 1 - rate, (steps, *shape))\n",
         tests=(f"{SEQUENCES}::test_variational_dropout_keeps_one_mask_for_a_sequence",),
     ),
     Mutation(
         name="zoneout on the wrong state",
-        file="jrnn/combinators.py",
+        file="jrnn/wrappers/zoneout.py",
         old="            return jax.tree.map(jnp.where, kept, state, new)\n",
         new="            return jax.tree.map(jnp.where, kept, new, state)\n",
         tests=(
@@ -186,9 +186,8 @@ MISTAKES = (
     Mutation(
         name="first non-finite step of a reading in reverse not turned back",
         file="jrnn/_non_finite.py",
-        old="            return _unflip(found, lengths, len(steps)) "
-        "if leaf.reverse else found\n",
-        new="            return found\n",
+        old="return _unflip(found, lengths, steps) if leaf.reverse else found\n",
+        new="return found\n",
         tests=("tests/test_non_finite.py",),
     ),
     Mutation(
@@ -546,6 +545,22 @@ MISTAKES = (
         new="square = _square(W, plan, k, g, j)",
         tests=(
             f"{FUSED}::test_a_kernel_whose_matrix_is_read_in_tiles_equals_the_scan",
+        ),
+    ),
+    Mutation(
+        name="every child of a pair reads from the end",
+        file="jrnn/_tree.py",
+        old="reverse=leaf.reverse ^ (children.parallel and i % 2 == 1)",
+        new="reverse=leaf.reverse ^ children.parallel",
+        tests=("tests/test_children.py::test_leaves_in_their_places",),
+    ),
+    Mutation(
+        name="what a wrapper adds to outputs is left out",
+        file="jrnn/_tree.py",
+        old="children.outputs(ys, xs)",
+        new="ys",
+        tests=(
+            "tests/test_children.py::test_a_wrapper_of_ones_own_runs_by_every_method",
         ),
     ),
 )

@@ -20,6 +20,7 @@ from jrnn._parametrised import parametrised, rotation
 from jrnn._parts import merge_gates, split_gates
 from jrnn._tree import runs_itself
 from jrnn.cells._init import Initializer, draw, henaff
+from jrnn.wrappers._wiring import spec_around
 
 
 class OrthogonalParams(NamedTuple):
@@ -78,7 +79,7 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
         blocks = jax.lax.map(rotation, jnp.stack(split_gates(params.A, gates)))
         return params.cell._replace(W_h=merge_gates(tuple(blocks)))
 
-    spec = cell.spec._replace(name="keep_orthogonal", arguments=(("cell", cell),))
+    spec = spec_around("keep_orthogonal", cell)
     return parametrised(cell, OrthogonalParams, own, init, spec)
 
 

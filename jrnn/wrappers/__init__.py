@@ -1,0 +1,14 @@
+"""Cells of cells, one file for each, and `around` for wrappers of your own."""
+
+from jrnn._base import Children as Children
+from jrnn.wrappers._wiring import around as around
+from jrnn.wrappers.bidirectional import bidirectional as bidirectional
+from jrnn.wrappers.dropout import dropout as dropout
+from jrnn.wrappers.keep_orthogonal import keep_orthogonal as keep_orthogonal
+from jrnn.wrappers.learned_initial_state import learnable_state as learnable_state
+from jrnn.wrappers.residual import residual as residual
+from jrnn.wrappers.stack import stack as stack
+from jrnn.wrappers.variational_dropout import (
+    variational_dropout as variational_dropout,
+)
+from jrnn.wrappers.zoneout import zoneout as zoneout

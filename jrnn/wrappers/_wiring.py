@@ -1,0 +1,255 @@
+"""What wrappers share: specs, checks, noise, claims, and steps made of the children's.
+
+A wrapper is of one of three kinds:
+
+- `several`, `around`: its cells are run in its place (`Cell.children`), each along the
+  whole sequence by whatever method, so that their products with W_x stay large;
+- `inside`: it changes the loop of one cell, and is run itself;
+- `jrnn._parametrised`: it changes what a cell's parameters are.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jrnn._base import Cell, Children, Key, Linear, Params, Spec, State
+from jrnn._check import check_cell
+from jrnn._claims import NO_GATES, claim, current, inherited
+from jrnn._parts import compose_step, noisy_project, prepared
+from jrnn._tree import Leaf, reads_ahead, runs_itself, walk
+
+Noise = Callable[[Key, int, tuple[int, ...]], Any]
+
+
+def several(
+    name: str,
+    cells: tuple[Cell, ...],
+    output_size: int,
+    elapsed: int | None,
+    *,
+    parallel: bool,
+) -> Cell:
+    """Returns a cell whose params, state and noise are tuples, one entry for each cell.
+
+    Args:
+      name: The factory's name; the cells are its arguments.
+      cells: Its children.
+      output_size: How many features it shows.
+      elapsed: Which of its input features is elapsed time, if one is.
+      parallel: As in `jrnn._base.Children`.
+    """
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> Params:
+        keys = jax.random.split(key, len(cells))
+        return tuple(cell.init(keys[i], dtype) for i, cell in enumerate(cells))
+
+    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
+        pairs = zip(cells, params, strict=True)
+        return tuple(cell.init_state(own, batch_shape) for cell, own in pairs)
+
+    def noise(key: Key, steps: int, batch_shape: tuple[int, ...]) -> Any:
+        keys = jax.random.split(key, len(cells))
+        pairs = enumerate(cells)
+        return tuple(noise_of(cell, keys[i], steps, batch_shape) for i, cell in pairs)
+
+    def prepare(params: Params) -> Params:
+        return tuple(map(prepared, cells, params))
+
+    refuse = _refuse(name, cells)
+    arguments = tuple((f"cell_{i}", cell) for i, cell in enumerate(cells))
+    made = Cell(
+        init=init,
+        init_state=init_state,
+        project=refuse,
+        advance=refuse,
+        output=refuse,
+        step=refuse,
+        spec=Spec(name, arguments, cells[0].spec.input_size, output_size),
+        noise=noise if any(cell.noise for cell in cells) else None,
+        prepare=prepare if any(cell.prepare for cell in cells) else None,
+        children=Children(cells, parallel=parallel, nested=True),
+        elapsed=elapsed,
+    )
+    made = made if reads_ahead(made) else _stepping(made)
+    return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
+
+
+def _refuse(name: str, cells: tuple[Cell, ...]) -> Any:
+    def refuse(*arguments: Any, **keywords: Any) -> NoReturn:
+        del arguments, keywords
+        raise ValueError(
+            f"Expected a cell that reads forwards alone, got {name}"
+            f"({', '.join(map(repr, cells))}), which has no single step, for its "
+            "outputs depend on later inputs; run it with jrnn.unroll."
+        )
+
+    return refuse
+
+
+def _stepping(cell: Cell) -> Cell:
+    """Returns a cell with children that makes their steps one after the other."""
+    step = _step_of(cell)
+    return cell._replace(
+        project=lambda params, x, noise=None: (x, noise),  # noqa: ARG005 children do
+        advance=lambda params, state, u: step(params, state, *u)[0],
+        output=_output_of(cell),
+        step=step,
+    )
+
+
+def _step_of(cell: Cell) -> Callable[..., tuple[State, Array]]:
+    def step(
+        params: Params, state: State, x: Any, noise: Any = None
+    ) -> tuple[State, Array]:
+        def visit(leaf: Leaf, x: Any, noise: Any) -> tuple[Array, State]:
+            own = leaf.share(params), leaf.share(state)
+            moved, y = leaf.cell.step(*own, x, noise)
+            return y, moved
+
+        y, state = walk(cell, visit, x, noise)
+        return state, y
+
+    return step
+
+
+def _output_of(cell: Cell) -> Callable[[Params, State, Any], Array]:
+    def output(params: Params, state: State, x: Any) -> Array:
+        def visit(leaf: Leaf, x: Any, noise: None) -> tuple[Array]:
+            del noise
+            return (leaf.cell.output(leaf.share(params), leaf.share(state), x),)
+
+        return walk(cell, visit, x)[0]
+
+    return output
+
+
+def around(
+    name: str,
+    cell: Cell,
+    *,
+    inputs: Callable[[Array, Any], tuple[Array, Any]] | None = None,
+    outputs: Callable[[Array, Array], Array] | None = None,
+    noise: Noise | None = None,
+    **arguments: Any,
+) -> Cell:
+    """Returns a cell of which only inputs and outputs differ from those of `cell`.
+
+    `cell` is run in its place, by any method, with its params and state. Factories that
+    return it should be memoised (`functools.cache`), with functions that close over no
+    array: equal arguments then give the identical cell, and nothing is compiled twice.
+
+    Args:
+      name: What the result is called in summaries.
+      cell: Any cell.
+      inputs: (x, noise) -> (x, noise): what `cell` reads, and its noise, where there is
+        noise; for any leading axes. None: both as they come.
+      outputs: (y, x) -> y: what is shown, from what `cell` shows and what the result
+        reads; for any leading axes. None: what `cell` shows.
+      noise: (key, steps, batch_shape) -> noise, for `inputs`; None: that of `cell`.
+      **arguments: What else summaries tell.
+
+    Raises:
+      TypeError: `cell` is not a cell.
+
+    Example:
+      >>> import jax, jrnn
+      >>> double = lambda y, x: 2 * y
+      >>> cell = jrnn.wrappers.around("double", jrnn.gru(3, 4), outputs=double)
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> jrnn.unroll(cell, params, xs)[1].shape
+      (7, 4)
+    """
+    check_cell(cell)
+
+    def project(params: Params, x: Any, drawn: Any = None) -> Any:
+        if inputs is not None and drawn is not None:
+            x, drawn = inputs(x, drawn)
+        return noisy_project(cell.project, params, x, drawn)
+
+    made = cell._replace(
+        project=project,
+        spec=spec_around(name, cell, **arguments),
+        gated=None,
+        adjoint=None,
+        linear=None,
+        noise=cell.noise if noise is None else noise,
+        children=Children((cell,), inputs=inputs, outputs=outputs),
+    )
+    if not reads_ahead(cell):
+        made = made._replace(step=_step_of(made), output=_output_of(made))
+    return claim(made, **inherited(cell))
+
+
+def inside(
+    name: str,
+    cell: Cell,
+    noise: Noise,
+    advance: Callable[[Params, State, Any, Any], State],
+    linear: Linear | None = None,
+    **arguments: Any,
+) -> Cell:
+    """Returns a cell that is `cell` but for its loop.
+
+    Args:
+      name: The factory's name.
+      cell: A cell that is run itself.
+      noise: (key, steps, batch_shape) -> (its own, what `cell` draws).
+      advance: (params, state, u, kept) -> state, with u the share that `cell` projects,
+        and `kept` its own noise, or None.
+      linear: The seam of what it does, where that is linear in the state.
+      **arguments: The factory's, besides the cell.
+    """
+
+    def project(params: Params, x: Array, noise: Any = None) -> Any:
+        kept, inner = (None, None) if noise is None else noise
+        return noisy_project(cell.project, params, x, inner), kept
+
+    def advance_noisy(params: Params, state: State, u: Any) -> State:
+        return advance(params, state, *u)
+
+    made = cell._replace(
+        project=project,
+        advance=advance_noisy,
+        step=compose_step(project, advance_noisy, cell.output),
+        spec=spec_around(name, cell, **arguments),
+        gated=None,
+        adjoint=None,
+        linear=linear,
+        noise=noise,
+    )
+    return claim(made, **inherited(cell, us=lambda u: u[0]))
+
+
+def spec_around(name: str, cell: Cell, **arguments: Any) -> Spec:
+    """Returns the spec of what a factory of that name makes of a cell."""
+    pairs = (("cell", cell), *arguments.items())
+    return cell.spec._replace(name=name, arguments=pairs)
+
+
+def noise_of(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
+    """Returns what a cell draws for many steps; None where it draws nothing."""
+    return None if cell.noise is None else cell.noise(key, steps, batch)
+
+
+def check_inner(name: str, cell: Any) -> Cell:
+    """Returns a cell that is run itself, without seams that are out of date.
+
+    Raises:
+      TypeError: It is not a cell.
+      ValueError: It has children.
+    """
+    check_cell(cell)
+    if not runs_itself(cell):
+        raise ValueError(
+            f"Expected a cell that runs as one, for {name} changes its loop, got "
+            f"{cell}; put {name} around the cells inside."
+        )
+    return current(cell)
+
+
+def state_like(cell: Cell) -> State:
+    """Returns the shapes of a state without batch axes."""
+    return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))

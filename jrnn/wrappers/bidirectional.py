@@ -1,0 +1,51 @@
+"""Two cells that read the same sequence from both ends.
+
+y_t = (forward(x_1..x_t), backward(x_T..x_t))
+"""
+
+from jrnn._base import Cell, memoize
+from jrnn._check import check_cell
+from jrnn.wrappers._wiring import several
+
+
+@memoize
+def bidirectional(forward: Cell, backward: Cell) -> Cell:
+    """Makes a cell of two that read the same sequence from both ends.
+
+    Args:
+      forward: Reads x_1..x_t for the output at t.
+      backward: Reads x_T..x_t for it.
+
+    Returns:
+      A cell whose params and state are pairs, and whose outputs stand side by side. It
+      has no `step`: the second child begins at the end. In a `stack`, each layer reads
+      both directions of the layer below.
+
+    Raises:
+      TypeError: A child is not a cell.
+      ValueError: The input sizes differ, or the places of elapsed time.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.bidirectional(jrnn.gru(3, 4), jrnn.gru(3, 4))
+      >>> params = cell.init(jax.random.key(0))
+      >>> jrnn.unroll(cell, params, jax.numpy.ones((7, 2, 3)))[1].shape
+      (7, 2, 8)
+    """
+    cells = (forward, backward)
+    check_cell(forward, "forward")
+    check_cell(backward, "backward")
+    sizes = [cell.spec.input_size for cell in cells]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"Expected two cells of one input_size, got {forward} and {backward}."
+        )
+    places = [cell.elapsed for cell in cells if cell.elapsed is not None]
+    if len({place % sizes[0] for place in places}) > 1:
+        raise ValueError(
+            f"Expected two cells that read elapsed time in one place, got {forward} "
+            f"and {backward}."
+        )
+    shown = sum(cell.spec.output_size for cell in cells)
+    elapsed = places[0] if places else None
+    return several("bidirectional", cells, shown, elapsed, parallel=True)

@@ -1,0 +1,115 @@
+"""An initial state that is a parameter.
+
+s_0 = params.state,   s_t = cell.advance(params.cell, s_{t-1}, u_t)
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jrnn._base import Adjoint, Cell, Key, Params, State, memoize
+from jrnn._parametrised import reading
+from jrnn._parts import prepared, state_dtype
+from jrnn.wrappers._wiring import check_inner, spec_around
+
+
+class LearnableParams(NamedTuple):
+    """The parameters of a cell, and where its sequences start.
+
+    Parameters are real: an array of the state that is complex stands as (2, ...), its
+    real part and its imaginary part.
+    """
+
+    cell: Params
+    state: State
+
+
+@memoize
+def learnable_state(cell: Cell) -> Cell:
+    """Makes a cell whose initial state is a parameter, zeros at first.
+
+    It is what sequences without a `state` start from, and what resets put back; both
+    give it its gradient.
+
+    Args:
+      cell: Any cell but one made of others that are unrolled one by one: it goes
+        around each of those.
+
+    Returns:
+      A cell with the state of `cell` and the params (cell, state).
+
+    Raises:
+      TypeError: `cell` is not a cell.
+      ValueError: `cell` is made of others.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.learnable_state(jrnn.gru(3, 4))
+      >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
+      >>> loss = lambda params: jrnn.unroll(cell, params, xs)[0].h.sum()
+      >>> jax.grad(loss)(params).state.h.shape
+      (4,)
+    """
+    cell = check_inner("learnable_state", cell)
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> LearnableParams:
+        params = cell.init(key, dtype)
+        narrow = jax.tree.leaves(params)[0].dtype
+
+        def real(leaf: Array) -> Array:
+            if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+                leaf = jnp.stack([leaf.real, leaf.imag])
+            return leaf.astype(narrow)
+
+        return LearnableParams(params, jax.tree.map(real, cell.init_state(params)))
+
+    def init_state(params: LearnableParams, batch_shape: tuple[int, ...] = ()) -> State:
+        dtype = state_dtype(params.cell)
+
+        def along(leaf: Array, like: Array) -> Array:
+            leaf = leaf.astype(dtype)
+            if jnp.issubdtype(like.dtype, jnp.complexfloating):
+                leaf = jax.lax.complex(leaf[0], leaf[1])
+            return jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape))
+
+        like = cell.init_state(params.cell)
+        state = jax.tree.map(along, params.state, like)
+        if cell.linear is None or cell.linear.start is None:
+            return state
+        # Whether a state is fresh is no parameter.
+        leaves, structure = jax.tree.flatten(state)
+        leaves[1] = jnp.broadcast_to(jax.tree.leaves(like)[1], leaves[1].shape)
+        return jax.tree.unflatten(structure, leaves)
+
+    def own(params: LearnableParams) -> Params:
+        return params.cell
+
+    def prepare(params: LearnableParams) -> LearnableParams:
+        return params._replace(cell=prepared(cell, params.cell))
+
+    return reading(
+        cell,
+        own,
+        init=init,
+        init_state=init_state,
+        spec=spec_around("learnable_state", cell),
+        adjoint=None if cell.adjoint is None else _adjoint_inside(cell.adjoint),
+        prepare=None if cell.prepare is None else prepare,
+    )
+
+
+def _adjoint_inside(adjoint: Adjoint) -> Adjoint:
+    def gradient(params: LearnableParams, *arguments: Any) -> LearnableParams:
+        return LearnableParams(
+            adjoint.gradient(params.cell, *arguments),
+            jax.tree.map(jnp.zeros_like, params.state),
+        )
+
+    return Adjoint(
+        advance=lambda params, *rest: adjoint.advance(params.cell, *rest),
+        pullback=lambda params, *rest: adjoint.pullback(params.cell, *rest),
+        gradient=gradient,
+    )
