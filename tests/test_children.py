@@ -143,6 +143,14 @@ def by_steps(cell, params, xs, key):
     return jnp.stack(ys)
 
 
+def test_a_step_shows_what_the_wrapper_makes_of_outputs():
+    params, xs = numbers(ELMAN)
+    given = params, ELMAN.init_state(params, (B,)), xs[0]
+    y = ELMAN.step(*given)[1]
+    assert_close(scaled(ELMAN, 2.0).step(*given)[1], 2.0 * y)
+    assert_close(jrnn.residual(ELMAN).step(*given)[1], xs[0] + y)
+
+
 @pytest.mark.parametrize(("name", "method"), RUNS)
 def test_a_wrapper_of_ones_own_runs_by_every_method(name, method):
     cell = OWN[name]()

@@ -196,8 +196,8 @@ def test_nothing_goes_by_a_name(name):
 # Where a spec is read: to print it.
 PRINTED = {
     ("_base.py", "describe"),
-    ("heads/_numbers.py", "number_head"),
-    ("heads/kernels.py", "__repr__"),
+    ("heads/dense.py", "_check_dense"),
+    ("heads/mixture_kernels.py", "__repr__"),
 }
 PACKAGE = pathlib.Path(jrnn.__file__).parent
 

@@ -560,7 +560,8 @@ MISTAKES = (
         old="children.outputs(ys, xs)",
         new="ys",
         tests=(
-            "tests/test_children.py::test_a_wrapper_of_ones_own_runs_by_every_method",
+            "tests/test_children.py"
+            "::test_a_step_shows_what_the_wrapper_makes_of_outputs",
         ),
     ),
 )
