@@ -377,6 +377,8 @@ def test_numbers_of_any_type_make_the_same_head_whatever_came_before():
     assert first is jrnn.discretised_logistic(0, 0.75, np.int64(5))
     least = np.float32(0.03125)
     assert jrnn.gaussian(least_scale=least) is jrnn.gaussian(least_scale=0.03125)
+    switches = {"full": np.bool_(True), "missing": np.bool_(False)}
+    assert jrnn.gaussian(2, **switches) is jrnn.gaussian(2, True)
     for least in (np.float32(0.0625), Fraction(1, 16), np.int32(1)):
         assert jrnn.student_t(least_scale=least).spec.arguments[2][1] == float(least)
 

@@ -223,3 +223,15 @@ def test_a_training_step_exports_for_every_platform():
     new, metrics = exported.call(state, batch)
     assert math.isfinite(metrics["loss"])
     assert int(new.step) == 1
+
+
+def test_models_print_as_the_calls_that_made_them():
+    cell, head = jrnn.elman(3, 4), jrnn.categorical(3)
+    made = f"cell={cell}, head=categorical(vocab_size=3)"
+    assert repr(jrnn.sequence_model(cell, head)) == f"sequence_model({made})"
+    pooled = jrnn.supervised_model(cell, head, jrnn.mean_step)
+    assert repr(pooled) == f"supervised_model({made}, pool=mean_step)"
+    chain = jrnn.markov_chain(3, 2)
+    assert repr(chain) == "markov_chain(vocab_size=3, order=2, smoothing=1.0)"
+    log_p = jrnn.Distribution(head.family, np.zeros(3))
+    assert repr(log_p) == "Distribution(parameters=array([0., 0., 0.]))"

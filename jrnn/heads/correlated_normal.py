@@ -35,7 +35,7 @@ from jrnn.heads.numerics import common, deviation, heat, most_multiplied
 
 
 class CorrelatedNormal(NamedTuple):
-    """Normal numbers, each by a regression on those before it.
+    """Normal numbers, each given by a regression on those before it.
 
     Attributes:
       mean: mu, (..., n).
@@ -85,16 +85,16 @@ def _marginal_log_prob(predicted: CorrelatedNormal, x: Array, mask: Array) -> Ar
         e = d[..., i] - (w * belief.m).sum(axis=-1)
         term = bounded_log_prob(e, jnp.zeros_like(e), jnp.sqrt(v))
         log_p = log_p + jnp.where(known, term, 0)
-        told = _tell(belief, i, w, Cw, v, r, e, d[..., i])
+        observed = _observe(belief, i, w, Cw, v, r, e, d[..., i])
         joined = _join(belief, i, Cw, v, d[..., i] - e)
         belief = _Belief(
-            jnp.where(known[..., None], told.m, joined.m),
-            jnp.where(known[..., None, None], told.C, joined.C),
+            jnp.where(known[..., None], observed.m, joined.m),
+            jnp.where(known[..., None, None], observed.C, joined.C),
         )
     return log_p - mask.sum(axis=-1).astype(d.dtype) * jnp.log(unit[..., 0])
 
 
-def _tell(
+def _observe(
     belief: _Belief, i: int, w: Array, Cw: Array, v: Array, r: Array, e: Array, d: Array
 ) -> _Belief:
     """Returns the belief after component i is known; C stays positive (P. Joseph)."""

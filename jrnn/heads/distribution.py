@@ -105,7 +105,7 @@ class Distribution:
         if not floats or len(real) < len(floats) or len(shape) < least:
             raise TypeError(
                 "Expected predicted to be what head.predict(params, features) returns, "
-                f"of floats, got {_told(self.parameters)}."
+                f"of floats, got {_described(self.parameters)}."
             )
         return shape
 
@@ -227,6 +227,6 @@ def _check_probability(probability: Any) -> Array:
     return p
 
 
-def _told(parameters: Any) -> str:
+def _described(parameters: Any) -> str:
     leaves = jax.tree.leaves(parameters)
     return tell(parameters) if len(leaves) < 2 else sketch(parameters)

@@ -4,8 +4,8 @@ A cell reads each component x_i, or, where values may be missing, the pair
 
     (m_i x_i, m_i)        m_i = 1 where the component is known, 0 where it is missing
 
-so that a 0 that was measured is told from a 0 that stands for nothing (Lipton, Kale and
-Wetzel 2016, https://proceedings.mlr.press/v56/Lipton16.html).
+so that a measured 0 differs from a missing value (Lipton, Kale and Wetzel 2016,
+https://proceedings.mlr.press/v56/Lipton16.html).
 """
 
 import functools

@@ -40,7 +40,7 @@ def with_slopes(
         largest float.
     """
     most = _with_headroom if most is None else most
-    told = jax.custom_jvp(value)
+    function = jax.custom_jvp(value)
 
     def jvp(
         primals: tuple[Array, ...], tangents: tuple[Array, ...]
@@ -48,10 +48,10 @@ def with_slopes(
         pairs = zip(slopes(*primals), tangents, strict=True)
         hold = lambda slope: jnp.clip(slope, -most(slope), most(slope))
         moved = [hold(slope) * tangent for slope, tangent in pairs]
-        return told(*primals), sum(moved[1:], moved[0])
+        return function(*primals), sum(moved[1:], moved[0])
 
-    told.defjvp(jvp)
-    return told
+    function.defjvp(jvp)
+    return function
 
 
 def standard(x: Array, loc: Array, scale: Array, most: float | None = None) -> Array:

@@ -241,11 +241,13 @@ def _sample(
 ) -> Array:
     _check_params(form, params)
     name = describe(form.spec)
+
+    def read(prompt: Array, state: Lags, mask: Array | None) -> Lags:
+        return _predictive(form, params, prompt, state, mask=mask)[0]
+
     reader = Reader(
         functools.partial(_init_state, form, params),
-        lambda prompt, state, mask: _predictive(form, params, prompt, state, mask=mask)[
-            0
-        ],
+        read,
         functools.partial(check_numbers, name, form.event),
         functools.partial(check_held, name, FINITE),
         state_dtype(params),

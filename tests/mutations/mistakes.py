@@ -449,6 +449,16 @@ MISTAKES = (
         tests=(NUMBERS,),
     ),
     Mutation(
+        name="a distribution function without its mask",
+        file="jrnn/heads/distribution.py",
+        old="return hide(mask, self.family.cdf(self.parameters, x))",
+        new="return self.family.cdf(self.parameters, x)",
+        tests=(
+            "tests/test_models_of_numbers.py"
+            "::test_a_distribution_function_is_0_where_a_mask_says_so",
+        ),
+    ),
+    Mutation(
         name="the cell is not told what is missing",
         file="jrnn/heads/number_head.py",
         old="(known > 0).astype(x.dtype)",
