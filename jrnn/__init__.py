@@ -4,15 +4,19 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from jrnn import _guards as _guards  # checks what factories make
 from jrnn import batching as batching
+from jrnn import cells as cells
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
 from jrnn import regularisers as regularisers
 from jrnn import wrappers as wrappers
+from jrnn._activations import identity as identity
+from jrnn._activations import positive as positive
 from jrnn._base import Adjoint as Adjoint
 from jrnn._base import Cell as Cell
 from jrnn._base import Gated as Gated
 from jrnn._base import Method as Method
 from jrnn._caches import clear_caches as clear_caches
+from jrnn._initializers import one_hot_normal as one_hot_normal
 from jrnn._lazy import submodules as _submodules
 from jrnn._newton_trajectory import newton_trajectory as newton_trajectory
 from jrnn._non_finite import NonFinite as NonFinite
@@ -20,13 +24,11 @@ from jrnn._non_finite import find_non_finite as find_non_finite
 from jrnn._unroll import trajectory as trajectory
 from jrnn._unroll import unroll as unroll
 from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
-from jrnn.cells._init import one_hot_normal as one_hot_normal
 from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
 from jrnn.cells.co_rnn import co_rnn as co_rnn
 from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
 from jrnn.cells.diagonal_lstm import diagonal_lstm as diagonal_lstm
 from jrnn.cells.elman import elman as elman
-from jrnn.cells.elman import identity as identity
 from jrnn.cells.exp_rnn import exp_rnn as exp_rnn
 from jrnn.cells.gru import gru as gru
 from jrnn.cells.ind_rnn import ind_rnn as ind_rnn
@@ -37,7 +39,6 @@ from jrnn.cells.lem import lem as lem
 from jrnn.cells.lru import lru as lru
 from jrnn.cells.lstm import lstm as lstm
 from jrnn.cells.min_gru import min_gru as min_gru
-from jrnn.cells.min_gru import positive as positive
 from jrnn.cells.min_lstm import min_lstm as min_lstm
 from jrnn.cells.rg_lru import rg_lru as rg_lru
 from jrnn.cells.s5 import s5 as s5
@@ -117,6 +118,7 @@ __all__ = [
     "bits_per_symbol",
     "bptt",
     "categorical",
+    "cells",
     "clear_caches",
     "co_rnn",
     "context_counts",

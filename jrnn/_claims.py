@@ -9,11 +9,21 @@ by `cell._replace(advance=...)`, the claim is gone. A seam that is only left out
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, GateView, Params, State, StepBound, unguarded
+from jrnn._base import (
+    Cell,
+    GateView,
+    Linear,
+    Params,
+    State,
+    StepBound,
+    unguarded,
+)
 from jrnn._caches import bounded
+from jrnn._parts import expand
 
 SEAMS = ("gated", "adjoint", "linear")
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
@@ -127,6 +137,7 @@ NO_GATES = GateView((), lambda params, states_tm1, us: {})  # noqa: ARG005 none 
 LINEAR_BOUND = StepBound(
     "proven: J does not depend on the state; its norm for these inputs", None
 )
+UNIT = (0.0, 1.0)  # between what an opened gate, or a share, lies
 MIXED = "; mixed with what zoneout keeps"
 
 
@@ -143,3 +154,41 @@ def mixed(bound: StepBound | None, rates: tuple[float, ...]) -> StepBound | None
 def share_kept(bound: StepBound, arrays: int, like: Array) -> Array:
     """Returns what is kept of each array of the state, (arrays,)."""
     return jnp.asarray(bound.kept or (0.0,) * arrays, like.dtype)
+
+
+def factor_view(linear: Linear, names: tuple[str, ...] = ("a",)) -> GateView:
+    """Returns the view of |a|, what a linear cell keeps of each array of its state."""
+    if linear.full:
+        return NO_GATES
+
+    def read(params: Params, states_tm1: State, us: Any) -> dict[str, Array]:
+        del states_tm1
+        factors = jax.tree.leaves(linear.coefficients(params, us)[0])
+        if linear.start is not None:  # whether a state is fresh is no unit of it
+            factors = factors[:1]
+        return {n: jnp.abs(a) for n, a in zip(names, factors, strict=True)}
+
+    return GateView(tuple((name, UNIT) for name in names), read)
+
+
+def bound_by_params(label: str, beta: Callable[[Params], Array]) -> StepBound:
+    """Returns a bound that depends on the parameters alone.
+
+    Args:
+      label: How it is proven, in words.
+      beta: params, in the type of the state -> one number.
+    """
+
+    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
+        del us, kept
+        h = states_tm1.h
+        wide = jax.tree.map(lambda W: W.astype(h.dtype), params)
+        return at_every_step(beta(wide), h)
+
+    return StepBound(label, blocks)
+
+
+def at_every_step(beta: Array, h: Array) -> Array:
+    """Returns one bound for every step, of a state that has one field, (T, ..., n)."""
+    betas = jnp.broadcast_to(expand(beta, h.ndim - 1), h.shape[:-1])
+    return betas[..., None, None]

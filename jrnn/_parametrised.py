@@ -12,36 +12,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Params, Spec
+from jrnn._base import Cell, Params
 from jrnn._claims import claim, inherited
 from jrnn._parts import compose_step, state_dtype
-
-
-def parametrised(
-    cell: Cell,
-    free: type,
-    own: Callable[[Any], Params],
-    init: Callable[..., Any],
-    spec: Spec,
-) -> Cell:
-    """Returns `cell` on parameters of which its own are a function.
-
-    Args:
-      cell: Whose equations are run; it prepares nothing itself, and its initial state
-        reads nothing of the parameters but their type.
-      free: The type of the parameters that are learned, another than the cell's own.
-      own: Those parameters -> the cell's own.
-      init: (key, dtype=None) -> those parameters.
-      spec: What the result is.
-
-    Returns:
-      A cell whose parts read either; `prepare` is `own` where that is still to do.
-    """
-
-    def prepare(params: Params) -> Params:
-        return own(params) if isinstance(params, free) else params
-
-    return reading(cell, prepare, init=init, spec=spec, prepare=prepare)
 
 
 def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:
@@ -51,7 +24,8 @@ def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:
       cell: Whose equations are run.
       own: Other parameters -> the cell's own, which it returns as they are.
       **fields: Fields that are not the cell's. `adjoint` is the cell's unless it is
-        given here: its gradient is of the cell's own parameters.
+        given here: its gradient is of the cell's own parameters. `prepare` is `own`
+        where that is worth computing once for each sequence.
     """
 
     def on(function: Any) -> Any:

@@ -27,19 +27,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key, check_function, check_real, memoize
-from jrnn.cells._authors import (
+from jrnn._draw import Initializer, OfGates
+from jrnn._initializers import (
+    ORTHOGONAL,
     PARA_GRU,
     PARA_LSTM,
+    cayley,
     diagonal_normal,
+    henaff,
     strongest_decay,
     uniform,
-)
-from jrnn.cells._init import (
-    ORTHOGONAL,
-    Initializer,
-    OfGates,
-    cayley,
-    henaff,
 )
 
 __all__ = [

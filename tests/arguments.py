@@ -416,13 +416,12 @@ def factory(name, make, **given):
 
 
 SIZED = {"input_size": 3, "hidden_size": 4}
-for _name in (
-    *("antisymmetric_rnn", "co_rnn", "diagonal_gru", "diagonal_lstm", "elman"),
-    *("exp_rnn", "gru", "ind_rnn", "layer_norm_elman", "layer_norm_gru"),
-    *("layer_norm_lstm", "lem", "lru", "lstm", "min_gru", "min_lstm", "rg_lru", "s5"),
-    "sru",
-):
-    factory(f"jrnn.{_name}", getattr(jrnn, _name), **SIZED)
+for _name, _make in vars(jrnn.cells).items():
+    if (
+        inspect.isfunction(_make)
+        and "input_size" in inspect.signature(_make).parameters
+    ):
+        factory(f"jrnn.{_name}", _make, **SIZED)
 for _name in ("scan", "bptt", "associative", "newton", "fused"):
     factory(f"jrnn.{_name}", getattr(jrnn, _name))
 factory("jrnn.truncated", jrnn.truncated, window=4)

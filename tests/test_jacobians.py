@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.cells import _bounds as proofs
+from jrnn import _activations as activations
 from jrnn.diagnostics import (
     jacobian_bound,
     jacobian_products,
@@ -418,11 +418,11 @@ def test_orthogonal_linear_network_keeps_the_norm():
 
 
 @slow
-@pytest.mark.parametrize("activation", proofs.STEEPEST)
+@pytest.mark.parametrize("activation", activations.STEEPEST)
 def test_steepest_slopes_are_reached_and_not_exceeded(activation):
     a = jnp.linspace(-40, 40, 160_001)
     slopes = jnp.abs(jax.vmap(jax.grad(activation))(a))
-    steepest = proofs.STEEPEST[activation]
+    steepest = activations.STEEPEST[activation]
     assert float(slopes.max()) <= steepest
     assert float(slopes.max()) == pytest.approx(steepest, rel=1e-12)
 

@@ -18,34 +18,41 @@ BELOW = {
     "_lazy": set(),
     "_base": set(),
     "_programs": set(),
-    "_claims": {"_base"},
+    "_claims": {"_base", "_parts"},
     "_tree": {"_base"},
     "_parts": {"_base"},
     "_lengths": set(),
     "_check": {"_base", "_parts", "_lengths", "_check"},
     "_guards": {"_base", "_check"},
-    "_init": {"_base", "_parts", "_check", "_init"},
+    "_draw": {"_base", "_check", "_parts"},
+    "_activations": {"_base", "_claims"},
+    "_initializers": {"_base", "_check", "_draw"},
     "_parametrised": {"_base", "_claims", "_parts"},
-    "_views": {"_base", "_claims", "_parts"},
+    "_build": {"_base", "_claims", "_draw", "_parametrised", "_parts"},
+    "_bounds": {"_base", "_claims", "_parts"},
     "cells": {
+        "_activations",
         "_base",
+        "_bounds",
+        "_build",
         "_check",
         "_claims",
-        "_init",
+        "_draw",
+        "_initializers",
         "_parametrised",
         "_parts",
-        "_views",
     },
-    "initializers": {"_base", "_parts", "_init"},
+    "_every_cell": {"_base", "_build", "_draw", "cells"},
+    "initializers": {"_base", "_draw", "_initializers"},
     "wrappers": {
         "_base",
         "_check",
         "_claims",
-        "_init",
+        "_draw",
+        "_initializers",
         "_parametrised",
         "_parts",
         "_tree",
-        "_views",
         "wrappers",
     },
     "kernels": {"_base", "_parts", "kernels"},
@@ -89,13 +96,14 @@ BELOW = {
         "methods",
     },
     "regularisers": {"_base", "_parts", "_check", "diagnostics"},
-    "heads": {"_base", "_parts", "_check", "_init", "heads"},
+    "heads": {"_base", "_check", "_draw", "_initializers", "_parts", "heads"},
     "models": {
         "_lengths",
         "_base",
         "_parts",
         "_check",
-        "_init",
+        "_draw",
+        "_initializers",
         "_tree",
         "_unroll",
         "heads",
@@ -117,12 +125,7 @@ BELOW["_integers"] = set()
 ANYWHERE = {"_caches", "_guard", "_integers"}  # these know nothing of jrnn
 for above in set(BELOW) - ANYWHERE - {"_lazy"}:
     BELOW[above] |= ANYWHERE
-SHARED_BY_CELLS = {
-    "cells._init": "_init",
-    "cells._authors": "_init",
-    "cells._bounds": "_views",
-    "cells._views": "_views",
-}
+OF_CELLS = {"cells.__init__": "_every_cell", "cells._bounds": "_bounds"}
 CORE = set(BELOW) - {"train"}
 BELOW["__init__"] = CORE | {"interop", "train"}  # loaded when they are first used
 
@@ -150,14 +153,14 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def layer(module: str) -> str:
-    """The layer of a module: its first name below jrnn, but for what cells share.
+    """The layer of a module: its first name below jrnn, but for two among the cells.
 
     Checks are one layer: `_check`, and `_check_draws` and its like beside it.
     """
     name = module.removeprefix("jrnn.")
     first = name.split(".")[0]
     first = "_check" if first.startswith("_check_") else first
-    return SHARED_BY_CELLS.get(name, first)
+    return OF_CELLS.get(name, first)
 
 
 def place(path: Path) -> str:

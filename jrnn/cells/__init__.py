@@ -1,1 +1,30 @@
-"""The recurrent cells: one file each, all in the same order."""
+"""The recurrent cells, one file each, and what a cell of your own is made with."""
+
+from jrnn._base import Linear as Linear
+from jrnn._build import adjoint_of as adjoint_of
+from jrnn._build import build as build
+from jrnn._build import dense as dense
+from jrnn._build import factory as factory
+from jrnn._draw import Field as Field
+from jrnn._draw import Weight as Weight
+from jrnn._draw import drawn as drawn
+from jrnn._draw import initial as initial
+from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
+from jrnn.cells.co_rnn import co_rnn as co_rnn
+from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
+from jrnn.cells.diagonal_lstm import diagonal_lstm as diagonal_lstm
+from jrnn.cells.elman import elman as elman
+from jrnn.cells.exp_rnn import exp_rnn as exp_rnn
+from jrnn.cells.gru import gru as gru
+from jrnn.cells.ind_rnn import ind_rnn as ind_rnn
+from jrnn.cells.layer_norm import layer_norm_elman as layer_norm_elman
+from jrnn.cells.layer_norm import layer_norm_gru as layer_norm_gru
+from jrnn.cells.layer_norm import layer_norm_lstm as layer_norm_lstm
+from jrnn.cells.lem import lem as lem
+from jrnn.cells.lru import lru as lru
+from jrnn.cells.lstm import lstm as lstm
+from jrnn.cells.min_gru import min_gru as min_gru
+from jrnn.cells.min_lstm import min_lstm as min_lstm
+from jrnn.cells.rg_lru import rg_lru as rg_lru
+from jrnn.cells.s5 import s5 as s5
+from jrnn.cells.sru import sru as sru

@@ -67,70 +67,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Params, State, StepBound
+from jrnn._claims import at_every_step
 from jrnn._parts import expand, spectral_norm, split_gates
-
-# sup |phi'|, for activations of the Elman cell and its kin.
-STEEPEST = {
-    jnp.tanh: 1.0,
-    jax.nn.sigmoid: 0.25,
-    jax.nn.relu: 1.0,
-    jax.lax.tanh: 1.0,
-    jax.nn.relu6: 1.0,
-    jax.nn.leaky_relu: 1.0,
-    jax.nn.elu: 1.0,
-    jax.nn.celu: 1.0,
-    jax.nn.softplus: 1.0,
-    jax.nn.log_sigmoid: 1.0,
-    jax.nn.soft_sign: 1.0,
-    jax.nn.hard_tanh: 1.0,
-    jax.nn.hard_sigmoid: 1 / 6,
-    jnp.sin: 1.0,
-}
-STEEP = "proven: sup|phi'| s(W_h)"
-
-
-def elman_bound(activation: Any) -> StepBound | None:
-    """Returns the bound of h = phi(u + h W_h); None for an unknown phi."""
-    return None if activation not in STEEPEST else _steep(STEEPEST[activation], STEEP)
-
-
-def ind_rnn_bound(activation: Any) -> StepBound | None:
-    """Returns the bound of h = phi(u + w_h h); None for an unknown phi."""
-    if activation not in STEEPEST:
-        return None
-    steepest = STEEPEST[activation]
-
-    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
-        del us, kept
-        h = states_tm1.h
-        return _same(steepest * jnp.abs(params.w_h).max().astype(h.dtype), h)
-
-    return StepBound(STEEP, blocks)
-
-
-def exp_rnn_bound() -> StepBound:
-    """Returns the bound of h = modReLU(u + h W_h), whose slope is 0 or 1."""
-    return _steep(1.0, f"{STEEP}, which is 1: W_h is orthogonal")
-
-
-def _steep(steepest: float, label: str) -> StepBound:
-    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
-        del us, kept
-        h = states_tm1.h
-        return _same(steepest * spectral_norm(params.W_h.astype(h.dtype)), h)
-
-    return StepBound(label, blocks)
-
-
-def antisymmetric_bound(epsilon: float) -> StepBound:
-    """Returns the bound of h = h + epsilon z tanh(u + h M)."""
-
-    def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
-        del us, kept
-        h = states_tm1.h
-        return _same(1 + epsilon * spectral_norm(params.M.astype(h.dtype)), h)
-
-    return StepBound("proven: 1 + epsilon s(M)", blocks)
 
 
 def gru_bound(reset_after: bool) -> StepBound:
@@ -155,7 +93,7 @@ def _gru(
     else:
         B = spectral_norm(W_n) * (1 + m * spectral_norm(W_r) / 4)
     beta = jnp.sqrt(1 + B * B) + (1 + m) * spectral_norm(W_z) / 4
-    return _same(beta, h)
+    return at_every_step(beta, h)
 
 
 def _lstm(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
@@ -192,9 +130,3 @@ LSTM_BOUND = StepBound(
 def _reach(h_0: Array) -> Array:
     """Returns m = max(1, max|h_0|), which no |h_t| exceeds."""
     return jnp.maximum(jnp.abs(h_0).max(axis=-1), 1)
-
-
-def _same(beta: Array, h: Array) -> Array:
-    """Returns one bound for every step, of a state that has one field, (T, ..., n)."""
-    betas = jnp.broadcast_to(expand(beta, h.ndim - 1), h.shape[:-1])
-    return betas[..., None, None]

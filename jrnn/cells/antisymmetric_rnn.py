@@ -39,24 +39,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Gated, Gates, Key, Saved, check_size, memoize, spec_of
-from jrnn._claims import claim
-from jrnn._parametrised import parametrised
-from jrnn._parts import (
-    compose_step,
-    dense_inputs,
-    gated_advance,
-    project_dense,
-    show,
-    state_dtype,
-)
-from jrnn.cells._authors import FAN_IN_NORMAL
-from jrnn.cells._bounds import antisymmetric_bound
-from jrnn.cells._init import ZEROS, Initializer, draw
-from jrnn.cells._views import SIGNED, UNIT, saved_view
+from jrnn._activations import SIGNED
+from jrnn._base import Cell, Gated, Gates
+from jrnn._build import build, factory
+from jrnn._claims import UNIT, bound_by_params
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import FAN_IN_NORMAL, ZEROS
+from jrnn._parts import spectral_norm
 
 
 class AntisymmetricRNNParams(NamedTuple):
@@ -81,7 +72,14 @@ class AntisymmetricRNNState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-@memoize
+class AntisymmetricRNNSaved(NamedTuple):
+    """The gate of one step, if there is one, and its candidate."""
+
+    z: Array | None
+    n: Array
+
+
+@factory
 def antisymmetric_rnn(
     input_size: int,
     hidden_size: int,
@@ -124,72 +122,36 @@ def antisymmetric_rnn(
       >>> jrnn.unroll(cell, params, xs)[1].shape
       (7, 4)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
     if not 0 < epsilon < math.inf:
         raise ValueError(f"Expected a step epsilon above 0, got {epsilon!r}.")
     if not 0 <= gamma < math.inf:
         raise ValueError(f"Expected a diffusion gamma of at least 0, got {gamma!r}.")
     gates = 2 if gated else 1
+    beta = lambda params: 1 + epsilon * spectral_norm(params.M)
 
-    def init(key: Key, dtype: DTypeLike | None = None) -> AntisymmetricRNNParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
-        return AntisymmetricRNNParams(
-            W_x=draw(input_init, key_x, shape_x, dtype, gates),
-            W_h=draw(recurrent_init, key_h, shape_h, dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype, gates) if bias else None,
-        )
-
-    def init_state(
-        params: AntisymmetricParams, batch_shape: tuple[int, ...] = ()
-    ) -> AntisymmetricRNNState:
-        shape = (*batch_shape, hidden_size)
-        return AntisymmetricRNNState(jnp.zeros(shape, state_dtype(params)))
-
-    def own(params: AntisymmetricRNNParams) -> AntisymmetricParams:
+    def prepare(
+        params: AntisymmetricRNNParams | AntisymmetricParams,
+    ) -> AntisymmetricParams:
+        if isinstance(params, AntisymmetricParams):
+            return params
         W_h = params.W_h
         M = W_h - W_h.T - gamma * jnp.eye(hidden_size, dtype=W_h.dtype)
         return AntisymmetricParams(params.W_x, M, params.b)
 
-    parts = _pointwise(gated, epsilon)
-    seam = Gated(gates, _product, *parts, dense_inputs)
-    advance = gated_advance(seam)
-    spans = {"z": UNIT, "n": SIGNED} if gated else {"n": SIGNED}
-    spec = spec_of(
-        "antisymmetric_rnn",
+    return build(
+        drawn(
+            AntisymmetricRNNParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size)),
+            b=Weight(bias_init, (hidden_size,), gates) if bias else None,
+        ),
+        initial(AntisymmetricRNNState, h=hidden_size),
         hidden_size,
-        input_size=input_size,
-        hidden_size=hidden_size,
-        gated=gated,
-        epsilon=epsilon,
-        gamma=gamma,
-        bias=bias,
+        gated=Gated(gates, _product, *_pointwise(gated, epsilon)),
+        gates={"z": UNIT, "n": SIGNED} if gated else {"n": SIGNED},
+        bound=bound_by_params("proven: 1 + epsilon s(M)", beta),
+        prepare=prepare,
     )
-    plain = Cell(
-        init=init,
-        init_state=init_state,
-        project=_project,
-        advance=advance,
-        output=_output,
-        step=compose_step(_project, advance, _output),
-        spec=spec,
-        gated=seam,
-    )
-    plain = claim(
-        plain, gates=saved_view(seam, spans), bound=antisymmetric_bound(epsilon)
-    )
-    return parametrised(plain, AntisymmetricRNNParams, own, init, spec)
-
-
-def _project(params: AntisymmetricParams, x: Array) -> Array:
-    return project_dense(params.W_x, params.b, x)
-
-
-def _output(
-    params: AntisymmetricParams, state: AntisymmetricRNNState, x: Array
-) -> Array:
-    return show(state.h, x, params.W_x)
 
 
 def _product(params: AntisymmetricParams) -> tuple[Array, None]:
@@ -199,16 +161,18 @@ def _product(params: AntisymmetricParams) -> tuple[Array, None]:
 def _pointwise(gated: bool, epsilon: float) -> tuple[Callable, Callable]:
     def pointwise(
         state_tm1: AntisymmetricRNNState, u: Gates, v: Gates
-    ) -> tuple[AntisymmetricRNNState, Saved]:
+    ) -> tuple[AntisymmetricRNNState, AntisymmetricRNNSaved]:
         n = jnp.tanh(u[-1] + v[-1])
         z = jax.nn.sigmoid(u[0] + v[0]) if gated else None
         added = n if z is None else z * n
-        return AntisymmetricRNNState(state_tm1.h + epsilon * added), (z, n)
+        return AntisymmetricRNNState(
+            state_tm1.h + epsilon * added
+        ), AntisymmetricRNNSaved(z, n)
 
     def pullback(
         state_tm1: AntisymmetricRNNState,
         state: AntisymmetricRNNState,
-        saved: Saved,
+        saved: AntisymmetricRNNSaved,
         dstate: AntisymmetricRNNState,
     ) -> tuple[AntisymmetricRNNState, Gates, Gates]:
         del state_tm1, state

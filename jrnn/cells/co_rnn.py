@@ -48,24 +48,14 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Gated, Gates, Key, check_size, memoize, spec_of
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    dense_inputs,
-    gated_advance,
-    project_dense,
-    show,
-    state_dtype,
-)
-from jrnn.cells._authors import uniform
-from jrnn.cells._init import Initializer, draw
-from jrnn.cells._views import SIGNED, saved_view
+from jrnn._activations import SIGNED
+from jrnn._base import Cell, Gated, Gates
+from jrnn._build import build, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import uniform
 
 
 class CoRNNParams(NamedTuple):
@@ -83,7 +73,13 @@ class CoRNNState(NamedTuple):
     z: Float[Array, "*batch h"]
 
 
-@memoize
+class CoRNNSaved(NamedTuple):
+    """What drives the oscillators in one step."""
+
+    tanh_a: Array
+
+
+@factory
 def co_rnn(
     input_size: int,
     hidden_size: int,
@@ -131,8 +127,6 @@ def co_rnn(
       >>> jrnn.unroll(cell, params, xs)[0].z.shape
       (4,)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
     for name, value in (("dt", dt), ("gamma", gamma)):
         if not 0 < value < math.inf:
             raise ValueError(f"Expected {name} above 0, got {value!r}.")
@@ -146,57 +140,19 @@ def co_rnn(
             f"{' + 2 dt epsilon' if implicit else ''}, got dt={dt!r}, gamma={gamma!r}, "
             f"epsilon={epsilon!r}; take a smaller dt."
         )
-
     alike = uniform((input_size + 2 * hidden_size) ** -0.5)
-    input_init, recurrent_init = input_init or alike, recurrent_init or alike
-    bias_init = bias_init or alike
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> CoRNNParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        return CoRNNParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
-            W_h=draw(recurrent_init, key_h, (2 * hidden_size, hidden_size), dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
-        )
-
-    def init_state(
-        params: CoRNNParams, batch_shape: tuple[int, ...] = ()
-    ) -> CoRNNState:
-        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return CoRNNState(zeros, zeros)
-
-    parts = _pointwise(dt, gamma, epsilon, implicit)
-    gated = Gated(1, _product, *parts, dense_inputs)
-    advance = gated_advance(gated)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=_project,
-        advance=advance,
-        output=_output,
-        step=compose_step(_project, advance, _output),
-        spec=spec_of(
-            "co_rnn",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            dt=dt,
-            gamma=gamma,
-            epsilon=epsilon,
-            implicit=implicit,
-            bias=bias,
+    return build(
+        drawn(
+            CoRNNParams,
+            W_x=Weight(input_init or alike, (input_size, hidden_size)),
+            W_h=Weight(recurrent_init or alike, (2 * hidden_size, hidden_size)),
+            b=Weight(bias_init or alike, (hidden_size,)) if bias else None,
         ),
-        gated=gated,
+        initial(CoRNNState, h=hidden_size, z=hidden_size),
+        hidden_size,
+        gated=Gated(1, _product, *_pointwise(dt, gamma, epsilon, implicit)),
+        gates={"tanh_a": SIGNED},
     )
-    return claim(cell, gates=saved_view(gated, {"tanh_a": SIGNED}))
-
-
-def _project(params: CoRNNParams, x: Array) -> Array:
-    return project_dense(params.W_x, params.b, x)
-
-
-def _output(params: CoRNNParams, state: CoRNNState, x: Array) -> Array:
-    return show(state.h, x, params.W_x)
 
 
 def _product(params: CoRNNParams) -> tuple[Array, None]:
@@ -211,17 +167,17 @@ def _pointwise(
 
     def pointwise(
         state_tm1: CoRNNState, u: Gates, v: Gates
-    ) -> tuple[CoRNNState, Array]:
+    ) -> tuple[CoRNNState, CoRNNSaved]:
         drive = jnp.tanh(u[0] + v[0])
         z = q * (p * state_tm1.z + dt * (drive - gamma * state_tm1.h))
-        return CoRNNState(state_tm1.h + dt * z, z), drive
+        return CoRNNState(state_tm1.h + dt * z, z), CoRNNSaved(drive)
 
     def pullback(
-        state_tm1: CoRNNState, state: CoRNNState, drive: Array, dstate: CoRNNState
+        state_tm1: CoRNNState, state: CoRNNState, saved: CoRNNSaved, dstate: CoRNNState
     ) -> tuple[CoRNNState, Gates, Gates]:
         del state_tm1, state
         dz = q * (dstate.z + dt * dstate.h)
-        da = (dt * dz * (1 - drive * drive),)
+        da = (dt * dz * (1 - saved.tanh_a * saved.tanh_a),)
         return CoRNNState(dstate.h - dt * gamma * dz, p * dz), da, da
 
     return pointwise, pullback

@@ -26,28 +26,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, check_size, memoize, spec_of
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    expand,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import GLOROT_UNIFORM, PARA_GRU
-from jrnn.cells._init import (
-    Initializer,
-    OfGates,
-    draw,
-    draw_biases,
-    small_normal,
-)
-from jrnn.cells._views import DIAGONAL_GRU_VIEW
+from jrnn._activations import SIGNED
+from jrnn._base import Cell
+from jrnn._build import build, factory
+from jrnn._claims import UNIT
+from jrnn._draw import Initializer, OfGates, Weight, drawn, initial
+from jrnn._initializers import GLOROT_UNIFORM, PARA_GRU, small_normal
+from jrnn._parts import expand, split_gates
 
 
 class DiagonalGRUParams(NamedTuple):
@@ -64,7 +51,7 @@ class DiagonalGRUState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def diagonal_gru(
     input_size: int,
     hidden_size: int,
@@ -98,58 +85,28 @@ def diagonal_gru(
       >>> jrnn.diagonal_gru(3, 4).init(jax.random.key(0)).w_h.shape
       (12,)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> DiagonalGRUParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        shape_x, units = (input_size, hidden_size), (hidden_size,)
-        return DiagonalGRUParams(
-            W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
-            w_h=draw(recurrent_init, key_h, units, dtype, gates=3),
-            b=draw_biases(bias_init, key_b, hidden_size, dtype, "r z n")
-            if bias
-            else None,
-        )
-
-    def init_state(
-        params: DiagonalGRUParams, batch_shape: tuple[int, ...] = ()
-    ) -> DiagonalGRUState:
-        shape = (*batch_shape, hidden_size)
-        return DiagonalGRUState(jnp.zeros(shape, state_dtype(params)))
-
-    def project(params: DiagonalGRUParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def output(params: DiagonalGRUParams, state: DiagonalGRUState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=_advance,
-        output=output,
-        step=compose_step(project, _advance, output),
-        spec=spec_of(
-            "diagonal_gru",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            bias=bias,
+    return build(
+        drawn(
+            DiagonalGRUParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=3),
+            w_h=Weight(recurrent_init, (hidden_size,), gates=3),
+            b=Weight(bias_init, (hidden_size,), "r z n") if bias else None,
         ),
+        initial(DiagonalGRUState, h=hidden_size),
+        hidden_size,
+        forward=_forward,
+        gates={"r": UNIT, "z": UNIT, "n": SIGNED},
         diagonal=True,
     )
-    return claim(cell, gates=DIAGONAL_GRU_VIEW)
 
 
-def _advance(
+def _forward(
     params: DiagonalGRUParams, state: DiagonalGRUState, u: Array
-) -> DiagonalGRUState:
+) -> tuple[DiagonalGRUState, dict[str, Array]]:
     h_tm1 = state.h
     w_h = split_gates(params.w_h.astype(h_tm1.dtype), 3)
     v_r, v_z, v_n = (expand(w_g, h_tm1.ndim) * h_tm1 for w_g in w_h)
     u_r, u_z, u_n = split_gates(u, 3)
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     n = jnp.tanh(u_n + r * v_n)
-    return DiagonalGRUState((1 - z) * n + z * h_tm1)
+    return DiagonalGRUState((1 - z) * n + z * h_tm1), {"r": r, "z": z, "n": n}

@@ -31,29 +31,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Gates, Key, check_size, memoize, spec_of
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    expand,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import GLOROT_UNIFORM
-from jrnn.cells._init import (
-    ZEROS,
-    Initializer,
-    OfGates,
-    draw,
-    draw_biases,
-    small_normal,
-)
-from jrnn.cells._views import diagonal_lstm_view
+from jrnn._activations import SIGNED
+from jrnn._base import Cell
+from jrnn._build import build, factory
+from jrnn._claims import UNIT
+from jrnn._draw import Initializer, OfGates, Weight, drawn, initial
+from jrnn._initializers import GLOROT_UNIFORM, ZEROS, small_normal
+from jrnn._parts import expand, split_gates
 
 
 class DiagonalLSTMParams(NamedTuple):
@@ -72,7 +58,7 @@ class DiagonalLSTMState(NamedTuple):
     c: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def diagonal_lstm(
     input_size: int,
     hidden_size: int,
@@ -117,86 +103,45 @@ def diagonal_lstm(
       >>> params.w_h.shape, params.p.shape
       ((12,), (2, 4))
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    gates = 3 if coupled else 4
-    added = forget_bias
-    if added is None:
-        added = 0.0 if isinstance(bias_init, OfGates) else 1.0
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> DiagonalLSTMParams:
-        key_x, key_h, key_b, key_p = jax.random.split(key, 4)
-        shape_x, units = (input_size, hidden_size), (hidden_size,)
-        order = "f g o" if coupled else "i f g o"
-        b = draw_biases(bias_init, key_b, hidden_size, dtype, order)
-        first = 0 if coupled else hidden_size
-        b = b.at[first : first + hidden_size].add(added)
-        shape_p = (gates - 1, hidden_size)
-        return DiagonalLSTMParams(
-            W_x=draw(input_init, key_x, shape_x, dtype, gates=gates),
-            w_h=draw(recurrent_init, key_h, units, dtype, gates=gates),
+    order = "f g o" if coupled else "i f g o"
+    gates = len(order.split())
+    if forget_bias is None:
+        forget_bias = 0.0 if isinstance(bias_init, OfGates) else 1.0
+    b = Weight(bias_init, (hidden_size,), order, plus=(gates - 3, forget_bias))
+    spans = {"f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED}
+    return build(
+        drawn(
+            DiagonalLSTMParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates),
+            w_h=Weight(recurrent_init, (hidden_size,), gates),
             b=b if bias else None,
-            p=draw(peephole_init, key_p, shape_p, dtype) if peepholes else None,
-        )
-
-    def init_state(
-        params: DiagonalLSTMParams, batch_shape: tuple[int, ...] = ()
-    ) -> DiagonalLSTMState:
-        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return DiagonalLSTMState(zeros, zeros)
-
-    def project(params: DiagonalLSTMParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def advance(
-        params: DiagonalLSTMParams, state: DiagonalLSTMState, u: Array
-    ) -> DiagonalLSTMState:
-        h_tm1, c_tm1 = state
-        *before, a_g, a_o = _arguments(params, u, h_tm1, gates)
-        p = None if params.p is None else _rows(params.p, h_tm1)
-        if p is not None:
-            # The last row, that of o, sees c_t instead.
-            before = [a + row * c_tm1 for a, row in zip(before, p[:-1], strict=True)]
-        f, g = jax.nn.sigmoid(before[-1]), jnp.tanh(a_g)
-        # 1 - f as sigmoid(-a_f): it keeps its digits where f is close to 1.
-        i = jax.nn.sigmoid(-before[-1] if coupled else before[0])
-        c = f * c_tm1 + i * g
-        o = jax.nn.sigmoid(a_o if p is None else a_o + p[-1] * c)
-        return DiagonalLSTMState(o * jnp.tanh(c), c)
-
-    def output(params: DiagonalLSTMParams, state: DiagonalLSTMState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "diagonal_lstm",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            coupled=coupled,
-            peepholes=peepholes,
-            forget_bias=forget_bias,
-            bias=bias,
+            p=Weight(peephole_init, (gates - 1, hidden_size)) if peepholes else None,
         ),
+        initial(DiagonalLSTMState, h=hidden_size, c=hidden_size),
+        hidden_size,
+        forward=_forward,
+        gates=spans if coupled else {"i": UNIT} | spans,
         diagonal=True,
     )
-    return claim(cell, gates=diagonal_lstm_view(coupled, advance))
 
 
-def _arguments(
-    params: DiagonalLSTMParams, u: Array, h_tm1: Array, gates: int
-) -> list[Array]:
-    """u_t + w_h * h_{t-1}, gate by gate."""
+def _forward(
+    params: DiagonalLSTMParams, state: DiagonalLSTMState, u: Array
+) -> tuple[DiagonalLSTMState, dict[str, Array]]:
+    h_tm1, c_tm1 = state
+    gates = u.shape[-1] // h_tm1.shape[-1]
     w_h = split_gates(params.w_h.astype(h_tm1.dtype), gates)
     pairs = zip(split_gates(u, gates), w_h, strict=True)
-    return [u_g + expand(w_g, h_tm1.ndim) * h_tm1 for u_g, w_g in pairs]
-
-
-def _rows(p: Array, h_tm1: Array) -> Gates:
-    return tuple(expand(row, h_tm1.ndim) for row in p.astype(h_tm1.dtype))
+    *before, a_g, a_o = (u_g + expand(w_g, h_tm1.ndim) * h_tm1 for u_g, w_g in pairs)
+    p = None
+    if params.p is not None:
+        p = [expand(row, h_tm1.ndim) for row in params.p.astype(h_tm1.dtype)]
+        before = [a + row * c_tm1 for a, row in zip(before, p[:-1], strict=True)]
+    f, g = jax.nn.sigmoid(before[-1]), jnp.tanh(a_g)
+    # 1 - f as sigmoid(-a_f): it keeps its digits where f is close to 1.
+    i = jax.nn.sigmoid(-before[-1] if gates == 3 else before[0])
+    c = f * c_tm1 + i * g
+    o = jax.nn.sigmoid(a_o if p is None else a_o + p[-1] * c)
+    tanh_c = jnp.tanh(c)
+    opened = {"i": i, "f": f, "g": g, "o": o, "tanh_c": tanh_c}
+    return DiagonalLSTMState(o * tanh_c, c), opened

@@ -30,35 +30,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    Linear,
-    Saved,
-    check_function,
-    check_size,
-    memoize,
-    spec_of,
-)
-from jrnn._claims import LINEAR_BOUND, claim
-from jrnn._parts import (
-    compose_step,
-    dense_inputs,
-    gated_advance,
-    project_dense,
-    show,
-    state_dtype,
-)
-from jrnn.cells._bounds import elman_bound
-from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, ZEROS, Initializer, draw
-from jrnn.cells._views import state_view
-
-Activation = Callable[[Array], Array]
+from jrnn._activations import SLOPE, Activation, bounded_state, identity, steep_bound
+from jrnn._base import Cell, Gated, Gates, Linear, Saved
+from jrnn._build import build, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
+from jrnn._parts import spectral_norm
 
 
 class ElmanParams(NamedTuple):
@@ -75,21 +54,7 @@ class ElmanState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-def identity(a: Array) -> Array:
-    """Returns its argument: the activation of a linear recurrent network."""
-    return a
-
-
-# phi'(a) written in h = phi(a), so that nothing but h need be kept.
-_SLOPE: dict[Activation, Callable[[Array], Array]] = {
-    jnp.tanh: lambda h: 1 - h * h,
-    jax.nn.sigmoid: lambda h: h * (1 - h),
-    jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
-    identity: jnp.ones_like,
-}
-
-
-@memoize
+@factory
 def elman(
     input_size: int,
     hidden_size: int,
@@ -130,55 +95,19 @@ def elman(
       >>> y.shape
       (4,)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    check_function("activation", activation)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> ElmanParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        return ElmanParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
-            W_h=draw(recurrent_init, key_h, (hidden_size, hidden_size), dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
-        )
-
-    def init_state(
-        params: ElmanParams, batch_shape: tuple[int, ...] = ()
-    ) -> ElmanState:
-        shape = (*batch_shape, hidden_size)
-        return ElmanState(jnp.zeros(shape, state_dtype(params)))
-
-    def project(params: ElmanParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def output(params: ElmanParams, state: ElmanState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    pointwise = _pointwise(activation)
-    gated = Gated(1, _product, *pointwise, dense_inputs)
-    advance = gated_advance(gated)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "elman",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            activation=activation,
-            bias=bias,
+    return build(
+        drawn(
+            ElmanParams,
+            W_x=Weight(input_init, (input_size, hidden_size)),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size)),
+            b=Weight(bias_init, (hidden_size,)) if bias else None,
         ),
-        gated=gated,
-        linear=_LINEAR if activation is identity else None,
-    )
-    return claim(
-        cell,
-        gates=state_view(activation, advance),
-        bound=LINEAR_BOUND if activation is identity else elman_bound(activation),
+        initial(ElmanState, h=hidden_size),
+        hidden_size,
+        gated=Gated(1, _product, *_pointwise(activation)),
+        linear=Linear(_coefficients, full=True) if activation is identity else None,
+        gates=bounded_state(activation),
+        bound=steep_bound(activation, lambda params: spectral_norm(params.W_h)),
     )
 
 
@@ -187,7 +116,7 @@ def _product(params: ElmanParams) -> tuple[Array, None]:
 
 
 def _pointwise(activation: Activation) -> tuple[Callable, Callable]:
-    slope = _SLOPE.get(activation)
+    slope = SLOPE.get(activation)
 
     def pointwise(
         state_tm1: ElmanState, u: Gates, v: Gates
@@ -213,6 +142,3 @@ def _pointwise(activation: Activation) -> tuple[Callable, Callable]:
 
 def _coefficients(params: ElmanParams, u: Array) -> tuple[ElmanState, ElmanState]:
     return ElmanState(params.W_h.astype(u.dtype)), ElmanState(u)
-
-
-_LINEAR = Linear(_coefficients, full=True)

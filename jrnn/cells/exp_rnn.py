@@ -41,27 +41,19 @@ https://arxiv.org/abs/1511.06464.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
-from jrnn._claims import NO_GATES, claim
-from jrnn._parametrised import parametrised, rotation
-from jrnn._parts import (
-    compose_step,
-    contract,
-    expand,
-    product,
-    project_dense,
-    show,
-    state_dtype,
-)
-from jrnn.cells._authors import HE_NORMAL, uniform
-from jrnn.cells._bounds import exp_rnn_bound
-from jrnn.cells._init import Initializer, draw, henaff
+from jrnn._activations import STEEP
+from jrnn._base import Cell, Saved
+from jrnn._build import adjoint_of, build, factory
+from jrnn._claims import bound_by_params
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import HE_NORMAL, henaff, uniform
+from jrnn._parametrised import rotation
+from jrnn._parts import contract, expand, product, project_dense, spectral_norm
 
+LABEL = f"{STEEP}, which is 1: W_h is orthogonal"
 # Within which b starts.
 SMALL: Initializer = uniform(0.01)
 
@@ -88,7 +80,7 @@ class ExpRNNState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def exp_rnn(
     input_size: int,
     hidden_size: int,
@@ -122,40 +114,26 @@ def exp_rnn(
       >>> bool(jnp.allclose(W_h @ W_h.T, jnp.eye(4), atol=1e-6))
       True
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> ExpRNNParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        return ExpRNNParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
-            A=draw(recurrent_init, key_h, (hidden_size, hidden_size), dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype),
-        )
-
-    def init_state(
-        params: RotationParams, batch_shape: tuple[int, ...] = ()
-    ) -> ExpRNNState:
-        return ExpRNNState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
-
-    spec = spec_of(
-        "exp_rnn", hidden_size, input_size=input_size, hidden_size=hidden_size
-    )
-    plain = Cell(
-        init=init,
-        init_state=init_state,
+    return build(
+        drawn(
+            ExpRNNParams,
+            W_x=Weight(input_init, (input_size, hidden_size)),
+            A=Weight(recurrent_init, (hidden_size, hidden_size)),
+            b=Weight(bias_init, (hidden_size,)),
+        ),
+        initial(ExpRNNState, h=hidden_size),
+        hidden_size,
         project=_project,
-        advance=_advance,
-        output=_output,
-        step=compose_step(_project, _advance, _output),
-        spec=spec,
-        adjoint=Adjoint(_advance_saving, _pullback, _gradient),
+        adjoint=adjoint_of(_forward, _pullback, _sums),
+        gates={},
+        bound=bound_by_params(LABEL, lambda params: spectral_norm(params.W_h)),
+        prepare=_prepare,
     )
-    plain = claim(plain, gates=NO_GATES, bound=exp_rnn_bound())
-    return parametrised(plain, ExpRNNParams, _rotate, init, spec)
 
 
-def _rotate(params: ExpRNNParams) -> RotationParams:
+def _prepare(params: ExpRNNParams | RotationParams) -> RotationParams:
+    if isinstance(params, RotationParams):
+        return params
     return RotationParams(params.W_x, rotation(params.A), params.b)
 
 
@@ -163,11 +141,7 @@ def _project(params: RotationParams, x: Array) -> Array:
     return project_dense(params.W_x, None, x)
 
 
-def _output(params: RotationParams, state: ExpRNNState, x: Array) -> Array:
-    return show(state.h, x, params.W_x)
-
-
-def _advance_saving(
+def _forward(
     params: RotationParams, state_tm1: ExpRNNState, u: Array
 ) -> tuple[ExpRNNState, Array]:
     a = u + product(state_tm1.h, params.W_h, u.dtype)
@@ -179,10 +153,6 @@ def _advance_saving(
 def _opened(params: RotationParams, a: Array) -> tuple[Array, Array]:
     b = expand(params.b.astype(a.dtype), a.ndim)
     return ~(jnp.abs(a) + b < 0), b  # a NaN is not cut off, it shows
-
-
-def _advance(params: RotationParams, state: ExpRNNState, u: Array) -> ExpRNNState:
-    return _advance_saving(params, state, u)[0]
 
 
 def _pullback(
@@ -197,18 +167,9 @@ def _pullback(
     return ExpRNNState(product(da, params.W_h.T, da.dtype)), da, ()
 
 
-def _gradient(
-    params: RotationParams,
-    states_tm1: ExpRNNState,
-    states: ExpRNNState,
-    a: Array,
-    da: Array,
-    deltas: Saved,
-) -> RotationParams:
+def _sums(
+    states_tm1: ExpRNNState, states: ExpRNNState, a: Array, da: Array, deltas: Saved
+) -> dict[str, Array]:
     del states, deltas
     db = (da * jnp.sign(a)).sum(axis=tuple(range(a.ndim - 1)))
-    return RotationParams(
-        W_x=jnp.zeros_like(params.W_x),
-        W_h=contract(states_tm1.h, da).astype(params.W_h.dtype),
-        b=db.astype(params.b.dtype),
-    )
+    return {"W_h": contract(states_tm1.h, da), "b": db}

@@ -38,45 +38,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Adjoint,
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    Saved,
-    check_size,
-    memoize,
-    spec_of,
-)
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    contract,
-    dense_inputs,
-    gated_advance,
-    merge_gates,
-    product,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
+from jrnn._activations import SIGNED
+from jrnn._base import Cell, Gated, Gates, Saved
+from jrnn._build import adjoint_of, build, factory
+from jrnn._claims import UNIT
+from jrnn._draw import Initializer, OfGates, Weight, drawn, initial, of_no_gate
+from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
+from jrnn._parts import contract, merge_gates, product, split_gates
 from jrnn.cells._bounds import gru_bound
-from jrnn.cells._init import (
-    LECUN_NORMAL,
-    ORTHOGONAL,
-    ZEROS,
-    Initializer,
-    OfGates,
-    draw,
-    draw_biases,
-    of_no_gate,
-)
-from jrnn.cells._views import GRU, saved_view
 
 
 class GRUParams(NamedTuple):
@@ -95,15 +66,15 @@ class GRUState(NamedTuple):
 
 
 class GRUSaved(NamedTuple):
-    """The gates of one step, and q_t, for the backward pass."""
+    """The gates of one step, and q_t where the reset comes after, for the backward."""
 
     r: Array
     z: Array
     n: Array
-    q: Array
+    q: Array | None = None
 
 
-@memoize
+@factory
 def gru(
     input_size: int,
     hidden_size: int,
@@ -141,54 +112,22 @@ def gru(
       >>> params.W_h.shape, params.b_h.shape
       ((4, 12), (4,))
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> GRUParams:
-        key_x, key_h, key_b, key_q = jax.random.split(key, 4)
-        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
-        recurrent = bias and reset_after
-        return GRUParams(
-            W_x=draw(input_init, key_x, shape_x, dtype, gates=3),
-            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
-            b=draw_biases(bias_init, key_b, hidden_size, dtype, "r z n")
-            if bias
-            else None,
-            b_h=draw(of_no_gate(bias_init), key_q, (hidden_size,), dtype)
-            if recurrent
-            else None,
-        )
-
-    def init_state(params: GRUParams, batch_shape: tuple[int, ...] = ()) -> GRUState:
-        return GRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
-
-    def project(params: GRUParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def output(params: GRUParams, state: GRUState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    advance = gated_advance(_GATED) if reset_after else _advance_before
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "gru",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            reset_after=reset_after,
-            bias=bias,
+    b_h = Weight(of_no_gate(bias_init), (hidden_size,))
+    return build(
+        drawn(
+            GRUParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=3),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size), gates=3),
+            b=Weight(bias_init, (hidden_size,), "r z n") if bias else None,
+            b_h=b_h if bias and reset_after else None,
         ),
+        initial(GRUState, h=hidden_size),
+        hidden_size,
         gated=_GATED if reset_after else None,
         adjoint=None if reset_after else _ADJOINT_BEFORE,
+        gates={"r": UNIT, "z": UNIT, "n": SIGNED},
+        bound=gru_bound(reset_after),
     )
-    seam = _GATED if reset_after else _ADJOINT_BEFORE
-    return claim(cell, gates=saved_view(seam, GRU), bound=gru_bound(reset_after))
 
 
 def _product(params: GRUParams) -> tuple[Array, Array | None]:
@@ -208,13 +147,14 @@ def _pullback(
 ) -> tuple[GRUState, Gates, Gates]:
     del state
     (r, z, n, q), dh = saved, dstate.h
+    assert q is not None
     da_n = dh * (1 - z) * (1 - n * n)
     da_z = dh * (state_tm1.h - n) * z * (1 - z)
     da_r = da_n * q * r * (1 - r)
     return GRUState(dh * z), (da_r, da_z, da_n), (da_r, da_z, da_n * r)
 
 
-_GATED = Gated(3, _product, _pointwise, _pullback, dense_inputs)
+_GATED = Gated(3, _product, _pointwise, _pullback)
 
 
 # Reset before the product: two products in turn, so the cell brings its own backward
@@ -222,35 +162,31 @@ _GATED = Gated(3, _product, _pointwise, _pullback, dense_inputs)
 
 
 def _split_W_h(params: GRUParams) -> tuple[Array, Array]:
-    gates = 2 * params.W_h.shape[0]
-    return params.W_h[:, :gates], params.W_h[:, gates:]
+    W_rz, W_n = jnp.split(params.W_h, [2 * params.W_h.shape[0]], axis=1)
+    return W_rz, W_n
 
 
-def _advance_before_saving(
+def _forward_before(
     params: GRUParams, state_tm1: GRUState, u: Array
-) -> tuple[GRUState, tuple[Array, Array, Array]]:
+) -> tuple[GRUState, GRUSaved]:
     h_tm1 = state_tm1.h
     W_rz, W_n = _split_W_h(params)
     u_r, u_z, u_n = split_gates(u, 3)
     v_r, v_z = split_gates(product(h_tm1, W_rz, h_tm1.dtype), 2)
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     n = jnp.tanh(u_n + product(r * h_tm1, W_n, h_tm1.dtype))
-    return GRUState((1 - z) * n + z * h_tm1), (r, z, n)
-
-
-def _advance_before(params: GRUParams, state: GRUState, u: Array) -> GRUState:
-    return _advance_before_saving(params, state, u)[0]
+    return GRUState((1 - z) * n + z * h_tm1), GRUSaved(r, z, n)
 
 
 def _pullback_before(
     params: GRUParams,
     state_tm1: GRUState,
     state: GRUState,
-    saved: tuple[Array, Array, Array],
+    saved: GRUSaved,
     dstate: GRUState,
 ) -> tuple[GRUState, Array, Saved]:
     del state
-    (r, z, n), dh, h_tm1 = saved, dstate.h, state_tm1.h
+    (r, z, n, _), dh, h_tm1 = saved, dstate.h, state_tm1.h
     W_rz, W_n = _split_W_h(params)
     da_n = dh * (1 - z) * (1 - n * n)
     da_z = dh * (h_tm1 - n) * z * (1 - z)
@@ -261,21 +197,14 @@ def _pullback_before(
     return GRUState(dh * z + ds * r + dh_rz), du, ()
 
 
-def _gradient_before(
-    params: GRUParams,
-    states_tm1: GRUState,
-    states: GRUState,
-    saved: tuple[Array, Array, Array],
-    da: Array,
-    deltas: Saved,
-) -> GRUParams:
+def _sums_before(
+    states_tm1: GRUState, states: GRUState, saved: GRUSaved, da: Array, deltas: Saved
+) -> dict[str, Array]:
     del states, deltas
-    h_tm1, r = states_tm1.h, saved[0]
+    h_tm1, r = states_tm1.h, saved.r
     da_rz, da_n = jnp.split(da, [2 * h_tm1.shape[-1]], axis=-1)
-    dW_rz = contract(h_tm1, da_rz)
-    dW_n = contract(r * h_tm1, da_n)
-    dW_h = merge_gates((dW_rz, dW_n)).astype(params.W_h.dtype)
-    return jax.tree.map(jnp.zeros_like, params)._replace(W_h=dW_h)
+    dW_rz, dW_n = contract(h_tm1, da_rz), contract(r * h_tm1, da_n)
+    return {"W_h": merge_gates((dW_rz, dW_n))}
 
 
-_ADJOINT_BEFORE = Adjoint(_advance_before_saving, _pullback_before, _gradient_before)
+_ADJOINT_BEFORE = adjoint_of(_forward_before, _pullback_before, _sums_before)

@@ -35,34 +35,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    Saved,
-    check_function,
-    check_size,
-    memoize,
-    spec_of,
-)
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    dense_inputs,
-    gated_advance,
-    project_dense,
-    show,
-    state_dtype,
-)
-from jrnn.cells._bounds import ind_rnn_bound
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, Initializer, draw
-from jrnn.cells._views import state_view
-
-Activation = Callable[[Array], Array]
+from jrnn._activations import Activation, bounded_state, steep_bound
+from jrnn._base import Cell, Gated, Gates, Saved
+from jrnn._build import build, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import LECUN_NORMAL, ZEROS
 
 # Between 0 and 1 (Li et al. 2018, section 5).
 UNIFORM: Initializer = jax.nn.initializers.uniform(1.0)
@@ -82,7 +61,7 @@ class IndRNNState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def ind_rnn(
     input_size: int,
     hidden_size: int,
@@ -118,52 +97,19 @@ def ind_rnn(
       >>> params.w_h.shape, bool((0 <= params.w_h).all())
       ((4,), True)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    check_function("activation", activation)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> IndRNNParams:
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        return IndRNNParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype),
-            w_h=draw(recurrent_init, key_h, (hidden_size,), dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
-        )
-
-    def init_state(
-        params: IndRNNParams, batch_shape: tuple[int, ...] = ()
-    ) -> IndRNNState:
-        shape = (*batch_shape, hidden_size)
-        return IndRNNState(jnp.zeros(shape, state_dtype(params)))
-
-    def project(params: IndRNNParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def output(params: IndRNNParams, state: IndRNNState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    gated = Gated(1, _product, *_pointwise(activation), dense_inputs)
-    advance = gated_advance(gated)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "ind_rnn",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            activation=activation,
-            bias=bias,
+    return build(
+        drawn(
+            IndRNNParams,
+            W_x=Weight(input_init, (input_size, hidden_size)),
+            w_h=Weight(recurrent_init, (hidden_size,)),
+            b=Weight(bias_init, (hidden_size,)) if bias else None,
         ),
-        gated=gated,
+        initial(IndRNNState, h=hidden_size),
+        hidden_size,
+        gated=Gated(1, _product, *_pointwise(activation)),
+        gates=bounded_state(activation),
+        bound=steep_bound(activation, lambda params: jnp.abs(params.w_h).max()),
         diagonal=True,
-    )
-    return claim(
-        cell, gates=state_view(activation, advance), bound=ind_rnn_bound(activation)
     )
 
 

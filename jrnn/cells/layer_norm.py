@@ -31,37 +31,19 @@ Source: J. L. Ba, J. R. Kiros and G. E. Hinton, https://arxiv.org/abs/1607.06450
 section 3.1 and supplement.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Cell,
-    GateView,
-    Key,
-    Params,
-    State,
-    check_function,
-    check_size,
-    memoize,
-    spec_of,
-)
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    normalise,
-    product,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._init import LECUN_NORMAL, ORTHOGONAL, Initializer, draw
-from jrnn.cells._views import LAYER_NORM_GRU_VIEW, layer_norm_lstm_view, state_view
+from jrnn._activations import SIGNED, Activation, bounded_state
+from jrnn._base import Cell
+from jrnn._build import build, factory
+from jrnn._claims import UNIT
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL
+from jrnn._parts import merge_gates, normalise, product, project_dense, split_gates
 
 
 class LayerNormElmanParams(NamedTuple):
@@ -108,12 +90,12 @@ class LayerNormLSTMState(NamedTuple):
     c: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def layer_norm_elman(
     input_size: int,
     hidden_size: int,
     *,
-    activation: Callable[[Array], Array] = jnp.tanh,
+    activation: Activation = jnp.tanh,
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> Cell:
@@ -138,18 +120,6 @@ def layer_norm_elman(
       >>> jrnn.layer_norm_elman(3, 4).init(jax.random.key(0)).g.tolist()
       [1.0, 1.0, 1.0, 1.0]
     """
-    shape_x, shape_h = _shapes(input_size, hidden_size)
-    check_function("activation", activation)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> LayerNormElmanParams:
-        key_x, key_h = jax.random.split(key)
-        W_x = draw(input_init, key_x, shape_x, dtype)
-        return LayerNormElmanParams(
-            W_x=W_x,
-            W_h=draw(recurrent_init, key_h, shape_h, dtype),
-            g=jnp.ones(hidden_size, W_x.dtype),
-            b=jnp.zeros(hidden_size, W_x.dtype),
-        )
 
     def advance(
         params: LayerNormElmanParams, state: LayerNormState, u: Array
@@ -157,16 +127,23 @@ def layer_norm_elman(
         a = u + product(state.h, params.W_h, state.h.dtype)
         return LayerNormState(activation(normalise(a, params.g, params.b)))
 
-    arguments = {
-        "input_size": input_size,
-        "hidden_size": hidden_size,
-        "activation": activation,
-    }
-    gates = state_view(activation, advance)
-    return _cell("layer_norm_elman", init, _project, advance, arguments, gates)
+    return build(
+        drawn(
+            LayerNormElmanParams,
+            W_x=Weight(input_init, (input_size, hidden_size)),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size)),
+            g=Weight(1.0, (hidden_size,)),
+            b=Weight(0.0, (hidden_size,)),
+        ),
+        initial(LayerNormState, h=hidden_size),
+        hidden_size,
+        project=_project,
+        advance=advance,
+        gates=bounded_state(activation),
+    )
 
 
-@memoize
+@factory
 def layer_norm_lstm(
     input_size: int,
     hidden_size: int,
@@ -197,44 +174,27 @@ def layer_norm_lstm(
       >>> jrnn.layer_norm_lstm(3, 2).init(jax.random.key(0)).b.tolist()
       [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
-    shape_x, shape_h = _shapes(input_size, hidden_size)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> LayerNormLSTMParams:
-        key_x, key_h = jax.random.split(key)
-        W_x = draw(input_init, key_x, shape_x, dtype, gates=4)
-        b = jnp.zeros(4 * hidden_size, W_x.dtype)
-        return LayerNormLSTMParams(
-            W_x=W_x,
-            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=4),
-            g_x=jnp.ones_like(b),
-            g_h=jnp.ones_like(b),
-            b=b.at[hidden_size : 2 * hidden_size].set(forget_bias),
-            g_c=jnp.ones(hidden_size, W_x.dtype),
-            b_c=jnp.zeros(hidden_size, W_x.dtype),
-        )
-
-    def project(params: LayerNormLSTMParams, x: Array) -> Array:
-        return normalise(_project(params, x), params.g_x, params.b)
-
-    def advance(
-        params: LayerNormLSTMParams, state: LayerNormLSTMState, u: Array
-    ) -> LayerNormLSTMState:
-        v = product(state.h, params.W_h, state.h.dtype)
-        i, f, g, o = split_gates(u + normalise(v, params.g_h), 4)
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        shown = jnp.tanh(normalise(c, params.g_c, params.b_c))
-        return LayerNormLSTMState(jax.nn.sigmoid(o) * shown, c)
-
-    arguments = {
-        "input_size": input_size,
-        "hidden_size": hidden_size,
-        "forget_bias": forget_bias,
-    }
-    gates, state = layer_norm_lstm_view(advance), LayerNormLSTMState
-    return _cell("layer_norm_lstm", init, project, advance, arguments, gates, state)
+    units = (hidden_size,)
+    return build(
+        drawn(
+            LayerNormLSTMParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=4),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size), gates=4),
+            g_x=Weight(1.0, units, gates=4),
+            g_h=Weight(1.0, units, gates=4),
+            b=Weight(0.0, units, gates=4, plus=(1, forget_bias)),
+            g_c=Weight(1.0, units),
+            b_c=Weight(0.0, units),
+        ),
+        initial(LayerNormLSTMState, h=hidden_size, c=hidden_size),
+        hidden_size,
+        project=_project_lstm,
+        forward=_forward_lstm,
+        gates={"i": UNIT, "f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED},
+    )
 
 
-@memoize
+@factory
 def layer_norm_gru(
     input_size: int,
     hidden_size: int,
@@ -263,83 +223,61 @@ def layer_norm_gru(
       >>> jrnn.layer_norm_gru(3, 4).init(jax.random.key(0)).W_h.shape
       (4, 12)
     """
-    shape_x, shape_h = _shapes(input_size, hidden_size)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> LayerNormGRUParams:
-        key_x, key_h = jax.random.split(key)
-        W_x = draw(input_init, key_x, shape_x, dtype, gates=3)
-        shift = jnp.zeros(3 * hidden_size, W_x.dtype)
-        return LayerNormGRUParams(
-            W_x=W_x,
-            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
-            g_x=jnp.ones_like(shift),
-            g_h=jnp.ones_like(shift),
-            b=shift,
-        )
-
-    def apart(a: Array, g: Array, b: Array | None = None) -> tuple[Array, Array]:
-        """Normalises r and z together, and n alone."""
-        two = 2 * hidden_size
-        b_rz, b_n = (None, None) if b is None else (b[:two], b[two:])
-        rz = normalise(a[..., :two], g[:two], b_rz)
-        return rz, normalise(a[..., two:], g[two:], b_n)
-
-    def project(params: LayerNormGRUParams, x: Array) -> Array:
-        u = apart(_project(params, x), params.g_x, params.b)
-        return jnp.concatenate(u, axis=-1)
-
-    def advance(
-        params: LayerNormGRUParams, state: LayerNormState, u: Array
-    ) -> LayerNormState:
-        v_rz, v_n = apart(product(state.h, params.W_h, state.h.dtype), params.g_h)
-        u_rz, u_n = jnp.split(u, [2 * hidden_size], axis=-1)
-        r, z = split_gates(jax.nn.sigmoid(u_rz + v_rz), 2)
-        n = jnp.tanh(u_n + r * v_n)
-        return LayerNormState((1 - z) * n + z * state.h)
-
-    arguments = {"input_size": input_size, "hidden_size": hidden_size}
-    gates = LAYER_NORM_GRU_VIEW
-    return _cell("layer_norm_gru", init, project, advance, arguments, gates)
-
-
-def _shapes(
-    input_size: int, hidden_size: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    return (input_size, hidden_size), (hidden_size, hidden_size)
+    return build(
+        drawn(
+            LayerNormGRUParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=3),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size), gates=3),
+            g_x=Weight(1.0, (hidden_size,), gates=3),
+            g_h=Weight(1.0, (hidden_size,), gates=3),
+            b=Weight(0.0, (hidden_size,), gates=3),
+        ),
+        initial(LayerNormState, h=hidden_size),
+        hidden_size,
+        project=_project_gru,
+        forward=_forward_gru,
+        gates={"r": UNIT, "z": UNIT, "n": SIGNED},
+    )
 
 
 def _project(params: Any, x: Array) -> Array:
     return project_dense(params.W_x, None, x)
 
 
-def _output(params: Any, state: Any, x: Array) -> Array:
-    return show(state.h, x, params.W_x)
+def _project_lstm(params: LayerNormLSTMParams, x: Array) -> Array:
+    return normalise(_project(params, x), params.g_x, params.b)
 
 
-def _cell(
-    name: str,
-    init: Callable[..., Params],
-    project: Callable[..., Array],
-    advance: Callable[..., State],
-    arguments: dict[str, Any],
-    gates: GateView,
-    state: type[LayerNormState] | type[LayerNormLSTMState] = LayerNormState,
-) -> Cell:
-    hidden_size = arguments["hidden_size"]
+def _forward_lstm(
+    params: LayerNormLSTMParams, state: LayerNormLSTMState, u: Array
+) -> tuple[LayerNormLSTMState, dict[str, Array]]:
+    v = product(state.h, params.W_h, state.h.dtype)
+    a_i, a_f, a_g, a_o = split_gates(u + normalise(v, params.g_h), 4)
+    f, i, g = jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_i), jnp.tanh(a_g)
+    c = f * state.c + i * g
+    tanh_c = jnp.tanh(normalise(c, params.g_c, params.b_c))
+    o = jax.nn.sigmoid(a_o)
+    opened = {"i": i, "f": f, "g": g, "o": o, "tanh_c": tanh_c}
+    return LayerNormLSTMState(o * tanh_c, c), opened
 
-    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        shape, dtype = (*batch_shape, hidden_size), state_dtype(params)
-        return state(*(jnp.zeros(shape, dtype) for _ in state._fields))
 
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=_output,
-        step=compose_step(project, advance, _output),
-        spec=spec_of(name, hidden_size, **arguments),
-    )
-    return claim(cell, gates=gates)
+def _project_gru(params: LayerNormGRUParams, x: Array) -> Array:
+    return merge_gates(_apart(_project(params, x), params.g_x, params.b))
+
+
+def _forward_gru(
+    params: LayerNormGRUParams, state: LayerNormState, u: Array
+) -> tuple[LayerNormState, dict[str, Array]]:
+    v_rz, v_n = _apart(product(state.h, params.W_h, state.h.dtype), params.g_h)
+    u_rz, u_n = jnp.split(u, [2 * state.h.shape[-1]], axis=-1)
+    r, z = split_gates(jax.nn.sigmoid(u_rz + v_rz), 2)
+    n = jnp.tanh(u_n + r * v_n)
+    return LayerNormState((1 - z) * n + z * state.h), {"r": r, "z": z, "n": n}
+
+
+def _apart(a: Array, g: Array, b: Array | None = None) -> tuple[Array, Array]:
+    """Normalises r and z together, and n alone."""
+    two = 2 * a.shape[-1] // 3
+    b_rz, b_n = (None, None) if b is None else (b[:two], b[two:])
+    rz = normalise(a[..., :two], g[:two], b_rz)
+    return rz, normalise(a[..., two:], g[two:], b_n)

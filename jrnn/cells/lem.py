@@ -40,24 +40,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Adjoint, Cell, Key, Saved, check_size, memoize, spec_of
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    contract,
-    merge_gates,
-    product,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import sum_of_two, uniform
-from jrnn.cells._init import Initializer, draw
-from jrnn.cells._views import SIGNED, saved_view
+from jrnn._activations import SIGNED
+from jrnn._base import Cell, Saved
+from jrnn._build import adjoint_of, build, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import sum_of_two, uniform
+from jrnn._parts import contract, merge_gates, product, split_gates
 
 
 class LEMParams(NamedTuple):
@@ -85,7 +75,7 @@ class LEMSaved(NamedTuple):
     m: Array
 
 
-@memoize
+@factory
 def lem(
     input_size: int,
     hidden_size: int,
@@ -122,70 +112,30 @@ def lem(
       >>> jrnn.unroll(cell, params, xs)[0].z.shape
       (4,)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
     if not 0 < dt <= 1:
         raise ValueError(
             f"Expected a step size dt in (0, 1], got {dt!r}; above 1 the states are no "
             "averages any more, and grow."
         )
-
     alike = uniform(hidden_size**-0.5)
-    input_init, recurrent_init = input_init or alike, recurrent_init or alike
-    bias_init = bias_init or sum_of_two(alike)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> LEMParams:
-        key_x, key_h, key_z, key_b = jax.random.split(key, 4)
-        shape_x, shape_h = (input_size, hidden_size), (hidden_size, hidden_size)
-        return LEMParams(
-            W_x=draw(input_init, key_x, shape_x, dtype, gates=4),
-            W_h=draw(recurrent_init, key_h, shape_h, dtype, gates=3),
-            W_z=draw(recurrent_init, key_z, shape_h, dtype),
-            b=draw(bias_init, key_b, (hidden_size,), dtype, gates=4) if bias else None,
-        )
-
-    def init_state(params: LEMParams, batch_shape: tuple[int, ...] = ()) -> LEMState:
-        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return LEMState(zeros, zeros)
-
-    saving, pullback = _forward_and_back(dt)
-
-    seam = Adjoint(saving, pullback, _gradient)
-    spans = {"s": (0.0, dt), "r": (0.0, dt), "n": SIGNED, "m": SIGNED}
-
-    def advance(params: LEMParams, state: LEMState, u: Array) -> LEMState:
-        return saving(params, state, u)[0]
-
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=_project,
-        advance=advance,
-        output=_output,
-        step=compose_step(_project, advance, _output),
-        spec=spec_of(
-            "lem",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            dt=dt,
-            bias=bias,
+    recurrent_init, bias_init = recurrent_init or alike, bias_init or sum_of_two(alike)
+    return build(
+        drawn(
+            LEMParams,
+            W_x=Weight(input_init or alike, (input_size, hidden_size), gates=4),
+            W_h=Weight(recurrent_init, (hidden_size, hidden_size), gates=3),
+            W_z=Weight(recurrent_init, (hidden_size, hidden_size)),
+            b=Weight(bias_init, (hidden_size,), gates=4) if bias else None,
         ),
-        adjoint=seam,
+        initial(LEMState, h=hidden_size, z=hidden_size),
+        hidden_size,
+        adjoint=adjoint_of(*_forward_and_back(dt), _sums),
+        gates={"s": (0.0, dt), "r": (0.0, dt), "n": SIGNED, "m": SIGNED},
     )
-    return claim(cell, gates=saved_view(seam, spans))
-
-
-def _project(params: LEMParams, x: Array) -> Array:
-    return project_dense(params.W_x, params.b, x)
-
-
-def _output(params: LEMParams, state: LEMState, x: Array) -> Array:
-    return show(state.h, x, params.W_x)
 
 
 def _forward_and_back(dt: float) -> tuple[Callable, Callable]:
-    def saving(
+    def forward(
         params: LEMParams, state_tm1: LEMState, u: Array
     ) -> tuple[LEMState, LEMSaved]:
         h_tm1, z_tm1 = state_tm1
@@ -216,20 +166,12 @@ def _forward_and_back(dt: float) -> tuple[Callable, Callable]:
         du = merge_gates((da_s, da_r, da_n, da_m))
         return LEMState(dh * (1 - r) + through, dz * (1 - s)), du, ()
 
-    return saving, pullback
+    return forward, pullback
 
 
-def _gradient(
-    params: LEMParams,
-    states_tm1: LEMState,
-    states: LEMState,
-    saved: LEMSaved,
-    da: Array,
-    deltas: Saved,
-) -> LEMParams:
+def _sums(
+    states_tm1: LEMState, states: LEMState, saved: LEMSaved, da: Array, deltas: Saved
+) -> dict[str, Array]:
     del saved, deltas
     da_srn, da_m = jnp.split(da, [3 * states.h.shape[-1]], axis=-1)
-    return jax.tree.map(jnp.zeros_like, params)._replace(
-        W_h=contract(states_tm1.h, da_srn).astype(params.W_h.dtype),
-        W_z=contract(states.z, da_m).astype(params.W_z.dtype),
-    )
+    return {"W_h": contract(states_tm1.h, da_srn), "W_z": contract(states.z, da_m)}

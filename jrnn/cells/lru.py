@@ -37,22 +37,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
-from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
-from jrnn._claims import LINEAR_BOUND, claim
-from jrnn._parts import (
-    compose_step,
-    expand,
-    linear_advance,
-    merge_gates,
-    product,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import FAN_IN_NORMAL, skip_normal
-from jrnn.cells._init import Initializer, draw, drawn_in
-from jrnn.cells._views import factor_view
+from jrnn._base import Cell, Key, Linear
+from jrnn._build import build, factory
+from jrnn._draw import Field, Initializer, draw, drawn_in, initial
+from jrnn._initializers import FAN_IN_NORMAL, skip_normal
+from jrnn._parts import expand, merge_gates, product, project_dense, show, split_gates
 
 
 class LRUParams(NamedTuple):
@@ -74,7 +63,7 @@ class LRUState(NamedTuple):
     h: Complex[Array, "*batch h"]
 
 
-@memoize
+@factory
 def lru(
     input_size: int,
     hidden_size: int,
@@ -116,10 +105,6 @@ def lru(
       >>> cell.init_state(cell.init(jax.random.key(0))).h.dtype
       dtype('complex64')
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    shown = input_size if output_size is None else output_size
-    check_size("output_size", shown)
     if not 0 <= r_min < r_max <= 1:
         raise ValueError(
             f"Expected a ring 0 <= r_min < r_max <= 1, got {r_min=}, {r_max=}; outside "
@@ -127,18 +112,17 @@ def lru(
         )
     if max_phase <= 0:
         raise ValueError(f"Expected max_phase above 0, got {max_phase!r} radians.")
-
-    def square(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return r_min**2 + _open_uniform(key, shape, dtype) * (r_max**2 - r_min**2)
+    shown = input_size if output_size is None else output_size
+    units, shape_B = (hidden_size,), (input_size, hidden_size)
+    shape_C = (hidden_size, shown)
+    square = lambda *a: r_min**2 + _open_uniform(*a) * (r_max**2 - r_min**2)
+    theta = lambda *a: jnp.log(max_phase * _open_uniform(*a))
+    half = lambda *a: input_init(*a) * math.sqrt(0.5)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LRUParams:
         key_r, key_p, *keys = jax.random.split(key, 7)
         narrow, wide = drawn_in(dtype)
-        squares = draw(square, key_r, (hidden_size,), wide)
-        theta = lambda *a: jnp.log(max_phase * _open_uniform(*a))
-        half = lambda *a: input_init(*a) * math.sqrt(0.5)
-        units, shape_B = (hidden_size,), (input_size, hidden_size)
-        shape_C = (hidden_size, shown)
+        squares = draw(square, key_r, units, wide)
         return LRUParams(
             nu_log=jnp.log(-0.5 * jnp.log(squares)).astype(narrow),
             theta_log=draw(theta, key_p, units, dtype),
@@ -150,32 +134,15 @@ def lru(
             D=draw(skip_init, keys[4], (input_size, shown), dtype),
         )
 
-    def init_state(params: LRUParams, batch_shape: tuple[int, ...] = ()) -> LRUState:
-        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return LRUState(jax.lax.complex(zeros, zeros))
-
-    advance = linear_advance(_LINEAR)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
+    return build(
+        init,
+        initial(LRUState, h=Field(units, complex=True)),
+        shown,
         project=_project,
-        advance=advance,
         output=_output,
-        step=compose_step(_project, advance, _output),
-        spec=spec_of(
-            "lru",
-            shown,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            output_size=output_size,
-            r_min=r_min,
-            r_max=r_max,
-            max_phase=max_phase,
-        ),
-        linear=_LINEAR,
+        linear=Linear(_coefficients),
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 def _open_uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -205,6 +172,3 @@ def _output(params: LRUParams, state: LRUState, x: Array) -> Array:
     y = product(h, C, h.dtype)
     skip = project_dense(params.D, None, x)
     return show(y + skip.astype(y.dtype), x, params.D)
-
-
-_LINEAR = Linear(_coefficients)

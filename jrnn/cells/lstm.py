@@ -42,46 +42,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import (
-    Adjoint,
-    Cell,
-    Gated,
-    Gates,
-    Key,
-    Saved,
-    check_size,
-    memoize,
-    spec_of,
-)
-from jrnn._claims import claim
-from jrnn._parts import (
-    compose_step,
-    contract,
-    dense_inputs,
-    expand,
-    gated_advance,
-    merge_gates,
-    product,
-    project_dense,
-    show,
-    split_gates,
-    state_dtype,
-)
+from jrnn._activations import SIGNED
+from jrnn._base import Cell, Gated, Gates, Saved
+from jrnn._build import adjoint_of, build, factory
+from jrnn._claims import UNIT
+from jrnn._draw import Initializer, OfGates, Weight, drawn, initial, of_no_gate
+from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
+from jrnn._parts import contract, expand, merge_gates, product, split_gates
 from jrnn.cells._bounds import LSTM_BOUND
-from jrnn.cells._init import (
-    LECUN_NORMAL,
-    ORTHOGONAL,
-    ZEROS,
-    Initializer,
-    OfGates,
-    draw,
-    draw_biases,
-    of_no_gate,
-)
-from jrnn.cells._views import lstm_view
 
 
 class LSTMParams(NamedTuple):
@@ -110,7 +80,7 @@ class LSTMSaved(NamedTuple):
     o: Array
 
 
-@memoize
+@factory
 def lstm(
     input_size: int,
     hidden_size: int,
@@ -153,76 +123,32 @@ def lstm(
       >>> cell.init_state(params, (5,)).h.shape, cell.init_state(params, (5,)).c.shape
       ((5, 2), (5, 4))
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    if projection_size is not None:
-        check_size("projection_size", projection_size)
     if isinstance(bias_init, OfGates) and forget_bias != 0:
         raise ValueError(
             f"Expected forget_bias=0.0 beside a bias_init that draws the forget gate's "
             f"bias, got {forget_bias!r}, which would be added to it."
         )
     shown = hidden_size if projection_size is None else projection_size
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> LSTMParams:
-        key_x, key_h, key_b, key_p, key_r = jax.random.split(key, 5)
-        b = draw_biases(bias_init, key_b, hidden_size, dtype, "i f g o")
-        b = b.at[hidden_size : 2 * hidden_size].add(forget_bias)
-        projected = projection_size is not None
-        return LSTMParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=4),
-            W_h=draw(recurrent_init, key_h, (shown, hidden_size), dtype, gates=4),
-            b=b if bias else None,
-            p=draw(of_no_gate(bias_init), key_p, (3, hidden_size), dtype)
-            if peepholes
-            else None,
-            W_p=draw(recurrent_init, key_r, (hidden_size, shown), dtype)
-            if projected
-            else None,
-        )
-
-    def init_state(params: LSTMParams, batch_shape: tuple[int, ...] = ()) -> LSTMState:
-        dtype = state_dtype(params)
-        h = jnp.zeros((*batch_shape, shown), dtype)
-        return LSTMState(h, jnp.zeros((*batch_shape, hidden_size), dtype))
-
-    def project(params: LSTMParams, x: Array) -> Array:
-        return project_dense(params.W_x, params.b, x)
-
-    def output(params: LSTMParams, state: LSTMState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
     plain = not peepholes and projection_size is None
-    advance = gated_advance(_GATED) if plain else _advance
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "lstm",
-            shown,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            forget_bias=forget_bias,
-            peepholes=peepholes,
-            projection_size=projection_size,
-            bias=bias,
+    b = Weight(bias_init, (hidden_size,), "i f g o", plus=(1, forget_bias))
+    W_p = Weight(recurrent_init, (hidden_size, shown))
+    return build(
+        drawn(
+            LSTMParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=4),
+            W_h=Weight(recurrent_init, (shown, hidden_size), gates=4),
+            b=b if bias else None,
+            p=Weight(of_no_gate(bias_init), (3, hidden_size)) if peepholes else None,
+            W_p=None if projection_size is None else W_p,
         ),
+        initial(LSTMState, h=shown, c=hidden_size),
+        shown,
         gated=_GATED if plain else None,
         adjoint=None if plain else _ADJOINT,
-    )
-    return claim(
-        cell,
-        gates=lstm_view(_GATED if plain else _ADJOINT),
+        gates={"i": UNIT, "f": UNIT, "o": UNIT, "g": SIGNED, "tanh_c": SIGNED},
+        opened=_opened,
         bound=LSTM_BOUND if plain else None,
     )
-
-
-def _recur(params: LSTMParams, state: LSTMState) -> Array:
-    return product(state.h, params.W_h, state.h.dtype)
 
 
 def _forward(
@@ -278,11 +204,15 @@ def _pullback(
     return LSTMState(jnp.zeros_like(state_tm1.h), dc_tm1), da, da
 
 
+def _opened(state: LSTMState, saved: LSTMSaved) -> dict[str, Array]:
+    return saved._asdict() | {"tanh_c": jnp.tanh(state.c)}
+
+
 def _product(params: LSTMParams) -> tuple[Array, None]:
     return params.W_h, None
 
 
-_GATED = Gated(4, _product, _pointwise, _pullback, dense_inputs)
+_GATED = Gated(4, _product, _pointwise, _pullback)
 
 
 # Peepholes and projection: the gates are not elementwise in the products alone, so the
@@ -295,17 +225,14 @@ def _peepholes(params: LSTMParams, like: Array) -> Gates | None:
     return tuple(expand(row, like.ndim) for row in params.p.astype(like.dtype))
 
 
-def _advance_saving(
+def _forward_adjoint(
     params: LSTMParams, state_tm1: LSTMState, u: Array
 ) -> tuple[LSTMState, LSTMSaved]:
-    a = split_gates(u + _recur(params, state_tm1), 4)
+    h_tm1 = state_tm1.h
+    a = split_gates(u + product(h_tm1, params.W_h, h_tm1.dtype), 4)
     m, c, saved = _forward(state_tm1.c, a, _peepholes(params, u))
     h = m if params.W_p is None else product(m, params.W_p, m.dtype)
     return LSTMState(h, c), saved
-
-
-def _advance(params: LSTMParams, state: LSTMState, u: Array) -> LSTMState:
-    return _advance_saving(params, state, u)[0]
 
 
 def _adjoint_pullback(
@@ -321,41 +248,20 @@ def _adjoint_pullback(
     dc_tm1, da = _backward(state_tm1.c, state.c, saved, dm, dc, p)
     du = merge_gates(da)
     dh_tm1 = product(du, params.W_h.T, du.dtype)
-    return LSTMState(dh_tm1, dc_tm1), du, () if params.W_p is None else dh
+    return LSTMState(dh_tm1, dc_tm1), du, None if params.W_p is None else dh
 
 
-def _adjoint_gradient(
-    params: LSTMParams,
-    states_tm1: LSTMState,
-    states: LSTMState,
-    saved: LSTMSaved,
-    da: Array,
-    dh: Saved,
-) -> LSTMParams:
-    m = saved.o * jnp.tanh(states.c)
+def _adjoint_sums(
+    states_tm1: LSTMState, states: LSTMState, saved: LSTMSaved, da: Array, dh: Saved
+) -> dict[str, Array]:
     da_i, da_f, _, da_o = split_gates(da, 4)
-    dp = jnp.stack(
-        [
-            _sum_steps(da_i * states_tm1.c),
-            _sum_steps(da_f * states_tm1.c),
-            _sum_steps(da_o * states.c),
-        ]
-    )
-    return jax.tree.map(
-        lambda like, gradient: gradient.astype(like.dtype),
-        params,
-        LSTMParams(
-            W_x=jnp.zeros_like(params.W_x),
-            W_h=contract(states_tm1.h, da),
-            b=None if params.b is None else jnp.zeros_like(params.b),
-            p=None if params.p is None else dp,
-            W_p=None if params.W_p is None else contract(m, dh),
-        ),
-    )
+    seen = da_i * states_tm1.c, da_f * states_tm1.c, da_o * states.c
+    steps = tuple(range(da.ndim - 1))
+    dp = jnp.stack([terms.sum(axis=steps) for terms in seen])
+    sums = {"W_h": contract(states_tm1.h, da), "p": dp}
+    if dh is not None:
+        sums["W_p"] = contract(saved.o * jnp.tanh(states.c), dh)
+    return sums
 
 
-def _sum_steps(a: Array) -> Array:
-    return a.sum(axis=tuple(range(a.ndim - 1)))
-
-
-_ADJOINT = Adjoint(_advance_saving, _adjoint_pullback, _adjoint_gradient)
+_ADJOINT = adjoint_of(_forward_adjoint, _adjoint_pullback, _adjoint_sums)

@@ -24,24 +24,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Linear, check_function, check_size, memoize, spec_of
-from jrnn._claims import LINEAR_BOUND, claim
-from jrnn._parts import (
-    compose_step,
-    linear_advance,
-    project_dense,
-    projected_coefficients,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import LINEAR_UNIFORM, uniform
-from jrnn.cells._init import Initializer, draw
-from jrnn.cells._views import factor_view
+from jrnn._base import Cell, Linear
+from jrnn._build import build, dense, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import LINEAR_UNIFORM, uniform
+from jrnn._parts import projected_coefficients, split_gates
 
 
 class MinGRUParams(NamedTuple):
@@ -57,27 +46,7 @@ class MinGRUState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-def positive(a: Array) -> Array:
-    """Returns a + 1/2 where a >= 0, and sigmoid(a) elsewhere: smooth and above 0.
-
-    The candidate's activation in the version of minGRU and minLSTM in log space
-    (Feng et al. 2024, appendix B, https://arxiv.org/abs/2410.01201).
-
-    Args:
-      a: Any array.
-
-    Returns:
-      An array of that shape and type.
-
-    Example:
-      >>> import jax, jrnn
-      >>> jrnn.positive(jax.numpy.array([0.0, 2.0])).tolist()
-      [0.5, 2.5]
-    """
-    return jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a))
-
-
-@memoize
+@factory
 def min_gru(
     input_size: int,
     hidden_size: int,
@@ -112,54 +81,23 @@ def min_gru(
       >>> jrnn.min_gru(3, 4).init(jax.random.key(0)).W_x.shape
       (3, 8)
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    if activation is not None:
-        check_function("activation", activation)
     bias_init = bias_init or uniform(input_size**-0.5)
 
-    def init(key: Key, dtype: DTypeLike | None = None) -> MinGRUParams:
-        key_x, key_b = jax.random.split(key)
-        return MinGRUParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=2),
-            b=draw(bias_init, key_b, (hidden_size,), dtype, gates=2) if bias else None,
-        )
-
-    def init_state(
-        params: MinGRUParams, batch_shape: tuple[int, ...] = ()
-    ) -> MinGRUState:
-        shape = (*batch_shape, hidden_size)
-        return MinGRUState(jnp.zeros(shape, state_dtype(params)))
-
     def project(params: MinGRUParams, x: Array) -> tuple[MinGRUState, MinGRUState]:
-        u_z, u_n = split_gates(project_dense(params.W_x, params.b, x), 2)
+        u_z, u_n = split_gates(dense(params, x), 2)
         n = u_n if activation is None else activation(u_n)
         # 1 - z as sigmoid(-u_z): it keeps its digits where z is close to 1.
         return MinGRUState(jax.nn.sigmoid(-u_z)), MinGRUState(jax.nn.sigmoid(u_z) * n)
 
-    def output(params: MinGRUParams, state: MinGRUState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    advance = linear_advance(_LINEAR)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "min_gru",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            activation=activation,
-            bias=bias,
+    return build(
+        drawn(
+            MinGRUParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=2),
+            b=Weight(bias_init, (hidden_size,), gates=2) if bias else None,
         ),
-        linear=_LINEAR,
+        initial(MinGRUState, h=hidden_size),
+        hidden_size,
+        project=project,
+        linear=Linear(projected_coefficients),
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
-
-
-_LINEAR = Linear(projected_coefficients)

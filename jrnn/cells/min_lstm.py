@@ -29,24 +29,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Linear, check_function, check_size, memoize, spec_of
-from jrnn._claims import LINEAR_BOUND, claim
-from jrnn._parts import (
-    compose_step,
-    linear_advance,
-    project_dense,
-    projected_coefficients,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import LINEAR_UNIFORM, uniform
-from jrnn.cells._init import Initializer, draw
-from jrnn.cells._views import factor_view
+from jrnn._base import Cell, Linear
+from jrnn._build import build, dense, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import LINEAR_UNIFORM, uniform
+from jrnn._parts import projected_coefficients, split_gates
 
 
 class MinLSTMParams(NamedTuple):
@@ -62,7 +51,7 @@ class MinLSTMState(NamedTuple):
     h: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def min_lstm(
     input_size: int,
     hidden_size: int,
@@ -102,57 +91,25 @@ def min_lstm(
       >>> cell.init(jax.random.key(0)).b.tolist()
       [4.0, 4.0, 0.0, 0.0, 0.0, 0.0]
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    if activation is not None:
-        check_function("activation", activation)
     bias_init = bias_init or uniform(input_size**-0.5)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> MinLSTMParams:
-        key_x, key_b = jax.random.split(key)
-        b = draw(bias_init, key_b, (hidden_size,), dtype, gates=3)
-        return MinLSTMParams(
-            W_x=draw(input_init, key_x, (input_size, hidden_size), dtype, gates=3),
-            b=b.at[:hidden_size].add(forget_bias) if bias else None,
-        )
-
-    def init_state(
-        params: MinLSTMParams, batch_shape: tuple[int, ...] = ()
-    ) -> MinLSTMState:
-        shape = (*batch_shape, hidden_size)
-        return MinLSTMState(jnp.zeros(shape, state_dtype(params)))
+    b = Weight(bias_init, (hidden_size,), gates=3, plus=(0, forget_bias))
 
     def project(params: MinLSTMParams, x: Array) -> tuple[MinLSTMState, MinLSTMState]:
-        u_f, u_i, u_n = split_gates(project_dense(params.W_x, params.b, x), 3)
+        u_f, u_i, u_n = split_gates(dense(params, x), 3)
         n = u_n if activation is None else activation(u_n)
         log_ratio = jax.nn.softplus(-u_i) - jax.nn.softplus(-u_f)
         f, i = jax.nn.sigmoid(log_ratio), jax.nn.sigmoid(-log_ratio)
         return MinLSTMState(f), MinLSTMState(i * n)
 
-    def output(params: MinLSTMParams, state: MinLSTMState, x: Array) -> Array:
-        return show(state.h, x, params.W_x)
-
-    advance = linear_advance(_LINEAR)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "min_lstm",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            forget_bias=forget_bias,
-            activation=activation,
-            bias=bias,
+    return build(
+        drawn(
+            MinLSTMParams,
+            W_x=Weight(input_init, (input_size, hidden_size), gates=3),
+            b=b if bias else None,
         ),
-        linear=_LINEAR,
+        initial(MinLSTMState, h=hidden_size),
+        hidden_size,
+        project=project,
+        linear=Linear(projected_coefficients),
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
-
-
-_LINEAR = Linear(projected_coefficients)

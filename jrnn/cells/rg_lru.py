@@ -43,24 +43,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
-from jrnn._claims import LINEAR_BOUND, claim
-from jrnn._parts import (
-    compose_step,
-    expand,
-    linear_advance,
-    project_dense,
-    projected_coefficients,
-    show,
-    split_gates,
-    state_dtype,
-)
-from jrnn.cells._authors import FAN_IN_NORMAL, SHARPNESS, ring
-from jrnn.cells._init import ZEROS, Initializer, draw
-from jrnn.cells._views import factor_view
+from jrnn._base import Cell, Linear
+from jrnn._build import build, factory
+from jrnn._draw import Field, Initializer, Weight, drawn, initial
+from jrnn._initializers import FAN_IN_NORMAL, SHARPNESS, ZEROS, ring
+from jrnn._parts import expand, project_dense, projected_coefficients, show, split_gates
 
 
 class RGLRUParams(NamedTuple):
@@ -88,7 +77,7 @@ class RGLRUStartState(NamedTuple):
     fresh: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def rg_lru(
     input_size: int,
     hidden_size: int | None = None,
@@ -134,56 +123,26 @@ def rg_lru(
       >>> params.W_g.shape, params.W_x is None
       ((3, 6), True)
     """
-    check_size("input_size", input_size)
-    size = input_size if hidden_size is None else hidden_size
-    check_size("hidden_size", size)
     if not 0 < r_min < r_max < 1:
         raise ValueError(f"Expected 0 < r_min < r_max < 1, got {r_min=}, {r_max=}.")
-    decay = decay_init or ring(r_min, r_max)
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> RGLRUParams:
-        key_x, key_g, key_b, key_l = jax.random.split(key, 4)
-        shape_x = (input_size, size)
-        projected = hidden_size is not None
-        return RGLRUParams(
-            Lambda=draw(decay, key_l, (size,), dtype),
-            W_g=draw(gate_init, key_g, (size, size), dtype, gates=2),
-            b=draw(bias_init, key_b, (size,), dtype, gates=2) if bias else None,
-            W_x=draw(input_init, key_x, shape_x, dtype) if projected else None,
-        )
-
-    def init_state(
-        params: RGLRUParams, batch_shape: tuple[int, ...] = ()
-    ) -> RGLRUState | RGLRUStartState:
-        zeros = jnp.zeros((*batch_shape, size), state_dtype(params))
-        if not unscaled_start:
-            return RGLRUState(zeros)
-        return RGLRUStartState(zeros, jnp.ones_like(zeros))
-
-    project = _project_start if unscaled_start else _project
-    linear = _LINEAR_START if unscaled_start else _LINEAR
-    advance = linear_advance(linear)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
+    size = input_size if hidden_size is None else hidden_size
+    init = drawn(
+        RGLRUParams,
+        W_x=None if hidden_size is None else Weight(input_init, (input_size, size)),
+        W_g=Weight(gate_init, (size, size), gates=2),
+        b=Weight(bias_init, (size,), gates=2) if bias else None,
+        Lambda=Weight(decay_init or ring(r_min, r_max), (size,)),
+    )
+    start = initial(RGLRUStartState, h=size, fresh=Field((size,), start=1.0))
+    return build(
+        init,
+        start if unscaled_start else initial(RGLRUState, h=size),
+        size,
+        project=_project_start if unscaled_start else _project,
         output=_output,
-        step=compose_step(project, advance, _output),
-        spec=spec_of(
-            "rg_lru",
-            size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            r_min=r_min,
-            r_max=r_max,
-            unscaled_start=unscaled_start,
-            bias=bias,
-        ),
-        linear=linear,
+        linear=_LINEAR_START if unscaled_start else Linear(projected_coefficients),
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(linear), bound=LINEAR_BOUND)
 
 
 def _project(params: RGLRUParams, x: Array) -> tuple[RGLRUState, RGLRUState]:
@@ -224,5 +183,4 @@ def _output(
     return show(state.h, x, params.W_g)
 
 
-_LINEAR = Linear(projected_coefficients)
 _LINEAR_START = Linear(lambda params, u: u[:2], start=lambda params, u: u[2])  # noqa: ARG005 made by project

@@ -54,24 +54,20 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
-from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
+from jrnn._base import Cell, Key, Linear, check_size
+from jrnn._build import build, factory
 from jrnn._check import check_times, known_values
-from jrnn._claims import LINEAR_BOUND, claim
+from jrnn._draw import Field, Initializer, draw, drawn_in, initial
+from jrnn._initializers import LECUN_NORMAL, skip_normal
 from jrnn._parts import (
-    compose_step,
     expand,
-    linear_advance,
     merge_gates,
     product,
     project_dense,
     projected_coefficients,
     show,
     split_gates,
-    state_dtype,
 )
-from jrnn.cells._authors import skip_normal
-from jrnn.cells._init import LECUN_NORMAL, Initializer, draw, drawn_in
-from jrnn.cells._views import factor_view
 
 # Variance 1 / 2h of B', (k, 2h), however many the inputs are: the authors' code draws
 # its transpose by `lecun_normal`.
@@ -99,7 +95,7 @@ class S5State(NamedTuple):
     h: Complex[Array, "*batch h"]
 
 
-@memoize
+@factory
 def s5(
     input_size: int,
     hidden_size: int,
@@ -147,70 +143,43 @@ def s5(
       [-0.5, -0.5, -0.5, -0.5]
     """
     check_size("input_size", input_size, least=2 if irregular else 1)
-    check_size("hidden_size", hidden_size)
     check_size("blocks", blocks)
-    features = input_size - 1 if irregular else input_size
-    shown = features if output_size is None else output_size
-    check_size("output_size", shown)
     if hidden_size % blocks:
         raise ValueError(
             f"Expected blocks to divide hidden_size={hidden_size}, got {blocks=}."
         )
     if not 0 < dt_min < dt_max:
         raise ValueError(f"Expected 0 < dt_min < dt_max, got {dt_min=}, {dt_max=}.")
+    features = input_size - 1 if irregular else input_size
+    shown = features if output_size is None else output_size
+    low, high = math.log(dt_min), math.log(dt_max)
+    log_step = lambda *a: jax.random.uniform(*a, minval=low, maxval=high)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> S5Params:
         key_B, key_C, key_D, key_s = jax.random.split(key, 4)
-        frequencies, V = hippo(hidden_size, blocks)
-        step = functools.partial(_log_uniform, math.log(dt_min), math.log(dt_max))
         narrow, wide = drawn_in(dtype)
+        frequencies, V = hippo(hidden_size, blocks)
         B = draw(input_init, key_B, (features, 2 * hidden_size), wide)
         C = draw(output_init, key_C, (2 * hidden_size, shown), wide, gates=2)
-        C_re, C_im = split_gates(C, 2)
-        V_re, V_im = (jnp.asarray(part, wide) for part in (np.real(V), np.imag(V)))
-        times = functools.partial(jnp.matmul, precision="highest")
+        parts = _in_eigenvectors(V, B, C)
         return S5Params(
             Lambda_re=jnp.full((hidden_size,), -0.5, narrow),
             Lambda_im=jnp.asarray(frequencies, wide).astype(narrow),
-            log_step=draw(step, key_s, (hidden_size,), dtype),
-            B_re=times(B, V_re).astype(narrow),
-            B_im=times(B, -V_im).astype(narrow),
-            C_re=(times(V_re.T, C_re) - times(V_im.T, C_im)).astype(narrow),
-            C_im=(times(V_im.T, C_re) + times(V_re.T, C_im)).astype(narrow),
+            log_step=draw(log_step, key_s, (hidden_size,), dtype),
             D=draw(skip_init, key_D, (features, shown), dtype),
+            **{name: part.astype(narrow) for name, part in parts.items()},
         )
 
-    def init_state(params: S5Params, batch_shape: tuple[int, ...] = ()) -> S5State:
-        zeros = jnp.zeros((*batch_shape, hidden_size), state_dtype(params))
-        return S5State(jax.lax.complex(zeros, zeros))
-
-    project = _project_irregular if irregular else _project
-    output = _output_irregular if irregular else _output
-    linear = _LINEAR_IRREGULAR if irregular else _LINEAR
-    advance = linear_advance(linear)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=project,
-        advance=advance,
-        output=output,
-        step=compose_step(project, advance, output),
-        spec=spec_of(
-            "s5",
-            shown,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            output_size=output_size,
-            irregular=irregular,
-            blocks=blocks,
-            dt_min=dt_min,
-            dt_max=dt_max,
-        ),
-        linear=linear,
+    return build(
+        init,
+        initial(S5State, h=Field((hidden_size,), complex=True)),
+        shown,
+        project=_project_irregular if irregular else _project,
+        output=_output_irregular if irregular else _output,
+        linear=Linear(projected_coefficients if irregular else _coefficients),
         diagonal=True,
         elapsed=-1 if irregular else None,
     )
-    return claim(cell, gates=factor_view(linear), bound=LINEAR_BOUND)
 
 
 def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -227,10 +196,17 @@ def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(frequencies[upper:], blocks), kept
 
 
-def _log_uniform(
-    low: float, high: float, key: Key, shape: tuple[int, ...], dtype: DTypeLike
-) -> Array:
-    return jax.random.uniform(key, shape, dtype, low, high)
+def _in_eigenvectors(V: np.ndarray, B: Array, C: Array) -> dict[str, Array]:
+    """Returns the parts of B conj(V) and V^T C; of C they stand side by side."""
+    V_re, V_im = (jnp.asarray(part, B.dtype) for part in (np.real(V), np.imag(V)))
+    C_re, C_im = split_gates(C, 2)
+    times = functools.partial(jnp.matmul, precision="highest")
+    return {
+        "B_re": times(B, V_re),
+        "B_im": times(B, -V_im),
+        "C_re": times(V_re.T, C_re) - times(V_im.T, C_im),
+        "C_im": times(V_im.T, C_re) + times(V_re.T, C_im),
+    }
 
 
 def _project(params: S5Params, x: Array) -> Array:
@@ -296,7 +272,3 @@ def _rates(params: S5Params, dtype: DTypeLike) -> tuple[Array, Array]:
 def _held(Lambda: Array, exponent: Array) -> Array:
     """(exp(Lambda dt) - 1) / Lambda; no digits are lost where Lambda dt is small."""
     return jnp.expm1(exponent) / Lambda
-
-
-_LINEAR = Linear(_coefficients)
-_LINEAR_IRREGULAR = Linear(projected_coefficients)

@@ -33,26 +33,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Linear, check_size, memoize, spec_of
-from jrnn._claims import LINEAR_BOUND, claim
+from jrnn._base import Cell, Linear
+from jrnn._build import build, factory
+from jrnn._draw import Initializer, Weight, drawn, initial
+from jrnn._initializers import FAN_IN_UNIFORM, ZEROS
 from jrnn._integers import widen_integers
 from jrnn._parts import (
-    compose_step,
     expand,
-    linear_advance,
     merge_gates,
     project_dense,
     projected_coefficients,
     show,
     split_gates,
-    state_dtype,
 )
-from jrnn.cells._authors import FAN_IN_UNIFORM
-from jrnn.cells._init import ZEROS, Initializer, draw
-from jrnn.cells._views import factor_view
 
 # sqrt(1 + 2 exp(b_r)) at b_r = 0 (Lei et al. 2018, section 3.2).
 HIGHWAY = math.sqrt(3)
@@ -74,7 +69,7 @@ class SRUState(NamedTuple):
     c: Float[Array, "*batch h"]
 
 
-@memoize
+@factory
 def sru(
     input_size: int,
     hidden_size: int,
@@ -108,47 +103,25 @@ def sru(
       >>> jrnn.sru(4, 4).init(jax.random.key(0)).W_s is None
       True
     """
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-
-    scale, agree = HIGHWAY if rescale else 1.0, input_size == hidden_size
-
-    def init(key: Key, dtype: DTypeLike | None = None) -> SRUParams:
-        key_x, key_r, key_s, key_b, key_q = jax.random.split(key, 5)
-        shape = (input_size, hidden_size)
-        scaled = lambda *a: scale * input_init(*a)
-        return SRUParams(
-            W_x=draw(input_init, key_x, shape, dtype, gates=2),
-            W_r=draw(input_init, key_r, shape, dtype),
-            b_f=draw(bias_init, key_b, (hidden_size,), dtype) if bias else None,
-            b_r=draw(bias_init, key_q, (hidden_size,), dtype) if bias else None,
-            W_s=None if agree else draw(scaled, key_s, shape, dtype),
-        )
-
-    def init_state(params: SRUParams, batch_shape: tuple[int, ...] = ()) -> SRUState:
-        return SRUState(jnp.zeros((*batch_shape, hidden_size), state_dtype(params)))
-
-    advance = linear_advance(_LINEAR)
-    output = functools.partial(_output, scale)
-    cell = Cell(
-        init=init,
-        init_state=init_state,
-        project=_project,
-        advance=advance,
-        output=output,
-        step=compose_step(_project, advance, output),
-        spec=spec_of(
-            "sru",
-            hidden_size,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            bias=bias,
-            rescale=rescale,
+    scale, shape = HIGHWAY if rescale else 1.0, (input_size, hidden_size)
+    scaled = lambda *drawing: scale * input_init(*drawing)
+    b = Weight(bias_init, (hidden_size,)) if bias else None
+    return build(
+        drawn(
+            SRUParams,
+            W_x=Weight(input_init, shape, gates=2),
+            W_r=Weight(input_init, shape),
+            W_s=None if input_size == hidden_size else Weight(scaled, shape),
+            b_f=b,
+            b_r=b,
         ),
-        linear=_LINEAR,
+        initial(SRUState, c=hidden_size),
+        hidden_size,
+        project=_project,
+        output=functools.partial(_output, scale),
+        linear=Linear(projected_coefficients),
         diagonal=True,
     )
-    return claim(cell, gates=factor_view(_LINEAR), bound=LINEAR_BOUND)
 
 
 def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:
@@ -174,6 +147,3 @@ def _output(scale: float, params: SRUParams, state: SRUState, x: Array) -> Array
         u_r = u_r + expand(params.b_r.astype(dtype), u_r.ndim)
     r = jax.nn.sigmoid(u_r)
     return show(r * state.c + (1 - r) * highway, x, params.W_x)
-
-
-_LINEAR = Linear(projected_coefficients)

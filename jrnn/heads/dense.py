@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 from jrnn._base import Key, Spec, check_size
 from jrnn._check import check_array, check_floating, check_like
 from jrnn._check_draws import check_given_key
+from jrnn._draw import draw
+from jrnn._initializers import LECUN_NORMAL, ZEROS
 from jrnn._parts import expand, product, state_dtype
-from jrnn.cells._init import LECUN_NORMAL, ZEROS, draw
 from jrnn.heads.distribution import Distribution, Family, check_shape
 from jrnn.heads.head import Head
 

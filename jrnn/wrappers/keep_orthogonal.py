@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Params, memoize
 from jrnn._check import check_cell
 from jrnn._claims import current
-from jrnn._parametrised import parametrised, rotation
+from jrnn._draw import Initializer, draw
+from jrnn._initializers import henaff
+from jrnn._parametrised import reading, rotation
 from jrnn._parts import merge_gates, split_gates
 from jrnn._tree import runs_itself
-from jrnn.cells._init import Initializer, draw, henaff
 from jrnn.wrappers._wiring import spec_around
 
 
@@ -73,14 +74,16 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
         A = draw(recurrent_init, key_h, (size, size), dtype, gates)
         return OrthogonalParams(A, cell.init(key_cell, dtype)._replace(W_h=None))
 
-    def own(params: OrthogonalParams) -> Params:
+    def prepare(params: Params) -> Params:
+        if not isinstance(params, OrthogonalParams):
+            return params
         if gates == 1:
             return params.cell._replace(W_h=rotation(params.A))
         blocks = jax.lax.map(rotation, jnp.stack(split_gates(params.A, gates)))
         return params.cell._replace(W_h=merge_gates(tuple(blocks)))
 
     spec = spec_around("keep_orthogonal", cell)
-    return parametrised(cell, OrthogonalParams, own, init, spec)
+    return reading(cell, prepare, init=init, spec=spec, prepare=prepare)
 
 
 def _gates(cell: Cell, like: Params) -> int:

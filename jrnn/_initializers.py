@@ -1,9 +1,12 @@
-"""Initialisers of the code that authors published with their cells.
+"""Initialisers that cells take by default, or on request.
 
-What a cell takes unless it is told otherwise is one of these, or one of
-`jrnn.cells._init`; each cell's file says which, and how it compares with its authors'.
+Most are those of the code that authors published with their cells; each cell's file
+says which it takes, and how that compares with its authors' code.
+`jax.nn.initializers.orthogonal()` returns a new, unequal function at each call, so the
+defaults are made once, here: equal arguments then give the identical cell.
 """
 
+import functools
 import math
 
 import jax
@@ -12,8 +15,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn._base import Key, check_real, memoize
-from jrnn.cells._init import Initializer, OfGates, checked
+from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
+from jrnn._draw import Initializer, OfGates
 
+# Variance 1 / input_size (LeCun et al. 1998, Efficient BackProp, section 4.6).
+LECUN_NORMAL: Initializer = jax.nn.initializers.lecun_normal()
+# All singular values 1: a step neither shrinks nor stretches (Saxe et al. 2014).
+ORTHOGONAL: Initializer = jax.nn.initializers.orthogonal()
+ZEROS: Initializer = jax.nn.initializers.zeros
 # Of sums over k inputs, by variance.
 _scaled = jax.nn.initializers.variance_scaling
 FAN_IN_NORMAL: Initializer = _scaled(1.0, "fan_in", "normal")  # 1 / k, not truncated
@@ -26,6 +35,123 @@ GLOROT_UNIFORM: Initializer = jax.nn.initializers.glorot_uniform()
 # c of an RG-LRU, which lets a short way of Lambda be a long way of the decay (De et al.
 # 2024, section 2.4).
 SHARPNESS = 8.0
+
+
+def checked(initializer: Initializer) -> Initializer:
+    """Makes an initialiser of jrnn's check what it is given."""
+
+    @functools.wraps(initializer)
+    def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        key = check_given_key(key)
+        shape = check_batch_shape(shape, "shape")
+        return initializer(key, shape, check_dtype(dtype))
+
+    return draw
+
+
+@checked
+def one_hot_normal(
+    key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Draws a W_x for token ids: independent standard normal numbers.
+
+    Of k inputs exactly one is 1, so one row of W_x is all that a unit sums, and the
+    variance that keeps the sum's at 1 is 1. The default is meant for k features; its
+    variance of 1 / k makes token inputs too small by a factor of sqrt(k) (LeCun et al.
+    1998, Efficient BackProp, section 4.6, for one term).
+
+    Args:
+      key: Of the draw.
+      shape: (k, h) for each gate.
+      dtype: Of the result.
+
+    Returns:
+      An array of that shape and type.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.gru(69, 128, input_init=jrnn.one_hot_normal)
+      >>> round(float(cell.init(jax.random.key(0)).W_x.std()), 1)
+      1.0
+    """
+    return jax.random.normal(key, shape, dtype)
+
+
+@checked
+def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws A so that expm(A - A^T) turns planes by uniform angles.
+
+    A pair of units for each plane, and angles from (-pi, pi), so that the eigenvalues
+    are uniform on the unit circle (M. Henaff et al., ICML 2016,
+    https://arxiv.org/abs/1602.06662); a unit without a partner keeps still.
+
+    Args:
+      key: Of the draw.
+      shape: (h, h).
+      dtype: Of the result.
+
+    Returns:
+      A, zero but for every second entry above the diagonal.
+
+    Raises:
+      ValueError: `shape` is not that of a square matrix.
+
+    Example:
+      >>> import jax, jrnn
+      >>> cell = jrnn.exp_rnn(3, 4, recurrent_init=jrnn.initializers.henaff)
+      >>> cell.init(jax.random.key(0)).A.shape
+      (4, 4)
+    """
+    angles = jax.random.uniform(key, (_planes(shape),), dtype, -math.pi, math.pi)
+    return _blocks(angles, shape[0])
+
+
+@checked
+def cayley(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws A so that expm(A - A^T) turns planes by angles of at most 1.
+
+    The angles are -tan(theta / 2), theta uniform in (0, pi / 2): what the Cayley map
+    takes to an angle of theta (K. Helfrich et al., ICML 2018,
+    https://arxiv.org/abs/1707.09520). Slower than `henaff`'s, for slower features.
+
+    Args:
+      key: Of the draw.
+      shape: (h, h).
+      dtype: Of the result.
+
+    Returns:
+      A, zero but for every second entry above the diagonal.
+
+    Raises:
+      ValueError: `shape` is not that of a square matrix.
+
+    Example:
+      >>> import jax, jrnn
+      >>> A = jrnn.initializers.cayley(jax.random.key(0), (4, 4))
+      >>> bool((A <= 0).all() & (A > -1).all())
+      True
+    """
+    theta = jax.random.uniform(key, (_planes(shape),), dtype, 0, math.pi / 2)
+    return _blocks(-jnp.tan(theta / 2), shape[0])
+
+
+def _planes(shape: tuple[int, ...]) -> int:
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"Expected the shape of a square matrix, got {shape}; draw W_x and biases "
+            "by another initialiser."
+        )
+    return shape[0] // 2
+
+
+def _blocks(angles: Array, size: int) -> Array:
+    first = 2 * jnp.arange(angles.size)
+    return jnp.zeros((size, size), angles.dtype).at[first, first + 1].set(angles)
+
+
+def small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights of a gate."""
+    return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
 
 
 @memoize

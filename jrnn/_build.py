@@ -1,0 +1,275 @@
+r"""What all cells share, written once: `factory` and `build`.
+
+A cell's factory says what is particular to its cell: the arrays of its parameters, the
+arrays of its state, and its equations, or the seam from which they follow. The rest is
+derived here: equal arguments give the identical cell, sizes are checked, the spec is
+read off the call, parameters are drawn, the state starts at 0, and
+
+    step(params, s_{t-1}, x_t) = s_t, y_t
+    u_t = project(params, x_t)             x_t W_x + b, unless it is given
+    s_t = advance(params, s_{t-1}, u_t)    of `gated`, `adjoint`, `forward` or `linear`
+    y_t = output(params, s_t, x_t)         the first array of s_t, unless it is given
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import (
+    Adjoint,
+    Cell,
+    Gated,
+    GateView,
+    Key,
+    Linear,
+    Params,
+    Saved,
+    Spec,
+    State,
+    StepBound,
+    check_size,
+    memoize,
+)
+from jrnn._claims import LINEAR_BOUND, NO_GATES, claim, factor_view
+from jrnn._parametrised import reading
+from jrnn._parts import (
+    compose_step,
+    dense_inputs,
+    gated_advance_saving,
+    linear_advance,
+    project_dense,
+    show,
+)
+
+P = ParamSpec("P")
+Forward = Callable[[Params, State, Any], tuple[State, Saved]]
+
+
+def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
+    """Makes a function that returns `build(...)` a factory of cells.
+
+    Equal arguments, however they are passed, give the identical cell. Arguments are
+    checked to be what they are annotated as, and those called `*_size` to be at least
+    1, or None. The spec is the function's name and its arguments, but for those called
+    `*_init`, which are irrelevant once there are parameters.
+
+    Args:
+      make: A function with an argument `input_size`.
+
+    Returns:
+      A function of the same arguments.
+
+    Raises:
+      TypeError: There is no `input_size`; at a call, an argument is not hashable, or
+        not of the kind that it is annotated as.
+
+    Example:
+      >>> import jrnn
+      >>> jrnn.gru(3, 4)
+      gru(input_size=3, hidden_size=4, reset_after=True, bias=True)
+      >>> jrnn.gru(3, 4) is jrnn.gru(input_size=3, hidden_size=4)
+      True
+    """
+    signature = inspect.signature(make)
+    if "input_size" not in signature.parameters:
+        raise TypeError(
+            f"Expected a factory with an argument input_size, got {make.__name__}"
+            f"{signature}."
+        )
+
+    @memoize
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Cell:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        for name, value in given.arguments.items():
+            if name.endswith("_size") and value is not None:
+                check_size(name, value)
+        cell = make(*args, **kwargs)
+        told = [(n, v) for n, v in given.arguments.items() if not n.endswith("_init")]
+        spec = cell.spec._replace(
+            name=make.__name__,
+            arguments=tuple(told),
+            input_size=given.arguments["input_size"],
+        )
+        return cell._replace(spec=spec)
+
+    return made
+
+
+def adjoint_of(
+    forward: Forward,
+    pullback: Callable[..., tuple[State, Any, Saved]],
+    sums: Callable[..., dict[str, Array]],
+) -> Adjoint:
+    """Returns a backward pass of `advance` that was derived by hand.
+
+    Args:
+      forward: As `jrnn.Adjoint.advance`.
+      pullback: As `jrnn.Adjoint.pullback`.
+      sums: (states_tm1, states, saved, du, deltas) -> the gradients by name, of those
+        parameters alone that `advance` reads, as `jrnn.Adjoint.gradient`; those of
+        parameters that are None are dropped.
+    """
+
+    def gradient(params: Any, *steps: Any) -> Params:
+        there = {n: W for n, W in params._asdict().items() if W is not None}
+        found = sums(*steps).items()
+        cast = {n: d.astype(there[n].dtype) for n, d in found if n in there}
+        return jax.tree.map(jnp.zeros_like, params)._replace(**cast)
+
+    return Adjoint(forward, pullback, gradient)
+
+
+def dense(params: Any, x: Array) -> Array:
+    """Returns u = x W_x + b, or W_x[x] + b for token ids: what most cells project."""
+    return project_dense(params.W_x, params.b, x)
+
+
+def first_array(params: Params, state: State, x: Array) -> Array:
+    """Returns y = h, the first array of the state, in the type of the inputs."""
+    return show(state[0], x, jax.tree.leaves(params)[0])
+
+
+def build(
+    init: Callable[..., Params],
+    init_state: Callable[..., State],
+    output_size: int,
+    *,
+    project: Callable[..., Any] = dense,
+    advance: Callable[[Params, State, Any], State] | None = None,
+    output: Callable[[Params, State, Any], Array] = first_array,
+    forward: Forward | None = None,
+    gated: Gated | None = None,
+    adjoint: Adjoint | None = None,
+    linear: Linear | None = None,
+    gates: Mapping[str, tuple[float, float]] | None = None,
+    opened: Callable[[State, Saved], Mapping[str, Array]] | None = None,
+    bound: StepBound | None = None,
+    prepare: Callable[[Params], Params] | None = None,
+    noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None,
+    diagonal: bool = False,
+    elapsed: int | None = None,
+) -> Cell:
+    """Makes a cell of its equations; a function that `factory` decorates returns it.
+
+    One of `advance`, `gated`, `adjoint`, `forward` and `linear` says how the state
+    moves on; where there are several, `advance` is that of the first in this order.
+
+    Args:
+      init: (key, dtype=None) -> params, such as `drawn(...)`.
+      init_state: (params, batch_shape=()) -> state, such as `initial(...)`.
+      output_size: Size of the last axis of the output.
+      project: (params, x) -> u; by default x W_x + b, of params with these fields.
+      advance: (params, state, u) -> state.
+      output: (params, state, x) -> y; by default the first array of the state.
+      forward: (params, state, u) -> (state, gates), the gates by name, for a cell that
+        brings no backward pass.
+      gated: The seam of one recurrent product and elementwise gates; its `inputs`
+        follow where `project` is the default.
+      adjoint: A backward pass of one's own.
+      linear: The coefficients of a cell that is linear in its state.
+      gates: Least and greatest value of each gate, by name, for statistics. Empty:
+        nothing is bounded. None: not known; of a linear cell, the modulus of its
+        factor.
+      opened: (state, saved) -> the gates by name, of what a step of `gated` or
+        `adjoint` leaves; None: they are fields of these.
+      bound: A proven bound of the norm of the step's Jacobian; None: that of a linear
+        cell, or none.
+      prepare: What is learned -> what the functions above read, and that as it is.
+      noise: As `jrnn.Cell.noise`; `project` then takes the noise of its steps, too.
+      diagonal: As `jrnn.Cell.diagonal`.
+      elapsed: As `jrnn.Cell.elapsed`.
+
+    Returns:
+      A cell; `factory` completes its spec.
+
+    Raises:
+      TypeError: Nothing says how the state moves on.
+
+    Example:
+      >>> import jax, jrnn
+      >>> from jrnn.cells import build, factory
+      >>> @factory
+      ... def damped(input_size: int) -> jrnn.Cell:
+      ...     plain = jrnn.elman(input_size, 4)
+      ...     move = lambda params, state, u: plain.advance(params, state, u / 2)
+      ...     return build(plain.init, plain.init_state, 4, advance=move)
+      >>> damped(3)
+      damped(input_size=3)
+    """
+    if gated is not None:
+        if project is dense and gated.inputs is None:
+            gated = gated._replace(inputs=dense_inputs)
+        forward = functools.partial(gated_advance_saving, gated)
+    elif adjoint is not None:
+        forward = adjoint.advance
+    if advance is None:
+        advance = _advance(forward, linear)
+    if linear is not None and bound is None:
+        bound = LINEAR_BOUND
+    cell = Cell(
+        init=init,
+        init_state=init_state,
+        project=project,
+        advance=advance,
+        output=output,
+        step=compose_step(project, advance, output),
+        spec=Spec("build", (), 0, output_size),
+        gated=gated,
+        adjoint=adjoint,
+        linear=linear,
+        diagonal=diagonal,
+        noise=noise,
+        elapsed=elapsed,
+    )
+    forward = forward or (lambda params, state, u: (advance(params, state, u), ()))
+    view = None if linear is None else factor_view(linear)
+    view = view if gates is None else _view(gates, forward, opened or _fields)
+    cell = claim(cell, gates=view, bound=bound)
+    return cell if prepare is None else reading(cell, prepare, prepare=prepare)
+
+
+def _advance(
+    forward: Forward | None, linear: Linear | None
+) -> Callable[[Params, State, Any], State]:
+    if forward is not None:
+        return lambda params, state, u: forward(params, state, u)[0]
+    if linear is not None:
+        return linear_advance(linear)
+    raise TypeError(
+        "Expected advance, gated, adjoint, forward or linear, got none of them; one "
+        "has to say how the state moves on."
+    )
+
+
+def _view(
+    gates: Mapping[str, tuple[float, float]],
+    forward: Forward,
+    opened: Callable[[State, Saved], Mapping[str, Array]],
+) -> GateView:
+    """Returns how the gates of steps are read, for statistics."""
+    if not gates:
+        return NO_GATES
+
+    def read(params: Params, states_tm1: State, us: Any) -> dict[str, Array]:
+        found = opened(*forward(params, states_tm1, us))
+        if not found.keys() >= gates.keys():
+            raise ValueError(
+                f"Expected the gates {', '.join(gates)} among what a step leaves, got "
+                f"{', '.join(found)}; name each gate as the field that holds it."
+            )
+        return {name: found[name] for name in gates}
+
+    return GateView(tuple(gates.items()), read)
+
+
+def _fields(state: State, saved: Saved) -> dict[str, Array]:
+    """Returns the fields of the new state, and of what the step saves."""
+    named = saved if isinstance(saved, dict) else getattr(saved, "_asdict", dict)()
+    return {**state._asdict(), **named}

@@ -1,0 +1,215 @@
+"""What a cell starts from: how its parameters are drawn, and its first state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jrnn._base import Key, Params, State
+from jrnn._check_draws import check_dtype
+from jrnn._parts import state_dtype
+
+Initializer = Callable[..., Array]
+
+
+class OfGates(NamedTuple):
+    """An initialiser of the biases of all gates at once, for they depend on each other.
+
+    Attributes:
+      gates: Their names, in the order in which they stand side by side.
+      draw: (key, size, dtype) -> the biases, one array of `size` for each gate.
+    """
+
+    gates: str
+    draw: Callable[..., tuple[Array, ...]]
+
+    def __call__(self, *arguments: Any) -> NoReturn:
+        """Refuses to draw one array, as other initialisers do."""
+        del arguments
+        raise ValueError(
+            "Expected an initialiser (key, shape, dtype), got one for the biases of "
+            f"the gates {self.gates}, which jrnn.lstm or jrnn.gru takes as "
+            "bias_init, or another cell with these gates."
+        )
+
+
+class Weight(NamedTuple):
+    """One array of a cell's parameters, and how it starts.
+
+    Attributes:
+      init: An initialiser (key, shape, dtype) -> array, called once for each gate; or
+        the number that every entry starts at, which uses no key.
+      shape: Of one gate's array.
+      gates: How many gates stand side by side, along the last axis; or their names,
+        such as "r z n", for biases that one initialiser may draw all together
+        (`jrnn.initializers.chrono_gru`).
+      plus: (gate, number): what is added to one gate's share, such as a forget gate's
+        bias.
+    """
+
+    init: Initializer | OfGates | float
+    shape: tuple[int, ...]
+    gates: int | str = 1
+    plus: tuple[int, float] | None = None
+
+
+class Field(NamedTuple):
+    """One array of a cell's state, and how it starts.
+
+    Attributes:
+      shape: Without batch axes.
+      complex: Whether its numbers are complex.
+      start: What every entry starts at.
+    """
+
+    shape: tuple[int, ...]
+    complex: bool = False
+    start: float = 0.0
+
+
+def draw(
+    initializer: Initializer | OfGates,
+    key: Key,
+    shape: tuple[int, ...],
+    dtype: DTypeLike | None,
+    gates: int | str = 1,
+) -> Array:
+    """Draws one array of `shape` per gate and puts them side by side.
+
+    Each gate is drawn on its own, for an orthogonal matrix over (H, 4H) would leave
+    the gates nearly singular, and in at least float32, for not every initialiser
+    supports the narrow types.
+
+    Args:
+      initializer: (key, shape, dtype) -> array.
+      key: Of the draw.
+      shape: Of one gate's array.
+      dtype: Of the result; None: float32.
+      gates: How many gates; or their names, for biases that one initialiser may draw
+        all together.
+
+    Raises:
+      TypeError: `dtype` is not a floating type.
+      ValueError: `initializer` draws biases of several gates, and not of these.
+    """
+    dtype, wide = drawn_in(dtype)
+    if isinstance(gates, str) and isinstance(initializer, OfGates):
+        _check_gates(initializer, gates)
+        arrays = initializer.draw(key, shape[-1], wide)
+    else:
+        number = count(gates)
+        keys = jax.random.split(key, number)
+        arrays = [initializer(keys[gate], shape, wide) for gate in range(number)]
+    return jnp.concatenate(arrays, axis=-1).astype(dtype)
+
+
+def count(gates: int | str) -> int:
+    """Returns how many gates there are, of which there may be the names instead."""
+    return len(gates.split()) if isinstance(gates, str) else gates
+
+
+def _check_gates(initializer: OfGates, gates: str) -> None:
+    if initializer.gates != gates:
+        raise ValueError(
+            f"Expected an initialiser for the gates {gates}, got one for "
+            f"{initializer.gates}; jrnn.initializers.chrono_lstm is for jrnn.lstm, "
+            "chrono_gru for jrnn.gru, para_gru for jrnn.diagonal_gru, and para_lstm "
+            "for jrnn.diagonal_lstm with coupled=True."
+        )
+
+
+def of_no_gate(initializer: Initializer | OfGates) -> Initializer:
+    """Returns what draws a bias that is none of the gates': zeros beside `OfGates`."""
+    zeros = jax.nn.initializers.zeros
+    return zeros if isinstance(initializer, OfGates) else initializer
+
+
+def drawn_in(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
+    """Returns the type of parameters, and the one that they are drawn in."""
+    dtype = check_dtype(dtype)
+    return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+
+
+def drawn(
+    params: Callable[..., Params], **weights: Weight | None
+) -> Callable[..., Params]:
+    """Returns the `init` of a cell: each weight drawn by a key of its own.
+
+    Args:
+      params: The NamedTuple of the parameters.
+      **weights: Its fields, in the order in which keys are handed out; None for an
+        array that is absent, which uses up a key, too.
+
+    Returns:
+      (key, dtype=None) -> params, of float32 by default.
+
+    Example:
+      >>> import collections, jax, jrnn
+      >>> from jrnn.cells import Weight, drawn
+      >>> Own = collections.namedtuple("Own", "W_x b")
+      >>> init = drawn(Own, W_x=Weight(jax.nn.initializers.normal(), (3, 4)), b=None)
+      >>> init(jax.random.key(0)).W_x.shape
+      (3, 4)
+    """
+
+    def init(key: Key, dtype: DTypeLike | None = None) -> Params:
+        random = [n for n, w in weights.items() if w is None or callable(w.init)]
+        keys = dict(zip(random, jax.random.split(key, len(random)), strict=True))
+        arrays = {
+            name: None if weight is None else _draw(weight, keys.get(name, key), dtype)
+            for name, weight in weights.items()
+        }
+        return params(**arrays)
+
+    return init
+
+
+def _draw(weight: Weight, key: Key, dtype: DTypeLike | None) -> Array:
+    size = weight.shape[-1]
+    if callable(weight.init):
+        array = draw(weight.init, key, weight.shape, dtype, weight.gates)
+    else:
+        shape = (*weight.shape[:-1], count(weight.gates) * size)
+        array = jnp.full(shape, weight.init, drawn_in(dtype)[0])
+    if weight.plus is None:
+        return array
+    gate, number = weight.plus
+    return array.at[..., gate * size : (gate + 1) * size].add(number)
+
+
+def initial(state: Callable[..., State], **fields: int | Field) -> Callable[..., State]:
+    """Returns the `init_state` of a cell: zeros, unless a field says otherwise.
+
+    Args:
+      state: The NamedTuple of the state.
+      **fields: Its fields: the size of a vector, or a `Field`.
+
+    Returns:
+      (params, batch_shape=()) -> state, in the type that `jrnn.unroll` keeps a state
+      in beside these parameters.
+
+    Example:
+      >>> import collections, jax.numpy as jnp
+      >>> from jrnn.cells import Field, initial
+      >>> Own = collections.namedtuple("Own", "h S")
+      >>> init_state = initial(Own, h=4, S=Field((4, 2), complex=True))
+      >>> init_state(jnp.ones(3), (5,)).S.shape
+      (5, 4, 2)
+    """
+
+    def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
+        dtype = state_dtype(params)
+
+        def start(field: int | Field) -> Array:
+            field = Field((field,)) if isinstance(field, int) else field
+            array = jnp.full((*batch_shape, *field.shape), field.start, dtype)
+            if not field.complex:
+                return array
+            return jax.lax.complex(array, jnp.zeros_like(array))
+
+        return state(**{name: start(field) for name, field in fields.items()})
+
+    return init_state
