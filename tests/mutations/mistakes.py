@@ -15,6 +15,7 @@ SEQUENCES = "tests/test_sequences.py"
 LONG = "tests/test_long_memory_cells.py"
 ORTHOGONAL = "tests/test_orthogonal.py"
 FUSED = "tests/test_fused.py"
+OWN = "tests/test_your_own_cell.py"
 HEADS = "tests/test_heads.py"
 NUMBERS = (
     "tests/test_models_of_numbers.py"
@@ -65,6 +66,13 @@ MISTAKES = (
         old="    return u if b is None else u + expand(b.astype(dtype), u.ndim)\n",
         new="    return u\n",
         tests=(STEP,),
+    ),
+    Mutation(
+        name="a gate's bias added to the gate before it",
+        file="jrnn/_draw.py",
+        old="gate * size : (gate + 1) * size",
+        new="(gate - 1) * size : gate * size",
+        tests=(f"{OWN}::test_parameters_and_states_start_as_they_are_told_to",),
     ),
     Mutation(
         name="weight transposed in a backward product",
