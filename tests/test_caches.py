@@ -19,6 +19,7 @@ import jrnn
 from jrnn import _caches, _programs, train
 from jrnn._base import memoize
 from jrnn.train.memory import unaliased
+from jrnn.train.step import _steps
 
 ROOT = Path(__file__).parents[1]
 SIZE = 1 << 18  # of the array that a closure holds: nothing else here is so large
@@ -119,13 +120,13 @@ def take_a_step(loss, optimizer):
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_a_step_keeps_nothing_beyond_its_loss(make):
-    before, programs = live(), len(train._steps)
+    before, programs = live(), len(_steps)
     loss = make()
     take_a_step(loss, KEPT)
     assert live() > before
     del loss
     assert live() == before
-    assert len(train._steps) == programs
+    assert len(_steps) == programs
 
 
 @pytest.mark.usefixtures("standard_promotion")
@@ -140,16 +141,16 @@ def test_nor_does_it_where_the_optimizer_closes_over_the_loss():
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_nor_beyond_its_optimizer():
-    before, programs = live(), len(train._steps)
+    before, programs = live(), len(_steps)
     loss = train.sequence_loss(MODEL)
     optimizer = optimizer_of(closure())
     step = train.make_train_step(loss, optimizer)
-    assert len(train._steps) == programs + 1
+    assert len(_steps) == programs + 1
     del optimizer
     assert live() == before + 1
     del step
     assert live() == before
-    assert len(train._steps) == programs
+    assert len(_steps) == programs
 
 
 def test_evaluate_and_the_loss_of_a_model_keep_nothing():
@@ -208,11 +209,11 @@ def test_a_step_that_was_let_go_is_not_compiled_again_while_its_loss_lives():
     assert len(traces) == 2
     assert train.sequence_loss(MODEL) is train.sequence_loss(MODEL)
     gone = weakref.ref(train.sequence_loss(MODEL))
-    programs = len(train._steps)
+    programs = len(_steps)
     for _ in range(2):
         assert gone() is None
         train.make_train_step(train.sequence_loss(MODEL), KEPT)
-    assert len(train._steps) == programs + 1
+    assert len(_steps) == programs + 1
 
 
 def test_a_loss_that_cannot_be_hashed_is_refused_and_its_method_is_not():
@@ -294,7 +295,7 @@ def check_cleared():
         for cache in caches_of(module):
             if hasattr(cache, "cache_info"):
                 assert cache.cache_info().currsize == 0, cache
-    assert not len(train._steps)
+    assert not len(_steps)
     assert jrnn.elman(3, 4) is not cell
     jrnn.unroll(counted, params, XS)
     assert len(traced) == 2 * once

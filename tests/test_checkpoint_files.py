@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -682,4 +681,3 @@ def test_values_that_cannot_be_shown():
 
 def test_formats_that_are_read():
     assert reading.FORMATS == ("jrnn checkpoint 1", "jrnn checkpoint 2")
-    assert Path(checkpoint.__file__).parent.name == "_checkpoint"
