@@ -14,17 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array
 
 import jrnn
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    format_table,
-    write_json,
-)
-from experiments._run import begin
+from experiments import lab
 from jrnn import train
 
 # The reference lives with the tests, which it serves first; experiments are run from a
@@ -40,13 +33,13 @@ BOUNDS = {"scan": 1e-10, "numpy": 1e-10, "differences": 1e-6, "float32": 2e-5}
 class Settings:
     """Check the hand-written gradients in every way there is."""
 
-    steps: int = 12
+    steps: lab.Count = 12
     """T; the chunk of 5 does not divide it."""
-    batch: int = 3
+    batch: lab.Count = 3
     """Sequences side by side."""
-    inputs: int = 4
+    inputs: lab.Count = 4
     """k, the size of x_t."""
-    hidden: int = 6
+    hidden: lab.Count = 6
     """h, the size of h_t; even, for one cell has two blocks."""
     seed: int = 0
     """Of weights, inputs and cotangents."""
@@ -199,14 +192,10 @@ def derivation(found: np.ndarray, total: np.ndarray, direct: np.ndarray) -> list
     return lines
 
 
+@lab.x64()
 def run(settings: Settings) -> int:
     """Runs all checks; returns 1 where a bound is broken."""
-    for name in ("steps", "batch", "inputs", "hidden"):
-        if getattr(settings, name) < 1:
-            raise ValueError(
-                f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
-            )
-    folder, config = begin(settings, "gradient_check")
+    run = lab.begin(settings, "gradient_check")
     rng = np.random.default_rng(settings.seed)
     rows = {
         name: check_cell(cell, truth, settings, rng)
@@ -218,40 +207,21 @@ def run(settings: Settings) -> int:
         (name, *(f"{row[key]:.1e}" for key in BOUNDS)) for name, row in rows.items()
     ]
     bounds = ("bound", *(f"{bound:.0e}" for bound in BOUNDS.values()))
-    print(format_table(header, [*body, bounds]))
+    print(lab.format_table(header, [*body, bounds]))
     print("\nThe notes' whole model, T = 3, beside NumPy:")
-    print(format_table(("", "error"), [(n, f"{e:.1e}") for n, e in notes.items()]))
+    print(lab.format_table(("", "error"), [(n, f"{e:.1e}") for n, e in notes.items()]))
     print("\n" + "\n".join(lines))
     broken = [n for n, row in rows.items() if any(row[k] > BOUNDS[k] for k in BOUNDS)]
     broken += [name for name, found in notes.items() if found > BOUNDS["numpy"]]
-    write_json(
-        folder / RESULTS_FILE,
-        {
-            "experiment": "gradient_check",
-            "settings": config,
-            "environment": environment(),
-            "bounds": BOUNDS,
-            "cells": rows,
-            "notes_model": notes,
-            "broken": broken,
-        },
-    )
+    found = {"bounds": BOUNDS, "cells": rows, "notes_model": notes, "broken": broken}
+    run.write(run.results(**found))
     print(f"\n{'BROKEN: ' + ', '.join(broken) if broken else 'All bounds hold.'}")
     return 1 if broken else 0
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the checks; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", True)
-    try:
-        return run(settings)
-    except ValueError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    finally:
-        jax.config.update("jax_enable_x64", before)
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

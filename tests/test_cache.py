@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import jrnn
-from experiments._compiled import compiled_anew
+from experiments import lab
 from tests import hlo
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_cached_and_fresh_programs_give_the_same_bits(name, folder):
         state, ys = jrnn.unroll(cell, params, xs, method=method)
         return jnp.square(ys).sum(), (state, ys)
 
-    with compiled_anew():
+    with lab.compiled_anew():
         without = run(loss, params, xs)
     written = programs(folder)
     cold = run(loss, params, xs)
@@ -102,13 +102,13 @@ def test_what_is_timed_is_compiled_anew(folder):
     x = jnp.arange(3.0)
     compile_it = lambda: jax.jit(lambda x: jnp.sin(x) + 1.0).lower(x).compile()
     before = programs(folder)
-    with compiled_anew():
+    with lab.compiled_anew():
         compile_it()
     assert programs(folder) == before
     compile_it()
     assert len(programs(folder) - before) == 1
     hits.clear()
-    with compiled_anew():
+    with lab.compiled_anew():
         compile_it()
     assert not hits
     compile_it()
@@ -123,7 +123,7 @@ def test_whatever_times_compiling_compiles_anew(file):
         call
         for block in ast.walk(tree)
         if isinstance(block, ast.With)
-        and ast.unparse(block.items[0]) == "compiled_anew()"
+        and ast.unparse(block.items[0]) == "lab.compiled_anew()"
         for call in calls(block)
     ]
     assert protected

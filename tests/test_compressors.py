@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from experiments import compressors
+from experiments.lab import compressors
 
 NOISE = random.Random(0)
 

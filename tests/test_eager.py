@@ -39,7 +39,7 @@ def test_a_warm_eager_call_enters_few_python_functions(layers, tmp_path, capsys)
 @pytest.mark.parametrize("given", ["layers", "rounds"])
 def test_none_is_refused(given, capsys):
     assert eager.main([f"--{given}", "0"]) == 2
-    assert f"Expected --{given} of 1 up, got 0" in capsys.readouterr().err
+    assert f"Expected --{given} of 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_python_calls_are_counted():

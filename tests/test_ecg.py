@@ -15,6 +15,7 @@ from scipy import stats
 from experiments.data import ecg
 from experiments.ecg import __main__ as command
 from experiments.ecg import beats, networks, problem, references, report, scoring
+from experiments.lab import intervals
 from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
@@ -213,7 +214,7 @@ def test_what_a_reference_chooses_is_the_best_on_validation():
 
 def test_stretches_are_drawn_whole_and_the_same_for_every_model():
     values = np.random.default_rng(0).normal(size=50)
-    starts = scoring.draw_blocks(50, 8, 30, seed=0)
+    starts = intervals.draw_starts(50, 8, 30, seed=0)
     assert starts.shape == (30, 7)
     index = (starts[..., None] + np.arange(8)) % 50
     expected = values[index].mean(axis=(1, 2))
@@ -227,7 +228,7 @@ def test_stretches_are_drawn_whole_and_the_same_for_every_model():
 
 def test_settings_that_make_no_sense_are_refused(tmp_path, capsys):
     for arguments, said in (
-        (["--cells", "RNN"], "--cells out of GRU, LSTM"),
+        (["--cells", "RNN"], "--cells of GRU, LSTM, got RNN"),
         (["--streams", "0"], "--streams of 1 or more"),
         (["--warmup", "1200"], "--warmup below --steps"),
         (["--block-seconds", "0"], "--block-seconds above 0"),

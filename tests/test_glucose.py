@@ -278,8 +278,8 @@ def test_relative_differences_are_of_the_reading_that_came():
 
 def test_settings_that_make_no_sense_are_refused(tmp_path, capsys):
     for arguments, said in (
-        (["--head", "cauchy"], "student_t or gaussian"),
-        (["--orders", "0"], "--orders and --widths of 1"),
+        (["--head", "cauchy"], "--head of student_t, gaussian, got cauchy"),
+        (["--orders", "0"], "--orders of 1 or more, got 0"),
         (["--every", "0"], "--every of 1 or more"),
     ):
         out = tmp_path / "run"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.gradient_flow import __main__ as command
-from experiments.gradient_flow import norms, report, training
-from experiments.gradient_flow.__main__ import AFTER, BEFORE
+from experiments.gradient_flow import judge, norms, report, training
+from experiments.gradient_flow.judge import AFTER, BEFORE
 
 ROOT = Path(command.__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "gradient_flow.json"
@@ -79,18 +79,18 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, capsys):
 
 def test_verdict_notices_what_would_refute_the_notes():
     results = committed()
-    said, good = report.verdict(results)
+    said, good = judge.verdict(results)
     assert good
     assert said == results["verdict"]
     steps = results["settings"]["steps"]
     above = copy.deepcopy(results)
     above["cells"]["gru"][AFTER]["broken"] = 3
-    assert report.verdict(above)[1] is False
-    assert "BROKEN: norms above their bound: 3." in report.verdict(above)[0]
+    assert judge.verdict(above)[1] is False
+    assert "BROKEN: norms above their bound: 3." in judge.verdict(above)[0]
     alive = copy.deepcopy(results)
     alive["by_radius"]["0.5"]["log_norms"][steps] = -1.0
-    assert report.verdict(alive)[1] is False
-    assert "BROKEN" in report.verdict(alive)[0]
+    assert judge.verdict(alive)[1] is False
+    assert "BROKEN" in judge.verdict(alive)[0]
 
 
 def made_up(*curves: tuple[float, float | None]) -> dict:
@@ -107,7 +107,7 @@ FREE = ((0.5, 1.0), (0.5, -1.0))  # beta > 1, one explodes and one vanishes
 
 
 def test_verdict_counts_a_beta_of_1_for_neither_half():
-    said, good = report.verdict(made_up(*FREE, (4.4e-16, -9.0), (-4.4e-16, 0.0)))
+    said, good = judge.verdict(made_up(*FREE, (4.4e-16, -9.0), (-4.4e-16, 0.0)))
     assert good
     assert "beta > 1: 1 of 2 end below norm 1, 1 not: explosion is permitted" in said
     assert "beta < 1: none was measured." in said
@@ -119,7 +119,7 @@ def test_verdict_counts_a_beta_of_1_for_neither_half():
     [((1.0, 0.0, 2.0), "0 of 3"), ((-1.0, None, -2.0), "3 of 3"), ((), "0 of 0")],
 )
 def test_verdict_wants_some_and_not_all_that_may_explode_to_vanish(ends, found):
-    said, good = report.verdict(made_up((-0.5, -1.5), *((0.5, end) for end in ends)))
+    said, good = judge.verdict(made_up((-0.5, -1.5), *((0.5, end) for end in ends)))
     assert not good
     assert f"BROKEN: beta > 1: {found} end below norm 1" in said
     assert "not forced." in said.splitlines()[-1]
@@ -131,8 +131,8 @@ def test_verdict_wants_some_and_not_all_that_may_explode_to_vanish(ends, found):
 )
 def test_verdict_wants_all_of_beta_below_1_to_vanish(end, over, large):
     kept = ((-0.5, -1.0), (-0.5, None))  # one meets its bound, one has no gradient
-    assert report.verdict(made_up(*FREE, *kept))[1]
-    said, good = report.verdict(made_up(*FREE, *kept, (-0.5, end)))
+    assert judge.verdict(made_up(*FREE, *kept))[1]
+    said, good = judge.verdict(made_up(*FREE, *kept, (-0.5, end)))
     assert not good
     assert "Norms above their bound: 0." in said  # another question
     wanted = f"{over} of 3 end above their bound, {large} not below norm 1"
@@ -182,7 +182,9 @@ def test_tables_tell_what_was_measured():
 
 def test_figure_tells_states_and_bounds_of_the_cells(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.plots, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(
+        report.figures, "save", lambda figure, path: drawn.append(figure)
+    )
     results = committed()
     report.draw(Path("none.png"), results)
     for axes, when in zip(drawn[0].axes[3:5], (BEFORE, AFTER), strict=True):

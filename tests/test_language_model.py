@@ -14,11 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _report
+from experiments import lab
 from experiments.data import load_corpus
+from experiments.lab import files, stopping
 from experiments.language_model import baselines, models, networks, report
 from experiments.language_model.__main__ import main
-from experiments.language_model.settings import Settings, resolve
+from experiments.language_model.settings import PRESETS, Settings
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -70,14 +71,14 @@ def shared(tmp_path_factory):
 def stopped(shared, story, tmp_path, monkeypatch):
     """A run that Ctrl-C stopped after the first point of its curve."""
     if not (shared / "run").exists():
-        append = networks.append_metrics
+        append = files.append_metrics
 
         def stop_at_first_row(folder, row):
             append(folder, row)
             interrupt()
 
         with monkeypatch.context() as patch:
-            patch.setattr(networks, "append_metrics", stop_at_first_row)
+            patch.setattr(files, "append_metrics", stop_at_first_row)
             assert run(story, shared / "run") == 130
     out = shutil.copytree(shared / "run", tmp_path / "stopped")
     config = read(out / "config.json")
@@ -166,7 +167,7 @@ def test_stopped_and_resumed_equals_uninterrupted(story, stopped, tmp_path):
 
 
 def test_the_first_ctrl_c_is_acknowledged_and_the_second_stops_at_once(capfd):
-    with _report.stop_on_signal() as stop:
+    with stopping.stop_on_signal() as stop:
         interrupt()
         assert stop.asked
         assert "press Ctrl-C again to stop at once" in capfd.readouterr().err
@@ -180,7 +181,7 @@ def test_the_first_ctrl_c_is_acknowledged_and_the_second_stops_at_once(capfd):
 def test_a_second_ctrl_c_tells_how_to_go_on(
     place, story, stopped, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(networks, place, lambda *_: interrupt(2))
+    monkeypatch.setattr(files, place, lambda *_: interrupt(2))
     assert main(["--resume", "--out", str(stopped)]) == 130
     shown = capfd.readouterr()
     assert f"Go on with: --resume --out {stopped}" in shown.out
@@ -243,7 +244,7 @@ def test_resume_finds_what_a_crash_between_two_moves_leaves(stopped, monkeypatch
     checkpoint.rename(checkpoint.with_name(".gru.old"))
     steps = []
     monkeypatch.setattr(
-        networks,
+        files,
         "append_metrics",
         lambda _, row: steps.append(row["step"]) or interrupt(),
     )
@@ -255,9 +256,9 @@ def test_a_damaged_line_of_the_metrics_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step"\n{"step": 3}\n')
     with pytest.raises(ValueError, match="metrics.jsonl, line 2, got .*Remove that"):
-        _report.read_metrics(tmp_path)
+        files.read_metrics(tmp_path)
     path.write_bytes(b'{"step": 1}\n{"step": \xff')
-    assert _report.read_metrics(tmp_path) == [{"step": 1}]
+    assert files.read_metrics(tmp_path) == [{"step": 1}]
 
 
 @pytest.mark.slow
@@ -395,8 +396,8 @@ def test_an_unwritable_run_folder(tmp_path, capsys):
 
 
 def test_presets_fill_in_what_was_left_open():
-    assert resolve(Settings()).model == "all"
-    long = resolve(Settings(preset="long", steps=7))
+    assert lab.resolve(Settings(), PRESETS).model == "all"
+    long = lab.resolve(Settings(preset="long", steps=7), PRESETS)
     assert (long.model, long.steps) == ("gru", 7)
     assert load_corpus(fraction=0.01).fraction == 0.01
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import _long_tasks as tasks
+from experiments import lab
 from experiments.data import _wheel
 from experiments.data import pixel_digits as digits
 from experiments.long_memory import __main__ as command
@@ -53,6 +54,10 @@ ROW = {
 
 def as_numpy(batch: tasks.Sequences) -> tasks.Sequences:
     return tasks.Sequences(*(np.asarray(leaf) for leaf in batch))
+
+
+def resolved(**changes) -> command.Settings:
+    return lab.resolve(command.Settings(**changes), command.PRESETS)
 
 
 def added(tmp_path, **changes) -> dict:
@@ -348,7 +353,7 @@ def test_a_row_that_stays_is_told(monkeypatch, tmp_path, capsys):
 
 
 def test_two_that_write_one_store_lose_no_row(monkeypatch, tmp_path):
-    monkeypatch.setattr(store, "environment", dict)
+    monkeypatch.setattr(store.lab, "environment", dict)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda seed: added(tmp_path, seed=seed), range(40)))
     rows = store.load(tmp_path / "store.json")
@@ -495,7 +500,9 @@ def test_a_figure_has_a_panel_for_each_task(monkeypatch, tmp_path):
 
 def test_a_figure_tells_levels_and_who_succeeded(monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(report.plots, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(
+        report.figures, "save", lambda figure, path: drawn.append(figure)
+    )
     for cell, seed in (("gru", 0), ("gru", 1), ("lru", 0)):
         added(tmp_path, length=1000, cell=cell, seed=seed)
     added(tmp_path, task="copy", length=1000)
@@ -544,10 +551,10 @@ def test_settings_that_mean_nothing(arguments, message, capsys):
 
 
 def test_quick_and_full_are_what_they_are_said_to_be():
-    full = command.cases(command.resolve(command.Settings(preset="full")))
+    full = command.cases(resolved(preset="full"))
     lengths = sum(map(len, LENGTHS.values()))
     assert len(full) == 3 * lengths * len(ENTRANTS)
-    quick = command.cases(command.resolve(command.Settings(preset="quick")))
+    quick = command.cases(resolved(preset="quick"))
     limit = command.PRESETS["quick"]["seconds"]
     # A case ends at the next evaluation, and is compiled before: ten seconds for both.
     assert len(quick) * (limit + 10) < 8 * 60
@@ -673,7 +680,7 @@ def test_quick_preset_runs(tmp_path, capsys):
 @pytest.mark.usefixtures("standard_promotion")
 def test_every_case_of_the_quick_preset_can_be_traced():
     """What `TRIED` leaves out of the product too; nothing is compiled."""
-    cases = command.cases(command.resolve(command.Settings()))
+    cases = command.cases(resolved())
     assert len(cases) == len(command.PRESETS["quick"]["cells"]) * len(TRIED)
     for case in cases:
         traced(case)

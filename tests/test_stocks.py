@@ -14,10 +14,11 @@ import pytest
 from scipy import integrate, stats
 
 import jrnn
-from experiments._intervals import middle
+from experiments import lab
 from experiments.data._parts import cut
 from experiments.data._scale import scale_of
 from experiments.data.stocks import SYMBOLS, Stocks
+from experiments.lab import intervals
 from experiments.stocks import __main__ as experiment
 from experiments.stocks import forecasts, networks, report, scores
 from experiments.stocks.refits import REFITS, Refit, refit_forecast
@@ -173,7 +174,7 @@ def test_deviation_of_a_mixture_and_of_a_t():
 
 
 def test_days_are_drawn_in_stretches_and_each_as_often():
-    drawn = scores.draw_days(50, 7, 4_000, seed=3)
+    drawn = intervals.draw_places(50, 7, 4_000, seed=3)
     assert drawn.shape == (4_000, 50)
     follows = (np.diff(drawn, axis=1) - 1) % 50 == 0
     ends = np.arange(1, 50) % 7 == 0
@@ -188,7 +189,11 @@ def test_intervals_are_as_wide_as_what_they_are_of():
     noise = rng.normal(size=1_200)
     slow = np.array([noise[t : t + 20].mean() for t in range(1_000)])
     single, block = (
-        np.ptp(middle(slow[scores.draw_days(1_000, b, 1_000, 0)].mean(1)))
+        np.ptp(
+            intervals.middle(
+                slow[intervals.draw_places(1_000, b, 1_000, 0)].mean(axis=1)
+            )
+        )
         for b in (1, 60)
     )
     # A mean of 1,000 moving means of 20 has the deviation of 1 / sqrt(1,000), nearly.
@@ -200,11 +205,11 @@ def test_intervals_are_as_wide_as_what_they_are_of():
 def test_binomial_interval_is_clopper_and_pearsons():
     for count, trials in ((0, 30), (5, 100), (81, 263), (30, 30)):
         exact = stats.binomtest(count, trials).proportion_ci(0.95, method="exact")
-        got = scores.binomial_interval(count, trials)
+        got = intervals.clopper_pearson(count, trials)
         assert got == pytest.approx([exact.low, exact.high], abs=1e-12)
-    low, high = scores.binomial_interval(5.5, 100)
-    assert scores.binomial_interval(5, 100)[0] < low < 0.055 < high
-    assert high < scores.binomial_interval(6, 100)[1]
+    low, high = intervals.clopper_pearson(5.5, 100)
+    assert intervals.clopper_pearson(5, 100)[0] < low < 0.055 < high
+    assert high < intervals.clopper_pearson(6, 100)[1]
 
 
 def of_normal(sd: float, returns: np.ndarray, mean: float = 0.0) -> forecasts.Forecast:
@@ -231,7 +236,7 @@ def test_true_forecasts_are_calibrated_and_narrow_ones_are_not():
         assert not risk["covered"]
         assert risk["counts"] == [(returns[part] < 1.5 * quantile).sum()]
     assert sum(good["pit_histogram"]) == 6_000
-    drawn = scores.draw_days(2_000, 5, 300, 0)
+    drawn = intervals.draw_places(2_000, 5, 300, 0)
     row = scores.likelihood([narrow], {"true": true, "own": narrow}, part, drawn)
     expected = (true.log_density - narrow.log_density)[part].mean()
     assert row["less"]["true"]["mean"] == pytest.approx(expected)
@@ -245,7 +250,7 @@ def test_a_mean_that_is_forecast_is_found_and_one_that_is_not_is_not():
     signal = rng.normal(0, 1, (2_000, 3))
     returns = signal + rng.normal(0, 3, (2_000, 3))
     scale, part = scale_of(returns[:1_000]), slice(1_000, 2_000)
-    drawn = scores.draw_days(1_000, 5, 300, 0)
+    drawn = intervals.draw_places(1_000, 5, 300, 0)
 
     def r2(mean: np.ndarray) -> dict:
         forecast = of_normal(3.0, returns)._replace(mean=mean)
@@ -272,9 +277,9 @@ def test_settings_that_mean_nothing_are_refused():
         {"block": 0},
     ):
         with pytest.raises(ValueError, match=f"Expected .*--{next(iter(wrong))}"):
-            experiment.check(dataclasses.replace(TINY, **wrong))
-    experiment.check(TINY)
-    experiment.check(experiment.Settings())
+            lab.check(dataclasses.replace(TINY, **wrong))
+    lab.check(TINY)
+    lab.check(experiment.Settings())
 
 
 def test_without_arch_the_error_names_the_command(monkeypatch, tmp_path, capsys):

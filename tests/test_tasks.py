@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import tasks
-from experiments.parallel_in_time import learners, learning, learning_report
+from experiments import lab, tasks
+from experiments.parallel_in_time import cells, learners, learning, learning_report
 
 RESULTS = Path(tasks.__file__).parent / "results" / "parallel_in_time_learning.json"
 DRAWS = {"parity": tasks.parity, "recall": tasks.recall, "copy": tasks.copy}
@@ -149,7 +149,7 @@ def test_bits_and_classes_are_scored_where_they_are_asked(key):
 
 
 def test_a_shift_shows_the_input_before(key):
-    cell = learners.make_cell("elman", 3)
+    cell = cells.make_cell("elman", 3)
     task = learners.recall_task(2, 2, 2, 1)
     params = learners.init(key, cell, task)
     us = learners.features(params, task, jnp.array([[4], [1]]))
@@ -166,8 +166,8 @@ def test_settings_that_mean_nothing_are_refused():
         {"newton": 1000},
     ):
         with pytest.raises(ValueError, match="Expected"):
-            learning.resolve(learning.Settings(**wrong))
-    quick = learning.resolve(learning.Settings(preset="quick", seeds=(5,)))
+            lab.resolve(learning.Settings(**wrong), learning.PRESETS)
+    quick = lab.resolve(learning.Settings(preset="quick", seeds=(5,)), learning.PRESETS)
     assert quick.seeds == (5,)
     assert quick.cells == learning.PRESETS["quick"]["cells"]
 
@@ -180,7 +180,7 @@ def test_what_is_committed_separates_the_cells():
         assert min(recall[cell]["accuracy"]["values"]) >= 0.99
     for cell, kind in content["kinds"].items():
         assert len(parity[cell]["accuracy"]["values"]) == 3
-        if kind == learners.LINEAR:
+        if kind == cells.LINEAR:
             assert max(parity[cell]["longer"]["values"]) < 0.6
     assert "Mamba2 (published)" in learning_report.table(content)
 
@@ -194,7 +194,7 @@ def test_diagonal_gru_learns_parity():
     lanes, loss = advance(start(keys, jnp.full(2, 1e-2, jnp.float32)), plan.steps)
     assert loss.shape == (2,)
     batch = learners.parity_task(100, 0.5).draw(jax.random.key(7), 100)
-    method = learners.method_of("diagonal_gru")
+    method = cells.method_of("diagonal_gru")
     for i in range(2):
         params = jax.tree.map(lambda leaf, i=i: leaf[i], lanes.params)
         right, _ = learners.score(params, "diagonal_gru", task, method, batch)

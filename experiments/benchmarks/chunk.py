@@ -14,22 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
-import tyro
 
 import jrnn
-from experiments._compiled import compiled_anew
-from experiments._report import environment, format_table, write_results
-from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GRID,
-    TRAINING,
-    Shape,
-    check_choice,
-    passes,
-)
+from experiments import lab
+from experiments.benchmarks.grid import Cells, Shapes
+from experiments.benchmarks.peers.problems import CELLS, GRID, TRAINING, Shape, passes
 from experiments.benchmarks.turns import in_turn, median_ratio, rounded
 from jrnn._base import Sequence
 from jrnn.methods._steps import nested_shape
@@ -42,15 +34,15 @@ DEFAULT = "default"
 class Settings:
     """Time a training step for each choice."""
 
-    chunks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    chunks: Annotated[tuple[int, ...], lab.at_least(1)] = (1, 2, 4, 8, 16, 32, 64, 128)
     """Lengths of `jrnn.bptt`'s chunks; those above T are left out."""
-    unrolls: tuple[int, ...] = (1, 2, 4, 8)
+    unrolls: Annotated[tuple[int, ...], lab.at_least(1)] = (1, 2, 4, 8)
     """How many steps one iteration of `jrnn.scan`'s loop holds."""
-    rounds: int = 7
+    rounds: lab.Count = 7
     """How often each is timed; the order is the same in every round."""
-    cells: tuple[str, ...] = CELLS
+    cells: Cells = CELLS
     """Which cells."""
-    shapes: tuple[int, ...] = tuple(range(len(GRID)))
+    shapes: Shapes = tuple(range(len(GRID)))
     """Which shapes of the grid, by number."""
     out: Path = Path("runs/chunk.json")
     """Where the results go."""
@@ -78,7 +70,7 @@ def prepare(cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None) -> Prepar
     jax.block_until_ready((params, xs, weights))  # so that compiling is timed alone
     forward = lambda params, xs: jrnn.unroll(cell, params, xs, method=method)[1]
     train = passes(forward, weights)[TRAINING]
-    with compiled_anew():
+    with lab.compiled_anew():
         started = time.perf_counter()
         step = jax.jit(train).lower(params, xs).compile()
         seconds = time.perf_counter() - started
@@ -157,34 +149,22 @@ def header(settings: Settings) -> list[str]:
     return ["cell (T, B, I, H)", "KiB", "default", "ms", *chunks, *unrolls]
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError where a setting names nothing."""
-    check_choice("cells", settings.cells, CELLS)
-    check_choice("shapes", settings.shapes, range(len(GRID)))
-    if settings.rounds < 1:
-        raise ValueError(f"Expected --rounds of 1 or more, got {settings.rounds}.")
-    for name, numbers in (("chunks", settings.chunks), ("unrolls", settings.unrolls)):
-        if any(number < 1 for number in numbers):
-            raise ValueError(f"Expected --{name} of 1 or more, got {numbers}.")
-
-
-def main(arguments: list[str]) -> int:
+def run(settings: Settings) -> int:
     """Measures, prints a table, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check(settings)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     rows = []
     for name in settings.cells:
         for number in settings.shapes:
             rows.append(compare(settings, name, GRID[number]))
             print(*line(settings, rows[-1]), flush=True)
             jax.clear_caches()
-    print(format_table(header(settings), [line(settings, row) for row in rows]))
-    write_results(settings.out, "benchmarks.chunk", settings, rows, environment())
+    print(lab.format_table(header(settings), [line(settings, row) for row in rows]))
+    lab.write_results(settings, "benchmarks.chunk", rows=rows)
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,14 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import tyro
-from tqdm import tqdm
 
-from experiments._compiled import compiled_anew
+from experiments import lab
 from experiments._extras import require
-from experiments._report import format_table, write_results
+from experiments.benchmarks.grid import Grid, measured, written
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.jax_peers import (
     JAX_PEERS,
@@ -32,29 +30,24 @@ from experiments.benchmarks.peers.jax_peers import (
     arguments_of,
 )
 from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GRID,
     PASSES,
     Problem,
     Shape,
-    check_choice,
     make_problem,
     passes,
 )
 from experiments.benchmarks.turns import median_ratio, rounded
 
+OTHERS = [name for name in JAX_PEERS if name != OURS]
+
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Time compiling beside other JAX libraries."""
 
-    cells: tuple[str, ...] = CELLS
-    """Which cells."""
-    shapes: tuple[int, ...] = tuple(range(len(GRID)))
-    """Which shapes of the grid, by number."""
-    systems: tuple[str, ...] = ("flax.linen",)
+    systems: Annotated[tuple[str, ...], lab.among(OTHERS)] = ("flax.linen",)
     """Which libraries beside jrnn."""
-    rounds: int = 5
+    rounds: lab.Count = 5
     """How often each is compiled."""
     out: Path = Path("runs/compiling.json")
     """Where the results go."""
@@ -65,7 +58,7 @@ def seconds_of(problem: Problem, peer: JaxPeer, which: str) -> tuple[float, floa
     params, xs = arguments_of(problem, peer)
     function = passes(peer.forward, jnp.asarray(problem.readout))[which]
     jax.clear_caches()
-    with compiled_anew():
+    with lab.compiled_anew():
         started = time.perf_counter()
         lowered = jax.jit(function).lower(params, xs)
         between = time.perf_counter()
@@ -118,35 +111,21 @@ def table(rows: list[dict[str, Any]], which: str, systems: tuple[str, ...]) -> s
             ]
             means.append(f"{statistics.geometric_mean(found):.2f}" if found else "")
         lines.append([f"geometric mean, {cell or 'all'}", "", *means])
-    return format_table([which, "median seconds", *systems], lines)
+    return lab.format_table([which, "median seconds", *systems], lines)
+
+
+def run(settings: Settings) -> int:
+    """Measures, prints tables, writes the results."""
+    require(*(PEER_MODULES[n] for n in settings.systems if n in PEER_MODULES))
+    rows = measured(settings, measure)
+    for which in PASSES:
+        print("\n" + table(rows, which, settings.systems))
+    return written(settings, "benchmarks.compiling", rows, environment_of_peers())
 
 
 def main(arguments: list[str]) -> int:
-    """Measures, prints tables, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check_choice("cells", settings.cells, CELLS)
-        check_choice("shapes", settings.shapes, range(len(GRID)))
-        check_choice("systems", settings.systems, [n for n in JAX_PEERS if n != OURS])
-        if settings.rounds < 1:
-            raise ValueError(f"Expected --rounds of 1 up, got {settings.rounds}.")
-        require(*(PEER_MODULES[n] for n in settings.systems if n in PEER_MODULES))
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    rows = []
-    grid = [
-        (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
-    ]
-    for cell, shape in tqdm(grid, unit="comparison"):
-        rows += measure(cell, shape, settings)
-    for which in PASSES:
-        print("\n" + table(rows, which, settings.systems))
-    write_results(
-        settings.out, "benchmarks.compiling", settings, rows, environment_of_peers()
-    )
-    print(f"Written to {settings.out}.")
-    return 0
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from tqdm import tqdm
 
 import jrnn
-from experiments._report import environment, format_table, write_results
+from experiments import lab
+from experiments.benchmarks.grid import written
 from experiments.benchmarks.turns import in_turn, rounded
 
 STEPS, BATCH, SIZE = 4, 2, 8  # so small that nearly all is overhead
@@ -33,9 +33,9 @@ SHOWN = 3  # digits of a microsecond count
 class Settings:
     """Time eager calls beside jitted ones."""
 
-    layers: int = 4
+    layers: lab.Count = 4
     """LSTMs in the stack."""
-    rounds: int = 1000
+    rounds: lab.Count = 1000
     """Rounds of each comparison."""
     out: Path = Path("runs/eager.json")
     """Where the results go."""
@@ -124,22 +124,19 @@ def table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     head = ["given", "eager us", "jitted us", "more us", "eager calls", "jitted calls"]
-    return format_table(head, lines)
+    return lab.format_table(head, lines)
+
+
+def run(settings: Settings) -> int:
+    """Measures, prints a table, writes the results."""
+    rows = measure(settings)
+    print("\n" + table(rows))
+    return written(settings, "benchmarks.eager", rows)
 
 
 def main(arguments: list[str]) -> int:
-    """Measures, prints a table, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    for name in ("layers", "rounds"):
-        if getattr(settings, name) < 1:
-            value = getattr(settings, name)
-            print(f"error: Expected --{name} of 1 up, got {value}.", file=sys.stderr)
-            return 2
-    rows = measure(settings)
-    print("\n" + table(rows))
-    write_results(settings.out, "benchmarks.eager", settings, rows, environment())
-    print(f"Written to {settings.out}.")
-    return 0
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from experiments._report import environment
+from experiments import lab
 
 PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
 
@@ -19,7 +19,7 @@ def environment_of_peers() -> dict[str, Any]:
             peers[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {**environment(), "peers": peers, "threads": {"torch": _torch_threads()}}
+    return {**lab.environment(), "peers": peers, "threads": {"torch": _torch_threads()}}
 
 
 def _torch_threads() -> int | None:

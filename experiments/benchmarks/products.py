@@ -19,19 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax import Array
 from tqdm import tqdm
 
-from experiments._report import format_table, write_results
+from experiments import lab
+from experiments.benchmarks.grid import Cells, Grid, written
 from experiments.benchmarks.installed import environment_of_peers
-from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GATES,
-    GRID,
-    Shape,
-    check_choice,
-)
+from experiments.benchmarks.peers.problems import CELLS, GATES, GRID, Shape
 from experiments.benchmarks.turns import in_turn, median_ratio
 
 STEPS = 64  # of a loop
@@ -43,13 +37,11 @@ Ways = Mapping[str, Callable[[Array, Array, Array], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Time the products of a recurrent step, several ways."""
 
-    cells: tuple[str, ...] = CELLS
+    cells: Cells = CELLS
     """Which cells: elman has one gate, gru three, lstm four."""
-    shapes: tuple[int, ...] = tuple(range(len(GRID)))
-    """Which shapes of the grid, by number."""
     seconds: float = 2.0
     """For each product of each shape; at least five rounds are made."""
     repeats: int = 1
@@ -218,18 +210,11 @@ def table(rows: list[dict[str, Any]], product: str) -> str:
         label = f"{row['gates']} x {Shape(*row['shape'])}"
         lines.append((label, f"{1e6 * seconds:.1f}", f"{speed:.0f}", *others))
     header = ("gates x (T, B, I, H)", f"{names[0]}, us", "GFLOP/s", *names[1:])
-    return format_table(header, lines)
+    return lab.format_table(header, lines)
 
 
-def main(arguments: list[str]) -> int:
+def run(settings: Settings) -> int:
     """Measures, prints tables, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check_choice("cells", settings.cells, CELLS)
-        check_choice("shapes", settings.shapes, range(len(GRID)))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     grid = [
         (product, GRID[number], GATES[cell])
         for product in PRODUCTS
@@ -239,11 +224,12 @@ def main(arguments: list[str]) -> int:
     rows = [measure(*one, settings) for one in tqdm(grid, unit="product")]
     for product in PRODUCTS:
         print("\n" + table(rows, product))
-    write_results(
-        settings.out, "benchmarks.products", settings, rows, environment_of_peers()
-    )
-    print(f"Written to {settings.out}.")
-    return 0
+    return written(settings, "benchmarks.products", rows, environment_of_peers())
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -19,24 +19,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import tyro
-from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._report import format_table, write_results
+from experiments.benchmarks.grid import Cells, Grid, Shapes, measured, written
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
 from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GRID,
     TRAINING,
     Problem,
     Shape,
-    check_choice,
     make_problem,
     passes,
 )
@@ -48,16 +44,14 @@ LEAST = 0.01  # share of a named operation; what takes less is counted as the re
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Profile a training step."""
 
-    cells: tuple[str, ...] = ("lstm",)
-    """Which cells."""
-    shapes: tuple[int, ...] = (0, 1, 2, 4, 5, 6)
-    """Which shapes of the grid, by number."""
-    systems: tuple[str, ...] = SYSTEMS
+    cells: Cells = ("lstm",)
+    shapes: Shapes = (0, 1, 2, 4, 5, 6)
+    systems: Annotated[tuple[str, ...], lab.among(SYSTEMS)] = SYSTEMS
     """Which libraries."""
-    steps: int = 5
+    steps: lab.Count = 5
     """Training steps under the profiler."""
     out: Path = Path("runs/profiles.json")
     """Where the results go."""
@@ -199,34 +193,20 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         label = f"{row['cell']} {Shape(*row['shape'])} {row['system']}"
         lines.append([label, f"{1e3 * row['operation_seconds_per_step']:.3g}", found])
-    return format_table(["training step", "ms of operations", "share of it"], lines)
+    return lab.format_table(["training step", "ms of operations", "share of it"], lines)
+
+
+def run(settings: Settings) -> int:
+    """Profiles, prints a table, writes the results."""
+    require(*(name for name in settings.systems if name == "torch"))
+    rows = measured(settings, measure)
+    print("\n" + table(rows))
+    return written(settings, "benchmarks.profiles", rows, environment_of_peers())
 
 
 def main(arguments: list[str]) -> int:
-    """Profiles, prints a table, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check_choice("cells", settings.cells, CELLS)
-        check_choice("shapes", settings.shapes, range(len(GRID)))
-        check_choice("systems", settings.systems, RUNS)
-        if settings.steps < 1:
-            raise ValueError(f"Expected --steps of 1 up, got {settings.steps}.")
-        require(*(name for name in settings.systems if name == "torch"))
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    rows = []
-    grid = [
-        (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
-    ]
-    for cell, shape in tqdm(grid, unit="comparison"):
-        rows += measure(cell, shape, settings)
-    print("\n" + table(rows))
-    write_results(
-        settings.out, "benchmarks.profiles", settings, rows, environment_of_peers()
-    )
-    print(f"Written to {settings.out}.")
-    return 0
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 
 import jrnn
-from experiments._report import environment, format_table, write_results
-from experiments.benchmarks.peers.problems import CELLS, check_choice
+from experiments import lab
+from experiments.benchmarks.grid import Cells
 from experiments.benchmarks.turns import in_turn
 
 
@@ -30,7 +29,7 @@ class Settings:
     """Levels; 0 must be the first. 99 halves every segment down to one chunk."""
     steps: tuple[int, ...] = (1024, 4096, 16384)
     """Lengths T of the sequence."""
-    cells: tuple[str, ...] = ("gru", "lstm")
+    cells: Cells = ("gru", "lstm")
     """Which cells."""
     batch: int = 8
     """Sequences side by side."""
@@ -40,6 +39,13 @@ class Settings:
     """How often each is timed; the order is the same in every round."""
     out: Path = Path("runs/remat.json")
     """Where the results go."""
+
+    def check(self) -> None:
+        """Raises SystemExit where there is nothing to compare with."""
+        if not self.levels or self.levels[0] != 0:
+            raise SystemExit(
+                "Expected --levels to begin with 0, the run compared with."
+            )
 
 
 def prepare(
@@ -61,16 +67,8 @@ def prepare(
     return run, 0 if memory is None else memory.temp_size_in_bytes
 
 
-def main(arguments: list[str]) -> int:
+def run(settings: Settings) -> int:
     """Measures, prints a table, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    if not settings.levels or settings.levels[0] != 0:
-        raise SystemExit("Expected --levels to begin with 0, the run compared with.")
-    try:
-        check_choice("cells", settings.cells, CELLS)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     rows = []
     for name in settings.cells:
         for steps in settings.steps:
@@ -107,9 +105,14 @@ def main(arguments: list[str]) -> int:
         )
         for row in rows
     ]
-    print(format_table(header, table))
-    write_results(settings.out, "benchmarks.remat", settings, rows, environment())
+    print(lab.format_table(header, table))
+    lab.write_results(settings, "benchmarks.remat", rows=rows)
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

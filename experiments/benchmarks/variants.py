@@ -24,20 +24,16 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import tyro
-from tqdm import tqdm
 
 import jrnn
-from experiments._report import environment, format_table, write_results
+from experiments import lab
+from experiments.benchmarks.grid import Grid, measured, written
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
 from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GRID,
     INFERENCE,
     PASSES,
     Problem,
     Shape,
-    check_choice,
     make_problem,
     normwise,
     passes,
@@ -54,16 +50,12 @@ FEWEST = 5  # rounds
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Time variants of a pass beside the pass."""
 
-    cells: tuple[str, ...] = CELLS
-    """Which cells."""
-    shapes: tuple[int, ...] = tuple(range(len(GRID)))
-    """Which shapes of the grid, by number."""
     seconds: float = 3.0
     """For each comparison; at least five rounds are made."""
-    repeats: int = 2
+    repeats: lab.Count = 2
     """How often every comparison is compiled and timed anew."""
     out: Path = Path("runs/variants.json")
     """Where the results go."""
@@ -174,31 +166,20 @@ def table(rows: list[dict[str, Any]], which: str) -> str:
         found = [row["ratios"][name] for row in chosen if name in row["ratios"]]
         means.append(f"{statistics.geometric_mean(found):.3f}")
     lines.append(["geometric mean", "", *means])
-    return format_table([which, "ms", *names], lines)
+    return lab.format_table([which, "ms", *names], lines)
+
+
+def run(settings: Settings) -> int:
+    """Measures, prints tables, writes the results."""
+    rows = measured(settings, measure)
+    for which in PASSES:
+        print("\n" + table(rows, which))
+    return written(settings, "benchmarks.variants", rows)
 
 
 def main(arguments: list[str]) -> int:
-    """Measures, prints tables, writes the results."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check_choice("cells", settings.cells, CELLS)
-        check_choice("shapes", settings.shapes, range(len(GRID)))
-        if settings.repeats < 1:
-            raise ValueError(f"Expected --repeats of 1 up, got {settings.repeats}.")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    rows = []
-    grid = [
-        (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
-    ]
-    for cell, shape in tqdm(grid, unit="comparison"):
-        rows += measure(cell, shape, settings)
-    for which in PASSES:
-        print("\n" + table(rows, which))
-    write_results(settings.out, "benchmarks.variants", settings, rows, environment())
-    print(f"Written to {settings.out}.")
-    return 0
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

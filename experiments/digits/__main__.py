@@ -12,27 +12,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._intervals import wilson
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    mean_sd,
-    write_json,
-)
-from experiments._run import begin, exit_status, parameter_count
 from experiments.digits.plans import CHOSEN, PUBLISHED, ablations, candidates
 from experiments.digits.report import draw, long_memory_rows, tables
 from experiments.digits.tasks import READERS, WANTED, Task
 from experiments.digits.training import DIGITS, Fitted, Plan, fit, predict, score
+from experiments.lab import intervals
 
-FIGURE_FILE = "digits.png"
 WHOLE = "as chosen"
 
 
@@ -40,36 +32,20 @@ WHOLE = "as chosen"
 class Settings:
     """Read digits as curves, row by row, or pixel by pixel."""
 
-    tasks: tuple[str, ...] = ("mnist1d",)
+    tasks: Annotated[tuple[str, ...], lab.among(READERS)] = ("mnist1d",)
     """Of mnist1d, rows and pixels; pixels take half an hour for each seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: lab.Seeds = (0, 1, 2)
     """Of weights, batches and how training examples are moved."""
     search: bool = False
     """Choose among the candidates once more, instead of taking what was chosen."""
     ablations: bool = False
     """Also train the network of mnist1d less one thing at a time, with all seeds."""
-    epochs: int | None = None
+    epochs: lab.Count | None = None
     """Times that all examples are seen; None: as many as was chosen."""
-    hidden: int | None = None
+    hidden: lab.Count | None = None
     """Units of each GRU; None: as many as was chosen."""
     out: Path | None = None
     """The run folder; None takes the next runs/digits/NUMBER."""
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings that mean nothing."""
-    unknown = set(settings.tasks) - set(READERS)
-    if unknown or not settings.tasks:
-        raise ValueError(
-            f"Expected --tasks of {', '.join(READERS)}, got "
-            f"{', '.join(sorted(unknown)) or 'none'}."
-        )
-    if not settings.seeds:
-        raise ValueError("Expected at least one of --seeds.")
-    for name in ("epochs", "hidden"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"Expected --{name} of 1 or more, got {value}.")
 
 
 def resized(plan: Plan, settings: Settings) -> Plan:
@@ -122,14 +98,14 @@ def study(
         rows.append(score(log_p, task.labels[asked]))
         losses.append([round(loss, 4) for loss in fitted.losses])
         np.add.at(confusion, (task.labels[asked], log_p.argmax(1)), 1)
-        parameters = parameter_count(fitted.params)
-    accuracy = mean_sd([row[0] for row in rows])
+        parameters = lab.parameter_count(fitted.params)
+    accuracy = lab.mean_sd([row[0] for row in rows])
     return {
         "plan": dataclasses.asdict(plan),
         "parameters": parameters,
         "test": accuracy,
-        "test_interval": wilson(accuracy["mean"], len(asked)),
-        "test_nats": mean_sd([row[1] for row in rows]),
+        "test_interval": intervals.wilson(accuracy["mean"], len(asked)),
+        "test_nats": lab.mean_sd([row[1] for row in rows]),
         "confusion": confusion.tolist(),
         "training_losses": losses,
         "seconds": round(time.perf_counter() - started, 1),
@@ -138,9 +114,7 @@ def study(
 
 def run(settings: Settings, tasks: dict[str, Task]) -> int:
     """Runs the experiment on tasks that are loaded, and writes what was found."""
-    folder, shown = begin(settings, "digits")
-    started = time.perf_counter()
-    models, searched = {}, {}
+    run, models, searched = lab.begin(settings, "digits"), {}, {}
     with tqdm(total=_epochs(settings), unit="epoch") as bar:
         for name, task in tasks.items():
             plan = resized(CHOSEN[name], settings)
@@ -155,21 +129,15 @@ def run(settings: Settings, tasks: dict[str, Task]) -> int:
             for less, other in _ablations(name, plan, settings).items():
                 bar.set_description(f"{name}, {less}")
                 models[name][less] = study(task, other, settings.seeds, bar.update)
-    results = {
-        "experiment": "digits",
-        "settings": shown,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 1),
-        "data": {name: task.card for name, task in tasks.items()},
-        "published": PUBLISHED,
-        "models": models,
-        "search": searched,
-        "long_memory": long_memory_rows(),
-    }
-    write_json(folder / RESULTS_FILE, results)
-    draw(folder / FIGURE_FILE, results)
-    print(f"{tables(results)}\n\nWritten to {folder}.")
-    return 0
+    results = run.results(
+        seconds=run.seconds(),
+        data={name: task.card for name, task in tasks.items()},
+        published=PUBLISHED,
+        models=models,
+        search=searched,
+        long_memory=long_memory_rows(),
+    )
+    return run.finish(results, draw, said=f"{tables(results)}\n")
 
 
 def _ablations(name: str, plan: Plan, settings: Settings) -> dict[str, Plan]:
@@ -189,19 +157,13 @@ def _epochs(settings: Settings) -> int:
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(
-        Settings,
-        prog="python -m experiments.digits",
-        args=arguments,
-        description=__doc__,
-    )
 
-    def checked() -> int:
-        check(settings)
+    def start(settings: Settings) -> int:
         require(*(WANTED[name] for name in settings.tasks))
         return run(settings, {name: READERS[name].load() for name in settings.tasks})
 
-    return exit_status(checked)
+    prog = "python -m experiments.digits"
+    return lab.command(Settings, arguments, __doc__, start, prog=prog)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments._report import format_table, read_json
+from experiments import lab
+from experiments.lab import figures
 
 STORE = Path(__file__).parent.parent / "results" / "long_memory.json"
-FIGURE_SIZE = (14.0, 4.8)  # inches
 TASKS = {
     "mnist1d": "MNIST-1D",
     "rows": "5,000 images, row by row",
@@ -25,7 +23,7 @@ DARK = 50
 
 def long_memory_rows() -> dict[str, Any]:
     """Returns what `experiments.long_memory` found on pixels, answered at the last."""
-    rows: Any = read_json(STORE)["rows"] if STORE.exists() else {}
+    rows: Any = lab.read_json(STORE)["rows"] if STORE.exists() else {}
     names = ("cell", "seed", "sequences", "stopped", "parameters")
     return {
         key: {"accuracy": 1 - row["wrong"], **{name: row[name] for name in names}}
@@ -45,7 +43,7 @@ def tables(results: dict[str, Any]) -> str:
             for key, row in results["long_memory"].items()
         ]
         header = ("long_memory, pixels", "test", "sequences", "ended by")
-        shown.append(format_table(header, body))
+        shown.append(lab.format_table(header, body))
     return "\n\n".join(shown)
 
 
@@ -61,13 +59,13 @@ def _accuracies(results: dict[str, Any]) -> str:
                 (
                     f"{TASKS[task]}: {name}",
                     f"{row['parameters']:,}",
-                    f"{test['mean']:.1%} ± {test['sd']:.1%}",
+                    lab.percent(test, sign="%"),
                     f"{low:.1%} to {high:.1%}",
                     f"{row['seconds']:.0f}",
                 )
             )
     header = ("", "parameters", "test accuracy", "95%, binomial", "seconds")
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
 def _search(task: str, tried: list[dict[str, Any]]) -> str:
@@ -84,12 +82,12 @@ def _search(task: str, tried: list[dict[str, Any]]) -> str:
         )
         for row in tried
     ]
-    return format_table((f"{TASKS[task]}, candidates", "validation", "nats"), body)
+    return lab.format_table((f"{TASKS[task]}, candidates", "validation", "nats"), body)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
     """Draws accuracies beside those published, and who is taken for whom."""
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(14.0, 4.8)
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 4, 5))
     for axes in (left, middle):
         _draw_accuracies(axes, results)
@@ -101,12 +99,12 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     task, rows = next(iter(results["models"].items()))
     _draw_confusion(right, np.array(next(iter(rows.values()))["confusion"]))
     right.set_title(f"who is taken for whom: {TASKS[task]}, as chosen", fontsize=11)
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def _draw_accuracies(axes: Axes, results: dict[str, Any]) -> None:
     names: list[str] = []
-    published, ours = plots.COLOURS[1], plots.COLOURS[0]
+    published, ours = figures.COLOURS[1], figures.COLOURS[0]
     if "mnist1d" in results["models"]:
         for name, percent in results["published"].items():
             axes.plot(percent, len(names), "D", color=published, markersize=6)
@@ -124,8 +122,7 @@ def _draw_accuracies(axes: Axes, results: dict[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy (%)")
     axes.set_xlim(right=100.5)
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    figures.tidy([axes], "x")
 
 
 def _draw_accuracy(axes: Axes, at: int, row: dict[str, Any]) -> None:
@@ -133,7 +130,7 @@ def _draw_accuracy(axes: Axes, at: int, row: dict[str, Any]) -> None:
     mean = row["test"]["mean"]
     spread = np.abs(np.array(row["test_interval"]) - mean)[:, None]
     axes.errorbar(
-        100 * mean, at, xerr=100 * spread, fmt="o", color=plots.COLOURS[0], capsize=3
+        100 * mean, at, xerr=100 * spread, fmt="o", color=figures.COLOURS[0], capsize=3
     )
     values = 100 * np.array(row["test"]["values"])
     axes.plot(values, np.full(len(values), at), "|", color="black", zorder=3)

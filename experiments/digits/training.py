@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 import jrnn
 from experiments.digits.tasks import READERS, Task, scaled
+from experiments.lab import training
 from jrnn import train
 
 DIGITS = 10
@@ -138,21 +139,27 @@ def fit(
     """
     examples = scaled(task, known)
     per_epoch = max(1, len(known) // plan.batch)
-    optimizer = make_optimizer(plan, per_epoch * plan.epochs)
-    step = train.make_train_step(make_loss(task.name, plan), optimizer)
     key_init, key_run = jax.random.split(jax.random.key(seed))
-    params = network(task.name, plan).init(key_init)
-    state = train.init_train_state(params, optimizer, key_run)
-    rng, losses = np.random.default_rng(seed), []
-    for _ in range(plan.epochs):
-        found = []
-        for chosen in _batches(known, plan.batch, rng):
-            batch = (examples[chosen], task.labels[chosen].astype(np.int32))
-            state, metrics = step(state, jax.tree.map(jnp.asarray, batch))
-            found.append(metrics["loss"])
-        losses.append(float(np.mean([float(value) for value in found])))
-        on_epoch()
-    return Fitted(state.params, losses)
+    rng, found, losses = np.random.default_rng(seed), [], []
+
+    def batches() -> Iterator[Any]:
+        for _ in range(plan.epochs):
+            found.clear()
+            for chosen in _batches(known, plan.batch, rng):
+                batch = (examples[chosen], task.labels[chosen].astype(np.int32))
+                yield False, jax.tree.map(jnp.asarray, batch)
+            losses.append(float(np.mean([float(value) for value in found])))
+            on_epoch()
+
+    trained = training.train(
+        make_loss(task.name, plan),
+        make_optimizer(plan, per_epoch * plan.epochs),
+        network(task.name, plan).init(key_init),
+        key_run,
+        batches(),
+        on_step=lambda metrics: found.append(metrics["loss"]),
+    )
+    return Fitted(trained.params, losses)
 
 
 def _batches(

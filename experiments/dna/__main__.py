@@ -7,29 +7,20 @@ models of genes and of what lies between them tell the two apart.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import tyro
 from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    write_json,
-)
-from experiments._run import begin, exit_status
 from experiments.data import genome
 from experiments.data.genome import Genome
 from experiments.dna import bits, finding, networks
 from experiments.dna.bits import Models
 from experiments.dna.finding import Finders, Labelled
 from experiments.dna.report import draw, tables
-from experiments.dna.settings import Settings, check
-
-FIGURE_FILE = "dna.png"
+from experiments.dna.settings import Settings
 
 
 class Cut(NamedTuple):
@@ -90,43 +81,31 @@ def score(parts: Cut, study: Study, settings: Settings) -> dict[str, Any]:
 
 def run(settings: Settings, data: Genome) -> int:
     """Runs the experiment."""
-    folder, shown = begin(settings, "dna")
-    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    started, parts = time.perf_counter(), cut(data, settings.bases)
+    run, parts = lab.begin(settings, "dna", data.card), cut(data, settings.bases)
     total = bits.work(settings, len(parts.train.bases))
     total += finding.work(settings, parts.train)
     with tqdm(total=total, unit="step") as bar:
         study = fit(parts, settings, bar.set_description, bar.update)
     found = score(parts, study, settings)
     sizes = networks.networks(settings.hidden, settings.word)
-    results = {
-        "experiment": "dna",
-        "settings": shown,
-        "environment": environment(),
-        "data": data.card,
-        "scored": {name: len(part.bases) for name, part in parts._asdict().items()},
-        "parameters": {
-            name: networks.size_of(sizes[name]) for name in settings.networks
-        },
-        "seconds": round(time.perf_counter() - started, 1),
+    results = run.results(
+        data=data.card,
+        scored={name: len(part.bases) for name, part in parts._asdict().items()},
+        parameters={name: networks.size_of(sizes[name]) for name in settings.networks},
+        seconds=run.seconds(),
         **found,
-    }
-    write_json(folder / RESULTS_FILE, results)
-    draw(folder / FIGURE_FILE, results)
-    print(f"\n{tables(results)}\n\nWritten to {folder}.")
-    return 0
+    )
+    return run.finish(results, draw, said=f"\n{tables(results)}\n")
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
 
-    def checked() -> int:
-        check(settings)
+    def start(settings: Settings) -> int:
         require("pyrodigal")  # it finds the genes, and brings the chromosome
         return run(settings, genome.load())
 
-    return exit_status(checked)
+    return lab.command(Settings, arguments, __doc__, start)
 
 
 if __name__ == "__main__":

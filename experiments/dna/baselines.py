@@ -23,9 +23,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import jrnn
-from experiments.compressors import lzma_size
 from experiments.data.genome import decode, reverse_complement
 from experiments.dna.strands import BASES, both_strands, code_lengths
+from experiments.lab import compressors
 
 
 class Chain(NamedTuple):
@@ -105,8 +105,8 @@ def lzma_bits(train: np.ndarray, test: np.ndarray) -> dict[str, float]:
       training part and its other strand, as a chain has.
     """
     new, seen = decode(test), decode(train) + decode(reverse_complement(train))
-    primed = lzma_size(seen + new) - lzma_size(seen)
+    primed = compressors.lzma_size(seen + new) - compressors.lzma_size(seen)
     return {
-        "alone": 8 * lzma_size(new) / len(test),
+        "alone": 8 * compressors.lzma_size(new) / len(test),
         "primed": 8 * primed / len(test),
     }

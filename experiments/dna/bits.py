@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments._report import mean_sd
+from experiments import lab
 from experiments.dna import baselines
 from experiments.dna.baselines import Chain
 from experiments.dna.networks import Fitted, log_probs, networks, step_count, train
@@ -205,8 +205,8 @@ def _row(
     less = {name: mean - reference for name, reference in against.items()}
     apart = mean_interval(less["mixture"], block, among=rest)
     return {
-        "valid": mean_sd(valid),
-        "test": mean_sd([of_seed.mean() for of_seed in bits]),
+        "valid": lab.mean_sd(valid),
+        "test": lab.mean_sd([of_seed.mean() for of_seed in bits]),
         "interval": mean_interval(mean, block)[1:],
         **{
             f"to_{name}": mean_interval(gap, block)._asdict()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments._report import mean_sd
+from experiments import lab
 from experiments.data.genome import Genes
 from experiments.dna.genes import (
     CODON,
@@ -179,8 +179,8 @@ def score_finders(
         "models": {
             name: {
                 "window": [window for window, _ in finders.windows[name]],
-                "valid": mean_sd([found for _, found in finders.windows[name]]),
-                "test": mean_sd([area(of) for of in curves[name]]),
+                "valid": lab.mean_sd([found for _, found in finders.windows[name]]),
+                "test": lab.mean_sd([area(of) for of in curves[name]]),
                 "interval": areas[name][0][1:],
                 "to_plain_markov": areas[name][1]._asdict(),
                 "roc": roc(firsts[name]),

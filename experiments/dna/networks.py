@@ -8,8 +8,7 @@ those are kept that do best on validation.
 """
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +18,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
-from experiments._run import parameter_count
+from experiments import lab
 from experiments.dna.strands import BASES
-from jrnn.train import init_train_state, make_train_step, streams
+from experiments.lab import training
+from jrnn.train import streams
 
 # What minGRU's matrices started from when the committed results were made, its biases
 # being 0; by now `jrnn.min_gru` starts as its authors' code does.
@@ -157,27 +157,28 @@ def train(
     looks = set(np.linspace(0, steps, recipe.evaluations + 1).astype(int)[1:].tolist())
     key_init, key_run = jax.random.split(jax.random.key(seed))
     params = init(network, key_init)
-    optimizer = _optimizer(network.rate, recipe.clip, steps)
-    fresh = network.cell.init_state(params[0], (data[0].shape[1],))
-    state = init_train_state(params, optimizer, key_run, fresh)
-    step = make_train_step(_loss(network.cell), optimizer)
-    course, best = [], Fitted(None, math.inf, 0, [])
-    for at in range(steps):
-        place = at % per_epoch
-        if place == 0:  # an epoch begins: the streams do too
-            state = state._replace(carry=jax.tree.map(jnp.copy, fresh))
-        rows = slice(place * recipe.window, (place + 1) * recipe.window)
-        state, _ = step(state, tuple(array[rows] for array in data))
-        on_step()
-        if at + 1 in looks:
-            bits = float(valid_bits(state.params))
-            course.append((at + 1, bits))
-            if bits < best.valid:
-                kept = jax.tree.map(jnp.copy, state.params)
-                best = Fitted(kept, bits, at + 1, course)
+
+    def batches() -> Iterator[Any]:
+        for at in range(steps):
+            place = at % per_epoch * recipe.window
+            rows = slice(place, place + recipe.window)
+            # Where an epoch begins, the streams do too.
+            yield place == 0, tuple(array[rows] for array in data)
+
+    best = training.train(
+        _loss(network.cell),
+        _optimizer(network.rate, recipe.clip, steps),
+        params,
+        key_run,
+        batches(),
+        valid_bits,
+        looks,
+        network.cell.init_state(params[0], (data[0].shape[1],)),
+        lambda _: on_step(),
+    )
     if best.params is None:
-        raise ValueError(f"Expected finite bits on validation, got {course}.")
-    return best
+        raise ValueError(f"Expected finite bits on validation, got {best.looks}.")
+    return Fitted(best.params, best.score, best.step, best.looks)
 
 
 def step_count(strands: np.ndarray, recipe: Recipe) -> int:
@@ -241,4 +242,4 @@ def _score(cell: jrnn.Cell, params: Any, read: Array, asked: Array) -> Array:
 def size_of(network: Network) -> int:
     """Returns how many numbers a network learns."""
     init_it = functools.partial(init, network)
-    return parameter_count(jax.eval_shape(init_it, jax.random.key(0)))
+    return lab.parameter_count(jax.eval_shape(init_it, jax.random.key(0)))

@@ -1,39 +1,19 @@
 """What the experiment on DNA has to say: three tables and a figure."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 
-FIGURE_SIZE = (11.5, 8.6)  # inches
-GREY = "#777777"
 UNIFORM = 2.0  # bits: four bases, all alike
 
-
-def spread(found: dict[str, Any], digits: int = 4) -> str:
-    """Returns a mean, and the standard deviation where there are several values.
-
-    >>> spread({"values": [1.5], "mean": 1.5, "sd": 0.0})
-    '1.5000'
-    """
-    shown = f"{found['mean']:.{digits}f}"
-    if len(found["values"]) == 1:
-        return shown
-    return f"{shown} ± {found['sd']:.{digits}f}"
-
-
-def between(low: float, high: float, form: str = ".4f") -> str:
-    """Returns an interval.
-
-    >>> between(0.5, 1)
-    '0.5000 .. 1.0000'
-    """
-    return f"{low:{form}} .. {high:{form}}"
+_between = functools.partial(lab.span, to=" .. ")
 
 
 def less(found: dict[str, float]) -> tuple[str, str]:
@@ -42,7 +22,7 @@ def less(found: dict[str, float]) -> tuple[str, str]:
     >>> less({"value": 0.5, "low": -0.25, "high": 1.0})
     ('+0.5000', '-0.2500 .. +1.0000')
     """
-    return f"{found['value']:+.4f}", between(found["low"], found["high"], "+.4f")
+    return f"{found['value']:+.4f}", _between((found["low"], found["high"]), "+.4f")
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -56,9 +36,9 @@ def _whole(bits: dict[str, Any]) -> str:
     body = [
         (
             name,
-            spread(row["valid"]),
-            spread(row["test"]),
-            between(*row["interval"]),
+            lab.spread(row["valid"]),
+            lab.spread(row["test"]),
+            _between(row["interval"]),
             *less(row["to_best_markov"]),
             *less(row["to_mixture"]),
         )
@@ -69,7 +49,7 @@ def _whole(bits: dict[str, Any]) -> str:
         for how in ("alone", "primed")
     ]
     header = ("bits per base", "validation", "test", "95%", f"less markov {best}")
-    return format_table((*header, "95%", "less mixture", "95%"), body)
+    return lab.format_table((*header, "95%", "less mixture", "95%"), body)
 
 
 def _apart(bits: dict[str, Any]) -> str:
@@ -80,14 +60,14 @@ def _apart(bits: dict[str, Any]) -> str:
             name,
             "" if row["in_repeats"] is None else f"{row['in_repeats']:.4f}",
             f"{row['elsewhere']:.4f}",
-            between(*row["elsewhere_interval"]),
+            _between(row["elsewhere_interval"]),
             *less(row["to_mixture_elsewhere"]),
         )
         for name, row in bits["models"].items()
     ]
     title = f"exact repeats of {length} bases: {share:.2%} of the test part"
     header = (title, "in them", "elsewhere", "95%", "less mixture", "95%")
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
 def _areas(genes: dict[str, Any]) -> str:
@@ -95,15 +75,15 @@ def _areas(genes: dict[str, Any]) -> str:
         (
             name,
             " ".join(map(str, row["window"])),
-            spread(row["valid"]),
-            spread(row["test"]),
-            between(*row["interval"]),
+            lab.spread(row["valid"]),
+            lab.spread(row["test"]),
+            _between(row["interval"]),
             *less(row["to_plain_markov"]),
         )
         for name, row in genes["models"].items()
     ]
     header = ("coding or not, area", "window", "validation", "test", "95%")
-    return format_table((*header, "less markov", "95%"), body)
+    return lab.format_table((*header, "less markov", "95%"), body)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -113,22 +93,20 @@ def draw(path: Path, results: dict[str, Any]) -> None:
       path: Where the PNG goes.
       results: As the JSON file has them.
     """
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(11.5, 8.6)
     grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
     panels = [figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1))]
     along = figure.add_subplot(grid[1, :])
     _bits(panels[0], results["bits"])
     _curves(panels[1], results["genes"])
     _stretch(along, results["genes"])
-    for axes in (*panels, along):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    figures.tidy((*panels, along))
+    figures.save(figure, path)
 
 
 def _bits(axes: Axes, bits: dict[str, Any]) -> None:
     """Every model in its place; hollow marks leave repeats out."""
-    models, every, apart = bits["models"], *plots.COLOURS[:2]
+    models, every, apart = bits["models"], *figures.COLOURS[:2]
     names = list(models)
     chains = [name for name in names if name.startswith("markov ")]
     apiece = np.where(np.arange(len(names)) < len(chains), 1.0, 1.6)  # room for names
@@ -171,11 +149,11 @@ def _bits(axes: Axes, bits: dict[str, Any]) -> None:
 
 
 def _curves(axes: Axes, genes: dict[str, Any]) -> None:
-    for colour, (name, row) in zip(
-        plots.COLOURS, genes["models"].items(), strict=False
-    ):
+    for colour, (name, row) in figures.coloured(genes["models"].items()):
         xs, ys = zip(*row["roc"], strict=True)
-        axes.plot(xs, ys, color=colour, label=f"{name}: {spread(row['test'], 3)}")
+        axes.plot(
+            xs, ys, color=colour, label=f"{name}: {lab.spread(row['test'], '.3f')}"
+        )
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set_xlabel("share of other positions called coding")
     axes.set_ylabel("share of coding positions called coding")
@@ -187,9 +165,7 @@ def _curves(axes: Axes, genes: dict[str, Any]) -> None:
 def _stretch(axes: Axes, genes: dict[str, Any]) -> None:
     """The ratio per base along some kilobases, with genes as bars above and below."""
     shown = genes["shown"]
-    for colour, (name, ratios) in zip(
-        plots.COLOURS, shown["ratios"].items(), strict=False
-    ):
+    for colour, (name, ratios) in figures.coloured(shown["ratios"].items()):
         window = genes["models"][name]["window"][0]
         xs = (shown["first"] + shown["every"] * np.arange(len(ratios))) / 1000
         axes.plot(

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from experiments._intervals import middle
 from experiments.data.genome import reverse_complement
+from experiments.lab import intervals
 
 BASES = 4
 RESAMPLINGS = 2_000
@@ -106,4 +106,4 @@ def mean_interval(
 
 def interval(value: float, resampled: Float[np.ndarray, " R"]) -> Interval:
     """Returns the percentile interval of resampled estimates."""
-    return Interval(value, *middle(resampled))
+    return Interval(value, *intervals.middle(resampled))

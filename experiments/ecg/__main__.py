@@ -13,16 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    mean_sd,
-    write_json,
-)
-from experiments._run import begin, exit_status, load_average, parameter_count
+from experiments import lab
 from experiments.data import ecg
 from experiments.data.ecg import GAP, HERTZ, UNITS_PER_MV, Ecg
 from experiments.ecg import networks
@@ -44,10 +37,10 @@ from experiments.ecg.references import (
     yardsticks,
 )
 from experiments.ecg.report import SECONDS, Traces, draw, tables
-from experiments.ecg.scoring import draw_blocks, score
-from experiments.ecg.settings import Settings, check
+from experiments.ecg.scoring import score
+from experiments.ecg.settings import Settings
+from experiments.lab import intervals
 
-FIGURE_FILE = "ecg.png"
 TRACES_FILE = "traces.npz"  # what the figure shows, sample by sample
 
 
@@ -148,7 +141,7 @@ def evaluate(
     nats = nats_of(fitted, settings, test)
     own = test.units[test.skip :]
     block = min(len(own), max(1, round(settings.block_seconds * HERTZ)))
-    starts = draw_blocks(len(own), block, settings.draws, seed)
+    starts = intervals.draw_starts(len(own), block, settings.draws, seed)
     beats = find_beats(own)
     wide = beats.width > fitted.wide
     generated = _generate(fitted, settings, test)
@@ -239,8 +232,8 @@ def describe(fitted: Fitted) -> dict[str, Any]:
         },
         "networks": {
             cell: {
-                "parameters": parameter_count(runs[0].params),
-                "valid_nats": mean_sd([run.nats for run in runs]),
+                "parameters": lab.parameter_count(runs[0].params),
+                "valid_nats": lab.mean_sd([run.nats for run in runs]),
                 "kept_at_step": [run.step for run in runs],
             }
             for cell, runs in fitted.learned.items()
@@ -250,41 +243,28 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 def run(settings: Settings, data: Ecg) -> int:
     """Runs the experiment."""
-    folder, shown = begin(settings, "ecg")
-    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    start, load = time.perf_counter(), load_average()
+    run, load = lab.begin(settings, "ecg", data.card), lab.load_average()
     total = len(settings.cells) * len(settings.seeds) * settings.steps
     with tqdm(total=total, unit="step") as bar:
         fitted = fit(data, settings, bar.update)
     found, traces = evaluate(fitted, settings, data)
-    results = {
-        "experiment": "ecg",
-        "settings": shown,
-        "environment": environment(),
-        "data": data.card,
-        "fitted": describe(fitted),
+    results = run.results(
+        data=data.card,
+        fitted=describe(fitted),
         **found,
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time(), 1),
-        "load_average": {"before": load, "after": load_average()},
-    }
-    write_json(folder / RESULTS_FILE, results)
+        seconds=run.seconds(),
+        cpu_seconds=round(time.process_time(), 1),
+        load_average={"before": load, "after": lab.load_average()},
+    )
     arrays = {k: v for k, v in traces._asdict().items() if k != "beats"}
-    np.savez_compressed(folder / TRACES_FILE, **arrays, **traces.beats._asdict())
-    draw(folder / FIGURE_FILE, results, traces)
-    print(f"\n{tables(results)}\nWritten to {folder}.")
-    return 0
+    np.savez_compressed(run.folder / TRACES_FILE, **arrays, **traces.beats._asdict())
+    return run.finish(results, draw, traces, said=f"\n{tables(results)}")
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-
-    def checked() -> int:
-        check(settings)
-        return run(settings, ecg.load())
-
-    return exit_status(checked)
+    start = lambda settings: run(settings, ecg.load())
+    return lab.command(Settings, arguments, __doc__, start)
 
 
 if __name__ == "__main__":

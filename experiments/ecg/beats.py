@@ -17,7 +17,7 @@ from scipy.signal import find_peaks, peak_widths
 from scipy.stats import rankdata
 
 from experiments.data.ecg import HERTZ, UNITS_PER_MV
-from experiments.ecg.scoring import draw_blocks
+from experiments.lab import intervals
 
 PROMINENCE = 1.0  # mV: T waves stay below, in the training part as well
 REFRACTORY = 0.25  # seconds in which no second beat starts
@@ -114,15 +114,12 @@ def area_interval(
 ) -> list[float]:
     """Returns the middle 95% of areas when stretches of beats are drawn.
 
-    Wide beats come in runs, and so does what surprises: the record is closed to a ring,
-    and `stretch` beats in a row are drawn at a time, as in `scoring.draw_blocks`.
+    Wide beats come in runs, and so does what surprises: so `stretch` beats in a row are
+    drawn at a time, as in `intervals.draw_places`.
     """
-    count = len(labels)
-    starts = draw_blocks(count, stretch, draws, seed)
-    drawn = (starts[..., None] + np.arange(stretch)) % count
-    drawn = drawn.reshape(draws, -1)[:, :count]
+    drawn = intervals.draw_places(len(labels), stretch, draws, seed)
     found = [area(scores[i], labels[i]) for i in drawn if both_kinds(labels[i])]
-    return [float(q) for q in np.percentile(found, [2.5, 97.5])]
+    return intervals.middle(np.array(found))
 
 
 def rank(

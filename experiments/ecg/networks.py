@@ -10,7 +10,6 @@ truncated backpropagation through time over streams that lie side by side.
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,14 +27,8 @@ from experiments.ecg.problem import (
     differences,
     scored,
 )
-from jrnn.train import (
-    TrainState,
-    init_train_state,
-    make_train_step,
-    sequence_loss,
-    streams,
-    windows,
-)
+from experiments.lab import training
+from jrnn.train import sequence_loss, streams, windows
 
 CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
 FLOAT = jnp.float32
@@ -164,37 +157,23 @@ def train(
     """Trains one network, and keeps what did best on validation."""
     key_init, key = jax.random.split(jax.random.key(seed))
     params = model.init(key_init, FLOAT)
-    step = make_train_step(sequence_loss(model), make_optimiser(recipe))
-    at_rest = model.init_state(params, (recipe.streams,))
-    state = init_train_state(params, make_optimiser(recipe), key, at_rest)
-    best = Learned(None, math.inf, 0)
-    pieces = itertools.islice(batches(read(part.units), recipe, seed), recipe.steps)
-    for number, (first, window) in enumerate(pieces, 1):
-        if first:  # a copy: the step takes its memory
-            state = state._replace(carry=jax.tree.map(jnp.copy, at_rest))
-        state, _ = step(state, window)
-        if number % recipe.every == 0 or number == recipe.steps:
-            best = _better(model, state, valid, number, best)
-        on_step()
+    best = training.train(
+        sequence_loss(model),
+        make_optimiser(recipe),
+        params,
+        key,
+        itertools.islice(batches(read(part.units), recipe, seed), recipe.steps),
+        lambda params: -float(log_prob(model, params, valid).mean()),
+        training.every(recipe.every, recipe.steps),
+        model.init_state(params, (recipe.streams,)),
+        lambda _: on_step(),
+    )
     if best.params is None:
         raise ValueError(
             "Expected validation to be finite at least once, got NaN each time; lower "
             "--rate."
         )
-    return best
-
-
-def _better(
-    model: jrnn.SequenceModel,
-    state: TrainState,
-    valid: Stretch,
-    number: int,
-    best: Learned,
-) -> Learned:
-    nats = -float(log_prob(model, state.params, valid).mean())
-    if not nats < best.nats:
-        return best
-    return Learned(jax.tree.map(jnp.copy, state.params), nats, number)
+    return Learned(best.params, best.score, best.step)
 
 
 def log_prob(

@@ -25,7 +25,6 @@ from scipy import optimize, stats
 from scipy.special import gammaln, log_ndtr
 
 import jrnn
-from experiments.compressors import lzma_size
 from experiments.ecg.problem import (
     DIFFERENCES,
     LEAST_DIFFERENCE,
@@ -35,6 +34,7 @@ from experiments.ecg.problem import (
     differences,
     scored,
 )
+from experiments.lab import compressors
 
 AR_1, AR_16 = "AR(1)", "AR(16)"
 AR_NORMAL, AR_T = "AR, order chosen", "AR, order chosen, Student-t errors"
@@ -251,7 +251,7 @@ def yardsticks(train: Stretch, test: Stretch) -> dict[str, float]:
     """
     before = difference_ids(train.units).astype(np.uint8).tobytes()
     own = difference_ids(test.units[test.skip - 1 :]).astype(np.uint8).tobytes()
-    added = lzma_size(before + own) - lzma_size(before)
+    added = compressors.lzma_size(before + own) - compressors.lzma_size(before)
     return {
         f"uniform over {LEVELS} levels": math.log(LEVELS),
         "LZMA of differences, primed": 8 * math.log(2) * added / len(own),

@@ -6,20 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
 from experiments.data.ecg import HERTZ, UNITS_PER_MV
 from experiments.ecg.beats import Beats, surprise
 from experiments.ecg.scoring import smooth
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 
-FIGURE_SIZE = (12.0, 15.0)  # inches
 SECONDS = 10  # of generated and of recorded trace side by side
 STRIP_SECONDS = 20  # of trace with the surprise below it
 SMOOTH_SECONDS = 0.2
-GREY = "#777777"
-BLUE, RED, GREEN = plots.COLOURS[:3]
+BLUE, RED, GREEN = figures.COLOURS[:3]
 
 
 class Traces(NamedTuple):
@@ -62,10 +60,10 @@ def _nats(results: dict[str, Any]) -> str:
         body.append(
             [
                 name,
-                _spread(found["nats"], 3),
-                _span(found["interval"], 3),
+                lab.spread(found["nats"], ".3f"),
+                lab.span(found["interval"], ".3f"),
                 f"{found['fewer']:.3f}",
-                _span(found["fewer_interval"], 3),
+                lab.span(found["fewer_interval"], ".3f"),
                 *_chosen(name, results["fitted"]),
             ]
         )
@@ -73,7 +71,7 @@ def _nats(results: dict[str, Any]) -> str:
         body.append([name, f"{nats:.3f}", *[""] * 5])
     block = results["settings"]["block_seconds"]
     return (
-        f"{format_table(header, body)}\n"
+        f"{lab.format_table(header, body)}\n"
         f"(± over seeds; intervals: bootstrap of stretches of {block:g} seconds; the "
         f"reference is the best on validation, {results['best_reference']})"
     )
@@ -95,12 +93,12 @@ def _beats(results: dict[str, Any]) -> str:
             name,
             "-{:g}..{:g} s".format(*found["window"]),
             f"{found['area']:.3f}",
-            _span(found["interval"], 3),
+            lab.span(found["interval"], ".3f"),
         ]
         for name, found in beats["by_model"].items()
         if found["area"] is not None
     ]
-    table = format_table(
+    table = lab.format_table(
         ["surprise ranks wide beats", "around the peak", "area", "95% interval"], body
     )
     width = 1000 * beats["least_wide_seconds"]
@@ -129,22 +127,7 @@ def _generated(results: dict[str, Any]) -> str:
         for name, found in rows
     ]
     header = [f"{made['seconds']} seconds", "beats", "wide", "mV"]
-    return format_table(header, body)
-
-
-def _spread(found: dict[str, Any], digits: int) -> str:
-    mean = f"{found['mean']:.{digits}f}"
-    several = len(found["values"]) > 1
-    return f"{mean} ± {found['sd']:.{digits}f}" if several else mean
-
-
-def _span(interval: list[float], digits: int) -> str:
-    """Returns an interval as text.
-
-    >>> _span([-0.25, 1.0], 1)
-    '-0.2..1.0'
-    """
-    return "..".join(f"{x:.{digits}f}" for x in interval)
+    return lab.format_table(header, body)
 
 
 def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
@@ -155,7 +138,7 @@ def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
       results: As the JSON file has them.
       traces: Of the same run.
     """
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(12.0, 15.0)
     grid = figure.add_gridspec(6, 2, height_ratios=(1, 1, 1, 0.9, 0.8, 1.6))
     network = results["fitted"]["shown"]
     _traces_panels([figure.add_subplot(grid[i, :]) for i in range(3)], network, traces)
@@ -164,10 +147,8 @@ def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
     _surprise_panel(figure.add_subplot(grid[4, :], sharex=strip), network, traces)
     _nats_panel(figure.add_subplot(grid[5, 0]), results)
     _beats_panel(figure.add_subplot(grid[5, 1]), results, traces)
-    for axes in figure.axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    figures.tidy(figure.axes)
+    figures.save(figure, path)
 
 
 def _traces_panels(panels: list[Axes], network: str, traces: Traces) -> None:

@@ -1,11 +1,8 @@
 """Nats per sample, with intervals from a bootstrap of whole stretches of time.
 
 Neighbouring samples belong to one beat, and are surprising together: so stretches of
-seconds are drawn with replacement, the same for every model, from a record closed to a
-ring, in which every sample is drawn as often.
-
-Source: H. Kuensch 1989, https://doi.org/10.1214/aos/1176347265; D. Politis and J.
-Romano 1992, A circular block-resampling procedure for stationary data.
+seconds are drawn with replacement, the same for every model, as
+`experiments.lab.intervals` draws them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments._intervals import middle
-from experiments._report import mean_sd
-
-
-def draw_blocks(
-    samples: int, block: int, draws: int, seed: int
-) -> Int[np.ndarray, "draws blocks"]:
-    """Returns where stretches of `block` samples start, as many as fill the record."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(samples, size=(draws, -(-samples // block)))
+from experiments import lab
+from experiments.lab import intervals
 
 
 def redrawn(
@@ -50,7 +39,7 @@ def score(
     Args:
       nats: Of each sample, one array for each seed of a model.
       reference: The name of the model to compare with.
-      starts: Of `draw_blocks`.
+      starts: Of `intervals.draw_starts`.
       block: Their length.
     """
     mean = {name: np.mean(runs, axis=0) for name, runs in nats.items()}
@@ -58,10 +47,10 @@ def score(
     for name, runs in nats.items():
         fewer = mean[reference] - mean[name]
         found[name] = {
-            "nats": mean_sd([float(run.mean()) for run in runs]),
-            "interval": middle(redrawn(mean[name], starts, block)),
+            "nats": lab.mean_sd([float(run.mean()) for run in runs]),
+            "interval": intervals.middle(redrawn(mean[name], starts, block)),
             "fewer": float(fewer.mean()),
-            "fewer_interval": middle(redrawn(fewer, starts, block)),
+            "fewer_interval": intervals.middle(redrawn(fewer, starts, block)),
         }
     return found
 

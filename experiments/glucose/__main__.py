@@ -9,23 +9,14 @@ a bootstrap of whole days.
 """
 
 import dataclasses
-import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import jax
-import tyro
 from tqdm import tqdm
 
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    write_json,
-)
-from experiments._run import begin, exit_status
+from experiments import lab
 from experiments.data import glucose
 from experiments.data.glucose import Glucose
 from experiments.glucose import networks, training
@@ -45,7 +36,6 @@ from experiments.glucose.report import draw, tables
 from experiments.glucose.scoring import compare, draw_days, score
 from experiments.glucose.training import Learned, Recipe
 
-FIGURE_FILE = "glucose.png"
 UNITS = {
     "rmse": "mg/dL",
     "mard": "mean absolute relative difference, percent of the reading",
@@ -61,29 +51,29 @@ SHOWN = "GRU"
 class Settings:
     """Forecast glucose 30 and 60 minutes ahead."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: lab.Seeds = (0, 1, 2)
     """Of weights and the order of windows; the spread is over these."""
-    head: str = "student_t"
+    head: Annotated[str, lab.among(HEADS)] = "student_t"
     """What the networks predict: student_t or gaussian, for each horizon."""
-    hidden: int = 32
+    hidden: lab.Count = 32
     """Hidden units."""
-    epochs: int = 45
+    epochs: lab.Count = 45
     """Passes over the training part."""
-    window: int = 144
+    window: lab.Count = 144
     """Training cuts segments into windows of this many steps of 5 minutes."""
-    batch: int = 32
+    batch: lab.Count = 32
     """Windows of each update."""
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    learning_rates: Annotated[tuple[float, ...], lab.SOME] = (3e-3, 1e-2, 3e-2)
     """Of Adam; chosen on the validation part."""
     clip: float = 1.0
     """What the norm of a gradient is clipped to."""
-    every: int = 3
+    every: lab.Count = 3
     """Epochs between two looks at the validation part, the best of which is kept."""
-    orders: tuple[int, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 24)
+    orders: lab.Counts = (1, 2, 3, 4, 6, 9, 12, 18, 24)
     """Orders of autoregression; chosen on the validation part."""
-    widths: tuple[int, ...] = (2, 3, 5, 10, 20)
+    widths: lab.Counts = (2, 3, 5, 10, 20)
     """Widths of bins of the Markov chain, mg/dL; chosen on the validation part."""
-    draws: int = 2_000
+    draws: lab.Count = 2_000
     """Draws of days, for the intervals."""
     out: Path | None = None
     """The run folder; None takes the next runs/glucose/NUMBER."""
@@ -95,24 +85,6 @@ class Fitted(NamedTuple):
     scales: Scales
     references: list[Reference]
     learned: dict[str, Learned]
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError where settings make no sense."""
-    if settings.head not in HEADS:
-        raise ValueError(
-            f"Expected --head of {' or '.join(HEADS)}, got {settings.head!r}."
-        )
-    for name in ("seeds", "learning_rates", "orders", "widths"):
-        if not getattr(settings, name):
-            raise ValueError(f"Expected at least one value of --{name}, got none.")
-    for name in ("hidden", "epochs", "window", "batch", "every", "draws"):
-        if getattr(settings, name) < 1:
-            raise ValueError(
-                f"Expected --{name} of 1 or more, got {getattr(settings, name)}."
-            )
-    if min(*settings.orders, *settings.widths) < 1:
-        raise ValueError("Expected --orders and --widths of 1 or more.")
 
 
 def fit(
@@ -190,9 +162,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
         },
         "networks": {
             name: {
-                "parameters": sum(
-                    math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(found.params)
-                ),
+                "parameters": lab.parameter_count(found.params) // len(found.nats),
                 **{k: v for k, v in found._asdict().items() if k != "params"},
             }
             for name, found in fitted.learned.items()
@@ -202,43 +172,27 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 def run(settings: Settings, data: Glucose) -> int:
     """Runs the experiment."""
-    folder, shown = begin(settings, "glucose")
-    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    start = time.perf_counter()
+    run = lab.begin(settings, "glucose", data.card)
     entrants = networks.entrants(settings.hidden, settings.head)
     with tqdm(total=len(entrants) * settings.epochs, unit="epoch") as bar:
         fitted = fit(data, settings, bar.update)
-    results = {
-        "experiment": "glucose",
-        "settings": shown,
-        "environment": environment(),
-        "data": data.card,
-        "units": UNITS,
-        "fitted": describe(fitted),
+    params = fitted.learned[SHOWN].params
+    day = show_day(entrants[SHOWN], params, fitted.scales, data.test)
+    results = run.results(
+        data=data.card,
+        units=UNITS,
+        fitted=describe(fitted),
         **evaluate(fitted, settings, data),
-        "day": {
-            "model": SHOWN,
-            **show_day(
-                entrants[SHOWN], fitted.learned[SHOWN].params, fitted.scales, data.test
-            ),
-        },
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    write_json(folder / RESULTS_FILE, results)
-    draw(folder / FIGURE_FILE, results)
-    print(f"\n{tables(results)}\nWritten to {folder}.")
-    return 0
+        day={"model": SHOWN, **day},
+        seconds=run.seconds(),
+    )
+    return run.finish(results, draw, said=f"\n{tables(results)}")
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-
-    def checked() -> int:
-        check(settings)
-        return run(settings, glucose.load())
-
-    return exit_status(checked)
+    start = lambda settings: run(settings, glucose.load())
+    return lab.command(Settings, arguments, __doc__, start)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from experiments._report import mean_sd
+from experiments import lab
 from experiments.data.glucose import STEP_MINUTES, Segment
 from experiments.glucose.problem import HORIZONS, Predicted
 
@@ -53,7 +53,7 @@ def lags(runs: list[Predicted], segments: Sequence[Segment]) -> dict[str, Any]:
             for run in runs
         ]
         found[str(horizon)] = {
-            "lag": mean_sd([STEP_MINUTES * int(e.argmin()) for e in errors]),
+            "lag": lab.mean_sd([STEP_MINUTES * int(e.argmin()) for e in errors]),
             "rmse_by_shift": np.mean(errors, axis=0).tolist(),
         }
     return found

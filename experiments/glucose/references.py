@@ -139,9 +139,7 @@ def predict_autoregression(
     mean, variance = (np.asarray(a, np.float64)[at].T for a in forecast)
     level = scales.level
     return normal(
-        mean * level.sd + level.mean,
-        np.sqrt(variance) * level.sd,
-        pair(segments).later,
+        mean * level.sd + level.mean, np.sqrt(variance) * level.sd, pair(segments).later
     )
 
 

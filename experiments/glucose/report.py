@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
 from experiments.data.glucose import STEP_MINUTES
 from experiments.glucose.problem import HORIZONS
 from experiments.glucose.scoring import LEVELS
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 
-FIGURE_SIZE = (15.5, 8.6)  # inches
-GREY = "#777777"
 STYLES = ("-", "--")
 
 
@@ -35,12 +33,12 @@ def _errors(results: dict[str, Any]) -> str:
         for horizon in HORIZONS:
             one = found[str(horizon)]
             row += [
-                _spread(one["rmse"], 2),
-                _span(one["rmse_interval"], 1),
-                _spread(one["nats"], 3),
+                lab.spread(one["rmse"], ".2f"),
+                lab.span(one["rmse_interval"], ".1f"),
+                lab.spread(one["nats"], ".3f"),
             ]
         body.append(row)
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
 def _lags(results: dict[str, Any]) -> str:
@@ -52,10 +50,10 @@ def _lags(results: dict[str, Any]) -> str:
         row = [name]
         for horizon in map(str, HORIZONS):
             lag = results["lags"][name][horizon]["lag"]
-            row += [_spread(found[horizon]["mard"], 1), f"{lag['mean']:.0f}"]
+            row += [lab.spread(found[horizon]["mard"], ".1f"), f"{lag['mean']:.0f}"]
         body.append(row)
     note = "(lag: the forecast fits the reading so many minutes before its time best)"
-    return f"{format_table(header, body)}\n{note}"
+    return f"{lab.format_table(header, body)}\n{note}"
 
 
 def _coverage(results: dict[str, Any]) -> str:
@@ -70,10 +68,10 @@ def _coverage(results: dict[str, Any]) -> str:
             one = found[str(horizon)]["coverage"][central]
             row += [
                 f"{100 * one['mean']:.1f}",
-                _span([100 * x for x in one["interval"]], 1),
+                lab.span([100 * x for x in one["interval"]], ".1f"),
             ]
         body.append(row)
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
 def _gains(results: dict[str, Any]) -> str:
@@ -86,25 +84,10 @@ def _gains(results: dict[str, Any]) -> str:
             row = [f"{name} than {other}"]
             for horizon in HORIZONS:
                 one = found[str(horizon)]
-                row += [f"{one['lower_by']:.2f}", _span(one["interval"], 2)]
+                row += [f"{one['lower_by']:.2f}", lab.span(one["interval"], ".2f")]
             body.append(row)
     days = f"(intervals: bootstrap of {results['days']} whole days of the test part)"
-    return f"{format_table(header, body)}\n{days}"
-
-
-def _spread(found: dict[str, Any], digits: int) -> str:
-    mean = f"{found['mean']:.{digits}f}"
-    several = len(found["values"]) > 1
-    return f"{mean} ± {found['sd']:.{digits}f}" if several else mean
-
-
-def _span(interval: list[float], digits: int) -> str:
-    """Returns an interval as text.
-
-    >>> _span([1.25, 2.0], 1)
-    '1.2..2.0'
-    """
-    return "..".join(f"{x:.{digits}f}" for x in interval)
+    return f"{lab.format_table(header, body)}\n{days}"
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -114,7 +97,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
       path: Where the PNG goes.
       results: As the JSON file has them.
     """
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(15.5, 8.6)
     grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
     panels = [figure.add_subplot(grid[0, place]) for place in range(3)]
     _errors_panel(panels[0], results["test"])
@@ -122,15 +105,13 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     _lags_panel(panels[2], results["lags"])
     panels.append(figure.add_subplot(grid[1, :]))
     _day_panel(panels[3], results["day"], results["lags"])
-    for axes in panels:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    figures.tidy(panels)
+    figures.save(figure, path)
 
 
 def _errors_panel(axes: Axes, test: dict[str, Any]) -> None:
     names = list(test)
-    for h, (horizon, colour) in enumerate(zip(HORIZONS, plots.COLOURS, strict=False)):
+    for h, (horizon, colour) in enumerate(zip(HORIZONS, figures.COLOURS, strict=False)):
         for place, name in enumerate(names):
             found = test[name][str(horizon)]
             at = len(names) - place + 0.14 * (1 - 2 * h)
@@ -155,7 +136,7 @@ def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
     nominal = 100 * np.asarray(LEVELS)
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
     shown = _shown(test)
-    for colour, name in zip(plots.COLOURS, shown, strict=False):
+    for colour, name in figures.coloured(shown):
         for horizon, style in zip(HORIZONS, STYLES, strict=True):
             observed = 100 * np.asarray(test[name][str(horizon)]["calibration"])
             axes.plot(nominal, observed, style, color=colour, linewidth=1.3)
@@ -175,7 +156,7 @@ def _shown(test: dict[str, Any]) -> list[str]:
 def _handles(shown: list[str]) -> list[Line2D]:
     handles = [
         Line2D([], [], color=colour, label=name)
-        for colour, name in zip(plots.COLOURS, shown, strict=False)
+        for colour, name in figures.coloured(shown)
     ]
     handles += [
         Line2D([], [], color=GREY, linestyle=style, label=f"{horizon} minutes ahead")
@@ -187,7 +168,7 @@ def _handles(shown: list[str]) -> list[Line2D]:
 def _lags_panel(axes: Axes, lags: dict[str, Any]) -> None:
     """Error against the readings before the time that is forecast; dots: the lags."""
     shown = _shown(lags)
-    for colour, name in zip(plots.COLOURS, shown, strict=False):
+    for colour, name in figures.coloured(shown):
         for horizon, style in zip(map(str, HORIZONS), STYLES, strict=True):
             errors = np.asarray(lags[name][horizon]["rmse_by_shift"])
             shifts = STEP_MINUTES * np.arange(len(errors))
@@ -212,7 +193,7 @@ def _day_panel(axes: Axes, day: dict[str, Any], lags: dict[str, Any]) -> None:
     # A gap stays a gap: no line crosses what is longer than a step of the monitor.
     cuts = 1 + np.flatnonzero(np.diff(hour) > 0.2)
     pieces = np.split(np.arange(len(hour)), cuts)
-    blue, red = plots.COLOURS[:2]
+    blue, red = figures.COLOURS[:2]
     for i, piece in enumerate(pieces):
         label = lambda text, i=i: text if i == 0 else None
         axes.fill_between(

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from experiments._intervals import middle, wilson
-from experiments._report import mean_sd
+from experiments import lab
 from experiments.glucose.problem import HORIZONS, Pairs, Predicted
+from experiments.lab import intervals
 
 CENTRAL = (0.5, 0.9)
 LEVELS = tuple(i / 20 for i in range(1, 20))
@@ -119,10 +119,10 @@ def _score_horizon(
     drawn = redrawn_rmse(runs, pairs, days, h)
     return {
         "pairs": int(due.sum()),
-        "rmse": mean_sd(np.sqrt(errors).tolist()),
-        "rmse_interval": middle(drawn),
-        "mard": mean_sd([100 * mard(run, pairs, h) for run in runs]),
-        "nats": mean_sd([-float(run.log_density[due, h].mean()) for run in runs]),
+        "rmse": lab.mean_sd(np.sqrt(errors).tolist()),
+        "rmse_interval": intervals.middle(drawn),
+        "mard": lab.mean_sd([100 * mard(run, pairs, h) for run in runs]),
+        "nats": lab.mean_sd([-float(run.log_density[due, h].mean()) for run in runs]),
         "coverage": {
             f"{100 * c:g}": _coverage(inside(below, c), due, days) for c in CENTRAL
         },
@@ -134,14 +134,14 @@ def _coverage(
     held: Bool[np.ndarray, "seeds N"], due: Bool[np.ndarray, " N"], days: Days
 ) -> dict[str, Any]:
     """Returns the share in the interval: by seed, as if independent, and by days."""
-    shares = mean_sd(held[:, due].mean(axis=1).tolist())
+    shares = lab.mean_sd(held[:, due].mean(axis=1).tolist())
     count = int(due.sum())
     drawn = redrawn(days, held.mean(axis=0), due)
     binomial = shares["mean"] * (1 - shares["mean"]) / count
     return {
         **shares,
-        "binomial_interval": wilson(shares["mean"], count),
-        "interval": middle(drawn),
+        "binomial_interval": intervals.wilson(shares["mean"], count),
+        "interval": intervals.middle(drawn),
         # How many pairs weigh as much as one independent trial.
         "pairs_per_trial": float(drawn.var() / binomial) if binomial else None,
     }
@@ -160,6 +160,6 @@ def compare(
         first, second = (redrawn_rmse(m, pairs, days, h) for m in (others, runs))
         found[str(horizon)] = {
             "lower_by": float(rmse(others) - rmse(runs)),
-            "interval": middle(first - second),
+            "interval": intervals.middle(first - second),
         }
     return found

@@ -10,28 +10,19 @@ and an LSTM.
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    mean_sd,
-    write_json,
-)
-from experiments._run import begin
+from experiments import lab
 from experiments.gradient_flow import norms, training
-from experiments.gradient_flow.report import draw, tables, verdict
+from experiments.gradient_flow.judge import AFTER, BEFORE, verdict
+from experiments.gradient_flow.report import draw, tables
 from experiments.gradient_flow.training import CELLS, Plan
 
-FIGURE_FILE = "gradient_flow.png"
-BEFORE, AFTER = "before training", "after training"
 CLIPS = ("none", "norm", "value")
 
 
@@ -39,23 +30,23 @@ CLIPS = ("none", "norm", "value")
 class Settings:
     """Measure how gradients travel back."""
 
-    radii: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    radii: Annotated[tuple[float, ...], lab.SOME] = (0.5, 0.75, 1.0, 1.25, 1.5)
     """Spectral radii of W_h, orthogonal but for that factor."""
-    cells: tuple[str, ...] = tuple(CELLS)
+    cells: Annotated[tuple[str, ...], lab.among(CELLS)] = tuple(CELLS)
     """Which cells are trained."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: lab.Seeds = (0, 1, 2)
     """Of weights and data; the spread is over these."""
-    hidden: int = 32
+    hidden: Annotated[int, lab.at_least(2)] = 32
     """Hidden units."""
-    steps: int = 200
+    steps: Annotated[int, lab.at_least(2)] = 200
     """T, and the longest lag."""
     beyond: int = 100
     """The share of the gradient is that from further back than this many steps."""
-    batch: int = 32
+    batch: Annotated[int, lab.at_least(2)] = 32
     """Sequences of each update."""
-    measured: int = 8
+    measured: Annotated[int, lab.at_least(2)] = 8
     """Sequences along which norms and gradients are measured."""
-    updates: int = 1_000
+    updates: Annotated[int, lab.at_least(2)] = 1_000
     """Updates of each cell, by Adam behind a clipped norm."""
     rate_factor: float = 1.0
     """On the learning rates of Adam, each cell's own."""
@@ -68,26 +59,14 @@ class Settings:
     out: Path | None = None
     """The run folder; None takes the next runs/gradient_flow/NUMBER."""
 
-
-def check(settings: Settings) -> None:
-    """Raises ValueError where settings make no sense."""
-    unknown = set(settings.cells) - set(CELLS)
-    if unknown or not settings.cells or not settings.seeds or not settings.radii:
-        raise ValueError(
-            f"Expected at least one radius, one seed, and one of the cells "
-            f"{', '.join(CELLS)}, got {settings.cells}."
-        )
-    for name in ("hidden", "steps", "batch", "measured", "updates"):
-        if getattr(settings, name) < 2:
+    def check(self) -> None:
+        """Raises ValueError where settings do not go together."""
+        if not 0 <= self.beyond < self.steps - 1:
             raise ValueError(
-                f"Expected --{name} of 2 or more, got {getattr(settings, name)}."
+                f"Expected --beyond within 0..{self.steps - 2}, for {self.steps} "
+                f"steps reach no further back than {self.steps - 1}, got "
+                f"{self.beyond}."
             )
-    if not 0 <= settings.beyond < settings.steps - 1:
-        raise ValueError(
-            f"Expected --beyond within 0..{settings.steps - 2}, for {settings.steps} "
-            f"steps reach no further back than {settings.steps - 1}, got "
-            f"{settings.beyond}."
-        )
 
 
 def study(name: str, settings: Settings, bar: tqdm) -> dict[str, Any]:
@@ -112,10 +91,10 @@ def study(name: str, settings: Settings, bar: tqdm) -> dict[str, Any]:
     for when in (BEFORE, AFTER):
         rows = [row[when] for row in found]
         merged[when] = {
-            "share": mean_sd([row["share"] for row in rows]),
-            "error": mean_sd([row["error"] for row in rows]),
+            "share": lab.mean_sd([row["share"] for row in rows]),
+            "error": lab.mean_sd([row["error"] for row in rows]),
             "log_norms": [rounded(row["curve"].log_norms) for row in rows],
-            "log_beta": mean_sd([row["curve"].log_beta for row in rows]),
+            "log_beta": lab.mean_sd([row["curve"].log_beta for row in rows]),
             "proven": rows[0]["curve"].proven,
             "broken": sum(row["curve"].broken for row in rows),
             "gradient_by_lag": [rounded(row["by_lag"]) for row in rows],
@@ -177,11 +156,10 @@ def explode(settings: Settings, bar: tqdm) -> dict[str, Any]:
     return found
 
 
+@lab.x64()
 def run(settings: Settings) -> int:
     """Runs the experiment; returns 1 where a norm is above its bound."""
-    check(settings)
-    folder, shown = begin(settings, "gradient_flow")
-    start = time.perf_counter()
+    run = lab.begin(settings, "gradient_flow")
     size = (settings.hidden, settings.steps, settings.measured, settings.seeds[0])
     count = len(settings.cells) * len(settings.seeds) * settings.updates
     count += len(CLIPS) * settings.exploding_updates
@@ -195,37 +173,23 @@ def run(settings: Settings) -> int:
             cells[name] = study(name, settings, bar)
         bar.set_description("exploding run")
         exploding = explode(settings, bar)
-    results = {
-        "experiment": "gradient_flow",
-        "settings": shown,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - start, 1),
-        "by_radius": {name: curve._asdict() for name, curve in by_radius.items()},
-        "counter_examples": {name: curve._asdict() for name, curve in examples.items()},
-        "cells": cells,
-        "chance": training.CHANCE,
-        "exploding": exploding,
-    }
+    results = run.results(
+        seconds=run.seconds(),
+        by_radius={name: curve._asdict() for name, curve in by_radius.items()},
+        counter_examples={name: curve._asdict() for name, curve in examples.items()},
+        cells=cells,
+        chance=training.CHANCE,
+        exploding=exploding,
+    )
     said, good = verdict(results)
     results["verdict"] = said
-    write_json(folder / RESULTS_FILE, results)
-    draw(folder / FIGURE_FILE, results)
-    print(f"{tables(results)}\n\n{said}\nWritten to {folder}.")
+    run.finish(results, draw, said=f"{tables(results)}\n\n{said}")
     return 0 if good else 1
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", True)
-    try:
-        return run(settings)
-    except ValueError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    finally:
-        jax.config.update("jax_enable_x64", before)
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the experiment on gradient flow has to say: tables, a verdict, a figure."""
+"""What the experiment on gradient flow has to say: tables and a figure."""
 
 import math
 from pathlib import Path
@@ -6,24 +6,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.gradient_flow.judge import AFTER, BEFORE
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 
-FIGURE_SIZE = (13.5, 8.2)  # inches
-BEFORE, AFTER = "before training", "after training"
 CLIP_NAMES = {
     "none": "not clipped",
     "norm": "norm clipped to {clip:g}",
     "value": "each number clipped to {clip:g}",
 }
-GREY = "#777777"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LOG_10 = math.log(10)
-# Of the logarithms of beta and of norms: a beta this near to 1 is 1.
-ROUNDING = 1e-9
 
 
 def power(log_norm: float | None) -> str:
@@ -72,7 +67,9 @@ def tables(results: dict[str, Any]) -> str:
         )
         for name, curve in rows
     ]
-    first = format_table((f"norm at lag {steps}", "beta", "measured", "bound"), body)
+    first = lab.format_table(
+        (f"norm at lag {steps}", "beta", "measured", "bound"), body
+    )
     body = [
         (f"{name}, {when}", *_cell_row(found[when], steps))
         for name, found in results["cells"].items()
@@ -86,7 +83,7 @@ def tables(results: dict[str, Any]) -> str:
         f"from beyond lag {beyond}, %",
         "test error",
     )
-    second = format_table(header, body)
+    second = lab.format_table(header, body)
     body = [
         (
             CLIP_NAMES[clip].format(**settings),
@@ -95,7 +92,7 @@ def tables(results: dict[str, Any]) -> str:
         )
         for clip, run in results["exploding"].items()
     ]
-    third = format_table(("IRNN, gradient descent", "largest norm", "end"), body)
+    third = lab.format_table(("IRNN, gradient descent", "largest norm", "end"), body)
     chance = f"(always answering 1: test error {results['chance']:.3f})"
     return f"{first}\n\n{second}\n{chance}\n\n{third}"
 
@@ -118,62 +115,6 @@ def _fate(run: dict[str, Any]) -> str:
     return f"not finite at update {run['not_finite_at'] + 1}"
 
 
-def verdict(results: dict[str, Any]) -> tuple[str, bool]:
-    """Returns whether every norm is below its bound, and both halves hold, in words.
-
-    Both halves are of the networks whose beta was set: by radius, and the
-    counter-examples. One of beta = 1, to `ROUNDING`, belongs to neither.
-    """
-    steps = results["settings"]["steps"]
-    curves = [*results["by_radius"].values(), *results["counter_examples"].values()]
-    cells = [
-        found[when]
-        for found in results["cells"].values()
-        for when in found
-        if when in (BEFORE, AFTER)
-    ]
-    broken = sum(found["broken"] for found in (*curves, *cells))
-    bounded = f"{'BROKEN: norms' if broken else 'Norms'} above their bound: {broken}."
-    halves = (
-        _vanishing([c for c in curves if c["log_beta"] < -ROUNDING], steps),
-        _exploding_or_not([c for c in curves if c["log_beta"] > ROUNDING], steps),
-    )
-    said = [bounded, *(line for line, _ in halves)]
-    return "\n".join(said), not broken and all(good for _, good in halves)
-
-
-def _end(curve: dict[str, Any], steps: int) -> float:
-    """Returns the logarithm of the norm at the longest lag; of none at all, -inf."""
-    end = curve["log_norms"][steps]
-    return -math.inf if end is None else end
-
-
-def _vanishing(below: list[dict[str, Any]], steps: int) -> tuple[str, bool]:
-    """Returns whether all of beta < 1 end below their bound, and below 1."""
-    count = len(below)
-    if not below:
-        return "beta < 1: none was measured.", True
-    over = sum(_end(c, steps) > steps * c["log_beta"] + ROUNDING for c in below)
-    large = sum(_end(c, steps) >= 0 for c in below)
-    if over or large:
-        said = f"{over} of {count} end above their bound, {large} not below norm 1"
-        return f"BROKEN: beta < 1: {said}.", False
-    return f"beta < 1: all {count} end below their bound and norm 1: they vanish.", True
-
-
-def _exploding_or_not(above: list[dict[str, Any]], steps: int) -> tuple[str, bool]:
-    """Returns whether some, and not all, of beta > 1 end below 1."""
-    count = len(above)
-    small = sum(_end(c, steps) < 0 for c in above)
-    said = f"beta > 1: {small} of {count} end below norm 1, {count - small} not"
-    if not 0 < small < count:
-        why = (
-            "expected some and not all, to show that explosion is permitted, not forced"
-        )
-        return f"BROKEN: {said}: {why}.", False
-    return f"{said}: explosion is permitted, not forced.", True
-
-
 def draw(path: Path, results: dict[str, Any]) -> None:
     """Draws six panels.
 
@@ -181,7 +122,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
       path: Where the PNG goes.
       results: As the JSON file has them.
     """
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(13.5, 8.2)
     grid = figure.subplots(2, 3)
     _radii(grid[0, 0], results["by_radius"])
     _examples(grid[0, 1], results["counter_examples"])
@@ -194,10 +135,8 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         axes.set_ylim(low, high + 0.25 * (high - low))  # most bounds leave the panel
         _bounds(axes, results["cells"], when)
     _shares(grid[1, 2], results)
-    for axes in grid.flat:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    figures.tidy(grid.flat)
+    figures.save(figure, path)
 
 
 def _decades(log_norms: Any) -> np.ndarray:
@@ -220,7 +159,7 @@ def _norm_and_bound(axes: Axes, name: str, curve: dict[str, Any], colour: str) -
 
 
 def _radii(axes: Axes, curves: dict[str, Any]) -> None:
-    for colour, (name, curve) in zip(plots.COLOURS, curves.items(), strict=False):
+    for colour, (name, curve) in figures.coloured(curves.items()):
         _norm_and_bound(axes, name, curve, colour)
     _lag_axes(axes, "Elman (tanh), W_h orthogonal: beta = spectral radius")
     handles, _ = axes.get_legend_handles_labels()
@@ -238,7 +177,7 @@ def _radii(axes: Axes, curves: dict[str, Any]) -> None:
 
 
 def _examples(axes: Axes, curves: dict[str, Any]) -> None:
-    for colour, (name, curve) in zip(plots.COLOURS, curves.items(), strict=False):
+    for colour, (name, curve) in figures.coloured(curves.items()):
         decades = _decades(curve["log_norms"])
         axes.plot(decades, color=colour, label=name)
     curve = next(iter(curves.values()))
@@ -253,7 +192,7 @@ def _examples(axes: Axes, curves: dict[str, Any]) -> None:
 
 
 def _cells(axes: Axes, cells: dict[str, Any], when: str) -> None:
-    looks = zip(plots.COLOURS, MARKERS, strict=False)
+    looks = figures.coloured(figures.MARKERS)
     for place, ((colour, marker), (name, found)) in enumerate(
         zip(looks, cells.items(), strict=False)
     ):
@@ -272,7 +211,7 @@ def _cells(axes: Axes, cells: dict[str, Any], when: str) -> None:
 def _bounds(axes: Axes, cells: dict[str, Any], when: str) -> None:
     """Draws the bound of each cell, of the median beta over seeds, and the legend."""
     thin = {"linestyle": "--", "linewidth": 0.9, "zorder": 1.5}
-    for colour, found in zip(plots.COLOURS, cells.values(), strict=False):
+    for colour, found in figures.coloured(cells.values()):
         log_beta = float(np.median(found[when]["log_beta"]["values"]))
         lags = np.arange(len(found[when]["log_norms"][0]))
         axes.plot(lags, lags * log_beta / LOG_10, color=colour, **thin)
@@ -282,9 +221,7 @@ def _bounds(axes: Axes, cells: dict[str, Any], when: str) -> None:
 
 def _exploding(axes: Axes, results: dict[str, Any]) -> None:
     settings = results["settings"]
-    for colour, (clip, run) in zip(
-        plots.COLOURS, results["exploding"].items(), strict=False
-    ):
+    for colour, (clip, run) in figures.coloured(results["exploding"].items()):
         name = CLIP_NAMES[clip].format(**settings)
         sizes = run["gradient_norms"]
         axes.plot(np.arange(1, len(sizes) + 1), sizes, color=colour, label=name)
@@ -307,7 +244,7 @@ def _exploding(axes: Axes, results: dict[str, Any]) -> None:
 def _shares(axes: Axes, results: dict[str, Any]) -> None:
     cells, width, everything = results["cells"], 0.38, []
     for i, (when, colour) in enumerate(
-        zip((BEFORE, AFTER), plots.COLOURS, strict=False)
+        zip((BEFORE, AFTER), figures.COLOURS, strict=False)
     ):
         for place, found in enumerate(cells.values()):
             share = found[when]["share"]

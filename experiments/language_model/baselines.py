@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments._report import StopRequest
-from experiments.compressors import compress_all
 from experiments.data import Alphabet, Corpus, count_unknown, encode
+from experiments.lab import compressors, stopping
 from experiments.language_model.settings import MARKOV_ORDERS
 from jrnn import context_counts, markov_chain
 
@@ -56,7 +55,7 @@ def uniform(corpus: Corpus) -> Row:
 
 
 def markov_rows(
-    corpus: Corpus, sample_length: int, key: Any, stop: StopRequest
+    corpus: Corpus, sample_length: int, key: Any, stop: stopping.StopRequest
 ) -> list[Row]:
     """Markov chains of every order, counted once for the highest.
 
@@ -108,7 +107,7 @@ def _chain_bits(chain: Any, params: Any, alphabet: Alphabet, text: str) -> float
 def compressor_rows(corpus: Corpus) -> list[Row]:
     """Compressors on the test text, alone and after the training text."""
     started = time.perf_counter()
-    found = compress_all(corpus.train, corpus.test)
+    found = compressors.compress_all(corpus.train, corpus.test)
     seconds = time.perf_counter() - started
     rows = []
     for one in found:

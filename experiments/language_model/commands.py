@@ -13,20 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._report import (
-    CONFIG_FILE,
-    StopRequest,
-    new_run_folder,
-    stop_on_signal,
-)
 from experiments.data import Corpus, card, decode, encode, load_corpus, read_text
 from experiments.data.text import KJV
+from experiments.lab import stopping
+from experiments.lab.run import CONFIG_FILE, new_run_folder
 from experiments.language_model import baselines, networks, report
 from experiments.language_model.baselines import Row
 from experiments.language_model.models import count_parameters
 from experiments.language_model.resume import Clock, check_text, write_config
-from experiments.language_model.settings import Settings, resolve
+from experiments.language_model.settings import PRESETS, Settings
 from experiments.language_model.settings import networks as chosen
 from jrnn.train import has_checkpoint
 
@@ -71,7 +68,7 @@ def run(settings: Settings) -> int:
       FloatingPointError: Training stopped being finite.
     """
     began = time.perf_counter()
-    settings = settings if settings.resume else resolve(settings)
+    settings = settings if settings.resume else lab.resolve(settings, PRESETS)
     own = settings.text is None and settings.data == "kjv"
     require("pyppmd", *((KJV,) if own else ()))  # the last rows want it
     folder = None
@@ -106,7 +103,7 @@ def _compare(corpus: Corpus, settings: Settings, folder: Path, clock: Clock) -> 
     for name, value in card(corpus).items():
         tqdm.write(f"  {name}: {value}")
     try:
-        with stop_on_signal() as stop:
+        with stopping.stop_on_signal() as stop:
             rows = _all_rows(corpus, settings, folder, stop, clock)
             if rows is None:
                 return _stopped(folder)
@@ -129,7 +126,11 @@ def _stopped(folder: Path | None) -> int:
 
 
 def _all_rows(
-    corpus: Corpus, settings: Settings, folder: Path, stop: StopRequest, clock: Clock
+    corpus: Corpus,
+    settings: Settings,
+    folder: Path,
+    stop: stopping.StopRequest,
+    clock: Clock,
 ) -> list[Row] | None:
     """Networks first: they are what a user waits for, and what can be resumed.
 

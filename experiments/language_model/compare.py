@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.language_model import figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def compare(command: Compare) -> int:
         (name, *(f"{b[name]:.3f}" if name in b else "" for b in map(_bits, runs)))
         for name in names
     ]
-    tqdm.write(format_table(header, [seeds, *lines]))
+    tqdm.write(lab.format_table(header, [seeds, *lines]))
     for line in spreads(runs):
         tqdm.write(line)
     if command.figure is not None:
@@ -93,7 +93,7 @@ def _draw(path: Path, runs: list[dict[str, Any]], names: list[str]) -> None:
         name: [(size, _mean(runs, size, name)) for size in sizes]
         for name in (*learners, *chains)
     }
-    plots.data_sizes(
+    figures.data_sizes(
         path, curves, f"What data buys ({runs[0]['corpus']['name']}, held-out text)"
     )
 

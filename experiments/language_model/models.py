@@ -7,7 +7,7 @@ import jax
 import optax
 
 import jrnn
-from experiments._run import parameter_count
+from experiments import lab
 from experiments.language_model.settings import Settings, learning_rate
 
 CELLS: dict[str, Callable[..., jrnn.Cell]] = {
@@ -25,7 +25,7 @@ def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
 
 def count_parameters(model: jrnn.SequenceModel) -> int:
     """Returns how many numbers the model learns."""
-    return parameter_count(jax.eval_shape(model.init, jax.random.key(0)))
+    return lab.parameter_count(jax.eval_shape(model.init, jax.random.key(0)))
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 import jrnn
-from experiments._report import StopRequest, append_metrics, keep_metrics
 from experiments.data import Alphabet, Corpus, encode
+from experiments.lab import files, stopping
 from experiments.language_model.models import (
     CELLS,
     build,
@@ -90,7 +90,7 @@ def train_network(
     corpus: Corpus,
     settings: Settings,
     folder: Path,
-    stop: StopRequest,
+    stop: stopping.StopRequest,
     on_save: Callable[[], None],
 ) -> Trained:
     """Trains one network, from its checkpoint if there is one.
@@ -130,7 +130,7 @@ def train_network(
             best_step=known["best_step"],
             seconds=known["seconds"],
         )
-    keep_metrics(folder, name, int(progress.state.step))
+    files.keep_metrics(folder, name, int(progress.state.step))
 
     def save(progress: Progress) -> None:
         described = describe(name, size, corpus, settings)
@@ -157,7 +157,7 @@ def _loop(
     corpus: Corpus,
     settings: Settings,
     folder: Path,
-    stop: StopRequest,
+    stop: stopping.StopRequest,
     progress: Progress,
     save: Callable[[Progress], None],
 ) -> Progress:
@@ -198,7 +198,7 @@ def _loop(
                     "valid_bits": valid,
                     "gradient_norm": norm,
                 }
-                append_metrics(folder, row)
+                files.append_metrics(folder, row)
             if due or stop.asked:
                 progress = Progress(state, best, best_bits, best_step, seconds)
                 save(progress)

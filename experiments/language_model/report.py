@@ -4,15 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments import plots
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    format_table,
-    read_metrics,
-    write_json,
-)
+from experiments import lab
 from experiments.data import Corpus, card, decode
+from experiments.lab import files
+from experiments.language_model import figures as drawing
 from experiments.language_model.baselines import Row
 from experiments.language_model.resume import Clock
 from experiments.language_model.settings import RNNS, Settings, to_json
@@ -31,7 +26,7 @@ def table(rows: list[Row]) -> str:
         )
         for row in rows
     ]
-    return format_table(header, lines)
+    return lab.format_table(header, lines)
 
 
 def markov_table(rows: list[Row]) -> str:
@@ -49,7 +44,7 @@ def markov_table(rows: list[Row]) -> str:
         for row in rows
         if "order" in row.extra
     ]
-    return format_table(header, lines)
+    return lab.format_table(header, lines)
 
 
 def answers(rows: list[Row]) -> list[str]:
@@ -96,18 +91,16 @@ def write(
 ) -> None:
     """Writes figures and results into the run folder."""
     _figures(folder, corpus, rows)
-    write_json(
-        folder / RESULTS_FILE,
-        {
-            "experiment": "language_model",
-            "settings": to_json(settings),
-            "environment": environment(),
-            "corpus": card(corpus),
-            "rows": [_shown(row, corpus) for row in rows],
-            "answers": answers(rows),
-            "wall_seconds": round(clock.seconds(), 3),
-        },
-    )
+    content = {
+        "experiment": "language_model",
+        "settings": to_json(settings),
+        "environment": lab.environment(),
+        "corpus": card(corpus),
+        "rows": [_shown(row, corpus) for row in rows],
+        "answers": answers(rows),
+        "wall_seconds": round(clock.seconds(), 3),
+    }
+    lab.write_json(folder / lab.RESULTS_FILE, content)
 
 
 def _shown(row: Row, corpus: Corpus) -> dict[str, Any]:
@@ -131,7 +124,7 @@ def samples(rows: list[Row], corpus: Corpus) -> str:
 def _figures(folder: Path, corpus: Corpus, rows: list[Row]) -> None:
     chains = [row for row in rows if "order" in row.extra]
     curves: dict[str, list[tuple[float, float]]] = {}
-    for point in read_metrics(folder):
+    for point in files.read_metrics(folder):
         if point["valid_bits"] is not None:
             at = (
                 float(str(point["characters"])) / 1e6,
@@ -140,13 +133,13 @@ def _figures(folder: Path, corpus: Corpus, rows: list[Row]) -> None:
             curves.setdefault(str(point["model"]), []).append(at)
     levels = {row.name: row.valid for row in chains if row.valid is not None}
     if curves:
-        plots.learning_curves(
+        drawing.learning_curves(
             folder / "learning_curves.png",
             curves,
             levels,
             f"Learning to predict the next character ({corpus.name})",
         )
-    plots.markov_orders(
+    drawing.markov_orders(
         folder / "markov_orders.png",
         {
             "Markov chain, training text": [

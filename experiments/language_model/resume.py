@@ -7,9 +7,11 @@ from typing import Any
 
 import tyro
 
-from experiments._report import CONFIG_FILE, claim_run_folder, read_json, write_json
+from experiments import lab
 from experiments.data import Corpus, card
-from experiments.language_model.settings import Settings, flag, from_json, to_json
+from experiments.lab.run import CONFIG_FILE
+from experiments.lab.settings import flag
+from experiments.language_model.settings import Settings, from_json, to_json
 
 CLOCK_FILE = "clock.json"
 
@@ -23,7 +25,7 @@ IDENTITY = ("sha256", "fraction", "train_characters", "valid_characters")
 def write_config(folder: Path, corpus: Corpus, settings: Settings) -> None:
     """Writes what `stored_settings` and `check_text` read."""
     content = {"settings": to_json(settings), "corpus": card(corpus)}
-    write_json(folder / CONFIG_FILE, content)
+    lab.write_json(folder / CONFIG_FILE, content)
 
 
 def stored_settings(out: Path | None, arguments: list[str]) -> Settings:
@@ -37,7 +39,7 @@ def stored_settings(out: Path | None, arguments: list[str]) -> Settings:
     Raises:
       ValueError: There is no such run, or a flag differs from its settings.
     """
-    folder = claim_run_folder(out, "language_model", resume=True)
+    folder = lab.claim_run_folder(out, "language_model", resume=True)
     stored = dataclasses.replace(
         from_json(_config(folder)["settings"]), out=folder, resume=True
     )
@@ -74,7 +76,7 @@ def check_text(folder: Path, corpus: Corpus) -> None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    content = read_json(folder / CONFIG_FILE)
+    content = lab.read_json(folder / CONFIG_FILE)
     if set(content) != {"settings", "corpus"}:
         raise ValueError(
             f"Expected settings and corpus in {folder / CONFIG_FILE}, got "
@@ -96,7 +98,7 @@ class Clock:
         """
         self._path, self._began, self._before = folder / CLOCK_FILE, began, 0.0
         if self._path.exists():
-            self._before = float(str(read_json(self._path)["wall_seconds"]))
+            self._before = float(str(lab.read_json(self._path)["wall_seconds"]))
 
     def seconds(self) -> float:
         """Returns the sum until now."""
@@ -104,4 +106,4 @@ class Clock:
 
     def keep(self) -> None:
         """Writes the sum until now for the next start."""
-        write_json(self._path, {"wall_seconds": self.seconds()})
+        lab.write_json(self._path, {"wall_seconds": self.seconds()})

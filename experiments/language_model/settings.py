@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from experiments import lab
 
 RNNS = ("elman", "gru", "lstm")
 MARKOV_ORDERS = (1, 2, 3, 4, 5, 6)
@@ -28,21 +30,21 @@ class Settings:
     """default: three networks, minutes. long: one gated network, up to an hour."""
     model: Model | None = None
     """Which network to train; None leaves it to the preset."""
-    steps: int | None = None
+    steps: lab.Count | None = None
     """Training steps for each network; None leaves it to the preset."""
-    parameters: int | None = None
+    parameters: lab.Count | None = None
     """How many parameters each network gets; None leaves it to the preset."""
-    streams: int = 32
+    streams: lab.Count = 32
     """Places of the text that are read side by side: the batch."""
-    window: int = 100
+    window: lab.Count = 100
     """Characters between two updates; the state is carried on, the gradient not."""
-    learning_rate: float | None = None
+    learning_rate: lab.Positive | None = None
     """Peak of Adam's cosine, after a warm-up of 5%; None: the network's own."""
-    clip: float = 1.0
+    clip: lab.Positive = 1.0
     """Largest global norm of the gradient."""
-    evaluations: int = 20
+    evaluations: lab.Count = 20
     """Points on the learning curve; a checkpoint is written at each."""
-    sample_length: int = 300
+    sample_length: Annotated[int, lab.at_least(0)] = 300
     """Characters in each sample."""
     seed: int = 0
     """Of initial parameters and samples."""
@@ -78,43 +80,6 @@ def learning_rate(name: str, settings: Settings) -> float:
     """Returns the peak learning rate of a network."""
     given = settings.learning_rate
     return LEARNING_RATES[name] if given is None else given
-
-
-def resolve(settings: Settings) -> Settings:
-    """Fills in what the preset decides, and checks the numbers.
-
-    Raises:
-      ValueError: A number is out of range.
-    """
-    chosen = {
-        name: value
-        for name, value in PRESETS[settings.preset].items()
-        if getattr(settings, name) is None
-    }
-    settings = dataclasses.replace(settings, **chosen)
-    for name in ("steps", "parameters", "streams", "window", "evaluations"):
-        _check(name, getattr(settings, name) >= 1, settings, "of 1 or more")
-    rate = settings.learning_rate
-    _check("learning_rate", rate is None or rate > 0, settings, "above 0")
-    _check("clip", settings.clip > 0, settings, "above 0")
-    _check("sample_length", settings.sample_length >= 0, settings, "of 0 or more")
-    return settings
-
-
-def _check(name: str, good: bool, settings: Settings, range_: str) -> None:
-    if not good:
-        raise ValueError(
-            f"Expected {flag(name)} {range_}, got {getattr(settings, name)}."
-        )
-
-
-def flag(name: str) -> str:
-    """Returns what a setting is called on the command line.
-
-    >>> flag("learning_rate")
-    '--learning-rate'
-    """
-    return "--" + name.replace("_", "-")
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

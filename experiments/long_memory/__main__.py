@@ -9,13 +9,12 @@ fills what is missing, can be stopped at any time, and goes on where it was.
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import tyro
 from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._report import RESULTS_FILE, claim_run_folder
 from experiments.data import pixel_digits
 from experiments.long_memory import report, store
 from experiments.long_memory.entrants import ENTRANTS, rate_of
@@ -60,30 +59,30 @@ class Settings:
     preset: Preset = "quick"
     """What is left open below: a look in some minutes, or the whole table, for which
     hours are little: each of its cases may take 20 minutes."""
-    only: tuple[str, ...] | None = None
+    only: Annotated[tuple[str, ...] | None, lab.among(LENGTHS)] = None
     """Which tasks; None leaves it to the preset."""
     lengths: tuple[int, ...] | None = None
     """Which of the tasks' lengths T; None: all of the preset's."""
-    cells: tuple[str, ...] | None = None
+    cells: Annotated[tuple[str, ...] | None, lab.among(ENTRANTS)] = None
     """Which cells; None leaves it to the preset."""
-    seeds: tuple[int, ...] | None = None
+    seeds: lab.Seeds | None = None
     """Of weights and data; None leaves it to the preset."""
-    sequences: int | None = None
+    sequences: Annotated[int | None, lab.ABOVE_0] = None
     """To train on at most, in each case; None: the preset's, or the task's own."""
-    seconds: float | None = None
+    seconds: Annotated[float | None, lab.ABOVE_0] = None
     """After which a case ends at its next evaluation; None leaves it to the preset. A
     case that ended so is run again once it is given more."""
-    every: int = 2000
+    every: Annotated[int, lab.ABOVE_0] = 2000
     """Sequences between two evaluations."""
-    evaluated: int = 512
+    evaluated: Annotated[int, lab.ABOVE_0] = 512
     """Fresh sequences in each evaluation."""
-    tested: int = 2000
+    tested: Annotated[int, lab.ABOVE_0] = 2000
     """Fresh sequences that confirm a success, and give the final loss."""
     rate: float | None = None
     """Of Adam; None: what the cell was given for the task."""
     clip: float = 1.0
     """Largest norm of a gradient."""
-    hidden: int | None = None
+    hidden: Annotated[int | None, lab.ABOVE_0] = None
     """Units of each cell; None: the task's own number."""
     store: Path | None = None
     """The results; None: with --preset full and the plan's own --hidden, --rate,
@@ -94,39 +93,13 @@ class Settings:
     show: bool = False
     """Only tabulate and draw what the store holds: without --store the committed."""
 
-
-def resolve(settings: Settings) -> Settings:
-    """Fills in what the preset decides, and checks the settings.
-
-    Raises:
-      ValueError: A setting means nothing.
-    """
-    open_ = {
-        name: value
-        for name, value in PRESETS[settings.preset].items()
-        if getattr(settings, name) is None
-    }
-    settings = dataclasses.replace(settings, **open_)
-    for name, known in (("only", LENGTHS), ("cells", ENTRANTS)):
-        chosen = getattr(settings, name)
-        unknown = set(chosen) - set(known)
-        if unknown or not chosen:
+    def check(self) -> None:
+        """Raises ValueError where no case is left."""
+        if not cases(self):
             raise ValueError(
-                f"Expected --{name} of {', '.join(known)}, got "
-                f"{', '.join(sorted(unknown)) or 'none'}."
+                f"Expected --lengths of {LENGTHS}, got {self.lengths}: no case is "
+                "left. Name others, or add --preset full."
             )
-    for name in ("sequences", "seconds", "every", "evaluated", "tested", "hidden"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"Expected --{name} above 0, got {value}.")
-    if not settings.seeds:
-        raise ValueError("Expected at least one of --seeds.")
-    if not cases(settings):
-        raise ValueError(
-            f"Expected --lengths of {LENGTHS}, got {settings.lengths}: no case is "
-            "left. Name others, or add --preset full."
-        )
-    return settings
 
 
 def cases(settings: Settings) -> list[Case]:
@@ -202,7 +175,7 @@ def _store(settings: Settings) -> Path:
     if settings.show or (settings.preset == "full" and _as_planned(settings)):
         return STORE
     _require_data(cases(settings))  # and no empty folder is left behind
-    return claim_run_folder(None, store.EXPERIMENT, resume=False) / RESULTS_FILE
+    return lab.claim_run_folder(None, store.EXPERIMENT, resume=False) / lab.RESULTS_FILE
 
 
 def _require_data(planned: list[Case]) -> None:
@@ -238,17 +211,8 @@ def _train(case: Case, seconds: float, bar: Any) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(
-        Settings,
-        prog="python -m experiments.long_memory",
-        args=arguments,
-        description=__doc__,
-    )
-    try:
-        return run(resolve(settings))
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    prog = "python -m experiments.long_memory"
+    return lab.command(Settings, arguments, __doc__, run, presets=PRESETS, prog=prog)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.lab import figures
 from experiments.long_memory.entrants import ENTRANTS
 from experiments.long_memory.problems import LENGTHS, PUBLISHED, problem
 from experiments.long_memory.training import CUT, DIVERGED, SOLVED
@@ -48,12 +48,11 @@ TITLES = {
     "permuted_pixels": "784 permuted pixels: nats",
 }
 # Plain networks are grey, that the others are told apart by colours.
-SHADES = ("#555555", "#888888", "#BBBBBB", *plots.COLOURS[:5], *plots.COLOURS[6:])
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+SHADES = ("#555555", "#888888", "#BBBBBB", *figures.COLOURS[:5], *figures.COLOURS[6:])
 LOOKS: dict[str, dict[str, Any]] = {
     cell: {"color": colour, "marker": marker}
     for cell, colour, marker in zip(
-        ENTRANTS, cycle(SHADES), cycle(MARKERS), strict=False
+        ENTRANTS, cycle(SHADES), cycle(figures.MARKERS), strict=False
     )
 }
 PANEL = (3.9, 3.3)  # inches
@@ -137,7 +136,7 @@ def table(rows: Rows) -> str:
         if (task, length) in panels(rows):
             cells = [(cell, of_cell(rows, task, length, cell)) for cell in ENTRANTS]
             lines += [line(cell, found) for cell, found in cells]
-    return format_table(HEADER, lines)
+    return lab.format_table(HEADER, lines)
 
 
 def draw(path: Path, rows: Rows) -> None:
@@ -168,7 +167,7 @@ def draw(path: Path, rows: Rows) -> None:
         "Loss on fresh sequences while cells learn what lies far back\n"
         "a line for each seed; ends filled: solved, open: not"
     )
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def _name(cell: str) -> str:
@@ -228,8 +227,7 @@ def _panel(axes: Axes, rows: Rows, task: str, length: int, end: int) -> None:
     unit = "mean squared error" if task == "adding" else "cross-entropy (nats)"
     axes.set_ylabel(unit, fontsize=9)
     axes.tick_params(which="both", labelsize=9)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    figures.tidy([axes])
 
 
 def success(rows: Rows, task: str, length: int) -> str:

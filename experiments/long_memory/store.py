@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments._report import environment, read_json, write_json
+from experiments import lab
 from experiments.long_memory.training import CUT, Case
 
 EXPERIMENT = "long_memory"
@@ -47,7 +47,7 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     """
     if not path.exists():
         return {}
-    content = read_json(path)
+    content = lab.read_json(path)
     rows = content.get("rows")
     if content.get("experiment") != EXPERIMENT or not isinstance(rows, dict):
         raise ValueError(
@@ -92,14 +92,14 @@ def add(path: Path, case: Case, found: Mapping[str, Any]) -> dict[str, dict[str,
         "seed": case.seed,
         "settings": settings_of(case),
         **found,
-        "environment": environment(),
+        "environment": lab.environment(),
     }
     with alone(path):
         rows = load(path)
         if not keeps(rows.get(name_of(case)), case, found):
             rows[name_of(case)] = row
             content = {"experiment": EXPERIMENT, "rows": dict(sorted(rows.items()))}
-            write_json(path, content)
+            lab.write_json(path, content)
     return rows
 
 

@@ -26,6 +26,7 @@ import optax
 from jaxtyping import Array, Float
 
 import jrnn
+from experiments import lab
 from experiments._long_tasks import Sequences
 from experiments.long_memory.entrants import ENTRANTS
 from experiments.long_memory.problems import EACH, Problem, problem, scores
@@ -247,7 +248,6 @@ def train(case: Case, seconds: float, report: Callable[[dict], None]) -> dict[st
             stopped = SOLVED if final else DIVERGED if row["loss"] is None else CUT
             break
     loss, wrong = final or _test(case, own, run, lane)
-    leaves = jax.tree.leaves(lane.params)
     return {
         "stopped": stopped,
         "sequences": course[-1]["sequences"],
@@ -255,7 +255,7 @@ def train(case: Case, seconds: float, report: Callable[[dict], None]) -> dict[st
         "loss": _finite(loss),
         "wrong": wrong,
         "baseline": own.baseline,
-        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
+        "parameters": lab.parameter_count(lane.params),
         "course": course,
         "seconds": time.perf_counter() - began,
         "seconds_limit": seconds,

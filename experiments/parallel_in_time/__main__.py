@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from experiments import lab
 from experiments.parallel_in_time import convergence, timing
 
 COMMANDS: dict[str, Any] = {
@@ -35,13 +36,8 @@ def main(arguments: list[str]) -> int:
     settings = tyro.extras.subcommand_cli_from_dict(
         COMMANDS, args=arguments, description=__doc__
     )
-    try:
-        if isinstance(settings, convergence.Settings):
-            return convergence.run(settings)
-        return timing.run(settings)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own = convergence if isinstance(settings, convergence.Settings) else timing
+    return lab.exit_status(lambda: own.run(settings))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import optax
 from jax import Array
 
 import jrnn
-from experiments._report import environment, write_json
+from experiments import lab
 from experiments.parallel_in_time.convergence_report import (
     BOUNDS,
     judge,
@@ -300,26 +300,19 @@ def shows_a_number(solved: np.ndarray, ys: Array, gradients: Any) -> bool:
 
 def run(settings: Settings) -> int:
     """Examines every case; returns 1 where an error is the method's."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", True)
     rows = []
-    try:
+    with lab.x64():
         for case in cases(settings):
             rows.append(examine(case, settings.training))
             print(progress(rows[-1]), flush=True)
-    finally:
-        jax.config.update("jax_enable_x64", before)
     said, good = verdict(rows)
     print(f"\n{plain_table(rows)}\n\n{scaled_table(rows)}\n\n{said}")
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "experiment": "parallel_in_time.convergence",
-        "environment": environment(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "bounds": BOUNDS,
-        "rows": [{**row, "verdict": judge(row)} for row in rows],
-        "verdict": said.splitlines()[-1],
-    }
-    write_json(settings.out, content)
+    lab.write_results(
+        settings,
+        "parallel_in_time.convergence",
+        bounds=BOUNDS,
+        rows=[{**row, "verdict": judge(row)} for row in rows],
+        verdict=said.splitlines()[-1],
+    )
     print(f"Written to {settings.out}.")
     return 0 if good else 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments._report import format_table
+from experiments import lab
 
 # Largest normwise error of converged cases, of outputs and of gradients.
 BOUNDS = {"float32": (1e-6, 1e-5), "float64": (1e-10, 1e-10)}
@@ -67,7 +67,7 @@ def plain_table(rows: list[dict[str, Any]]) -> str:
             )
         )
     columns = (*(f"T={t:,}" for t in lengths), *ERRORS.values(), "growth")
-    return format_table(("iterations, worst errors", "converged", *columns), body)
+    return lab.format_table(("iterations, worst errors", "converged", *columns), body)
 
 
 def _iterations(group: list[dict[str, Any]], steps: int) -> str:
@@ -104,7 +104,7 @@ def scaled_table(rows: list[dict[str, Any]]) -> str:
             )
         )
     header = ("scaled weights: iterations (error of outputs)", "growth", *ways)
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
 def outcome(row: dict[str, Any]) -> str:

@@ -9,31 +9,23 @@ method, which evaluates the whole sequence at once.
 """
 
 import dataclasses
-import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 import jrnn
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    mean_sd,
-    write_json,
-)
-from experiments._run import begin
+from experiments import lab
 from experiments.parallel_in_time import learners
-from experiments.parallel_in_time.learners import KINDS, NONLINEAR, Plan, Task
+from experiments.parallel_in_time.cells import KINDS, NONLINEAR, method_of
+from experiments.parallel_in_time.learners import Plan, Task
 from experiments.parallel_in_time.learning_report import PUBLISHED, draw, table
 
-FIGURE_FILE = "learning.png"
 Name = Literal["parity", "recall", "copy"]
 Preset = Literal["full", "quick"]
 PRESETS: dict[Preset, dict[str, Any]] = {
@@ -60,20 +52,20 @@ class Settings:
 
     preset: Preset = "full"
     """What is left open below: everything, or a look in a minute or two."""
-    tasks: tuple[Name, ...] = ("parity", "recall", "copy")
+    tasks: Annotated[tuple[Name, ...], lab.SOME] = ("parity", "recall", "copy")
     """Which tasks to learn."""
-    cells: tuple[str, ...] | None = None
+    cells: Annotated[tuple[str, ...] | None, lab.among(KINDS)] = None
     """Which cells; None leaves it to the preset."""
-    seeds: tuple[int, ...] | None = None
+    seeds: lab.Seeds | None = None
     """Of weights and training data; None leaves it to the preset."""
-    learning_rates: tuple[float, ...] | None = None
+    learning_rates: Annotated[tuple[float, ...] | None, lab.SOME] = None
     """Of Adam, at its largest; for each cell and task the one whose seeds are best in
     the mean on validation data is kept. None leaves it to the preset."""
-    steps: tuple[int, int, int] | None = None
+    steps: Annotated[tuple[int, int, int] | None, lab.at_least(1)] = None
     """Training steps on parity, recall and copying; None leaves it to the preset."""
-    hidden: tuple[int, int, int] = (32, 64, 128)
+    hidden: Annotated[tuple[int, int, int], lab.at_least(1)] = (32, 64, 128)
     """h on parity, recall and copying, the same for all cells."""
-    batch: tuple[int, int, int] = (64, 64, 32)
+    batch: Annotated[tuple[int, int, int], lab.at_least(1)] = (64, 64, 32)
     """Sequences per step on parity, recall and copying."""
     length: int = 40
     """Steps of a sequence of parity, in training."""
@@ -98,35 +90,12 @@ class Settings:
     out: Path | None = None
     """The run folder; None takes the next runs/parallel_in_time_learning/NUMBER."""
 
-
-def resolve(settings: Settings) -> Settings:
-    """Fills in what the preset decides, and checks the settings.
-
-    Raises:
-      ValueError: A setting means nothing.
-    """
-    open_ = {
-        name: value
-        for name, value in PRESETS[settings.preset].items()
-        if getattr(settings, name) is None
-    }
-    settings = dataclasses.replace(settings, **open_)
-    for name in ("tasks", "cells", "seeds", "learning_rates"):
-        if not getattr(settings, name):
-            raise ValueError(f"Expected at least one of --{name.replace('_', '-')}.")
-    for name in ("steps", "hidden", "batch"):
-        if min(getattr(settings, name)) < 1:
-            raise ValueError(f"Expected --{name} of 1 or more.")
-    if not 1 <= settings.length < settings.longer:
-        raise ValueError("Expected 1 <= --length < --longer.")
-    if not 1 <= settings.newton <= settings.sequences:
-        raise ValueError("Expected 1 <= --newton <= --sequences.")
-    unknown = set(settings.cells or ()) - set(KINDS)
-    if unknown:
-        raise ValueError(
-            f"Expected --cells among {', '.join(KINDS)}; got {', '.join(unknown)}."
-        )
-    return settings
+    def check(self) -> None:
+        """Raises ValueError where settings do not go together."""
+        if not 1 <= self.length < self.longer:
+            raise ValueError("Expected 1 <= --length < --longer.")
+        if not 1 <= self.newton <= self.sequences:
+            raise ValueError("Expected 1 <= --newton <= --sequences.")
 
 
 def task_of(name: Name, settings: Settings, *, test: bool = False) -> Task:
@@ -158,14 +127,14 @@ def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]
     lanes = start(keys, jnp.repeat(jnp.asarray(rates, jnp.float32), len(seeds)))
     losses, pieces = [], max(1, min(10, plan.steps))
     for piece in range(pieces):
-        begin, end = (plan.steps * i // pieces for i in (piece, piece + 1))
-        lanes, loss = advance(lanes, end - begin)
+        lab.begin, end = (plan.steps * i // pieces for i in (piece, piece + 1))
+        lanes, loss = advance(lanes, end - lab.begin)
         losses.append(np.asarray(loss).reshape(len(rates), len(seeds)).tolist())
         bar.update()
     trained = time.perf_counter() - wall
     tested = task_of(name, settings, test=True)
     valid, test = (_held_out(tested, settings, part) for part in (VALID, TEST))
-    method = learners.method_of(cell)
+    method = method_of(cell)
     runs = [_lane(lanes.params, i) for i in range(len(keys))]
     params = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
     on_valid = [
@@ -180,12 +149,11 @@ def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]
     best = max(range(len(rates)), key=lambda i: (np.mean(on_valid[i]), -last[i]))
     found = [test_one(p, cell, name, tested, settings, test) for p in params[best]]
     result: dict[str, Any] = {
-        measure: mean_sd([row[measure] for row in found]) for measure in found[0]
+        measure: lab.mean_sd([row[measure] for row in found]) for measure in found[0]
     }
-    first = jax.tree.leaves(params[best][0])
     return {
         **result,
-        "parameters": sum(math.prod(leaf.shape) for leaf in first),
+        "parameters": lab.parameter_count(params[best][0]),
         "learning_rate": rates[best],
         "valid_by_rate": {
             f"{rate:g}": values for rate, values in zip(rates, on_valid, strict=True)
@@ -211,7 +179,7 @@ def test_one(
     params: Any, cell: str, name: Name, task: Task, settings: Settings, test: Any
 ) -> dict[str, Any]:
     """Returns one trained network's shares of right answers, and Newton's report."""
-    right, logits = learners.score(params, cell, task, learners.method_of(cell), test)
+    right, logits = learners.score(params, cell, task, method_of(cell), test)
     found: dict[str, Any] = {"accuracy": _accuracy(right, test)}
     if name == "parity":
         n = settings.length
@@ -251,7 +219,7 @@ def test_newton(params: Any, cell: str, task: Task, batch: Any) -> dict[str, Any
     }
     if not solved.any():
         return found
-    methods = {"newton": jrnn.newton(), "steps": learners.method_of(cell)}
+    methods = {"newton": jrnn.newton(), "steps": method_of(cell)}
     shown = {}
     for by, method in methods.items():
         right, logits = learners.score(params, cell, task, method, batch)
@@ -273,18 +241,14 @@ def _share(right: np.ndarray, asked: np.ndarray) -> float:
 
 def run(settings: Settings) -> int:
     """Runs the experiment, writing what is known after each cell."""
-    folder, shown = begin(settings, "parallel_in_time_learning")
-    cells = settings.cells or ()
+    run, cells = lab.begin(settings, "parallel_in_time.learning"), settings.cells or ()
     results: dict[str, Any] = {name: {} for name in settings.tasks}
-    content = {
-        "experiment": "parallel_in_time.learning",
-        "settings": shown,
-        "environment": environment(),
-        "chance": {name: task_of(name, settings).chance for name in settings.tasks},
-        "kinds": {cell: KINDS[cell] for cell in cells},
-        "published": PUBLISHED,
-        "results": results,
-    }
+    content = run.results(
+        chance={name: task_of(name, settings).chance for name in settings.tasks},
+        kinds={cell: KINDS[cell] for cell in cells},
+        published=PUBLISHED,
+        results=results,
+    )
     with tqdm(total=10 * len(cells) * len(settings.tasks), unit="part") as bar:
         for name in settings.tasks:
             for cell in cells:
@@ -295,21 +259,13 @@ def run(settings: Settings) -> int:
                     f"{name:7} {cell:14} {accuracy['mean']:.1%} ± {accuracy['sd']:.1%}"
                     f"  rate {row['learning_rate']:g}  {row['seconds']:.0f} s"
                 )
-                write_json(folder / RESULTS_FILE, content)
-    print("\n" + table(content))
-    draw(folder / FIGURE_FILE, content)
-    print(f"\nWritten to {folder}.")
-    return 0
+                run.write(content)
+    return run.finish(content, draw, said=f"\n{table(content)}\n")
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        return run(resolve(settings))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return lab.command(Settings, arguments, __doc__, run, presets=PRESETS)
 
 
 if __name__ == "__main__":

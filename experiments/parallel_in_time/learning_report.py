@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 
 # Percent. ParaRNN: table 6 of https://arxiv.org/abs/2510.21450, one layer of 64 units,
 # the best of 3 runs, 100 steps; recall with 128 symbols, parity at the last step alone.
@@ -33,19 +34,6 @@ TITLES = {
     "recall": "recall of {pairs} pairs",
     "copy": "copying {pattern} steps of 7 bits",
 }
-FIGURE_SIZE = (11.5, 4.8)  # inches
-GREY = "#777777"
-
-
-def percent(found: dict[str, Any]) -> str:
-    """Returns mean and deviation in percent, "" of nothing.
-
-    >>> percent({"mean": 0.981, "sd": 0.0042})
-    '98.1 ± 0.4'
-    """
-    if found["mean"] is None:
-        return ""
-    return f"{100 * found['mean']:.1f} ± {100 * found['sd']:.1f}"
 
 
 def columns(content: dict[str, Any]) -> dict[str, tuple[str, str, float]]:
@@ -69,7 +57,7 @@ def table(content: dict[str, Any]) -> str:
     body = [
         (
             f"{cell} ({kind})",
-            *(percent(results[task][cell][m]) for task, m, _ in shown.values()),
+            *(lab.percent(results[task][cell][m]) for task, m, _ in shown.values()),
         )
         for cell, kind in content["kinds"].items()
     ]
@@ -87,7 +75,7 @@ def table(content: dict[str, Any]) -> str:
         )
         for name in names
     ]
-    accuracy = format_table(
+    accuracy = lab.format_table(
         ("accuracy in %", *shown), [*body, ("chance", *chance), *published]
     )
     newton = newton_table(content)
@@ -115,21 +103,21 @@ def newton_table(content: dict[str, Any]) -> str:
             body.append(
                 (
                     f"{task}, {cell}",
-                    percent(row["newton_converged"]),
+                    lab.percent(row["newton_converged"]),
                     f"{row['newton_iterations']['mean']:.0f}",
-                    percent(row["newton_accuracy"]),
-                    percent(row["steps_accuracy"]),
+                    lab.percent(row["newton_accuracy"]),
+                    lab.percent(row["steps_accuracy"]),
                     f"{max(known):.0e}" if known else "",
-                    percent(longer) if longer else "",
+                    lab.percent(longer) if longer else "",
                 )
             )
-    return format_table(header, body) if body else ""
+    return lab.format_table(header, body) if body else ""
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
     """Draws every seed's accuracy, the means, chance, and what is published."""
     shown = columns(content)
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(11.5, 4.8)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     kinds = list(dict.fromkeys(content["kinds"].values()))
     for axes, (title, (task, measure, chance)) in zip(
@@ -137,7 +125,7 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     ):
         for i, (cell, kind) in enumerate(content["kinds"].items()):
             found = content["results"][task][cell][measure]
-            _row(axes, i, found, plots.COLOURS[kinds.index(kind)])
+            _row(axes, i, found, figures.COLOURS[kinds.index(kind)])
             known = COUNTERPARTS.get((task, cell))
             if known and measure == "accuracy":
                 looks: dict[str, Any] = {"mfc": "none", "mec": GREY, "ms": 9}
@@ -147,12 +135,11 @@ def draw(path: Path, content: dict[str, Any]) -> None:
         axes.set_xlabel("test accuracy (%)")
         axes.set_xlim(100 * chance - 15, 103)
         axes.set_xticks(range(20 * round(5 * chance), 101, 20))
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        figures.tidy([axes], "x")
     panels[0].set_yticks(range(len(content["kinds"])), list(content["kinds"]))
     panels[0].invert_yaxis()
     _legend(figure, kinds)
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def _row(axes: Axes, at: int, found: dict[str, Any], colour: str) -> None:
@@ -164,7 +151,7 @@ def _row(axes: Axes, at: int, found: dict[str, Any], colour: str) -> None:
 
 def _legend(figure: Figure, kinds: list[str]) -> None:
     handles = [
-        Line2D([], [], color=plots.COLOURS[i], marker="o", ms=4, label=kind)
+        Line2D([], [], color=figures.COLOURS[i], marker="o", ms=4, label=kind)
         for i, kind in enumerate(kinds)
     ]
     looks: dict[str, Any] = {"color": GREY, "mfc": "none"}

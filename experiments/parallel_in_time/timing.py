@@ -9,7 +9,6 @@ What would need too much memory or time is skipped, and the table says that too.
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,7 @@ import jax
 import jax.numpy as jnp
 
 import jrnn
-from experiments._compiled import compiled_anew
-from experiments._report import environment, write_json
+from experiments import lab
 from experiments.benchmarks.turns import in_turn
 from experiments.parallel_in_time.timing_report import (
     BLOCKS,
@@ -35,6 +33,7 @@ from experiments.parallel_in_time.timing_report import (
     on_cpu,
     progress,
     published_table,
+    summary,
     table,
 )
 
@@ -97,39 +96,25 @@ class Deer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Min:
+class Min(Deer):
     """The setting of minGRU and minLSTM: 64 sequences, beside a GRU and an LSTM."""
 
     hidden: tuple[int, ...] = (64,)
-    """Hidden units."""
     steps: tuple[int, ...] = (512, 4096)
-    """Lengths T."""
     batch: int = 64
-    """Sequences side by side."""
     inputs: int = 64
-    """Inputs per step."""
-    limits: Limits = Limits()
-    """What a single measurement may take."""
     out: Path = Path("runs/parallel_in_time_min.json")
-    """Where the results go."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Pararnn:
+class Pararnn(Deer):
     """The length of ParaRNN's figures, for cells with a diagonal Jacobian."""
 
     hidden: tuple[int, ...] = (64, 256)
-    """Hidden units."""
     steps: tuple[int, ...] = (512,)
-    """Lengths T."""
     batch: int = 8
-    """Sequences side by side."""
     inputs: int = 64
-    """Inputs per step."""
-    limits: Limits = Limits()
-    """What a single measurement may take."""
     out: Path = Path("runs/parallel_in_time_pararnn.json")
-    """Where the results go."""
 
 
 CELLS = {
@@ -179,7 +164,7 @@ def prepare(
     show = lambda params, xs: jrnn.unroll(cell, params, xs, method=method)[1]
     loss = lambda params, xs: jnp.tanh(show(params, xs)).mean()
     function = show if which == FORWARD else jax.value_and_grad(loss, (0, 1))
-    with compiled_anew():
+    with lab.compiled_anew():
         started = time.perf_counter()
         compiled = jax.jit(function).lower(*given).compile()
         compile_seconds = time.perf_counter() - started
@@ -262,19 +247,6 @@ def compare(
     return rows
 
 
-def summary(name: str, rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """Returns the median seconds of a method, and its ratio to bptt, over rounds."""
-    found: dict[str, Any] = {
-        "rounds": len(rounds),
-        "median_seconds": statistics.median(seconds[name] for seconds in rounds),
-    }
-    if "bptt" in rounds[0]:
-        ratios = [seconds[name] / seconds["bptt"] for seconds in rounds]
-        found["ratio"] = statistics.median(ratios)
-        found["least_ratio"], found["greatest_ratio"] = min(ratios), max(ratios)
-    return found
-
-
 def run(settings: Any) -> int:
     """Measures, prints tables, writes the results, and for the grid a figure."""
     grid = isinstance(settings, Settings)
@@ -290,22 +262,16 @@ def run(settings: Any) -> int:
                     print(progress(group), flush=True)
     for which in PASSES:
         print("\n" + table(rows, which))
-    content = {
-        "experiment": f"parallel_in_time.{preset}",
-        "environment": environment(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "rows": rows,
-    }
+    found: dict[str, Any] = {"rows": rows}
     if not grid:
         ours = gains(rows, settings)
-        content["speed_ups"] = ours
-        content["published"] = [p._asdict() for p in PUBLISHED[preset]]
+        found["speed_ups"] = ours
+        found["published"] = [p._asdict() for p in PUBLISHED[preset]]
         print("\n" + published_table(ours, PUBLISHED[preset]))
     if on_cpu():
-        content["note"] = GPU_UNMEASURED
+        found["note"] = GPU_UNMEASURED
         print(f"\n{GPU_UNMEASURED}")
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(settings.out, content)
+    lab.write_results(settings, f"parallel_in_time.{preset}", **found)
     if grid:
         draw(settings.out.with_suffix(".png"), rows, settings.batch)
     print(f"Written to {settings.out}.")

@@ -1,14 +1,14 @@
 """What the timing of methods looks like: tables, and a figure of time by length."""
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.lab import figures
 
 FORWARD, GRADIENT = "forward", "gradient"
 SEQUENTIAL = ("scan", "bptt")
@@ -16,7 +16,6 @@ BLOCKS = "associative, blocks"
 MEASURED, NO_MEMORY, NO_TIME = "measured", "skipped, memory", "skipped, time"
 # Ratios nearer to 1 than this are noise on a machine that does other work.
 EVEN = 1.1
-FIGURE_SIZE = (11.5, 6.2)  # inches
 STYLES = {
     "scan": "s--",
     "bptt": "o-",
@@ -80,6 +79,19 @@ def speed_up(group: list[dict[str, Any]]) -> tuple[str, float] | None:
     return best, min(steps) / parallel[best]
 
 
+def summary(name: str, rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Returns the median seconds of a method, and its ratio to bptt, over rounds."""
+    found: dict[str, Any] = {
+        "rounds": len(rounds),
+        "median_seconds": statistics.median(seconds[name] for seconds in rounds),
+    }
+    if "bptt" in rounds[0]:
+        ratios = [seconds[name] / seconds["bptt"] for seconds in rounds]
+        found["ratio"] = statistics.median(ratios)
+        found["least_ratio"], found["greatest_ratio"] = min(ratios), max(ratios)
+    return found
+
+
 def on_cpu() -> bool:
     """Returns whether the device at hand is a CPU."""
     return jax.default_backend() == "cpu"
@@ -117,7 +129,7 @@ def table(rows: list[dict[str, Any]], which: str) -> str:
                 verdict(group),
             )
         )
-    return format_table((which, "T", *names, "parallel"), body)
+    return lab.format_table((which, "T", *names, "parallel"), body)
 
 
 def shown(row: dict[str, Any] | None) -> str:
@@ -140,7 +152,7 @@ def draw(path: Path, rows: list[dict[str, Any]], batch: int) -> None:
     rows = [row for row in rows if row["pass"] == GRADIENT]
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     sizes = list(dict.fromkeys(row["hidden"] for row in rows))
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(11.5, 6.2)
     grid = figure.subplots(
         len(sizes), len(cells), sharex=True, sharey=True, squeeze=False
     )
@@ -148,9 +160,7 @@ def draw(path: Path, rows: list[dict[str, Any]], batch: int) -> None:
     for i, hidden in enumerate(sizes):
         for j, cell in enumerate(cells):
             axes = grid[i, j]
-            for colour, (name, style) in zip(
-                plots.COLOURS, STYLES.items(), strict=False
-            ):
+            for colour, (name, style) in figures.coloured(STYLES.items()):
                 points = [
                     (row["steps"], row["median_seconds"])
                     for row in rows
@@ -165,8 +175,7 @@ def draw(path: Path, rows: list[dict[str, Any]], batch: int) -> None:
                     )[0]
             axes.set_xscale("log")
             axes.set_yscale("log")
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            figures.tidy([axes])
             axes.set_title(f"{cell}, H = {hidden}", fontsize=10)
             if j == 0:
                 axes.set_ylabel("outputs and gradient (s)")
@@ -177,7 +186,7 @@ def draw(path: Path, rows: list[dict[str, Any]], batch: int) -> None:
     )
     device = jax.devices()[0].device_kind
     figure.suptitle(f"Time against length, batch {batch}, on: {device}", fontsize=11)
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def progress(group: list[dict[str, Any]]) -> str:
@@ -206,4 +215,4 @@ def published_table(ours: list[dict[str, Any]], theirs: tuple[Published, ...]) -
         for o in ours
     ]
     body += [(f"published: {p.what}", f"{p.speed_up:g}", p.device) for p in theirs]
-    return format_table(("speed-up", "times", "device"), body)
+    return lab.format_table(("speed-up", "times", "device"), body)

@@ -11,22 +11,16 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments._intervals import middle
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    write_json,
-)
-from experiments._run import begin, exit_status, load_average, parameter_count
+from experiments import lab
 from experiments.data import stocks
 from experiments.data._parts import Parts
 from experiments.data._scale import Scale, scale_of
+from experiments.lab import intervals
 from experiments.stocks import forecasts, networks, report, scores
 from experiments.stocks.forecasts import (
     AR_1,
@@ -40,56 +34,36 @@ from experiments.stocks.forecasts import (
 from experiments.stocks.networks import Fitted, Recipe
 from experiments.stocks.refits import REFITS, refit_days, refit_forecast
 
-FIGURE_FILE = "stocks.png"
 UNIT = "nats per stock and day, of log returns in percent"
+ENTRANTS = tuple(networks.entrants())
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Forecast the daily returns of three stocks."""
 
-    networks: tuple[str, ...] = tuple(networks.entrants())
+    networks: Annotated[tuple[str, ...], lab.among(ENTRANTS)] = ENTRANTS
     """Which networks take part."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: lab.Seeds = (0, 1, 2)
     """Of weights; sizes and rates are chosen by their mean."""
-    hidden: tuple[int, ...] = (8, 16)
+    hidden: lab.Counts = (8, 16)
     """Hidden units to choose from, by the validation part."""
-    rates: tuple[float, ...] = (0.01, 0.03)
+    rates: lab.Positives = (0.01, 0.03)
     """Learning rates of Adam to choose from, by the validation part."""
-    updates: int = 150
+    updates: lab.Count = 150
     """Of each run, each on all training days; the best in validation are kept."""
-    clip: float = 1.0
+    clip: lab.Positive = 1.0
     """Largest norm of a gradient."""
-    refit_every: int = 22
+    refit_every: lab.Count = 22
     """Days after which GARCH is estimated again from all days before, or the last."""
-    block: int = 22
+    block: lab.Count = 22
     """Days of a stretch that the bootstrap draws: a month of trading."""
-    other_blocks: tuple[int, ...] = (1, 5, 66)
+    other_blocks: Annotated[tuple[int, ...], lab.ABOVE_0] = (1, 5, 66)
     """Lengths of a stretch with which the best network's intervals are drawn again."""
-    draws: int = 10_000
+    draws: lab.Count = 10_000
     """Of the bootstrap."""
     out: Path | None = None
     """The run folder; None takes the next runs/stocks/NUMBER."""
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings that mean nothing."""
-    unknown = set(settings.networks) - set(networks.entrants())
-    if unknown or not settings.networks:
-        names = ", ".join(map(repr, networks.entrants()))
-        raise ValueError(f"Expected --networks of {names}, got {settings.networks}.")
-    for name in ("seeds", "hidden", "rates"):
-        if not getattr(settings, name):
-            raise ValueError(f"Expected at least one of --{name}.")
-    for name in ("updates", "refit_every", "block", "draws"):
-        if getattr(settings, name) < 1:
-            shown = name.replace("_", "-")
-            raise ValueError(f"Expected --{shown} of 1 or more.")
-    above = (*settings.rates, *settings.hidden, settings.clip, *settings.other_blocks)
-    if min(above) <= 0:
-        raise ValueError(
-            "Expected --rates, --hidden, --clip and --other-blocks above 0."
-        )
 
 
 class Learned(NamedTuple):
@@ -115,11 +89,7 @@ def learn(returns: np.ndarray, parts: Parts, settings: Settings, bar: Any) -> Le
     train = returns[parts.train]
     scale = scale_of(train)
     recipe = Recipe(
-        settings.hidden,
-        settings.rates,
-        settings.seeds,
-        settings.updates,
-        settings.clip,
+        settings.hidden, settings.rates, settings.seeds, settings.updates, settings.clip
     )
     late = returns[: parts.valid.stop]
     garch = {
@@ -183,7 +153,7 @@ def judge(
     """Returns every model's scores on the test part, and its nats in validation."""
     part = data.parts.test
     days = part.stop - part.start
-    drawn = scores.draw_days(days, settings.block, settings.draws, seed=0)
+    drawn = intervals.draw_places(days, settings.block, settings.draws, seed=0)
     compared = (*report.RIVALS, GAUSSIAN)
     references, rows = {k: foretold[k][0] for k in compared}, {}
     for name, own in foretold.items():
@@ -196,12 +166,12 @@ def judge(
     best = min(learned.networks, key=lambda name: rows[name]["valid_nats"])
     by_block: dict[str, dict[int, list[float]]] = {name: {} for name in report.RIVALS}
     for block in settings.other_blocks:
-        drawn = scores.draw_days(days, block, settings.draws, seed=0)
+        drawn = intervals.draw_places(days, block, settings.draws, seed=0)
         for name, own in by_block.items():
             gap = scores.daily(foretold[best], part) - scores.daily(
                 foretold[name], part
             )
-            own[block] = middle(gap[drawn].mean(axis=1))
+            own[block] = intervals.middle(gap[drawn].mean(axis=1))
     return {
         "models": rows,
         "best_in_validation": best,
@@ -219,7 +189,7 @@ def parameters(learned: Learned) -> dict[str, Any]:
     for name, fitted in learned.networks.items():
         row = {"says": networks.entrants()[name].says, **fitted._asdict()}
         del row["params"]  # about a thousand numbers for each seed
-        rows[name] = {**row, "parameters": parameter_count(fitted.params[0])}
+        rows[name] = {**row, "parameters": lab.parameter_count(fitted.params[0])}
     return {
         "scale": {k: v.tolist() for k, v in learned.scale._asdict().items()},
         STUDENT_T: dict(
@@ -232,9 +202,8 @@ def parameters(learned: Learned) -> dict[str, Any]:
 def run(settings: Settings, data: stocks.Stocks) -> int:
     """Runs the experiment; returns the exit status."""
     forecasts.load_arch()  # if it is missing, say so at once
-    folder, shown = begin(settings, "stocks")
-    print("\n".join(f"{name}: {value}" for name, value in data.card.items()))
-    load, started, spent = load_average(), time.perf_counter(), time.process_time()
+    run = lab.begin(settings, "stocks", data.card)
+    load, spent = lab.load_average(), time.process_time()
     first, last = data.parts.train.stop, len(data.returns)
     count = len(settings.networks) * len(settings.hidden) * settings.updates
     count += len(REFITS) * len(refit_days(first, last, settings.refit_every))
@@ -242,34 +211,23 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
         learned = learn(data.returns, data.parts, settings, bar)
         foretold = foretell(learned, data.returns) | refit(data, settings, bar)
     found = judge(foretold, learned, data, settings)
-    results = {
-        "experiment": "stocks",
-        "settings": shown,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(time.process_time() - spent, 1),
-        "load_before": load,
-        "data": data.card,
-        "unit": UNIT,
-        "parameters": parameters(learned),
+    results = run.results(
+        seconds=run.seconds(),
+        cpu_seconds=round(time.process_time() - spent, 1),
+        load_before=load,
+        data=data.card,
+        unit=UNIT,
+        parameters=parameters(learned),
         **found,
-    }
-    write_json(folder / RESULTS_FILE, results)
-    report.draw(folder / FIGURE_FILE, results, data, foretold)
-    print(f"{report.tables(results)}\n\n{report.verdict(results)}")
-    print(f"Written to {folder}.")
-    return 0
+    )
+    said = f"{report.tables(results)}\n\n{report.verdict(results)}"
+    return run.finish(results, report.draw, data, foretold, said=said)
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-
-    def checked() -> int:
-        check(settings)
-        return run(settings, stocks.load())
-
-    return exit_status(checked)
+    start = lambda settings: run(settings, stocks.load())
+    return lab.command(Settings, arguments, __doc__, start)
 
 
 if __name__ == "__main__":

@@ -72,11 +72,7 @@ def refit_forecast(
 
 
 def _pieces(
-    refit: Refit,
-    returns: np.ndarray,
-    first: int,
-    every: int,
-    done: Callable[[], Any],
+    refit: Refit, returns: np.ndarray, first: int, every: int, done: Callable[[], Any]
 ) -> Iterator[Forecast]:
     """Yields forecasts of the days between two estimates, one stretch at a time."""
     for day in refit_days(first, len(returns), every):

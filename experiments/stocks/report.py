@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
 from experiments.data.stocks import Stocks
+from experiments.lab import figures
+from experiments.lab.figures import GREY
 from experiments.stocks.forecasts import (
     AR_1,
     GARCH,
@@ -25,8 +25,6 @@ from experiments.stocks.refits import GARCH_REFIT, GJR_REFIT, GJR_ROLLING
 # What the best network is compared with, in pairs.
 RIVALS = (GARCH, GARCH_LATE, GARCH_REFIT, GJR_REFIT, GJR_ROLLING)
 REFERENCE = GJR_REFIT  # of the figure: what the field would use
-FIGURE_SIZE = (13.5, 9.0)  # inches
-GREY = "#777777"
 ZOOM = 0.035  # nats, the second panel's reach on either side of the reference
 
 
@@ -71,7 +69,7 @@ def tables(results: dict[str, Any]) -> str:
         (("model", *risks, "distance of PIT"), second),
         (("model", "R^2 of the mean, %", "correlation of sd and |r|"), third),
     )
-    shown = "\n\n".join(format_table(header, body) for header, body in blocks)
+    shown = "\n\n".join(lab.format_table(header, body) for header, body in blocks)
     unit = f"{results['unit']}; ± is the deviation over seeds, [] a 95% interval"
     return f"{unit}\n\n{shown}"
 
@@ -140,7 +138,7 @@ def draw(
       foretold: Each model's forecasts, one for each seed.
     """
     best = results["best_in_validation"]
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(13.5, 9.0)
     grid = figure.add_gridspec(3, 3, height_ratios=(1.4, 1, 1))
     left, right = (figure.add_subplot(grid[0, i]) for i in (0, 1))
     _differences(left, results, zoom=False)
@@ -150,10 +148,8 @@ def draw(
     for i in (0, 1):
         axes = figure.add_subplot(grid[i + 1, :])
         _volatility(axes, data, foretold, best, 2 * i)
-    for axes in figure.axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    figures.tidy(figure.axes)
+    figures.save(figure, path)
 
 
 def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
@@ -162,7 +158,7 @@ def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
     reference = models[REFERENCE]["nats"]["mean"]
     for place, name in enumerate(names):
         row, gain = models[name], models[name]["less"][REFERENCE]
-        colour = plots.COLOURS[name in results["settings"]["networks"]]
+        colour = figures.COLOURS[name in results["settings"]["networks"]]
         axes.plot(gain["interval"], [place] * 2, color=colour, linewidth=2)
         axes.plot(gain["mean"], place, "o", color=colour, markersize=6)
         if len(row["nats"]["values"]) > 1:
@@ -175,8 +171,11 @@ def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
     axes.set_xlabel(f"nats per stock and day, less those of\n{REFERENCE}")
     title = "the same, near 0" if zoom else "Test part: left of 0 is better"
     axes.set_title(title, fontsize=10)
-    marks = (("o-", plots.COLOURS[0], "mean and 95% interval, days drawn in blocks"),)
-    marks += (("o-", plots.COLOURS[1], "the same, networks"), ("|", "#000000", "seeds"))
+    marks = (("o-", figures.COLOURS[0], "mean and 95% interval, days drawn in blocks"),)
+    marks += (
+        ("o-", figures.COLOURS[1], "the same, networks"),
+        ("|", "#000000", "seeds"),
+    )
     if not zoom:
         for style, colour, label in marks:
             axes.plot([], [], style, color=colour, label=label)
@@ -189,7 +188,7 @@ def _histograms(axes: Axes, results: dict[str, Any], best: str) -> None:
     bins = len(models[REFERENCE]["pit_histogram"])
     edges = np.linspace(0, 1, bins + 1)
     names = (GAUSSIAN, STUDENT_T, REFERENCE, best)
-    for colour, name in zip(plots.COLOURS, names, strict=False):
+    for colour, name in figures.coloured(names):
         shares = 100 * np.array(models[name]["pit_histogram"]) / trials
         width = 2.0 if name in (REFERENCE, best) else 1.0
         axes.stairs(shares, edges, color=colour, linewidth=width, label=name)
@@ -203,16 +202,12 @@ def _histograms(axes: Axes, results: dict[str, Any], best: str) -> None:
 
 
 def _volatility(
-    axes: Axes,
-    data: Stocks,
-    foretold: dict[str, list[Forecast]],
-    best: str,
-    stock: int,
+    axes: Axes, data: Stocks, foretold: dict[str, list[Forecast]], best: str, stock: int
 ) -> None:
     part = data.parts.test
     days, sizes = data.dates[part], np.abs(data.returns[part, stock])
     axes.vlines(days, 0, sizes, color=GREY, alpha=0.55, linewidth=1, label="|return|")
-    lines = ((REFERENCE, plots.COLOURS[2]), (best, plots.COLOURS[3]))
+    lines = ((REFERENCE, figures.COLOURS[2]), (best, figures.COLOURS[3]))
     for name, colour in lines:
         sd = foretold[name][0].sd[part, stock]
         axes.plot(days, sd, color=colour, linewidth=1.6, label=f"sd, {name}")

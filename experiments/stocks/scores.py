@@ -2,11 +2,8 @@
 
 Days follow each other in calm and in storm, and the stocks fall together: so intervals
 are those of a circular block bootstrap, which draws whole stretches of days with all
-stocks on them. Differences are paired: both models are scored on the same drawn days.
-
-Source: H. Kuensch 1989, https://doi.org/10.1214/aos/1176347265; in a circle, so that
-every day is drawn as often: D. Politis and J. Romano 1992, A circular block-resampling
-procedure for stationary data, in Exploring the Limits of Bootstrap, 263-270.
+stocks on them, as `experiments.lab.intervals` has it. Differences are paired: both
+models are scored on the same drawn days.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,38 +13,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from experiments._intervals import middle
-from experiments._report import mean_sd
+from experiments import lab
 from experiments.data._scale import Scale, normalise
+from experiments.lab import intervals
 from experiments.stocks.forecasts import Forecast
 
 LEVELS = (0.01, 0.05)
 BINS = 20
-COVER = 0.95
-
-
-def draw_days(
-    days: int, block: int, draws: int, seed: int
-) -> Int[np.ndarray, "draws days"]:
-    """Returns days in stretches of `block` that start anywhere, wrapped at the end."""
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(days, size=(draws, -(-days // block), 1))
-    return ((starts + np.arange(block)) % days).reshape(draws, -1)[:, :days]
-
-
-def binomial_interval(count: float, trials: int) -> list[float]:
-    """Returns Clopper and Pearson's 95% interval of a share: never too narrow.
-
-    Between whole counts, which a mean over seeds may be, it is their interpolation by
-    the same beta quantiles. https://doi.org/10.1093/biomet/26.4.404
-
-    >>> [round(x, 3) for x in binomial_interval(5, 100)]
-    [0.016, 0.113]
-    """
-    tail, beta = (1 - COVER) / 2, stats.beta
-    low = beta.ppf(tail, count, trials - count + 1) if count > 0 else 0.0
-    high = beta.ppf(1 - tail, count + 1, trials - count) if count < trials else 1.0
-    return [float(low), float(high)]
 
 
 def daily(forecasts: Sequence[Forecast], part: slice) -> Float[np.ndarray, " days"]:
@@ -67,16 +39,19 @@ def likelihood(
       forecasts: One for each seed.
       references: What they are compared with: less is below 0 where they are better.
       part: The days that count.
-      drawn: Of `draw_days`, counted from the first of them.
+      drawn: Of `intervals.draw_places`, counted from the first of them.
     """
     own, less = daily(forecasts, part), {}
     for name, reference in references.items():
         gap = own - daily([reference], part)
         drawn_gaps = gap[drawn].mean(axis=1)
-        less[name] = {"mean": float(gap.mean()), "interval": middle(drawn_gaps)}
+        less[name] = {
+            "mean": float(gap.mean()),
+            "interval": intervals.middle(drawn_gaps),
+        }
     return {
-        "nats": mean_sd([-f.log_density[part].mean() for f in forecasts]),
-        "nats_interval": middle(own[drawn].mean(axis=1)),
+        "nats": lab.mean_sd([-f.log_density[part].mean() for f in forecasts]),
+        "nats_interval": intervals.middle(own[drawn].mean(axis=1)),
         "nats_by_stock": np.mean(
             [-f.log_density[part].mean(axis=0) for f in forecasts], axis=0
         ).tolist(),
@@ -99,7 +74,7 @@ def calibration(forecasts: Sequence[Forecast], part: slice) -> dict[str, Any]:
     trials, risk = pits[0].size, {}
     for level in LEVELS:
         counts = [int((pit < level).sum()) for pit in pits]
-        low, high = binomial_interval(float(np.mean(counts)), trials)
+        low, high = intervals.clopper_pearson(float(np.mean(counts)), trials)
         risk[f"{level:g}"] = {
             "counts": counts,
             "share": float(np.mean(counts)) / trials,
@@ -112,7 +87,7 @@ def calibration(forecasts: Sequence[Forecast], part: slice) -> dict[str, Any]:
         "trials": trials,
         "value_at_risk": risk,
         "pit_histogram": np.mean(bins, axis=0).tolist(),
-        "distance_from_uniform": mean_sd(distances),
+        "distance_from_uniform": lab.mean_sd(distances),
     }
 
 
@@ -137,8 +112,10 @@ def mean_forecast(
     own = np.mean(errors, axis=0).sum(axis=1)
     return {
         "r2": float(1 - own.sum() / none.sum()),
-        "r2_interval": middle(1 - own[drawn].sum(axis=1) / none[drawn].sum(axis=1)),
-        "size_correlation": mean_sd([_size(f, returns, part) for f in forecasts]),
+        "r2_interval": intervals.middle(
+            1 - own[drawn].sum(axis=1) / none[drawn].sum(axis=1)
+        ),
+        "size_correlation": lab.mean_sd([_size(f, returns, part) for f in forecasts]),
     }
 
 

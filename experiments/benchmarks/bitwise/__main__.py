@@ -27,7 +27,7 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from experiments._report import format_table
+from experiments import lab
 from experiments.benchmarks.bitwise import cells, commands
 from experiments.benchmarks.bitwise.arrays import Difference, compare_folders
 
@@ -197,7 +197,7 @@ def kept_in(settings: Settings, commit: str | None, temporary: Path) -> Path:
 def table(found: list[Difference]) -> str:
     """Returns what differs, a line for each array."""
     rows = [[one.name, one.why or f"{one.ulps:,.0f}"] for one in found]
-    return format_table(["differs", "units in the last place"], rows)
+    return lab.format_table(["differs", "units in the last place"], rows)
 
 
 def run(settings: Settings, temporary: Path) -> int:

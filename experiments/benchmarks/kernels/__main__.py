@@ -18,21 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import tyro
 
-from experiments._report import write_results
+from experiments import lab
+from experiments.benchmarks.grid import Cells
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.kernels import agreement, report
 from experiments.benchmarks.kernels.systems import Rows, guarded, prepare, ready
 from experiments.benchmarks.kernels.timing import time_cell, time_linear
-from experiments.benchmarks.peers.problems import CELLS, Shape, check_choice
+from experiments.benchmarks.peers.problems import CELLS, Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Time kernels on a GPU beside what else there is."""
 
-    cells: tuple[str, ...] = CELLS
+    cells: Cells = CELLS
     """Which cells."""
     sizes: tuple[int, ...] = (128, 256, 512)
     """Their units and inputs, in float32."""
@@ -61,14 +61,8 @@ def sizes(settings: Settings) -> list[tuple[Shape, str]]:
     return [*wide, *((at(size), "bfloat16") for size in settings.narrow)]
 
 
-def main(arguments: list[str]) -> int:
+def run(settings: Settings) -> int:
     """Measures, prints a table, writes the results and a figure."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check_choice("cells", settings.cells, CELLS)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     if jax.default_backend() != "gpu":
         raise SystemExit(
             f"Expected a GPU, got the backend {jax.default_backend()!r}: there is "
@@ -81,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
     def keep(more: Rows) -> None:
         rows.extend(more)
-        write_results(settings.out, "benchmarks.kernels", settings, rows, environment)
+        lab.write_results(settings, "benchmarks.kernels", environment, rows=rows)
 
     with ThreadPoolExecutor(settings.threads) as pool:
         compared = {
@@ -108,5 +102,10 @@ def main(arguments: list[str]) -> int:
     return code
 
 
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

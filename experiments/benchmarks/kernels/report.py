@@ -3,16 +3,14 @@
 from itertools import cycle
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
 from experiments.benchmarks.kernels.systems import Rows
 from experiments.benchmarks.kernels.timing import COPY, LINEAR
 from experiments.benchmarks.peers.problems import PASSES
+from experiments.lab import figures
 
-FIGURE_SIZE = (10.0, 6.0)  # inches
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 
@@ -29,7 +27,7 @@ def show(rows: Rows) -> int:
         memory = "" if planned is None else f"{planned / 2**20:.1f} MiB"
         what = row["what"], row.get("pass", "FAILED"), row["system"]
         table.append([*what, number, memory])
-    print(format_table(["what", "pass", "system", "", "temporary"], table))
+    print(lab.format_table(["what", "pass", "system", "", "temporary"], table))
     return int(any("error" in row for row in rows))
 
 
@@ -56,12 +54,12 @@ def draw(rows: Rows, path: Path, machine: str) -> None:
     cells = list(dict.fromkeys(row["cell"] for row in timed))
     if not cells:
         return  # nothing ran
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(10.0, 6.0)
     axes = figure.subplots(
         len(PASSES), len(cells), sharex=True, sharey="row", squeeze=False
     )
     kinds = dict.fromkeys((row["system"], row["dtype"]) for row in timed)
-    looks = dict(zip(kinds, zip(cycle(plots.COLOURS), cycle(MARKERS)), strict=False))
+    looks = dict(zip(kinds, zip(cycle(figures.COLOURS), cycle(MARKERS)), strict=False))
     sizes = sorted({row["shape"][3] for row in timed})
     drawn = {}
     for line, which in zip(axes, PASSES, strict=True):
@@ -91,4 +89,4 @@ def draw(rows: Rows, path: Path, machine: str) -> None:
     T, B, *_ = timed[0]["shape"]
     title = [f"{B} sequences of {T} steps, {machine}", *bandwidths(rows)]
     figure.suptitle("\n".join(title), fontsize=9)
-    plots.save(figure, path)
+    figures.save(figure, path)

@@ -10,12 +10,7 @@ import jax.numpy as jnp
 
 import jrnn
 from experiments.benchmarks.peers.jax_peers import JaxPeer, flax_linen, jrnn_peer
-from experiments.benchmarks.peers.problems import (
-    Problem,
-    Shape,
-    Weights,
-    make_problem,
-)
+from experiments.benchmarks.peers.problems import Problem, Shape, Weights, make_problem
 from experiments.benchmarks.peers.running import Runner, jax_runner, torch_runner
 
 Rows = list[dict[str, Any]]

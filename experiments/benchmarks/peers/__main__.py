@@ -12,14 +12,14 @@ CPUs is meant: `pip install torch==2.13.0`.
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
-import tyro
 from tqdm import tqdm
 
+from experiments import lab
 from experiments._extras import require
-from experiments._report import write_json
+from experiments.benchmarks.grid import Grid
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers import memory, report
 from experiments.benchmarks.peers.jax_peers import (
@@ -29,13 +29,7 @@ from experiments.benchmarks.peers.jax_peers import (
     PEER_MODULES,
     RESET_BEFORE,
 )
-from experiments.benchmarks.peers.problems import (
-    CELLS,
-    GRID,
-    PASSES,
-    check_choice,
-    make_problem,
-)
+from experiments.benchmarks.peers.problems import GRID, PASSES, make_problem
 from experiments.benchmarks.peers.running import (
     PLAIN_TORCH,
     SECONDS,
@@ -50,52 +44,33 @@ EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH, PLAIN_TORCH)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Time jrnn and its peers side by side."""
 
-    cells: tuple[str, ...] = CELLS
-    """Which cells."""
-    shapes: tuple[int, ...] = tuple(range(len(GRID)))
-    """Which shapes of the grid, by number."""
-    systems: tuple[str, ...] = EVERY
+    systems: Annotated[tuple[str, ...], lab.among(EVERY)] = EVERY
     """Which libraries; jrnn must be among them."""
     seconds: float = SECONDS
     """For each comparison; at least five rounds are made."""
-    repeats: int = 1
+    repeats: lab.Count = 1
     """How often every comparison is compiled and timed anew, for from one compilation
     to the next the same program differs by a third and more."""
-    devices: int = 1
+    devices: lab.Count = 1
     """Into how many devices a CPU is cut; above 1 jrnn also runs split over them."""
-    memory: tuple[int, ...] = ()
+    memory: Annotated[tuple[int, ...], lab.within(0, len(GRID) - 1)] = ()
     """At which shapes the memory of a training step is measured too, by number."""
     out: Path = Path("runs/peers.json")
     """Where the results go; the figure goes beside it."""
 
-
-def check(settings: Settings) -> None:
-    """Refuses what cannot be measured.
-
-    Raises:
-      ModuleNotFoundError: A library is not installed.
-      ValueError: A setting names nothing.
-    """
-    check_choice("cells", settings.cells, CELLS)
-    check_choice("systems", settings.systems, EVERY)
-    check_choice("shapes", settings.shapes, range(len(GRID)))
-    if settings.memory:
-        check_choice("memory", settings.memory, range(len(GRID)))
-    for name, number in (("devices", settings.devices), ("repeats", settings.repeats)):
-        if number < 1:
-            raise ValueError(f"Expected --{name} of 1 or more, got {number}.")
-    if OURS not in settings.systems:
-        raise ValueError(
-            "Expected jrnn among --systems: the others are compared to it."
-        )
-    require(*(MODULES[name] for name in settings.systems if name in MODULES))
+    def check(self) -> None:
+        """Raises ValueError where there is nothing to compare with."""
+        if OURS not in self.systems:
+            raise ValueError(
+                "Expected jrnn among --systems: the others are compared to it."
+            )
 
 
-def run(settings: Settings) -> dict[str, Any]:
-    """Measures, and returns what goes into the results file."""
+def measure(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of times and those of memory."""
     problems = [(c, GRID[s]) for c in settings.cells for s in settings.shapes]
     systems = settings.systems
     if settings.devices > 1:
@@ -119,40 +94,32 @@ def run(settings: Settings) -> dict[str, Any]:
         for name in alike
         if name not in JAX_PEERS or cell in JAX_PEERS[name][1]
     ]
-    return {
-        "experiment": "benchmarks.peers",
-        "environment": environment_of_peers(),
-        "settings": {**dataclasses.asdict(settings), "out": None},
-        "rows": rows,
-        "memory": usage,
-    }
+    return rows, usage
 
 
-def main(arguments: list[str]) -> int:
+def run(settings: Settings) -> int:
     """Measures, prints tables, writes the results and a figure."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check(settings)
-        content = run(settings)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    rows = content["rows"]
+    require(*(MODULES[name] for name in settings.systems if name in MODULES))
+    rows, usage = measure(settings)
     for which in PASSES:
         print("\n" + report.table(rows, which))
     print("\n" + report.small_table(rows))
     print("\n" + "\n".join(report.summary(rows)))
     if settings.devices > 1:
         print("\n" + "\n".join(report.summary(rows, DEVICES)))
-    if content["memory"]:
-        print("\n" + report.memory_table(content["memory"]))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(settings.out, content)
-    device = content["environment"]["device"]
-    machine = f"{device}, {content['environment']['cores']} cores"
+    if usage:
+        print("\n" + report.memory_table(usage))
+    about = environment_of_peers()
+    lab.write_results(settings, "benchmarks.peers", about, rows=rows, memory=usage)
+    machine = f"{about['device']}, {about['cores']} cores"
     report.draw(rows, settings.out.with_suffix(".png"), machine)
     print(f"Written to {settings.out}.")
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the command line and runs the benchmark; returns the exit status."""
+    return lab.command(Settings, arguments, __doc__, run)
 
 
 if __name__ == "__main__":

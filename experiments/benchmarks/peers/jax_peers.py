@@ -108,11 +108,9 @@ def flax_linen(problem: Problem) -> JaxPeer:
     import flax.linen as nn
 
     H = problem.shape.H
-    cell = {
-        "elman": nn.SimpleCell,
-        "gru": nn.GRUCell,
-        "lstm": nn.OptimizedLSTMCell,
-    }[problem.cell](features=H)
+    cell = {"elman": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[
+        problem.cell
+    ](features=H)
     rnn = nn.RNN(cell)
     names = {"elman": ("",), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o")}
 
@@ -145,11 +143,9 @@ def flax_nnx(problem: Problem) -> JaxPeer:
 
     T, B, I, H = problem.shape
     del T
-    make = {
-        "elman": nnx.SimpleCell,
-        "gru": nnx.GRUCell,
-        "lstm": nnx.OptimizedLSTMCell,
-    }[problem.cell]
+    make = {"elman": nnx.SimpleCell, "gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}[
+        problem.cell
+    ]
     cell = make(I, H, rngs=nnx.Rngs(0))
     graph, like = nnx.split(nnx.RNN(cell, rngs=False))
     cell_graph, _ = nnx.split(cell)

@@ -6,7 +6,7 @@ not every library has, are zero. The loss is the mean over steps and sequences o
 tanh(y_t w), so that every y_t receives a gradient and the read-out costs little.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -86,13 +86,6 @@ def passes(
         return jnp.tanh(forward(params, xs) @ readout).mean()
 
     return {INFERENCE: forward, TRAINING: jax.value_and_grad(loss, (0, 1))}
-
-
-def check_choice(name: str, chosen: Collection[Any], known: Collection[Any]) -> None:
-    """Raises ValueError where a setting names nothing, or what there is not."""
-    unknown = [one for one in chosen if one not in known]
-    if unknown or not chosen:
-        raise ValueError(f"Expected --{name} of {list(known)}, got {unknown}.")
 
 
 def flops(cell: str, shape: Shape, which: str) -> int:

@@ -5,11 +5,9 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
 from experiments.benchmarks.peers.jax_peers import DEVICES, OURS, RESET_BEFORE
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
@@ -20,10 +18,10 @@ from experiments.benchmarks.peers.problems import (
 )
 from experiments.benchmarks.peers.running import FLOOR, PLAIN_TORCH, TORCH
 from experiments.benchmarks.turns import median_ratio
+from experiments.lab import figures
 
 LINEN = "flax.linen"
 OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
-FIGURE_SIZE = (11.0, 6.4)  # inches
 MARKERS = ("s", "o", "^", "D", "v", "P", "X", "<", ">")
 RATIOS = (0.3, 0.5, 1, 2, 5, 10, 20)
 
@@ -70,7 +68,7 @@ def table(rows: list[dict[str, Any]], which: str) -> str:
                 "" if best is None else f"{ratio(group, OURS, best):.2f} of {best}",
             )
         )
-    return format_table((which, "jrnn, ms", *names, "jrnn to the fastest"), body)
+    return lab.format_table((which, "jrnn, ms", *names, "jrnn to the fastest"), body)
 
 
 def small_table(rows: list[dict[str, Any]]) -> str:
@@ -89,7 +87,7 @@ def small_table(rows: list[dict[str, Any]]) -> str:
             cells = ("" if v is None else f"{scale * v:.3g}" for v in shown)
             ours = group[OURS]
             body.append((f"{unit}: {ours['cell']} {Shape(*ours['shape'])}", *cells))
-    return format_table(("", *names), body)
+    return lab.format_table(("", *names), body)
 
 
 def memory_table(usage: list[dict[str, Any]]) -> str:
@@ -100,7 +98,7 @@ def memory_table(usage: list[dict[str, Any]]) -> str:
         plan = "" if planned is None else f"{planned / 2**20:.0f}"
         what = f"{row['cell']} {Shape(*row['shape'])}", row["system"]
         body.append((*what, f"{row['peak_bytes'] / 2**20:.0f}", plan))
-    return format_table(("MiB", "", "peak", "planned by the compiler"), body)
+    return lab.format_table(("MiB", "", "peak", "planned by the compiler"), body)
 
 
 def summary(rows: list[dict[str, Any]], ours: str = OURS) -> list[str]:
@@ -148,11 +146,11 @@ def _in_words(what: str, ratios: list[float]) -> list[str]:
 def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
     """Draws each library's time as a ratio to jrnn's, one panel for a cell and pass."""
     cells = list(dict.fromkeys(row["cell"] for row in rows))
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    figure = figures.figure_of(11.0, 6.4)
     axes = figure.subplots(len(PASSES), len(cells), sharey=True, squeeze=False)
     names = [n for n in dict.fromkeys(row["system"] for row in rows) if n != OURS]
     drawn = [name for name in names if name != FLOOR]
-    looks = dict(zip(drawn, zip(cycle(plots.COLOURS), cycle(MARKERS)), strict=False))
+    looks = dict(zip(drawn, zip(cycle(figures.COLOURS), cycle(MARKERS)), strict=False))
     for line, which in zip(axes, PASSES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
             found = [g for g in groups(rows, which) if g[OURS]["cell"] == cell]
@@ -181,4 +179,4 @@ def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
     figure.suptitle(
         f"Above the line jrnn is faster; (T, B, I, H); {machine}", fontsize=10
     )
-    plots.save(figure, path)
+    figures.save(figure, path)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._compiled import compiled_anew
+from experiments import lab
 from experiments.benchmarks.peers.floor import products_alone
 from experiments.benchmarks.peers.jax_peers import (
     DEVICES,
@@ -78,7 +78,7 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     runs, compile_seconds, temporary = {}, {}, {}
     for which, function in passes(peer.forward, readout).items():
         run = jax.jit(function)
-        with compiled_anew():
+        with lab.compiled_anew():
             started = time.perf_counter()
             compiled = run.lower(params, xs).compile()
             compile_seconds[which] = time.perf_counter() - started

@@ -1,29 +1,20 @@
 """What the experiment with spoken digits has to say: tables and a figure."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments._report import format_table
+from experiments import lab
+from experiments.lab import figures
 
-FIGURE_SIZE = (11.5, 4.6)  # inches
-MARKERS = "os^D"  # models can be told apart in grey
 # Of the distance between groups, what the markers of one group take up.
 GROUP_WIDTH = 0.5
 SHOWN_TIMES = (1.0, 2.0, 4.0)
 
-
-def percent(found: dict[str, Any] | None) -> str:
-    """Returns mean and deviation in percent.
-
-    >>> percent({"mean": 0.981, "sd": 0.0042})
-    '98.1% ± 0.4%'
-    """
-    return f"{found['mean']:.1%} ± {found['sd']:.1%}" if found else ""
+_percent = functools.partial(lab.percent, sign="%")
 
 
 def tables(rows: dict[str, Any], padding: dict[str, Any]) -> str:
@@ -33,16 +24,16 @@ def tables(rows: dict[str, Any], padding: dict[str, Any]) -> str:
         (
             f"{name} ({row['parameters']:,})",
             f"{row['learning_rate']:g}",
-            percent(row["valid"]),
-            percent(row["test"]),
+            _percent(row["valid"]),
+            _percent(row["test"]),
             "{:.1%} to {:.1%}".format(*row["test_interval"]),
-            percent(row["new_voice"]),
+            _percent(row["new_voice"]),
         )
         for name, row in rows.items()
     ]
     groups = list(next(iter(rows.values()))["test_by_length"])
     lengths = [
-        (name, *(percent(row["test_by_length"][group]) for group in groups))
+        (name, *(_percent(row["test_by_length"][group]) for group in groups))
         for name, row in rows.items()
     ]
     first = next(iter(padding.values()))
@@ -51,9 +42,9 @@ def tables(rows: dict[str, Any], padding: dict[str, Any]) -> str:
     padded = [
         (
             name,
-            percent(row["accuracy_without_padding"]),
-            *(percent(row["accuracy"][i]) for i in at),
-            percent(row["changed_at_twice"]),
+            _percent(row["accuracy_without_padding"]),
+            *(_percent(row["accuracy"][i]) for i in at),
+            _percent(row["changed_at_twice"]),
             f"{row['log_p_moved_at_twice']:.1e}",
         )
         for name, row in padding.items()
@@ -61,9 +52,9 @@ def tables(rows: dict[str, Any], padding: dict[str, Any]) -> str:
     last = (f"changed, {steps[1]}", "log P moved")
     return "\n\n".join(
         (
-            format_table(header, body),
-            format_table(("by frames", *groups), lengths),
-            format_table(("padded to", "own length", *steps, *last), padded),
+            lab.format_table(header, body),
+            lab.format_table(("by frames", *groups), lengths),
+            lab.format_table(("padded to", "own length", *steps, *last), padded),
         )
     )
 
@@ -89,15 +80,16 @@ def leak_table(leaks: dict[str, Any]) -> str:
         )
         for name, found in leaks.items()
     ]
-    return format_table(header, body)
+    return lab.format_table(header, body)
 
 
-def draw(path: Path, rows: dict[str, Any], padding: dict[str, Any]) -> None:
+def draw(path: Path, results: dict[str, Any]) -> None:
     """Draws accuracy by length, for each new voice, and against padding."""
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    rows, padding = results["models"], results["padding"]
+    figure = figures.figure_of(11.5, 4.6)
     known, new, padded = figure.subplots(1, 3, width_ratios=(3, 2, 3))
     for i, (name, row) in enumerate(rows.items()):
-        colour, marker = plots.COLOURS[i], MARKERS[i]
+        colour, marker = figures.COLOURS[i], figures.MARKERS[i]
         shift = GROUP_WIDTH * (i / max(1, len(rows) - 1) - 0.5)
         groups = {"all": row["test"], **row["test_by_length"]}
         at = np.arange(len(groups)) + shift
@@ -114,15 +106,16 @@ def draw(path: Path, rows: dict[str, Any], padding: dict[str, Any]) -> None:
             _points(padded, found["steps"], found["accuracy"], **looks)
             bare = 100 * found["accuracy_without_padding"]["mean"]
             padded.axhline(bare, color=colour, linestyle=":", linewidth=1.2)
-    _finish(known, "voices heard in training", "frames of the utterance")
+    _name(known, "voices heard in training", "frames of the utterance")
     known.set_ylabel("test accuracy (%)")
     known.legend(fontsize=8, frameon=False, loc="lower right")
-    _finish(new, "a voice never heard", "voice left out")
+    _name(new, "a voice never heard", "voice left out")
     new.set_ylim(0, 100)
-    _finish(padded, "more padding (dotted: none)", "frames after padding")
+    _name(padded, "more padding (dotted: none)", "frames after padding")
     padded.set_ylim(known.get_ylim())
     padded.legend(fontsize=8, frameon=False, loc="lower left")
-    plots.save(figure, path)
+    figures.tidy(figure.axes, "y")
+    figures.save(figure, path)
 
 
 def _points(axes: Axes, at: Any, found: list[dict[str, Any]], **looks: Any) -> None:
@@ -130,8 +123,6 @@ def _points(axes: Axes, at: Any, found: list[dict[str, Any]], **looks: Any) -> N
     axes.errorbar(at, means, deviations, capsize=3, **looks)
 
 
-def _finish(axes: Axes, title: str, below: str) -> None:
+def _name(axes: Axes, title: str, below: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(below)
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -5,7 +5,7 @@ Adam on -log P(digit), and the parameters that did best on the validation part.
 """
 
 import functools
-import math
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 import jrnn
 from experiments.data.spoken_digits import Digits, Split
+from experiments.lab import training
 from jrnn import train
 
 LENGTHS, PADDED = "GRU both ways, lengths", "GRU both ways, padded"
@@ -122,15 +123,6 @@ def make_loss(classifier: Classifier) -> train.Loss:
     return loss
 
 
-@functools.cache
-def make_optimizer(
-    rate: float, steps: int, clip: float
-) -> optax.GradientTransformation:
-    """Returns Adam under a cosine that falls to 0, behind a clipped gradient."""
-    schedule = optax.cosine_decay_schedule(rate, steps)
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
-
-
 def batches(
     lengths: np.ndarray, size: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
@@ -175,25 +167,34 @@ def fit(
     """
     frames, digits, split = task
     key_init, key_run = jax.random.split(jax.random.key(seed))
-    optimizer = make_optimizer(rate, recipe.steps, recipe.clip)
-    step = train.make_train_step(make_loss(classifier), optimizer)
-    params = classifier.init(key_init)
-    state = train.init_train_state(params, optimizer, key_run)
     rng = np.random.default_rng(seed)
     drawn = batches(digits.lengths[split.train], recipe.batch, rng)
-    every = max(1, recipe.steps // recipe.evaluations)
-    best = Fitted(params, rate, 0, math.inf, 0.0)
-    for number in range(1, recipe.steps + 1):
-        chosen = split.train[next(drawn)]
-        state, _ = step(state, _batch(classifier, frames, digits, chosen))
-        on_step()
-        if number % every == 0 or number == recipe.steps:
-            log_p = predict(classifier, state.params, task, split.valid)
-            right, nats = score(log_p, digits.labels[split.valid])
-            if nats < best.nats:
-                kept = jax.tree.map(jnp.copy, state.params)  # steps donate theirs
-                best = Fitted(kept, rate, number, nats, float(right.mean()))
-    return best
+    lots = (split.train[lot] for lot in itertools.islice(drawn, recipe.steps))
+
+    def valid(params: Any) -> tuple[np.ndarray, float]:
+        log_p = predict(classifier, params, task, split.valid)
+        return score(log_p, digits.labels[split.valid])
+
+    best = training.train(
+        make_loss(classifier),
+        _optimizer(rate, recipe.steps, recipe.clip),
+        classifier.init(key_init),
+        key_run,
+        ((False, _batch(classifier, frames, digits, lot)) for lot in lots),
+        lambda params: valid(params)[1],
+        training.every(max(1, recipe.steps // recipe.evaluations), recipe.steps),
+        on_step=lambda _: on_step(),
+    )
+    found = best.params is not None  # no step was good where every loss was NaN
+    accuracy = float(valid(best.params)[0].mean()) if found else 0.0
+    return Fitted(best.params, rate, best.step, best.score, accuracy)
+
+
+@functools.cache
+def _optimizer(rate: float, steps: int, clip: float) -> optax.GradientTransformation:
+    """Returns Adam under a cosine that falls to 0, behind a clipped gradient."""
+    schedule = optax.cosine_decay_schedule(rate, steps)
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
 
 
 def _batch(

@@ -8,18 +8,26 @@ them. Voices that training has heard, and voices that it has not, are scored apa
 """
 
 import dataclasses
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments._digit_classifiers import (
+from experiments import lab
+from experiments.data.spoken_digits import (
+    Digits,
+    card,
+    find_leaks,
+    load_digits,
+    normalise,
+    split_new_voice,
+    split_same_voices,
+)
+from experiments.lab import intervals
+from experiments.variable_lengths.models import (
     LENGTHS,
     PADDED,
     Classifier,
@@ -31,26 +39,8 @@ from experiments._digit_classifiers import (
     predict,
     score,
 )
-from experiments._digit_report import draw, leak_table, tables
-from experiments._intervals import wilson
-from experiments._report import (
-    RESULTS_FILE,
-    environment,
-    mean_sd,
-    write_json,
-)
-from experiments._run import begin, exit_status
-from experiments.data.spoken_digits import (
-    Digits,
-    card,
-    find_leaks,
-    load_digits,
-    normalise,
-    split_new_voice,
-    split_same_voices,
-)
+from experiments.variable_lengths.report import draw, leak_table, tables
 
-FIGURE_FILE = "variable_lengths.png"
 # The test utterances are padded to these multiples of the longest.
 PADDINGS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 # With lengths, no log P(digit) may move by more than this when padding is added.
@@ -61,37 +51,25 @@ BOUND = 1e-5
 class Settings:
     """Classify spoken digits of many lengths, with and without knowing the lengths."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: lab.Seeds = (0, 1, 2)
     """Of weights and batches; learning rates are chosen with the first."""
-    steps: int = 400
+    steps: lab.Count = 400
     """Training steps of each model."""
-    batch: int = 64
+    batch: lab.Count = 64
     """Utterances per step."""
-    hidden: int = 32
+    hidden: lab.Count = 32
     """h, in each direction."""
-    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 3e-2)
+    learning_rates: lab.Positives = (5e-3, 1e-2, 3e-2)
     """Of Adam, ten times as large for the bag of frames, which has no recurrence; each
     model takes the one with the best validation loss."""
-    clip: float = 1.0
+    clip: lab.Positive = 1.0
     """Largest norm of a gradient."""
-    evaluations: int = 15
+    evaluations: lab.Count = 15
     """How often validation is looked at; the parameters that do best are kept."""
     new_voices: bool = True
     """Whether to train once more for each voice, leaving it out."""
     out: Path | None = None
     """The run folder; None takes the next runs/variable_lengths/NUMBER."""
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings that mean nothing."""
-    for name in ("steps", "batch", "hidden", "evaluations"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"Expected --{name} of 1 or more.")
-    for name in ("seeds", "learning_rates"):
-        if not getattr(settings, name):
-            raise ValueError(f"Expected at least one of --{name.replace('_', '-')}.")
-    if min(settings.learning_rates) <= 0 or settings.clip <= 0:
-        raise ValueError("Expected --learning-rates and --clip above 0.")
 
 
 def held_out(digits: Digits, settings: Settings) -> list[int]:
@@ -128,18 +106,17 @@ def study(
         split = split_new_voice(task.digits, voice)
         apart = Task(normalise(task.digits, split.train), task.digits, split)
         new.append(accuracy(apart, trained(apart, first.rate, seed)).mean())
-    test = mean_sd([r.mean() for r in right])
-    leaves = jax.tree.leaves(first.params)
+    test = lab.mean_sd([r.mean() for r in right])
     return {
-        "parameters": sum(math.prod(leaf.shape) for leaf in leaves),
+        "parameters": lab.parameter_count(first.params),
         "learning_rate": first.rate,
         "valid_nats_by_rate": {f"{fitted.rate:g}": fitted.nats for fitted in tried},
         "steps_kept": [fitted.step for fitted in fits],
-        "valid": mean_sd([fitted.accuracy for fitted in fits]),
+        "valid": lab.mean_sd([fitted.accuracy for fitted in fits]),
         "test": test,
-        "test_interval": wilson(test["mean"], len(task.split.test)),
+        "test_interval": intervals.wilson(test["mean"], len(task.split.test)),
         "test_by_length": by_length(right, task),
-        "new_voice": mean_sd(new) if new else None,
+        "new_voice": lab.mean_sd(new) if new else None,
         "seconds": time.perf_counter() - started,
     }, fits
 
@@ -155,7 +132,10 @@ def by_length(right: list[np.ndarray], task: Task) -> dict[str, Any]:
         f"{high + 1} and more": lengths > high,
     }
     return {
-        name: {"utterances": int(of.sum()), **mean_sd([r[of].mean() for r in right])}
+        name: {
+            "utterances": int(of.sum()),
+            **lab.mean_sd([r[of].mean() for r in right]),
+        }
         for name, of in groups.items()
         if of.any()
     }
@@ -184,7 +164,7 @@ def pad_further(
         for f in fits
     ]
     bare = [predict(known, f.params, task, task.split.test) for f in fits]
-    share = lambda log_ps: mean_sd([score(p, labels)[0].mean() for p in log_ps])
+    share = lambda log_ps: lab.mean_sd([score(p, labels)[0].mean() for p in log_ps])
     twice = PADDINGS.index(2.0)
     changed = [(s[0].argmax(1) != s[twice].argmax(1)).mean() for s in shown]
     return {
@@ -192,7 +172,7 @@ def pad_further(
         "steps": steps,
         "accuracy": [share([s[i] for s in shown]) for i in range(len(steps))],
         "accuracy_without_padding": share(bare),
-        "changed_at_twice": mean_sd(changed),
+        "changed_at_twice": lab.mean_sd(changed),
         "log_p_moved_at_twice": max(
             float(np.abs(s[0] - s[twice]).max()) for s in shown
         ),
@@ -201,16 +181,14 @@ def pad_further(
 
 def run(settings: Settings, digits: Digits) -> int:
     """Runs the experiment; returns 1 where lengths did not keep padding out."""
-    folder, shown = begin(settings, "variable_lengths")
     split = split_same_voices(digits)
-    task = Task(normalise(digits, split.train), digits, split)
     data = card(digits, split)
-    print("\n".join(f"{name}: {value}" for name, value in data.items()))
+    run = lab.begin(settings, "variable_lengths", data)
+    task = Task(normalise(digits, split.train), digits, split)
     leaks = {"same voices": find_leaks(digits, split)}
     for voice in held_out(digits, settings):
-        leaks[f"voice {voice + 1}, new"] = find_leaks(
-            digits, split_new_voice(digits, voice)
-        )
+        apart = split_new_voice(digits, voice)
+        leaks[f"voice {voice + 1}, new"] = find_leaks(digits, apart)
     print("\n" + leak_table(leaks) + "\n")
 
     models = classifiers(digits.frames.shape[2], settings.hidden)
@@ -226,31 +204,16 @@ def run(settings: Settings, digits: Digits) -> int:
     print(tables(rows, padding))
     moved = padding[LENGTHS]["log_p_moved_at_twice"]
     kept = moved <= BOUND and not padding[LENGTHS]["changed_at_twice"]["mean"]
-    results = {
-        "experiment": "variable_lengths",
-        "settings": shown,
-        "environment": environment(),
-        "data": data,
-        "leaks": leaks,
-        "models": rows,
-        "padding": padding,
-    }
-    write_json(folder / RESULTS_FILE, results)
-    draw(folder / FIGURE_FILE, rows, padding)
-    print(f"\n{'Lengths keep padding out.' if kept else 'BROKEN: padding was read.'}")
-    print(f"Written to {folder}.")
+    results = run.results(data=data, leaks=leaks, models=rows, padding=padding)
+    said = "Lengths keep padding out." if kept else "BROKEN: padding was read."
+    run.finish(results, draw, said=f"\n{said}")
     return 0 if kept else 1
 
 
 def main(arguments: list[str]) -> int:
     """Reads the command line and runs the experiment; returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-
-    def checked() -> int:
-        check(settings)
-        return run(settings, load_digits())
-
-    return exit_status(checked)
+    start = lambda settings: run(settings, load_digits())
+    return lab.command(Settings, arguments, __doc__, start)
 
 
 if __name__ == "__main__":

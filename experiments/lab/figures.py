@@ -1,0 +1,44 @@
+"""Figures of the experiments, drawn without a display and readable without the text."""
+
+from collections.abc import Iterable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any, TypeVar
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.lab.files import atomically
+
+# Okabe and Ito's palette, told apart by readers with any colour vision:
+# https://jfly.uni-koeln.de/color/
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#777777"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DOTS_PER_INCH = 130
+T = TypeVar("T")
+
+
+def coloured(items: Iterable[T]) -> Iterator[tuple[str, T]]:
+    """Yields (colour, item), the colours round and round."""
+    return zip(cycle(COLOURS), items, strict=False)
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """Returns an empty figure, in inches, that makes room for what it holds."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Iterable[Axes], direction: Any = "both") -> None:
+    """Draws a faint grid, and takes the frame away above and on the right."""
+    for panel in axes:
+        panel.grid(axis=direction, alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, whole or not at all."""
+    FigureCanvasAgg(figure)  # the figure keeps it; no global state of pyplot
+    with atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")

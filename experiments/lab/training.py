@@ -1,0 +1,81 @@
+"""One training loop: steps over batches, and the parameters that did best kept."""
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jrnn.train import Loss, init_train_state, make_train_step
+
+
+class Trained(NamedTuple):
+    """What training came to.
+
+    Attributes:
+      params: Those that scored lowest; the last, where nothing is scored.
+      score: Theirs; infinite where none was finite, and `params` is None.
+      step: After how many steps they were kept.
+      looks: (step, score) of every look.
+    """
+
+    params: Any
+    score: float
+    step: int
+    looks: list[tuple[int, float]]
+
+
+def train(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    key: Array,
+    batches: Iterable[tuple[bool, Any]],
+    score: Callable[[Any], float] | None = None,
+    looks: Collection[int] = (),
+    carry: Any = (),
+    on_step: Callable[[Any], object] = lambda _: None,
+) -> Trained:
+    """Takes a step for each batch, and looks at held-out data between some of them.
+
+    Args:
+      loss: As `jrnn.train.make_train_step` takes it.
+      optimizer: Of the steps.
+      params: To start from.
+      key: Of what the loss draws.
+      batches: (whether the state starts anew, what the loss is given), one a step.
+      score: params -> what has to be low; None: the last parameters are kept.
+      looks: Steps, counted from 1, after which `score` is asked.
+      carry: The state that streams start from; (): there is none.
+      on_step: Called after each step with its metrics.
+    """
+    step = make_train_step(loss, optimizer)
+    state = init_train_state(params, optimizer, key, carry)
+    course: list[tuple[int, float]] = []
+    best, number = Trained(None, math.inf, 0, course), 0
+    for number, (fresh, batch) in enumerate(batches, 1):
+        if fresh:  # a copy: the step takes its memory
+            state = state._replace(carry=jax.tree.map(jnp.copy, carry))
+        state, metrics = step(state, batch)
+        on_step(metrics)
+        if score is not None and number in looks:
+            found = float(score(state.params))
+            course.append((number, found))
+            if found < best.score:
+                kept = jax.tree.map(jnp.copy, state.params)  # steps donate theirs
+                best = Trained(kept, found, number, course)
+    return (
+        best if score is not None else Trained(state.params, math.nan, number, course)
+    )
+
+
+def every(count: int, steps: int) -> set[int]:
+    """Returns every `count`-th of the steps, and the last.
+
+    >>> sorted(every(2, 5))
+    [2, 4, 5]
+    """
+    return {*range(count, steps + 1, count), steps}

@@ -1,0 +1,1 @@
+"""Spoken digits of many lengths, with and without knowing the lengths."""
