@@ -27,13 +27,12 @@ from jrnn._check_draws import check_key
 from jrnn._check_losses import check_loss
 from jrnn._guard import own_constants
 from jrnn._integers import widen_integers
-from jrnn._lengths import active_steps
 from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import tapped, zero_taps
 from jrnn._tree import Leaf, leaves
 from jrnn._unroll import draw_noise, run_drawn, unroll
 from jrnn._walk import Reading, Wanted, flip
-from jrnn.methods._steps import silence
+from jrnn.core.flags import active_steps, silence
 
 Loss = Callable[[State, Array], Array]
 

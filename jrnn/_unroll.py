@@ -33,11 +33,10 @@ from jrnn._check import (
 )
 from jrnn._check_draws import check_key, typed
 from jrnn._integers import widen_integers
-from jrnn._lengths import active_steps
 from jrnn._mesh import align
-from jrnn._parts import cast_state, state_dtype
 from jrnn._walk import KEEP, SHOW, Reading, Shown, walk
-from jrnn.methods._steps import silence
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.flags import active_steps, silence
 from jrnn.methods.bptt import bptt
 from jrnn.wrappers.bidirectional import bidirectional
 

@@ -9,7 +9,7 @@ import pytest
 
 import jrnn
 from jrnn._parts import recur
-from jrnn.methods._steps import nested_shape
+from jrnn.core.chunks import nested_shape
 from tests.helpers import assert_close, error, random_like
 from tests.programs import count
 

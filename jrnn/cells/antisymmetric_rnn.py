@@ -173,6 +173,7 @@ def antisymmetric_rnn(
         advance=advance,
         output=_output,
         step=compose_step(_project, advance, _output),
+        shows_state=True,
         spec=spec,
         gated=seam,
     )

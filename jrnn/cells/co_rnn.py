@@ -175,6 +175,7 @@ def co_rnn(
         advance=advance,
         output=_output,
         step=compose_step(_project, advance, _output),
+        shows_state=True,
         spec=spec_of(
             "co_rnn",
             hidden_size,

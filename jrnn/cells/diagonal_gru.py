@@ -131,6 +131,7 @@ def diagonal_gru(
         advance=_advance,
         output=output,
         step=compose_step(project, _advance, output),
+        shows_state=True,
         spec=spec_of(
             "diagonal_gru",
             hidden_size,

@@ -174,6 +174,7 @@ def diagonal_lstm(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "diagonal_lstm",
             hidden_size,

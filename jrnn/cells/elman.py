@@ -164,6 +164,7 @@ def elman(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "elman",
             hidden_size,

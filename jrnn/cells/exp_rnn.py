@@ -148,6 +148,7 @@ def exp_rnn(
         advance=_advance,
         output=_output,
         step=compose_step(_project, _advance, _output),
+        shows_state=True,
         spec=spec,
         adjoint=Adjoint(_advance_saving, _pullback, _gradient),
     )

@@ -176,6 +176,7 @@ def gru(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "gru",
             hidden_size,

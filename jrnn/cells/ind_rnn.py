@@ -151,6 +151,7 @@ def ind_rnn(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "ind_rnn",
             hidden_size,

@@ -340,6 +340,7 @@ def _cell(
         advance=advance,
         output=_output,
         step=compose_step(project, advance, _output),
+        shows_state=True,
         spec=spec_of(name, hidden_size, **arguments),
     )
     return claim(cell, gates=gates)

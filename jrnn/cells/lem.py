@@ -163,6 +163,7 @@ def lem(
         advance=advance,
         output=_output,
         step=compose_step(_project, advance, _output),
+        shows_state=True,
         spec=spec_of(
             "lem",
             hidden_size,

@@ -201,6 +201,7 @@ def lstm(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "lstm",
             shown,

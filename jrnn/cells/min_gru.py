@@ -148,6 +148,7 @@ def min_gru(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "min_gru",
             hidden_size,

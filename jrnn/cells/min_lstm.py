@@ -140,6 +140,7 @@ def min_lstm(
         advance=advance,
         output=output,
         step=compose_step(project, advance, output),
+        shows_state=True,
         spec=spec_of(
             "min_lstm",
             hidden_size,

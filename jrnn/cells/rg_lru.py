@@ -170,6 +170,7 @@ def rg_lru(
         advance=advance,
         output=_output,
         step=compose_step(project, advance, _output),
+        shows_state=True,
         spec=spec_of(
             "rg_lru",
             size,

@@ -14,12 +14,11 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Method, Params, State
 from jrnn._caches import jitted
 from jrnn._integers import saturate
-from jrnn._lengths import active_steps
 from jrnn._parts import prepared, state_dtype
 from jrnn._unroll import draw_noise, unroll_drawn
+from jrnn.core.flags import active_steps, select, silence
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head
-from jrnn.methods._steps import select, silence
 
 
 class SequenceParams(NamedTuple):
