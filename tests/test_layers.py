@@ -113,6 +113,7 @@ BELOW = {
         "_init",
         "_tree",
         "_unroll",
+        "_walk",
         "heads",
         "methods",
         "models",
