@@ -61,7 +61,7 @@ class Spec(NamedTuple):
 class Gated(NamedTuple):
     """The seam of cells with one recurrent product and elementwise gates.
 
-    With u_t = project(params, x_t) and v_t = h_{t-1} W + b (`jrnn._parts.recur`), where
+    With u_t = project(params, x_t) and v_t = h_{t-1} W + b (`jrnn.core.seams.recur`), where
     h is the state's first field, of n units; both are of shape (*batch, gates * n) and
     split into `gates` arrays:
 

@@ -27,11 +27,11 @@ from jrnn._check_draws import check_key
 from jrnn._check_losses import check_loss
 from jrnn._guard import own_constants
 from jrnn._integers import widen_integers
-from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import tapped, zero_taps
 from jrnn._tree import Leaf, leaves
 from jrnn._unroll import Given, draw_noise, run, unroll
 from jrnn._walk import Reading, Wanted, flip
+from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.flags import active_steps, silence
 
 Loss = Callable[[State, Array], Array]

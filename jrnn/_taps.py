@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Method, Params, Sequence, Shown, State, Wanted
-from jrnn._parts import noisy_project
 from jrnn._tree import Leaf, walk
 from jrnn.core.flags import silence
+from jrnn.core.seams import noisy_project
 from jrnn.methods.scan import scan
 
 

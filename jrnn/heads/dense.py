@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 from jrnn._base import Key, Spec, check_size
 from jrnn._check import check_array, check_floating, check_like
 from jrnn._check_draws import check_given_key
-from jrnn._parts import expand, product, state_dtype
 from jrnn.cells._init import LECUN_NORMAL, ZEROS, draw
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.products import expand, product
 from jrnn.heads.distribution import Distribution, Family, check_shape
 from jrnn.heads.head import Head
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._parts import state_dtype
+from jrnn.core.dtypes import state_dtype
 
 HEADROOM = 2.0**-24
 

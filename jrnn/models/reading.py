@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Method, Params, State
 from jrnn._caches import jitted
 from jrnn._integers import saturate
-from jrnn._parts import prepared, state_dtype
 from jrnn._unroll import Given, draw_noise, run
 from jrnn._walk import SHOW, Reading
+from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, select, silence
+from jrnn.core.seams import prepared
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head
 

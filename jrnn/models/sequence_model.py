@@ -30,10 +30,10 @@ from jrnn._check import (
     fit_state,
 )
 from jrnn._check_draws import check_batch_shape, check_given_key, check_key
-from jrnn._parts import state_dtype
 from jrnn._tree import reads_ahead
 from jrnn._unroll import chosen
 from jrnn.cells._init import ZEROS, draw
+from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head

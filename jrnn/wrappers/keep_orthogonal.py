@@ -17,9 +17,9 @@ from jrnn._base import Cell, Key, Params, memoize
 from jrnn._check import check_cell
 from jrnn._claims import current
 from jrnn._parametrised import parametrised, rotation
-from jrnn._parts import merge_gates, split_gates
 from jrnn._tree import runs_itself
 from jrnn.cells._init import Initializer, draw, henaff
+from jrnn.core.products import merge_gates, split_gates
 from jrnn.wrappers._wiring import spec_around
 
 

@@ -15,8 +15,8 @@ from jaxtyping import Array
 from jrnn._base import Cell, Key, Linear, Params, State, memoize
 from jrnn._check import check_rate
 from jrnn._claims import claim, mixed
-from jrnn._parts import expand
 from jrnn.cells._views import factor_view
+from jrnn.core.products import expand
 from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
 
 
