@@ -61,9 +61,9 @@ class Spec(NamedTuple):
 class Gated(NamedTuple):
     """The seam of cells with one recurrent product and elementwise gates.
 
-    With u_t = project(params, x_t) and v_t = h_{t-1} W + b (`jrnn._parts.recur`), where
-    h is the state's first field, of n units; both are of shape (*batch, gates * n) and
-    split into `gates` arrays:
+    With u_t = project(params, x_t) and v_t = h_{t-1} W + b (`jrnn.core.seams.recur`),
+    where h is the state's first field, of n units; both are of shape
+    (*batch, gates * n) and split into `gates` arrays:
 
         s_t, saved_t = pointwise(s_{t-1}, u_t, v_t)
         ds_{t-1}, du_t, dv_t = pullback(s_{t-1}, s_t, saved_t, ds_t)
@@ -204,6 +204,8 @@ class Cell(NamedTuple):
         exponential). They take either, and `prepare` returns what was prepared as it
         is; a method is given what was prepared, so that none of it runs in the loop.
       children: The cells that are run in its place; None: it is run itself.
+      shows_state: Whether `output` is the state's first array, but for its type, so
+        that many steps share no work in it.
       elapsed: Which input feature is the time gone by since the step before, such as
         -1 for the last; None: none is. It cannot be a symbol, nor what a cell shows.
       gates: Which gates it has, for statistics; None: not known.
@@ -227,6 +229,7 @@ class Cell(NamedTuple):
     noise: Callable[[Key, int, tuple[int, ...]], Any] | None = None
     prepare: Callable[[Params], Params] | None = None
     children: "Children | None" = None
+    shows_state: bool = False
     elapsed: int | None = None
     gates: GateView | None = None
     bound: StepBound | None = None
@@ -287,7 +290,22 @@ class Sequence(NamedTuple):
         return jax.tree.leaves(self.xs)[0].shape[0]
 
 
-Keep = Callable[[Params, State, Any], Any]
+class Wanted(NamedTuple):
+    """What is kept of each step: outputs, states, both or nothing."""
+
+    ys: bool
+    states: bool
+
+
+class Shown(NamedTuple):
+    """What was kept of each step; None: not wanted.
+
+    `report` is what a method says of its work, one for each cell; None: nothing.
+    """
+
+    ys: Any = None
+    states: Any = None
+    report: Any = None
 
 
 class Truncation(NamedTuple):
@@ -302,9 +320,8 @@ class Method:
     """One way to run a cell along a sequence; equal options make equal methods.
 
     Attributes:
-      run: (cell, keep, params, state, sequence, **options) -> (state, kept), and a
-        report after these, if it has one. `keep` is a static function of (params,
-        states, xs), such as `cell.output`, applied to many steps at once.
+      run: (cell, wanted, params, state, sequence, **options) -> (state, shown), and a
+        report after these, if it has one. `show_steps` makes `shown` of many steps.
       options: The method's settings as (name, value) pairs, all hashable.
       truncation: Where gradients are cut; None: nowhere.
     """
@@ -312,6 +329,16 @@ class Method:
     run: Callable[..., tuple[Any, ...]]
     options: tuple[tuple[str, Hashable], ...] = ()
     truncation: Truncation | None = None
+
+
+def show_steps(
+    cell: Cell, wanted: Wanted, params: Params, states: State, xs: Any
+) -> Shown:
+    """Returns what is wanted of steps, of one or of many at once."""
+    return Shown(
+        ys=cell.output(params, states, xs) if wanted.ys else None,
+        states=states if wanted.states else None,
+    )
 
 
 def describe(spec: Spec) -> str:

@@ -37,13 +37,13 @@ from jrnn._base import (
 )
 from jrnn._claims import LINEAR_BOUND, NO_GATES, claim, factor_view
 from jrnn._parametrised import reading
-from jrnn._parts import (
+from jrnn.core.dtypes import show
+from jrnn.core.products import project_dense
+from jrnn.core.seams import (
     compose_step,
     dense_inputs,
     gated_advance_saving,
     linear_advance,
-    project_dense,
-    show,
 )
 
 P = ParamSpec("P")
@@ -225,6 +225,7 @@ def build(
         adjoint=adjoint,
         linear=linear,
         diagonal=diagonal,
+        shows_state=output is first_array,
         noise=noise,
         elapsed=elapsed,
     )

@@ -23,7 +23,7 @@ from jrnn._base import (
     unguarded,
 )
 from jrnn._caches import bounded
-from jrnn._parts import expand
+from jrnn.core.products import expand
 
 SEAMS = ("gated", "adjoint", "linear")
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
@@ -82,7 +82,8 @@ def current(cell: Cell) -> Cell:
 
     `gated`, `adjoint`, `linear` and `diagonal` tell a method what `advance` does; of a
     cell whose `advance` alone was replaced they tell what it did. `gated.inputs` tells
-    what `project` does. A seam that was replaced as well is kept.
+    what `project` does, and `shows_state` what `output` does. A seam that was replaced
+    as well is kept.
     """
     made = None if cell.gates is None else cell.gates.functions
     if made is None:
@@ -91,6 +92,8 @@ def current(cell: Cell) -> Cell:
     if cell.advance != was["advance"]:
         stale = [name for name in SEAMS if getattr(cell, name) == was[name]]
         return cell._replace(**dict.fromkeys(stale), diagonal=False)
+    if cell.output != was["output"]:
+        cell = cell._replace(shows_state=False)
     gated = cell.gated
     if cell.project != was["project"] and gated is not None and gated == was["gated"]:
         return cell._replace(gated=gated._replace(inputs=None))

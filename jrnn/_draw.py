@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jrnn._base import Key, Params, State
 from jrnn._check_draws import check_dtype
-from jrnn._parts import state_dtype
+from jrnn.core.dtypes import state_dtype
 
 Initializer = Callable[..., Array]
 

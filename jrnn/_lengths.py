@@ -1,10 +1,7 @@
-"""Which steps of a padded sequence count."""
+"""How many steps JAX's integers can count."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
-
-from jrnn._integers import as_array, widen_integers
 
 MOST_STEPS = 2**31 - 1  # what 32 bits count
 
@@ -35,15 +32,3 @@ def check_countable(
             f"Expected at most {MOST_STEPS} {name} for {what}, which counts them in 32 "
             f"bits, got {steps}; {remedy}run a part at a time and hand the state on."
         )
-
-
-def active_steps(
-    steps: int, lengths: Array | None, mask: Array | None
-) -> Bool[Array, "T *batch"] | None:
-    """Returns at which steps the state moves on; None where it always does."""
-    if lengths is None:
-        return mask
-    lengths = as_array(lengths)
-    t = jnp.arange(steps).reshape(steps, *(1,) * lengths.ndim)
-    within = t < widen_integers(lengths).astype(t.dtype)[None]
-    return within if mask is None else within & mask

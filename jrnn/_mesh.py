@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._parts import float_leaves
+from jrnn.core.dtypes import float_leaves
 
 
 def align(

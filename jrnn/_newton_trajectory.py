@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Integer, Num
 
 from jrnn._base import Cell, Key, Method, Params, State
 from jrnn._check import check_method
-from jrnn._unroll import run_checked
+from jrnn._unroll import Given, run_checked
 from jrnn._walk import KEEP, Reading
 from jrnn.methods.newton import newton
 
@@ -68,6 +68,6 @@ def newton_trajectory(
             "takes any."
         )
     reading = Reading(cell, method, KEEP, reverse)
-    given = params, xs, state, lengths, resets, mask, key, guess
-    shown = run_checked(reading, *given)[1]
+    given = Given(params, xs, state, lengths, resets, mask, key, guess=guess)
+    shown = run_checked(reading, given)[1]
     return shown.states, shown.report

@@ -27,13 +27,12 @@ from jrnn._check_draws import check_key
 from jrnn._check_losses import check_loss
 from jrnn._guard import own_constants
 from jrnn._integers import widen_integers
-from jrnn._lengths import active_steps
-from jrnn._parts import cast_state, state_dtype
 from jrnn._taps import tapped, zero_taps
 from jrnn._tree import Leaf, leaves
-from jrnn._unroll import draw_noise, run_drawn, unroll
+from jrnn._unroll import Given, draw_noise, run, unroll
 from jrnn._walk import Reading, Wanted, flip
-from jrnn.methods._steps import silence
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.flags import active_steps, silence
 
 Loss = Callable[[State, Array], Array]
 
@@ -162,18 +161,17 @@ def _look(
     reading = Reading(cell, tapped(), Wanted(ys=True, states=False), bool(reverse))
     zeros, cells = zero_taps(cell, state, xs), leaves(cell, reverse)
 
-    def run(params: Params, xs: Array, state: State, zeros: Any) -> Any:
-        given = params, xs, state, noise, lengths, resets, mask
-        return run_drawn(reading, *given, guess=zeros)
-
-    shown = run(params, xs, state, zeros)[1]
+    given = Given(params, xs, state, lengths, resets, mask, noise=noise, guess=zeros)
+    shown = run(reading, given)[1]
     found = _in_layers(cells, lengths, shown.report, backward=False)
     found = found or _in_time("y", shown.ys)
     if found is not None or loss is None:
         return found
 
     def scalar(params: Params, floats: Any, state: State, zeros: Any) -> Array:
-        final, shown = run(params, xs if floats is None else floats, state, zeros)
+        read = xs if floats is None else floats
+        moved = given._replace(params=params, xs=read, state=state, guess=zeros)
+        final, shown = run(reading, moved)
         return loss(final, shown.ys)
 
     floats = xs if jnp.issubdtype(xs.dtype, jnp.inexact) else None

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from jrnn._base import Cell, Params
 from jrnn._claims import claim, inherited
-from jrnn._parts import compose_step, state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.seams import compose_step
 
 
 def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:

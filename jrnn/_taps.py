@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Keep, Method, Params, Sequence, State
-from jrnn._parts import noisy_project
+from jrnn._base import Cell, Method, Params, Sequence, Shown, State, Wanted
 from jrnn._tree import Leaf, walk
-from jrnn.methods._steps import silence
+from jrnn.core.flags import silence
+from jrnn.core.seams import noisy_project
 from jrnn.methods.scan import scan
 
 
@@ -47,17 +47,20 @@ def zero_taps(cell: Cell, state: State, xs: Array) -> Any:
 
 
 def _run(
-    cell: Cell, keep: Keep, params: Params, state: State, sequence: Sequence
-) -> tuple[State, Any, Taps]:
+    cell: Cell, wanted: Wanted, params: Params, state: State, sequence: Sequence
+) -> tuple[State, Shown, Taps]:
     zeros, method = sequence.guess, scan()
     assert isinstance(zeros, Taps)
     both = sequence._replace(noise=(sequence.noise, zeros.state), guess=None)
-    show = lambda params, states, xs: (keep(params, states, xs), states)
-    final, (shown, states) = method.run(
-        _tap(cell), show, params, state, both, **dict(method.options)
+    final, shown = method.run(
+        _tap(cell), Wanted(True, True), params, state, both, **dict(method.options)
     )
+    states = shown.states
     ys = silence(sequence.active, shown.ys.astype(zeros.y.dtype) + zeros.y)
-    shown = shown._replace(ys=ys.astype(shown.ys.dtype))
+    shown = Shown(
+        ys=ys.astype(shown.ys.dtype) if wanted.ys else None,
+        states=states if wanted.states else None,
+    )
     return final, shown, Taps(states, ys)
 
 

@@ -5,7 +5,7 @@ is `jrnn._walk`.
 """
 
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,38 @@ from jrnn._check import (
 )
 from jrnn._check_draws import check_key, typed
 from jrnn._integers import widen_integers
-from jrnn._lengths import active_steps
 from jrnn._mesh import align
-from jrnn._parts import cast_state, state_dtype
 from jrnn._walk import KEEP, SHOW, Reading, Shown, walk
-from jrnn.methods._steps import silence
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.flags import active_steps, silence
 from jrnn.methods.bptt import bptt
 from jrnn.wrappers.bidirectional import bidirectional
+
+
+class Given(NamedTuple):
+    """What a run is given beside what is static; each as in `unroll`.
+
+    Attributes:
+      params: Of the cell.
+      xs: Inputs (T, *batch, ...).
+      state: Where the sequence starts; None takes `cell.init_state`.
+      lengths: Steps that count; None: all.
+      resets: Where segments begin; None: nowhere.
+      mask: Where the state passes through; None: nowhere.
+      key: Draws the noise; None: it is `noise`.
+      noise: What was drawn before, or None.
+      guess: A trajectory to begin with, for methods that iterate; None: theirs.
+    """
+
+    params: Params
+    xs: Any
+    state: State | None = None
+    lengths: Any = None
+    resets: Any = None
+    mask: Any = None
+    key: Any = None
+    noise: Any = None
+    guess: State | None = None
 
 
 def unroll(
@@ -103,7 +128,8 @@ def unroll(
       ((2, 4), (7, 2, 4))
     """
     reading = Reading(cell, method, SHOW, reverse)
-    final, shown = run_checked(reading, params, xs, state, lengths, resets, mask, key)
+    given = Given(params, xs, state, lengths, resets, mask, key)
+    final, shown = run_checked(reading, given)
     return final, shown.ys
 
 
@@ -149,7 +175,8 @@ def trajectory(
       (7, 2, 4)
     """
     reading = Reading(cell, method, KEEP, reverse)
-    return run_checked(reading, params, xs, state, lengths, resets, mask, key)[1].states
+    given = Given(params, xs, state, lengths, resets, mask, key)
+    return run_checked(reading, given)[1].states
 
 
 def unroll_bidirectional(
@@ -210,36 +237,25 @@ def unroll_bidirectional(
     )
 
 
-def run_checked(
-    reading: Reading,
-    params: Params,
-    xs: Any,
-    state: State | None,
-    lengths: Any,
-    resets: Any,
-    mask: Any,
-    key: Any,
-    guess: State | None = None,
-) -> tuple[State, Shown]:
-    """Raises on static mistakes, and hands over to the compiled function."""
+def run_checked(reading: Reading, given: Given) -> tuple[State, Shown]:
+    """Raises on static mistakes and on wrong values, and runs what passes."""
     cell, method, wanted, reverse = reading
     check_cell(cell)
     method = chosen(method)
     reading = Reading(cell, method, wanted, check_switch("reverse", reverse))
-    xs = check_array("xs", xs)
-    lengths = None if lengths is None else check_array("lengths", lengths)
-    resets = None if resets is None else check_array("resets", resets)
-    mask = None if mask is None else check_array("mask", mask)
-    given = params, xs, state, lengths, resets, mask, key, guess
-    seen = passed_before(cell, *given)
+    arrays: dict[str, Any] = {"xs": check_array("xs", given.xs)}
+    for name in ("lengths", "resets", "mask"):
+        array = getattr(given, name)
+        arrays[name] = None if array is None else check_array(name, array)
+    given = given._replace(**arrays)
+    seen = passed_before(cell, given)
     if not seen:
-        fitted = _check_static(cell, *given)
-        if all(map(operator.is_, *map(jax.tree.leaves, (fitted, (state, guess))))):
+        fitted = _check_static(cell, given)
+        if all(map(operator.is_, *map(jax.tree.leaves, (fitted, given)))):
             seen.append(True)
-        state, guess = fitted
-    _check_values(cell, xs, lengths, mask)
-    key = typed(key)
-    return _unroll(reading, params, xs, state, lengths, resets, mask, key, guess=guess)
+        given = fitted
+    _check_values(cell, given)
+    return run(reading, given._replace(key=typed(given.key)))
 
 
 _BPTT = bptt()
@@ -252,94 +268,44 @@ def chosen(method: Any) -> Method:
     return method
 
 
-def _check_static(
-    cell: Cell,
-    params: Params,
-    xs: Array,
-    state: State | None,
-    lengths: Array | None,
-    resets: Array | None,
-    mask: Array | None,
-    key: Any,
-    guess: State | None,
-) -> tuple[State | None, State | None]:
-    """Returns state and guess, of the cell's kinds of numbers.
+def _check_static(cell: Cell, given: Given) -> Given:
+    """Returns what is given, with state and guess of the cell's kinds of numbers.
 
     Raises on a wrong structure, shape or type; all that it looks at is static.
     """
-    check_params(cell, params)
-    batch, steps = check_inputs(cell, xs), xs.shape[0]
+    check_params(cell, given.params)
+    batch, steps = check_inputs(cell, given.xs), given.xs.shape[0]
+    state, guess = given.state, given.guess
     if state is not None:
         state = check_state(cell, state, batch)
-    if lengths is not None:
-        lengths = check_lengths(lengths, steps, batch)
-    check_flags("resets", resets, steps, batch)
-    check_flags("mask", mask, steps, batch)
-    check_key(key)
+    if given.lengths is not None:
+        check_lengths(given.lengths, steps, batch)
+    check_flags("resets", given.resets, steps, batch)
+    check_flags("mask", given.mask, steps, batch)
+    check_key(given.key)
     if guess is not None:
         guess = check_guess(cell, guess, steps, batch)
-    return state, guess
+    return given._replace(state=state, guess=guess)
 
 
-def _check_values(
-    cell: Cell, xs: Array, lengths: Array | None, mask: Array | None
-) -> None:
+def _check_values(cell: Cell, given: Given) -> None:
     """Raises on concrete values that are out of range."""
+    lengths = given.lengths
     if lengths is not None:
-        check_length_values(lengths, xs.shape[0])
-    xs = widen_integers(xs)
+        check_length_values(lengths, given.xs.shape[0])
+    xs = widen_integers(given.xs)
     integer = jnp.issubdtype(xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:
-        known = known_inputs(xs, lengths, mask)
+        known = known_inputs(xs, lengths, given.mask)
         check_elapsed(cell, known)
         if integer and known is not None:
             check_ids("xs", known, cell.spec.input_size)
 
 
-def unroll_drawn(
-    cell: Cell,
-    params: Params,
-    xs: Array,
-    state: State,
-    noise: Any,
-    lengths: Array | None,
-    method: Method,
-) -> tuple[State, Array]:
-    """As `unroll`, unchecked, with noise that was drawn before; for models."""
-    reading = Reading(cell, method, SHOW, reverse=False)
-    state, shown = run_drawn(reading, params, xs, state, noise, lengths)
-    return state, shown.ys
-
-
-def run_drawn(
-    reading: Reading,
-    params: Params,
-    xs: Array,
-    state: State,
-    noise: Any,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    guess: Any = None,
-) -> tuple[State, Shown]:
-    """Runs what `reading` says, unchecked, with noise that was drawn before."""
-    given = params, xs, state, lengths, resets, mask
-    return _unroll(reading, *given, None, noise, guess)
-
-
 @jitted(("reading",))
-def _unroll(
-    reading: Reading,
-    params: Params,
-    xs: Array,
-    state: State | None,
-    lengths: Array | None,
-    resets: Array | None,
-    mask: Array | None,
-    key: Key | None,
-    noise: Any = None,
-    guess: State | None = None,
-) -> tuple[State, Shown]:
+def run(reading: Reading, given: Given) -> tuple[State, Shown]:
+    """Runs what `reading` says, unchecked: noise is drawn, lengths become flags."""
+    params, xs, state, lengths, resets, mask, key, noise, guess = given
     cell, steps = reading.cell, xs.shape[0]
     features = jnp.issubdtype(xs.dtype, jnp.inexact)
     batch = xs.shape[1:-1] if features else xs.shape[1:]

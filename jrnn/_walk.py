@@ -2,12 +2,10 @@
 
 Here are direction, the order of children and truncation. A method sees one cell without
 children, silenced inputs in the order in which they are read, at which steps the state
-moves on, before which it starts anew, and a function that says what to keep of each
-step.
+moves on, before which it starts anew, and what to keep of each step.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,32 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn import _tree
-from jrnn._base import Cell, Method, Params, Sequence, State, memoize
+from jrnn._base import Cell, Method, Params, Sequence, Shown, State, Wanted
 from jrnn._claims import current
 from jrnn._integers import widen_integers
-from jrnn._parts import prepared
 from jrnn._tree import Leaf, reads_ahead, runs_itself
-from jrnn.methods._steps import silence
+from jrnn.core.flags import silence
+from jrnn.core.seams import prepared
 from jrnn.methods.truncated import by_windows
-
-
-class Shown(NamedTuple):
-    """What is kept of each step: outputs, states, or both; None: not asked for.
-
-    `report` is what the method says of its work, one for each cell; None: nothing.
-    """
-
-    ys: Any = None
-    states: Any = None
-    report: Any = None
-
-
-class Wanted(NamedTuple):
-    """Which of both is asked for."""
-
-    ys: bool
-    states: bool
-
 
 SHOW, KEEP = Wanted(ys=True, states=False), Wanted(ys=False, states=True)
 
@@ -105,10 +84,10 @@ def _walk_cell(
     assert method is not None
     if reading.reverse:
         sequence = _reversed(lengths, sequence)
-    keep = _keeper(cell, reading.wanted)
     options = dict(method.options)
     params = prepared(cell, params)  # once, and differentiated outside of the method
-    state, shown, *report = method.run(cell, keep, params, state, sequence, **options)
+    given = reading.wanted, params, state, sequence
+    state, shown, *report = method.run(cell, *given, **options)
     shown = shown._replace(ys=silence(sequence.active, shown.ys))
     if reading.reverse:
         shown = flip(lengths, sequence.steps, shown)
@@ -154,19 +133,6 @@ def _reversed(lengths: Array | None, sequence: Sequence) -> Sequence:
     timed = sequence._replace(restart=restart, fresh=None)
     flipped = flip(lengths, sequence.steps, timed)
     return flipped._replace(fresh=sequence.fresh)
-
-
-@memoize
-def _keeper(cell: Cell, wanted: Wanted) -> Callable[..., Shown]:
-    """Returns what a method keeps of each step; the identical function each time."""
-
-    def keep(params: Params, states: State, xs: Any) -> Shown:
-        return Shown(
-            ys=cell.output(params, states, xs) if wanted.ys else None,
-            states=states if wanted.states else None,
-        )
-
-    return keep
 
 
 def flip(lengths: Array | None, steps: int, tree: Any) -> Any:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jrnn
-from jrnn._parts import packed_product, project_dense, recur
+from jrnn.core.products import project_dense
+from jrnn.core.seams import packed_product, recur
 from tests import reference
 from tests.helpers import (
     CELLS,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jrnn
-from jrnn._parts import compose_step
+from jrnn.core.seams import compose_step
 from tests.helpers import random_like
 
 T, B, K, H = 7, 2, 3, 4

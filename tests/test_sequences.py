@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn._parts import recur
-from jrnn.methods._steps import nested_shape
+from jrnn.core.chunks import nested_shape
+from jrnn.core.seams import recur
 from tests.helpers import assert_close, error, random_like
 from tests.programs import count
 

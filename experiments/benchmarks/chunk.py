@@ -24,7 +24,7 @@ from experiments.benchmarks.grid import Cells, Shapes
 from experiments.benchmarks.peers.problems import CELLS, GRID, TRAINING, Shape, passes
 from experiments.benchmarks.turns import in_turn, median_ratio, rounded
 from jrnn._base import Sequence
-from jrnn.methods._steps import nested_shape
+from jrnn.core.chunks import nested_shape
 from jrnn.methods.bptt import default_chunk
 
 DEFAULT = "default"

@@ -68,7 +68,7 @@ from jaxtyping import Array
 
 from jrnn._base import Params, State, StepBound
 from jrnn._claims import at_every_step
-from jrnn._parts import expand, spectral_norm, split_gates
+from jrnn.core.products import expand, spectral_norm, split_gates
 
 
 def gru_bound(reset_after: bool) -> StepBound:

@@ -47,7 +47,7 @@ from jrnn._build import build, factory
 from jrnn._claims import UNIT, bound_by_params
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import FAN_IN_NORMAL, ZEROS
-from jrnn._parts import spectral_norm
+from jrnn.core.products import spectral_norm
 
 
 class AntisymmetricRNNParams(NamedTuple):

@@ -34,7 +34,7 @@ from jrnn._build import build, factory
 from jrnn._claims import UNIT
 from jrnn._draw import Initializer, OfGates, Weight, drawn, initial
 from jrnn._initializers import GLOROT_UNIFORM, PARA_GRU, small_normal
-from jrnn._parts import expand, split_gates
+from jrnn.core.products import expand, split_gates
 
 
 class DiagonalGRUParams(NamedTuple):

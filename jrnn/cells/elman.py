@@ -37,7 +37,7 @@ from jrnn._base import Cell, Gated, Gates, Linear, Saved
 from jrnn._build import build, factory
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
-from jrnn._parts import spectral_norm
+from jrnn.core.products import spectral_norm
 
 
 class ElmanParams(NamedTuple):

@@ -51,7 +51,7 @@ from jrnn._claims import bound_by_params
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import HE_NORMAL, henaff, uniform
 from jrnn._parametrised import rotation
-from jrnn._parts import contract, expand, product, project_dense, spectral_norm
+from jrnn.core.products import contract, expand, product, project_dense, spectral_norm
 
 LABEL = f"{STEEP}, which is 1: W_h is orthogonal"
 # Within which b starts.

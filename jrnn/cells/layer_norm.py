@@ -43,7 +43,17 @@ from jrnn._build import build, factory
 from jrnn._claims import UNIT
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL
-from jrnn._parts import merge_gates, normalise, product, project_dense, split_gates
+from jrnn.core.products import (
+    expand,
+    merge_gates,
+    product,
+    project_dense,
+    split_gates,
+)
+
+# Keeps the division defined where all units agree; the value that most libraries take
+# by default (torch.nn.LayerNorm, 1e-5).
+EPSILON = 1e-5
 
 
 class LayerNormElmanParams(NamedTuple):
@@ -125,7 +135,7 @@ def layer_norm_elman(
         params: LayerNormElmanParams, state: LayerNormState, u: Array
     ) -> LayerNormState:
         a = u + product(state.h, params.W_h, state.h.dtype)
-        return LayerNormState(activation(normalise(a, params.g, params.b)))
+        return LayerNormState(activation(_normalise(a, params.g, params.b)))
 
     return build(
         drawn(
@@ -245,17 +255,17 @@ def _project(params: Any, x: Array) -> Array:
 
 
 def _project_lstm(params: LayerNormLSTMParams, x: Array) -> Array:
-    return normalise(_project(params, x), params.g_x, params.b)
+    return _normalise(_project(params, x), params.g_x, params.b)
 
 
 def _forward_lstm(
     params: LayerNormLSTMParams, state: LayerNormLSTMState, u: Array
 ) -> tuple[LayerNormLSTMState, dict[str, Array]]:
     v = product(state.h, params.W_h, state.h.dtype)
-    a_i, a_f, a_g, a_o = split_gates(u + normalise(v, params.g_h), 4)
+    a_i, a_f, a_g, a_o = split_gates(u + _normalise(v, params.g_h), 4)
     f, i, g = jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_i), jnp.tanh(a_g)
     c = f * state.c + i * g
-    tanh_c = jnp.tanh(normalise(c, params.g_c, params.b_c))
+    tanh_c = jnp.tanh(_normalise(c, params.g_c, params.b_c))
     o = jax.nn.sigmoid(a_o)
     opened = {"i": i, "f": f, "g": g, "o": o, "tanh_c": tanh_c}
     return LayerNormLSTMState(o * tanh_c, c), opened
@@ -279,5 +289,14 @@ def _apart(a: Array, g: Array, b: Array | None = None) -> tuple[Array, Array]:
     """Normalises r and z together, and n alone."""
     two = 2 * a.shape[-1] // 3
     b_rz, b_n = (None, None) if b is None else (b[:two], b[two:])
-    rz = normalise(a[..., :two], g[:two], b_rz)
-    return rz, normalise(a[..., two:], g[two:], b_n)
+    rz = _normalise(a[..., :two], g[:two], b_rz)
+    return rz, _normalise(a[..., two:], g[two:], b_n)
+
+
+def _normalise(a: Array, gain: Array, shift: Array | None = None) -> Array:
+    """Returns LN(a; gain, shift) over the last axis, in the type of a."""
+    centred = a - a.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt(variance + EPSILON)
+    scaled = scaled * expand(gain.astype(a.dtype), a.ndim)
+    return scaled if shift is None else scaled + expand(shift.astype(a.dtype), a.ndim)

@@ -47,7 +47,7 @@ from jrnn._base import Cell, Saved
 from jrnn._build import adjoint_of, build, factory
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import sum_of_two, uniform
-from jrnn._parts import contract, merge_gates, product, split_gates
+from jrnn.core.products import contract, merge_gates, product, split_gates
 
 
 class LEMParams(NamedTuple):

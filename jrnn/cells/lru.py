@@ -41,7 +41,8 @@ from jrnn._base import Cell, Key, Linear
 from jrnn._build import build, factory
 from jrnn._draw import Field, Initializer, draw, drawn_in, initial
 from jrnn._initializers import FAN_IN_NORMAL, skip_normal
-from jrnn._parts import expand, merge_gates, product, project_dense, show, split_gates
+from jrnn.core.dtypes import show
+from jrnn.core.products import expand, merge_gates, product, project_dense, split_gates
 
 
 class LRUParams(NamedTuple):

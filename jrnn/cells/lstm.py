@@ -50,8 +50,8 @@ from jrnn._build import adjoint_of, build, factory
 from jrnn._claims import UNIT
 from jrnn._draw import Initializer, OfGates, Weight, drawn, initial, of_no_gate
 from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
-from jrnn._parts import contract, expand, merge_gates, product, split_gates
 from jrnn.cells._bounds import LSTM_BOUND
+from jrnn.core.products import contract, expand, merge_gates, product, split_gates
 
 
 class LSTMParams(NamedTuple):

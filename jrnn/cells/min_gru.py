@@ -30,7 +30,8 @@ from jrnn._base import Cell, Linear
 from jrnn._build import build, dense, factory
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import LINEAR_UNIFORM, uniform
-from jrnn._parts import projected_coefficients, split_gates
+from jrnn.core.products import split_gates
+from jrnn.core.seams import projected_coefficients
 
 
 class MinGRUParams(NamedTuple):

@@ -49,7 +49,9 @@ from jrnn._base import Cell, Linear
 from jrnn._build import build, factory
 from jrnn._draw import Field, Initializer, Weight, drawn, initial
 from jrnn._initializers import FAN_IN_NORMAL, SHARPNESS, ZEROS, ring
-from jrnn._parts import expand, project_dense, projected_coefficients, show, split_gates
+from jrnn.core.dtypes import show
+from jrnn.core.products import expand, project_dense, split_gates
+from jrnn.core.seams import projected_coefficients
 
 
 class RGLRUParams(NamedTuple):

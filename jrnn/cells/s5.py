@@ -59,15 +59,9 @@ from jrnn._build import build, factory
 from jrnn._check import check_times, known_values
 from jrnn._draw import Field, Initializer, draw, drawn_in, initial
 from jrnn._initializers import LECUN_NORMAL, skip_normal
-from jrnn._parts import (
-    expand,
-    merge_gates,
-    product,
-    project_dense,
-    projected_coefficients,
-    show,
-    split_gates,
-)
+from jrnn.core.dtypes import show
+from jrnn.core.products import expand, merge_gates, product, project_dense, split_gates
+from jrnn.core.seams import projected_coefficients
 
 # Variance 1 / 2h of B', (k, 2h), however many the inputs are: the authors' code draws
 # its transpose by `lecun_normal`.

@@ -40,14 +40,9 @@ from jrnn._build import build, factory
 from jrnn._draw import Initializer, Weight, drawn, initial
 from jrnn._initializers import FAN_IN_UNIFORM, ZEROS
 from jrnn._integers import widen_integers
-from jrnn._parts import (
-    expand,
-    merge_gates,
-    project_dense,
-    projected_coefficients,
-    show,
-    split_gates,
-)
+from jrnn.core.dtypes import show
+from jrnn.core.products import expand, merge_gates, project_dense, split_gates
+from jrnn.core.seams import projected_coefficients
 
 # sqrt(1 + 2 exp(b_r)) at b_r = 0 (Lei et al. 2018, section 3.2).
 HIGHWAY = math.sqrt(3)

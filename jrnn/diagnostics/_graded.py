@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._parts import spectral_norm
+from jrnn.core.products import spectral_norm
 
 
 class Product(NamedTuple):

@@ -30,9 +30,10 @@ from jrnn._check import (
 )
 from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
-from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn._programs import Arguments, Family
 from jrnn._tree import leaves, reads_ahead
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.seams import prepared
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, StepBound
 from jrnn._claims import held, share_kept
-from jrnn._parts import expand, prepared, spectral_norm
+from jrnn.core.products import expand, spectral_norm
+from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import (
     Run,
     batch_shape,

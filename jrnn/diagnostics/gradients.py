@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
 from jrnn._check_losses import check_loss
-from jrnn._parts import prepared, state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import after, compiled, euclidean_norm, prepare, run
 
 Loss = Callable[[State, Array], Array]

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size, tell
 from jrnn._guard import own_constants
-from jrnn._parts import prepared
+from jrnn.core.seams import prepared
 from jrnn.diagnostics._graded import Product, gram_schmidt, log_norm, multiply, qr
 from jrnn.diagnostics._run import (
     Run,

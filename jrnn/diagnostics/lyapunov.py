@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn._base import Cell, Params, State, check_size
-from jrnn._parts import prepared
+from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import (
     batch_shape,
     compiled,

@@ -28,7 +28,7 @@ from jrnn._base import Cell, Key, Params, State, check_real, check_size
 from jrnn._check import check_cell, check_no_elapsed, check_params
 from jrnn._check_draws import check_given_key
 from jrnn._guard import own_constants
-from jrnn._parts import state_dtype
+from jrnn.core.dtypes import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
 

@@ -24,8 +24,9 @@ from jrnn._check import (
 from jrnn._claims import held
 from jrnn._integers import widen_integers
 from jrnn._lengths import check_countable
-from jrnn._parts import cast_state, prepared, state_dtype
 from jrnn._tree import Leaf, leaves, walk
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import after, compiled, run
 
 TENTH = 0.1

@@ -15,12 +15,11 @@ from jaxtyping import Array
 from jrnn._base import check_size, memoize, spec_of
 from jrnn._check import check_array, check_ids
 from jrnn._integers import token_ids, widen_integers
-from jrnn._parts import sample_symbols
 from jrnn.heads.dense import dense_head
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head
 from jrnn.heads.number_head import check_mask
-from jrnn.heads.numerics import hide
+from jrnn.heads.numerics import hide, sample_symbols
 
 
 @memoize

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Key, memoize
-from jrnn._parts import expand
+from jrnn.core.products import expand
 from jrnn.heads.distribution import Family
 from jrnn.heads.normal import (
     Normal,

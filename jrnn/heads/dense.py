@@ -19,7 +19,8 @@ from jrnn._check import check_array, check_floating, check_like
 from jrnn._check_draws import check_given_key
 from jrnn._draw import draw
 from jrnn._initializers import LECUN_NORMAL, ZEROS
-from jrnn._parts import expand, product, state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.products import expand, product
 from jrnn.heads.distribution import Distribution, Family, check_shape
 from jrnn.heads.head import Head
 

@@ -19,7 +19,7 @@ from jrnn._check import check_array, is_traced
 from jrnn._check_draws import check_given_key, check_temperature
 from jrnn._check_kinds import dtype_of, sketch
 from jrnn._guard import own_constants
-from jrnn._parts import state_dtype
+from jrnn.core.dtypes import state_dtype
 from jrnn.heads.numerics import hide
 
 

@@ -17,13 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn._base import Key, check_size, memoize, tell
-from jrnn._parts import sample_symbols
 from jrnn.heads.arguments import above_zero, casting, size_or_none, whether_missing
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head
 from jrnn.heads.mixture_kernels import Kernel, gaussian_kernel
 from jrnn.heads.number_head import family_of_numbers, number_head
-from jrnn.heads.numerics import bisect, common, heat, largest, positive
+from jrnn.heads.numerics import bisect, common, heat, largest, positive, sample_symbols
 
 
 class Mixture(NamedTuple):

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int, Num
 
-from jrnn._parts import state_dtype
+from jrnn._base import Key
+from jrnn.core.dtypes import state_dtype
 
 HEADROOM = 2.0**-24
 
@@ -151,3 +152,17 @@ def bisect(below: Callable[[Array], Array], low: Array, high: Array) -> Array:
 
     steps = jnp.finfo(low.dtype).bits + 16
     return jax.lax.fori_loop(0, steps, halve, (low, high))[1]
+
+
+def sample_symbols(
+    key: Key, log_p: Float[Array, "*batch v"], temperature: Num[Array, "..."]
+) -> Int[Array, "*batch"]:
+    """Draws from softmax(log_p / temperature); at 0 the most probable symbol.
+
+    The temperature is one number, or one for each sequence, of the batch shape.
+    """
+    below = log_p - log_p.max(axis=-1, keepdims=True)
+    # At temperature 0 the most probable symbol keeps 0, all others fall to -inf.
+    heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
+    heat = heat[..., None] if heat.ndim else heat
+    return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)

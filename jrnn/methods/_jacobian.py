@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn._base import Cell, Gated, Params, State
-from jrnn._parts import recur, split_gates
+from jrnn.core.products import split_gates
+from jrnn.core.seams import recur
 
 
 def pack(state: State, diagonal: bool) -> Array:

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Cell, Params, State
+from jrnn.core.chunks import shift
+from jrnn.core.flags import advance_flagged, renew, select
+from jrnn.core.products import Precision
 from jrnn.methods._jacobian import jacobians, pack, unpack
 from jrnn.methods._recurrence import walk_blocks
-from jrnn.methods._steps import Precision, advance_flagged, renew, select, shift
 
 # Largest normwise residual that counts as solved: in float32 rounding stops it near
 # 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.

@@ -37,10 +37,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jrnn._lengths import check_countable, countable
-from jrnn._parts import expand
+from jrnn.core.chunks import chunk_shape, cut, join
+from jrnn.core.products import expand
 from jrnn.kernels import linear
 from jrnn.kernels._pallas import Target
-from jrnn.methods._steps import chunk_shape, cut, join
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

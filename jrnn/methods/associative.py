@@ -20,16 +20,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
-from jrnn._parts import expand, noisy_project
-from jrnn.methods._recurrence import recurrence
-from jrnn.methods._steps import (
-    Precision,
-    check_precision,
-    cut,
-    join,
-    products_at,
+from jrnn._base import (
+    Cell,
+    Method,
+    Params,
+    Sequence,
+    Shown,
+    State,
+    Wanted,
+    check_size,
+    memoize,
+    show_steps,
 )
+from jrnn.core.chunks import cut, join
+from jrnn.core.products import Precision, check_precision, expand, products_at
+from jrnn.core.seams import noisy_project
+from jrnn.methods._recurrence import recurrence
 from jrnn.methods.linear_recurrence import kernel_target
 
 # The coefficients of a long sequence are worked out in 2^HALVINGS pieces, for the
@@ -88,7 +94,7 @@ def associative(
 
 def _run(
     cell: Cell,
-    keep: Keep,
+    wanted: Wanted,
     params: Params,
     state: State,
     sequence: Sequence,
@@ -97,7 +103,7 @@ def _run(
     kernel: str | None,
     interpret: bool,
     precision: Precision,
-) -> tuple[State, Any]:
+) -> tuple[State, Shown]:
     linear = cell.linear
     if linear is None:
         raise ValueError(
@@ -141,7 +147,7 @@ def _run(
         else:
             states = _from_starts(run, (a, b), e, state, restart, fresh)
         final = jax.tree.map(lambda leaf: leaf[-1], states)
-        show = lambda params, timed: keep(params, *timed)
+        show = lambda params, timed: show_steps(cell, wanted, params, *timed)
         return final, jax.checkpoint(show, prevent_cse=False)(params, (states, xs))
 
 

@@ -25,18 +25,25 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from jrnn._base import Cell, Gated, Keep, Method, Params, Sequence, State, memoize
+from jrnn._base import (
+    Cell,
+    Gated,
+    Method,
+    Params,
+    Sequence,
+    Shown,
+    State,
+    Wanted,
+    memoize,
+    show_steps,
+)
 from jrnn._lengths import check_countable
-from jrnn._parts import contract, noisy_project, packed_product
+from jrnn.core.chunks import shift
+from jrnn.core.flags import renew
+from jrnn.core.products import Precision, check_precision, contract, products_at
+from jrnn.core.seams import noisy_project, packed_product
 from jrnn.kernels import gated as kernels
 from jrnn.kernels._pallas import Target, check_target, find_target, refusal
-from jrnn.methods._steps import (
-    Precision,
-    check_precision,
-    products_at,
-    renew,
-    shift,
-)
 
 
 @memoize
@@ -99,7 +106,7 @@ class _Kept(NamedTuple):
 
 def _run(
     cell: Cell,
-    keep: Keep,
+    wanted: Wanted,
     params: Params,
     state: State,
     sequence: Sequence,
@@ -107,7 +114,7 @@ def _run(
     platform: str | None,
     interpret: bool,
     precision: Precision,
-) -> tuple[State, Any]:
+) -> tuple[State, Shown]:
     packed = cell.gated and packed_product(cell.gated, params, state)
     if cell.gated is None or packed is None:
         raise ValueError(
@@ -137,7 +144,7 @@ def _run(
             lambda leaf: leaf.reshape(*leaf.shape[:-2], *batch, leaf.shape[-1]),
             walked,
         )
-        return final, keep(params, states, xs)
+        return final, show_steps(cell, wanted, params, states, xs)
 
 
 def _flatten(batch: tuple[int, ...], leaf: Array, lead: int = 0) -> Array:

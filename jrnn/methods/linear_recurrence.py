@@ -10,7 +10,7 @@ from jaxtyping import Array, Inexact
 
 from jrnn._base import check_size, check_switch
 from jrnn._check import check_array
-from jrnn._parts import expand
+from jrnn.core.products import expand
 from jrnn.kernels._pallas import Target, check_target
 from jrnn.methods._recurrence import recurrence
 

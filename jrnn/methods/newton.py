@@ -30,11 +30,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
+from jrnn._base import (
+    Cell,
+    Method,
+    Params,
+    Sequence,
+    Shown,
+    State,
+    Wanted,
+    check_size,
+    memoize,
+    show_steps,
+)
 from jrnn._check import check_rate
 from jrnn._lengths import check_countable
-from jrnn._parts import noisy_project
-from jrnn.methods._adjoint import place_floats, split_floats
+from jrnn.core.chunks import shift
+from jrnn.core.dtypes import place_floats, split_floats
+from jrnn.core.flags import advance_flagged, select
+from jrnn.core.products import Precision, check_precision, products_at
+from jrnn.core.seams import noisy_project
 from jrnn.methods._jacobian import pack, unpack
 from jrnn.methods._newton_iteration import (
     Inputs,
@@ -46,14 +60,6 @@ from jrnn.methods._newton_iteration import (
     transition,
 )
 from jrnn.methods._recurrence import walk_blocks
-from jrnn.methods._steps import (
-    Precision,
-    advance_flagged,
-    check_precision,
-    products_at,
-    select,
-    shift,
-)
 
 # Cases of experiments/results/newton_convergence.json that need neither damping nor a
 # diagonal approximation, and are not chaotic, take 15 at most; damped ones up to 100.
@@ -128,12 +134,12 @@ def newton(
 
 def _run(
     cell: Cell,
-    keep: Keep,
+    wanted: Wanted,
     params: Params,
     state: State,
     sequence: Sequence,
     **options: Any,
-) -> tuple[State, Any, NewtonInfo]:
+) -> tuple[State, Shown, NewtonInfo]:
     check_countable(sequence.steps, "jrnn.newton()")
     leaves = jax.tree.leaves(state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
@@ -163,7 +169,7 @@ def _run(
         solved: Any = _solve(cell, chosen, inputs)
         states, info = solved
         final = jax.tree.map(lambda leaf: leaf[-1], states)
-        return final, keep(params, states, xs), info
+        return final, show_steps(cell, wanted, params, states, xs), info
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

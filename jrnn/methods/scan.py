@@ -12,15 +12,22 @@ from typing import Any
 
 import jax
 
-from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
-from jrnn._lengths import check_countable
-from jrnn._parts import noisy_project, split_gates
-from jrnn.methods._steps import (
-    Precision,
-    advance_flagged,
-    check_precision,
-    products_at,
+from jrnn._base import (
+    Cell,
+    Method,
+    Params,
+    Sequence,
+    Shown,
+    State,
+    Wanted,
+    check_size,
+    memoize,
+    show_steps,
 )
+from jrnn._lengths import check_countable
+from jrnn.core.flags import advance_flagged
+from jrnn.core.products import Precision, check_precision, products_at, split_gates
+from jrnn.core.seams import noisy_project
 
 
 @memoize
@@ -50,14 +57,14 @@ def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
 
 def _run(
     cell: Cell,
-    keep: Keep,
+    wanted: Wanted,
     params: Params,
     state: State,
     sequence: Sequence,
     *,
     unroll: int,
     precision: Precision,
-) -> tuple[State, Any]:
+) -> tuple[State, Shown]:
     check_countable(sequence.steps, "jrnn.scan()")
     xs, noise, active, restart, fresh, _ = sequence
 
@@ -71,4 +78,4 @@ def _run(
         if cell.gated is not None:  # sliced here, and not in the loop
             us = split_gates(us, cell.gated.gates)
         state, states = jax.lax.scan(step, state, (us, active, restart), unroll=unroll)
-        return state, keep(params, states, xs)
+        return state, show_steps(cell, wanted, params, states, xs)

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jrnn._base import Key, Spec
 from jrnn._caches import jitted
-from jrnn._parts import expand, state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.products import expand
 from jrnn.heads.correlated_normal import CorrelatedNormal, correlated
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.normal import Normal, independent

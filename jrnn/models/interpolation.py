@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jrnn._base import Key
 from jrnn._caches import jitted
 from jrnn._check import is_traced
-from jrnn._parts import sample_symbols
+from jrnn.heads.numerics import sample_symbols
 from jrnn.models.ngram_counts import Levels, context_totals, find, later, occurring
 
 # Texts are scored in pieces of at most this many symbols, so that memory stays bounded.

@@ -31,8 +31,9 @@ from jrnn._check import (
     is_traced,
 )
 from jrnn._check_draws import check_batch_shape
-from jrnn._lengths import active_steps, check_countable
-from jrnn._parts import state_dtype
+from jrnn._lengths import check_countable
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.flags import active_steps
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.number_head import FINITE, check_held, check_numbers
 from jrnn.models.autoregression import (

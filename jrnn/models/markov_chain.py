@@ -31,7 +31,7 @@ from jrnn._base import Key, Spec, check_size, describe, memoize
 from jrnn._check import check_array, check_ids, check_lengths, check_tokens, is_traced
 from jrnn._check_draws import check_batch_shape
 from jrnn._integers import as_array, token_ids, widen_integers
-from jrnn._lengths import active_steps
+from jrnn.core.flags import active_steps
 from jrnn.heads.categorical import CATEGORIES
 from jrnn.heads.distribution import Distribution
 from jrnn.models.interpolation import Form, foresee, generate, score

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 from jrnn._base import check_switch
 from jrnn._check import check_counted
 from jrnn._guard import own_constants
-from jrnn._lengths import active_steps
-from jrnn._parts import state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.flags import active_steps
 
 
 @own_constants

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float
 from jrnn._check import check_array, check_flags
 from jrnn._guard import own_constants
 from jrnn._lengths import check_countable
-from jrnn._parts import state_dtype
-from jrnn.methods._steps import silence
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.flags import silence
 
 Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
 

@@ -14,12 +14,13 @@ from jaxtyping import Array, Float
 from jrnn._base import Cell, Key, Method, Params, State
 from jrnn._caches import jitted
 from jrnn._integers import saturate
-from jrnn._lengths import active_steps
-from jrnn._parts import prepared, state_dtype
-from jrnn._unroll import draw_noise, unroll_drawn
+from jrnn._unroll import Given, draw_noise, run
+from jrnn._walk import SHOW, Reading
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.flags import active_steps, select, silence
+from jrnn.core.seams import prepared
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head
-from jrnn.methods._steps import select, silence
 
 
 class SequenceParams(NamedTuple):
@@ -83,8 +84,10 @@ def _read(
     if xs.shape[0] > 1:
         rest = None if lengths is None else jnp.maximum(lengths - 1, 0)
         read = head.encode(jax.tree.map(lambda a: a[:-1], symbols))
-        inner, ys = unroll_drawn(cell, params.cell, read, moved, others, rest, method)
-        ys = jnp.concatenate([y.astype(ys.dtype)[None], ys])
+        others_read = Given(params.cell, read, moved, rest, noise=others)
+        reading = Reading(cell, method, SHOW, reverse=False)
+        inner, shown = run(reading, others_read)
+        ys = jnp.concatenate([y.astype(shown.ys.dtype)[None], shown.ys])
     return _after(state, inner, symbols, lengths), ys
 
 

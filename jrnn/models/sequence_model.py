@@ -32,13 +32,12 @@ from jrnn._check import (
 from jrnn._check_draws import check_batch_shape, check_given_key, check_key
 from jrnn._draw import draw
 from jrnn._initializers import ZEROS
-from jrnn._lengths import active_steps
-from jrnn._parts import state_dtype
 from jrnn._tree import reads_ahead
 from jrnn._unroll import chosen
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
-from jrnn.methods._steps import expand_flags, silence
 from jrnn.models.prompts import Reader, begin, check_single
 from jrnn.models.reading import (
     SequenceParams,

@@ -23,11 +23,10 @@ from jrnn._check import (
     check_like,
 )
 from jrnn._check_draws import check_given_key
-from jrnn._lengths import active_steps
 from jrnn._unroll import unroll
+from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
-from jrnn.methods._steps import expand_flags, silence
 from jrnn.models.pools import Pool
 
 

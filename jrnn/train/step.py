@@ -11,8 +11,8 @@ from jrnn._base import Key, Params, check_function
 from jrnn._check_draws import check_given_key
 from jrnn._guard import own_constants
 from jrnn._lazy import needed_by
-from jrnn._parts import cast_state, state_dtype
 from jrnn._programs import Arguments, Family, Program
+from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.train.check import check_arrays, check_optimizer
 from jrnn.train.memory import Donating, cloned_keys, copied
 from jrnn.train.optimizers import update

@@ -18,8 +18,8 @@ from jaxtyping import Array
 from jrnn._base import Cell, Children, Key, Linear, Params, Spec, State
 from jrnn._check import check_cell
 from jrnn._claims import NO_GATES, claim, current, inherited
-from jrnn._parts import compose_step, noisy_project, prepared
 from jrnn._tree import Leaf, reads_ahead, runs_itself, walk
+from jrnn.core.seams import compose_step, noisy_project, prepared
 
 Noise = Callable[[Key, int, tuple[int, ...]], Any]
 

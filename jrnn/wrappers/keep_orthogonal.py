@@ -19,8 +19,8 @@ from jrnn._claims import current
 from jrnn._draw import Initializer, draw
 from jrnn._initializers import henaff
 from jrnn._parametrised import reading, rotation
-from jrnn._parts import merge_gates, split_gates
 from jrnn._tree import runs_itself
+from jrnn.core.products import merge_gates, split_gates
 from jrnn.wrappers._wiring import spec_around
 
 

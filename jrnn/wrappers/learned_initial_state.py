@@ -12,7 +12,8 @@ from jaxtyping import Array
 
 from jrnn._base import Adjoint, Cell, Key, Params, State, memoize
 from jrnn._parametrised import reading
-from jrnn._parts import prepared, state_dtype
+from jrnn.core.dtypes import state_dtype
+from jrnn.core.seams import prepared
 from jrnn.wrappers._wiring import check_inner, spec_around
 
 

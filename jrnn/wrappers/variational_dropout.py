@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from jrnn._base import Cell, Key, Params, State, memoize
 from jrnn._check import check_rate
-from jrnn._parts import recur, split_gates
+from jrnn.core.products import split_gates
+from jrnn.core.seams import recur
 from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
 
 

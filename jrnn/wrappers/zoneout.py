@@ -15,7 +15,7 @@ from jaxtyping import Array
 from jrnn._base import Cell, Key, Linear, Params, State, memoize
 from jrnn._check import check_rate
 from jrnn._claims import claim, factor_view, mixed
-from jrnn._parts import expand
+from jrnn.core.products import expand
 from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
 
 

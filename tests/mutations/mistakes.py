@@ -2,8 +2,8 @@
 
 from tests.mutations.runner import Mutation
 
-BPTT = "jrnn/methods/bptt.py"
-BACKWARD = "jrnn/methods/_backward.py"
+BPTT = "jrnn/methods/bptt/__init__.py"
+GRADIENT = "jrnn/methods/bptt/gradient.py"
 
 STEP = "tests/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
@@ -25,22 +25,22 @@ NUMBERS = (
 MISTAKES = (
     Mutation(
         name="time order flipped in the adjoint",
-        file=BACKWARD,
-        old="(rows, active, restart), reverse=True",
-        new="(rows, active, restart), reverse=False",
+        file=GRADIENT,
+        old="jax.lax.scan(step, dstate, along, reverse=True)",
+        new="jax.lax.scan(step, dstate, along, reverse=False)",
         tests=(GRADIENTS,),
     ),
     Mutation(
         name="a gate's share of u put in another gate's place",
-        file="jrnn/methods/_adjoint.py",
-        old="du, other, gate * size, -1",
-        new="du, other, 0, -1",
+        file="jrnn/core/layout.py",
+        old="dv, gate, place * size, -1",
+        new="dv, gate, 0, -1",
         tests=(GRADIENTS,),
     ),
     Mutation(
         name="cotangent of the starting state dropped",
         file=BPTT,
-        old="(_Inputs(dparams, carry.dstate, dsequence",
+        old="(_Inputs(dparams, sums.dstate, dsequence",
         new="(_Inputs(dparams, jax.tree.map(jnp.zeros_like, dstate), dsequence",
         tests=(GRADIENTS,),
     ),
@@ -54,15 +54,15 @@ MISTAKES = (
     ),
     Mutation(
         name="term t = 1 of dW_h dropped, h_0 not 0",
-        file=BACKWARD,
-        old="renew(restart, fresh, jax.tree.map(shift, start, states))",
-        new="renew(restart, fresh, jax.tree.map(shift, start, states))\n"
+        file=GRADIENT,
+        old="renew(sequence.restart, sequence.fresh, states_tm1)",
+        new="renew(sequence.restart, sequence.fresh, states_tm1)\n"
         "    states_tm1 = jax.tree.map(lambda h: h.at[0].set(0), states_tm1)",
         tests=(f"{GRADIENTS}[elman]",),  # whose pullback reads no h_{t-1}
     ),
     Mutation(
         name="bias forgotten",
-        file="jrnn/_parts.py",
+        file="jrnn/core/products.py",
         old="    return u if b is None else u + expand(b.astype(dtype), u.ndim)\n",
         new="    return u\n",
         tests=(STEP,),
@@ -157,22 +157,22 @@ MISTAKES = (
     ),
     Mutation(
         name="a checkpointed segment walked again without its resets",
-        file=BACKWARD,
-        old="            kept = keep_states(static, shape[1:], params, kept, timed)",
+        file=GRADIENT,
+        old="            kept = keep_states(settings, params, kept, timed)",
         new="            bare = timed._replace(restart=None, fresh=None)\n"
-        "            kept = keep_states(static, shape[1:], params, kept, bare)",
+        "            kept = keep_states(settings, params, kept, bare)",
         tests=(f"{SEQUENCES}::test_checkpoints_keep_outputs_and_gradients",),
     ),
     Mutation(
         name="bias of a gate left out of the loop",
-        file="jrnn/methods/_steps.py",
-        old="            a if bias is None else a + ",
-        new="            a if True else a + ",
+        file="jrnn/core/seams.py",
+        old="        if biases is None:\n",
+        new="        if True:\n",
         tests=(GRADIENTS,),
     ),
     Mutation(
         name="gradient of a learned initial state lost at resets",
-        file=BACKWARD,
+        file=GRADIENT,
         old="    if ended is not None:\n",
         new="    if ended is not None and False:\n",
         tests=(f"{SEQUENCES}::test_a_learned_initial_state_has_its_own_gradient",),

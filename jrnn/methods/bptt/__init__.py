@@ -11,6 +11,9 @@ With row vectors, lambda_t = dL/ds_t over the whole state and J_{t+1} = ds_{t+1}
 
 `jax.grad` of a scan would add a weight-shaped array to its carry at every step instead.
 
+The three steps are `forward`, `gradient` and, of one step in time, `adjoint`; the rule
+that JAX calls stands here.
+
 The sequence is walked in chunks. A chunk's input products, and the contractions of
 step 3, are large enough to run at full speed and small enough to stay in the cache.
 
@@ -30,21 +33,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Keep, Method, Params, Sequence, State, check_size, memoize
-from jrnn._lengths import check_countable
-from jrnn._parts import float_leaves, noisy_project
-from jrnn.methods._adjoint import adjoint_of, place_floats
-from jrnn.methods._backward import Carry, pull, zero_sums
-from jrnn.methods._forward import Static, keep_starts, keep_states, walk
-from jrnn.methods._steps import (
-    Precision,
-    check_precision,
-    cut,
-    cut_sequence,
-    join,
-    nested_shape,
-    products_at,
+from jrnn._base import (
+    Cell,
+    Method,
+    Params,
+    Sequence,
+    Shown,
+    State,
+    Wanted,
+    check_size,
+    memoize,
+    show_steps,
 )
+from jrnn._lengths import check_countable
+from jrnn.core.chunks import cut, cut_sequence, join, nested_shape
+from jrnn.core.dtypes import float_leaves, place_floats
+from jrnn.core.products import Precision, check_precision, products_at
+from jrnn.core.seams import noisy_project
+from jrnn.methods.bptt.adjoint import backwards_of
+from jrnn.methods.bptt.forward import (
+    Settings,
+    keep_shown,
+    keep_starts,
+    keep_states,
+)
+from jrnn.methods.bptt.gradient import gradients, zero_sums
 
 # How much of the input's share u a chunk may hold on a CPU: the second-level caches,
 # where experiments/benchmarks/results/chunk.json was measured. Shorter chunks have
@@ -109,7 +122,7 @@ class _Inputs(NamedTuple):
 
 def _run(
     cell: Cell,
-    keep: Keep,
+    wanted: Wanted,
     params: Params,
     state: State,
     sequence: Sequence,
@@ -117,12 +130,12 @@ def _run(
     chunk: int | None,
     remat: int,
     precision: Precision,
-) -> tuple[State, Any]:
+) -> tuple[State, Shown]:
     check_countable(sequence.steps, "jrnn.bptt()")
     length = chunk or default_chunk(cell, params, sequence)
     shape = nested_shape(sequence.steps, length, remat)
-    static = Static(cell, keep, shape, precision)
-    return _bptt(static, _Inputs(params, state, sequence))
+    settings = Settings(cell, wanted, shape, precision)
+    return _bptt(settings, _Inputs(params, state, sequence))
 
 
 def default_chunk(cell: Cell, params: Params, sequence: Sequence) -> int:
@@ -137,77 +150,77 @@ def default_chunk(cell: Cell, params: Params, sequence: Sequence) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _bptt(static: Static, inputs: _Inputs) -> tuple[State, Any]:
-    """The forward pass when nobody differentiates: no state outlives its chunk."""
+def _bptt(settings: Settings, inputs: _Inputs) -> tuple[State, Shown]:
+    """The forward pass of what is not differentiated: no state outlives its chunk."""
     params, state, sequence = inputs
-    cut_up = cut_sequence(sequence, static.shape)
-    with products_at(static.precision):
-        state, shown = walk(static, static.shape, params, state, cut_up)
-        return state, join(shown, static.shape, sequence.steps)
+    shape = math.prod(settings.shape[:-1]), settings.shape[-1]
+    chunks = cut_sequence(sequence, shape)
+    with products_at(settings.precision):
+        state, shown = keep_shown(settings, params, state, chunks)
+    return state, _until(sequence.steps, shown)
 
 
-def _forward(
-    static: Static, primals: Any
-) -> tuple[tuple[State, Any], tuple[_Inputs, Any, tuple[()] | None]]:
+def _forwards(
+    settings: Settings, primals: Any
+) -> tuple[tuple[State, Shown], tuple[_Inputs, Any, tuple[()] | None]]:
     """The forward pass that keeps what the backward pass needs."""
     inputs = jax.tree.map(lambda leaf: leaf.value, primals)
-    wanted = any(leaf.perturbed for leaf in jax.tree.leaves(primals.sequence.xs))
+    of_inputs = any(leaf.perturbed for leaf in jax.tree.leaves(primals.sequence.xs))
     params, state, sequence = inputs
-    shape, cut_up = static.shape, cut_sequence(sequence, static.shape)
-    with products_at(static.precision):
+    cell, wanted, shape, precision, _ = settings
+    timed = cut_sequence(sequence, shape)
+    with products_at(precision):
         if len(shape) == 2:
-            state, kept = keep_states(static, shape, params, state, cut_up)
-            states = jax.tree.map(lambda leaf: leaf[: sequence.steps], kept.states)
-            shown = static.keep(params, states, sequence.xs)
+            state, kept = keep_states(settings, params, state, timed)
+            states = _until(sequence.steps, kept.states)
+            shown = show_steps(cell, wanted, params, states, sequence.xs)
         else:
-            state, (kept, shown) = keep_starts(static, shape, params, state, cut_up)
+            state, (kept, shown) = keep_starts(settings, shape, params, state, timed)
             shown = join(shown, shape, sequence.steps)
-    # Residuals are arrays: that nobody asks for dxs is told by a None among them.
-    return (state, shown), (inputs, kept, () if wanted else None)
+    # Residuals are arrays; None records that dxs was not requested.
+    return (state, shown), (inputs, kept, () if of_inputs else None)
 
 
-def _backward(
-    static: Static, residuals: tuple[_Inputs, Any, Any], cotangents: tuple[State, Any]
+def _backwards(
+    settings: Settings, residuals: tuple[_Inputs, Any, Any], cotangents: Any
 ) -> tuple[_Inputs]:
     """The adjoint of the state, backwards in time, and the contractions per chunk."""
-    (params, start, sequence), kept, wanted = residuals
-    static = static._replace(inputs=wanted is not None)
+    (params, start, sequence), kept, of_inputs = residuals
+    settings = settings._replace(inputs=of_inputs is not None)
+    cell, wanted, shape, precision, _ = settings
     dstate, dshown = cotangents
     if all(map(_is_zero, jax.tree.leaves(dshown))):
         dshown = None  # the loss is on the final state alone
     else:
         x = jax.tree.map(lambda leaf: leaf[0], sequence.xs)
-        like = static.keep(params, start, x)  # for its types: nobody reads its numbers
+        like = show_steps(cell, wanted, params, start, x)  # of its types alone
         dshown = jax.tree.map(_instantiate, dshown, like)
     dstate = jax.tree.map(_instantiate, dstate, start)
-    shape, cut_up = static.shape, cut_sequence(sequence, static.shape)
-    zeros = zero_sums(dstate, (params, sequence.fresh))
-    with products_at(static.precision):
-        carry, dxs = pull(
-            static,
-            shape,
-            params,
-            adjoint_of(static.cell, params, dstate),
-            kept,
-            cut_up,
-            cut(dshown, shape),
-            Carry(dstate, *zeros),
-        )
-    if static.inputs:
+    timed = cut_sequence(sequence, shape)
+    sums = zero_sums(dstate, params, sequence.fresh)
+    with products_at(precision):
+        backwards = backwards_of(cell, params, dstate)
+        dshown = cut(dshown, shape)
+        given = params, backwards, kept, timed, dshown, sums
+        sums, dxs = gradients(settings, shape, *given)
+    if settings.inputs:
         dxs = join(dxs, shape, sequence.steps)
-    else:  # nobody reads them, but jax 0.7 wants one structure whoever asks
+    else:  # they are not used, but jax 0.7 wants the same structure always
         dxs = [jnp.zeros_like(x) for x in float_leaves(sequence.xs)]
-    dparams, dfresh = jax.tree.map(
-        lambda like, total: total.astype(like.dtype),
-        (params, sequence.fresh),
-        (carry.dparams, carry.dfresh),
-    )
+    cast = lambda like, total: total.astype(like.dtype)
+    dparams = jax.tree.map(cast, params, sums.dparams)
+    dfresh = jax.tree.map(cast, sequence.fresh, sums.dfresh)
     # Noise, activity and restarts have no derivative: None.
     dsequence = Sequence(place_floats(sequence.xs, dxs), fresh=dfresh)
-    return (_Inputs(dparams, carry.dstate, dsequence),)
+    return (_Inputs(dparams, sums.dstate, dsequence),)
 
 
-_bptt.defvjp(_forward, _backward, symbolic_zeros=True)
+_bptt.defvjp(_forwards, _backwards, symbolic_zeros=True)
+
+
+def _until(steps: int, tree: Any) -> Any:
+    """Returns the first `steps` rows: those after fill up the last chunk."""
+    return jax.tree.map(lambda leaf: leaf[:steps], tree)
 
 
 def _is_zero(cotangent: Any) -> bool:

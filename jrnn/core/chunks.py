@@ -1,0 +1,94 @@
+"""Time cut into chunks of steps, and chunks into segments, and joined again."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import Sequence
+from jrnn.core.layout import merge_axes
+
+
+def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
+    """Returns (count, length) of the chunks that `steps` are cut into.
+
+    A length that divides `steps` is preferred, from half of `chunk` to half as much
+    again. Where there is none, the last chunk is filled up with inactive steps:
+    count * length > steps.
+    """
+    if steps <= chunk:
+        return 1, steps
+    for length in (*range(chunk, chunk // 2, -1), *range(chunk + 1, 3 * chunk // 2)):
+        if steps % length == 0:
+            return steps // length, length
+    count = -(-steps // chunk)
+    return count, -(-steps // count)
+
+
+def nested_shape(steps: int, chunk: int, levels: int) -> tuple[int, ...]:
+    """Returns (*segments, count, length): time cut `levels` times, then into chunks.
+
+    The cuts are of about equal number at each level, so that with one level both the
+    segments and the steps in each grow as the square root of T. As many levels as
+    there is room for halve time until about a chunk is left.
+    """
+    halvings = max(0, round(math.log2(steps / chunk)))
+    if levels > 0 and levels >= halvings:
+        return (2,) * (halvings - 1) + (min(halvings, 1) + 1, -(-steps // 2**halvings))
+    segments = []
+    for level in range(levels, 0, -1):
+        within = max(round(steps ** (level / (level + 1))), min(chunk, steps))
+        count = -(-steps // within)
+        segments.append(count)
+        steps = -(-steps // count)
+    return (*segments, *chunk_shape(steps, chunk))
+
+
+def cut(tree: Any, shape: tuple[int, ...]) -> Any:
+    """Reshapes (T, ...) to (*shape, ...), filled up with zeros at the end."""
+
+    def one(leaf: Array) -> Array:
+        missing = math.prod(shape) - leaf.shape[0]
+        if missing:
+            leaf = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+        return leaf.reshape(*shape, *leaf.shape[1:])
+
+    return jax.tree.map(one, tree)
+
+
+def join(tree: Any, shape: tuple[int, ...], steps: int) -> Any:
+    """Reshapes (*shape, ...) to (T, ...), without what was filled up."""
+
+    def one(leaf: Array) -> Array:
+        filled = math.prod(shape)
+        return leaf.reshape(filled, *leaf.shape[len(shape) :])[:steps]
+
+    return jax.tree.map(one, tree)
+
+
+def reshape_time(tree: Any, axes: int, shape: tuple[int, ...]) -> Any:
+    """Reshapes the leading `axes` of every leaf, which are time cut up, to `shape`."""
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[axes:]), tree)
+
+
+def cut_sequence(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
+    """Cuts a sequence; steps that fill it up are inactive."""
+    steps, filled = sequence.steps, math.prod(shape)
+    active = sequence.active
+    if active is None and steps < filled:
+        active = jnp.concatenate(
+            [jnp.ones(steps, bool), jnp.zeros(filled - steps, bool)]
+        )
+    xs, noise, active, restart = cut(
+        (sequence.xs, sequence.noise, active, sequence.restart), shape
+    )
+    return Sequence(xs, noise, active, restart, sequence.fresh)
+
+
+def shift(start: Array, states: Array) -> Array:
+    """Returns the states before each step, from those after each step."""
+    rows = merge_axes(states, 1)
+    moved = jnp.concatenate([merge_axes(start, 0)[None], rows[:-1]])
+    return moved.reshape(states.shape)

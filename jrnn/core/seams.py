@@ -1,0 +1,183 @@
+"""From the parts that a cell declares to the step that they describe.
+
+A gated cell declares its products and its gates, a linear cell its coefficients; how
+its state advances follows from these. `step` is project, advance and output in turn.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jrnn._base import Cell, Gated, Gates, Linear, Params, Saved, State
+from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.layout import columns_of_gates
+from jrnn.core.products import (
+    expand,
+    merge_gates,
+    product,
+    project_dense,
+    split_gates,
+)
+
+
+def prepared(cell: Cell, params: Params) -> Params:
+    """Returns what the cell's parts read: `params`, or what they are prepared to."""
+    return params if cell.prepare is None else cell.prepare(params)
+
+
+def noisy_project(
+    project: Callable[..., Any], params: Params, x: Any, noise: Any
+) -> Any:
+    """Returns the input's share, with the noise in it where there is some."""
+    return project(params, x) if noise is None else project(params, x, noise)
+
+
+def compose_step(
+    project: Callable[..., Any],
+    advance: Callable[[Params, State, Any], State],
+    output: Callable[[Params, State, Any], Array],
+) -> Callable[..., tuple[State, Array]]:
+    """Returns `step`: nothing but project, advance and output, one after the other."""
+
+    def step(
+        params: Params, state: State, x: Any, noise: Any = None
+    ) -> tuple[State, Array]:
+        state = cast_state(state, state_dtype(params, x))
+        u = noisy_project(project, params, x, noise)
+        state = advance(params, state, u)
+        return state, output(params, state, x)
+
+    return step
+
+
+def dense_inputs(params: Params) -> tuple[Array, Array | None]:
+    """Returns W_x and b: `Gated.inputs` of cells whose input's share is x W_x + b."""
+    return params.W_x, params.b
+
+
+def recur(gated: Gated, params: Params, state: State) -> Array:
+    """Returns v = h W + b, the recurrent share of all gates, (*batch, gates * n)."""
+    W, b = gated.product(params)
+    h = state[0]
+    if W.ndim == 1:
+        v = expand(W.astype(h.dtype), h.ndim) * h
+    else:
+        fields = W.shape[0] // h.shape[-1]
+        v = product(merge_gates(tuple(state[:fields])), W, h.dtype)
+    v = v if b is None else v + expand(b.astype(v.dtype), v.ndim)
+    return merge_gates((v,) * (gated.gates * h.shape[-1] // v.shape[-1]))
+
+
+def packed_product(
+    gated: Gated, params: Params, state: State
+) -> tuple[Array, Array | None] | None:
+    """Returns W (n, gates * n) and b, where v = h W + b is one product with h alone.
+
+    It is what a kernel keeps on chip (`jrnn.fused`).
+
+    Returns:
+      W and b; None where W is a vector, or multiplies other fields too.
+    """
+    W, b = gated.product(params)
+    size = state[0].shape[-1]
+    if W.ndim != 2 or W.shape[0] != size:
+        return None
+    copies = gated.gates * size // W.shape[1]
+    return merge_gates((W,) * copies), None if b is None else merge_gates((b,) * copies)
+
+
+def gated_advance_saving(
+    gated: Gated, params: Params, state: State, u: Array | Gates
+) -> tuple[State, Saved]:
+    """Returns the state after a step of a gated cell, and what the step saves."""
+    v = recur(gated, params, state)
+    return gated.pointwise(
+        state, split_gates(u, gated.gates), split_gates(v, gated.gates)
+    )
+
+
+def gated_advance(gated: Gated) -> Callable[[Params, State, Array | Gates], State]:
+    """Returns the `advance` that a gated seam describes."""
+    return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
+
+
+def advance_saving(cell: Cell) -> Callable[[Params, State, Any], tuple[State, Saved]]:
+    """Returns `advance` that also returns what the backward pass of a step needs.
+
+    Of a cell without hand-derived derivatives that is u, with which JAX runs the step
+    again.
+    """
+    if cell.adjoint is not None:
+        return cell.adjoint.advance
+    if cell.gated is not None:
+        return functools.partial(gated_advance_saving, cell.gated)
+    return lambda params, state, u: (cell.advance(params, state, u), u)
+
+
+def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
+    """Returns the `advance` that a linear seam describes."""
+
+    def one(h: Array, a: Array, b: Array) -> Array:
+        if linear.full:
+            return jnp.matmul(h, a.astype(h.dtype)) + b
+        return expand(a, h.ndim) * h + b
+
+    def advance(params: Params, state: State, u: Any) -> State:
+        new = jax.tree.map(one, state, *linear.coefficients(params, u))
+        if linear.start is None:
+            return new
+        (h, fresh), structure = jax.tree.flatten(new)
+        h = h + linear.start(params, u) * jax.tree.leaves(state)[1]
+        return jax.tree.unflatten(structure, (h, fresh))
+
+    return advance
+
+
+def projected_coefficients(
+    params: Params, u: tuple[State, State]
+) -> tuple[State, State]:
+    """Returns a and b where `project` has already made them."""
+    del params
+    return u
+
+
+class Shares(NamedTuple):
+    """How u, the input's share of a step, is computed: of many steps, then in the loop.
+
+    Attributes:
+      project: (xs, noise) -> what needs no state, cut into gates where there are some.
+      complete: What `project` returned, at one step -> u.
+    """
+
+    project: Callable[[Any, Any], Any]
+    complete: Callable[[Any], Any]
+
+
+def shares_of(cell: Cell, params: Params) -> Shares:
+    """Returns how a cell's u is computed: gate by gate where the cell allows it."""
+    gated = cell.gated
+    whole = functools.partial(noisy_project, cell.project, params)
+    if gated is None:
+        return Shares(whole, lambda u: u)
+    if gated.inputs is None or cell.noise is not None:
+        cut = lambda xs, noise: split_gates(whole(xs, noise), gated.gates)
+        return Shares(cut, lambda u: u)
+    columns, biases = columns_of_gates(*gated.inputs(params), gated.gates)
+
+    def project(xs: Array, noise: None) -> Gates:
+        del noise
+        return tuple(project_dense(W, None, xs) for W in columns)
+
+    def complete(u: Gates) -> Gates:
+        if biases is None:
+            return u
+        return tuple(
+            u_g + expand(b_g.astype(u_g.dtype), u_g.ndim)
+            for u_g, b_g in zip(u, biases, strict=True)
+        )
+
+    return Shares(project, complete)
