@@ -2,28 +2,15 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from jrnn import _guards as _guards  # checks what factories make
+import jrnn.core.guards as _guards  # noqa: F401 checks what factories make
 from jrnn import batching as batching
 from jrnn import cells as cells
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
 from jrnn import regularisers as regularisers
 from jrnn import wrappers as wrappers
-from jrnn._activations import identity as identity
-from jrnn._activations import positive as positive
-from jrnn._base import Adjoint as Adjoint
-from jrnn._base import Cell as Cell
-from jrnn._base import Gated as Gated
-from jrnn._base import Method as Method
-from jrnn._caches import clear_caches as clear_caches
-from jrnn._initializers import one_hot_normal as one_hot_normal
-from jrnn._lazy import submodules as _submodules
-from jrnn._newton_trajectory import newton_trajectory as newton_trajectory
-from jrnn._non_finite import NonFinite as NonFinite
-from jrnn._non_finite import find_non_finite as find_non_finite
-from jrnn._unroll import trajectory as trajectory
-from jrnn._unroll import unroll as unroll
-from jrnn._unroll import unroll_bidirectional as unroll_bidirectional
+from jrnn.activations import identity as identity
+from jrnn.activations import positive as positive
 from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
 from jrnn.cells.co_rnn import co_rnn as co_rnn
 from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
@@ -43,6 +30,14 @@ from jrnn.cells.min_lstm import min_lstm as min_lstm
 from jrnn.cells.rg_lru import rg_lru as rg_lru
 from jrnn.cells.s5 import s5 as s5
 from jrnn.cells.sru import sru as sru
+from jrnn.core.caches import clear_caches as clear_caches
+from jrnn.core.cell import Adjoint as Adjoint
+from jrnn.core.cell import Cell as Cell
+from jrnn.core.cell import Gated as Gated
+from jrnn.core.lazy import submodules as _submodules
+from jrnn.core.method import Method as Method
+from jrnn.diagnostics.non_finite import NonFinite as NonFinite
+from jrnn.diagnostics.non_finite import find_non_finite as find_non_finite
 from jrnn.heads.bernoulli import bernoulli as bernoulli
 from jrnn.heads.categorical import categorical as categorical
 from jrnn.heads.distribution import Distribution as Distribution
@@ -54,6 +49,7 @@ from jrnn.heads.mixture_kernels import discretised_logistic as discretised_logis
 from jrnn.heads.mixture_kernels import gaussian_kernel as gaussian_kernel
 from jrnn.heads.mixture_kernels import logistic_kernel as logistic_kernel
 from jrnn.heads.student_t import student_t as student_t
+from jrnn.initializers.defaults import one_hot_normal as one_hot_normal
 from jrnn.methods._newton_iteration import NewtonInfo as NewtonInfo
 from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt
@@ -79,6 +75,9 @@ from jrnn.models.sequence_model import SequenceModel as SequenceModel
 from jrnn.models.sequence_model import sequence_model as sequence_model
 from jrnn.models.supervised_model import SupervisedModel as SupervisedModel
 from jrnn.models.supervised_model import supervised_model as supervised_model
+from jrnn.run.newton_trajectory import newton_trajectory as newton_trajectory
+from jrnn.run.unroll import trajectory as trajectory
+from jrnn.run.unroll import unroll as unroll
 from jrnn.wrappers import bidirectional as bidirectional
 from jrnn.wrappers import dropout as dropout
 from jrnn.wrappers import keep_orthogonal as keep_orthogonal
@@ -172,7 +171,6 @@ __all__ = [
     "trajectory",
     "truncated",
     "unroll",
-    "unroll_bidirectional",
     "variational_dropout",
     "wrappers",
     "zoneout",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jrnn._base import check_size, tell
+from jrnn.core.arguments import check_size, tell
 
 
 class PaddedBatch(NamedTuple):

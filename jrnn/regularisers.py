@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, check_switch
-from jrnn._check_losses import check_loss
-from jrnn._guard import own_constants
+from jrnn.core.arguments import check_switch
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.constants import own_constants
 from jrnn.diagnostics._run import (
     batch_shape,
     compiled,
@@ -18,6 +18,7 @@ from jrnn.diagnostics._run import (
     run,
 )
 from jrnn.diagnostics.adjoints import adjoints
+from jrnn.diagnostics.check_losses import check_loss
 
 Loss = Callable[[State, Array], Array]
 

@@ -303,29 +303,6 @@ entry(
     guess=(_states, states_like(_states)),
     method=(jrnn.newton(), METHODS | {"another": jrnn.bptt()}),
 )
-_pair = (CELL, CELL)
-_pair_params = (params_of(CELL), params_of(CELL))
-_pair_state = tuple(state_of(CELL, p) for p in _pair_params)
-entry(
-    "jrnn.unroll_bidirectional",
-    jrnn.unroll_bidirectional,
-    cells=(
-        _pair,
-        NONE
-        | {
-            "one": CELL,
-            "three": (CELL,) * 3,
-            "text": "ab",
-            "heads": (HEAD, HEAD),
-            "factories": (jrnn.lstm, jrnn.lstm),
-        },
-    ),
-    params=(_pair_params, params_like(_pair_params) | {"number": 3}),
-    xs=(XS, sequences(XS)),
-    state=(_pair_state, states_like(_pair_state)),
-    **RUN,
-    **METHOD,
-)
 entry(
     "jrnn.find_non_finite",
     jrnn.find_non_finite,

@@ -16,8 +16,9 @@ import optax
 import pytest
 
 import jrnn
-from jrnn import _caches, _programs, train
-from jrnn._base import memoize
+from jrnn import train
+from jrnn.core import caches, programs
+from jrnn.core.memoize import memoize
 from jrnn.train.memory import unaliased
 from jrnn.train.step import _steps
 
@@ -261,12 +262,12 @@ def caches_of(module):
 
 def test_every_cache_is_bounded_and_known():
     caches = [c for module in in_the_library() for c in caches_of(module)]
-    known = [*_caches._caches, *_caches._jitted]
+    known = [*caches._caches, *caches._jitted]
     assert len(caches) > 50
     for cache in caches:
         assert any(cache is one for one in known), cache
         if hasattr(cache, "cache_parameters"):
-            assert cache.cache_parameters()["maxsize"] == _caches.SIZE
+            assert cache.cache_parameters()["maxsize"] == caches.SIZE
 
 
 def test_clear_caches_empties_every_one():
@@ -319,12 +320,12 @@ def check_freed():
 def test_a_cache_holds_what_was_asked_for_last():
     made = memoize(lambda size: object())
     first = made(0)
-    for size in range(1, _caches.SIZE):
+    for size in range(1, caches.SIZE):
         made(size)
     assert made(0) is first
-    made(_caches.SIZE)
+    made(caches.SIZE)
     assert made(0) is first
-    for size in range(1, _caches.SIZE + 1):
+    for size in range(1, caches.SIZE + 1):
         made(size)
     assert made(0) is not first
 
@@ -342,7 +343,7 @@ def test_threads_that_ask_at_once_get_the_same(kind):
         make = memoize(lambda size: slow())
         ask = lambda: make(1)
     else:
-        family = _programs.Family("slow", slow)
+        family = programs.Family("slow", slow)
         ask = lambda: family(live)
     found = []
 

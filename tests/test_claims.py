@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn._claims import FUNCTIONS, SEAMS, held
+from jrnn.core.claims import FUNCTIONS, SEAMS, held
 from jrnn.diagnostics import GateView, claim, jacobian_bound, saturation
 from tests.helpers import assert_close, random_like
 from tests.registry import CELLS
@@ -195,7 +195,7 @@ def test_nothing_goes_by_a_name(name):
 
 # Where a spec is read: to print it.
 PRINTED = {
-    ("_base.py", "describe"),
+    ("core/cell.py", "describe"),
     ("heads/dense.py", "_check_dense"),
     ("heads/mixture_kernels.py", "__repr__"),
 }

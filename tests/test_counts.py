@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 import jrnn
-from jrnn import _unroll
+from jrnn.run import unroll as _unroll
 from tests.hlo import Counts, count, scattered_products
 
 RESULTS = Path(__file__).parent / "results" / "counts.json"

@@ -129,5 +129,5 @@ def test_what_is_not_documented_is_seen(source):
 def test_what_is_documented_may_be_used():
     assert not mistakes(
         "from jax.core import Tracer\nimport jax\njax.core.Tracer\n"
-        "from jrnn._check import check\nstate._replace(h=h)\neqn.params.values()\n"
+        "from jrnn.core.check import check\nstate._replace(h=h)\neqn.params.values()\n"
     )

@@ -9,7 +9,7 @@ import pytest
 import jrnn
 from experiments.benchmarks import eager
 from experiments.benchmarks.eager import EAGER, JITTED, python_calls
-from jrnn import _base
+from jrnn.core import cell as _base
 
 # With the shapes in annotations checked, as they are in tests, which enters some more,
 # and of the oldest jaxtyping and beartype the most.

@@ -249,11 +249,6 @@ MISTAKES = {
         ValueError,
         r"params.cell.W_x of shape \(3, 16\)",
     ),
-    "one cell where two belong": (
-        lambda: jrnn.unroll_bidirectional(CELL, PARAMS, XS),
-        TypeError,
-        r"two cells, \(forwards, in reverse\).*got Cell; jrnn.unroll runs one",
-    ),
     "no inputs": (
         lambda: jrnn.unroll(CELL, PARAMS, None),
         TypeError,

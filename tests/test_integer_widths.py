@@ -53,7 +53,6 @@ LEVELS = CHAIN.fit(np.arange(400) % V)
 LINEAR = jrnn.linear_gaussian_markov(1)
 VALUES = jax.random.normal(jax.random.key(1), (T, B))
 REGRESSIONS = LINEAR.fit(VALUES)
-PAIR = (CELL, CELL), (PARAMS, PARAMS)
 
 IDS = np.array([[0, 44, 127], [43, 5, 99], [100, 6, 1], [2, 3, 4]], np.int32)
 LENGTHS = np.array([100, 127, 0], np.int32)
@@ -93,12 +92,6 @@ ENTRIES = {
     "trajectory.xs": Entry(lambda i: jrnn.trajectory(CELL, PARAMS, i)),
     "trajectory.lengths": _lengths(
         lambda n: jrnn.trajectory(REAL, REAL_PARAMS, XS, lengths=n)
-    ),
-    "unroll_bidirectional.xs": Entry(lambda i: jrnn.unroll_bidirectional(*PAIR, i)),
-    "unroll_bidirectional.lengths": _lengths(
-        lambda n: jrnn.unroll_bidirectional(
-            (REAL, REAL), (REAL_PARAMS,) * 2, XS, lengths=n
-        )
     ),
     "newton_trajectory.xs": Entry(lambda i: jrnn.newton_trajectory(CELL, PARAMS, i)),
     "newton_trajectory.lengths": _lengths(

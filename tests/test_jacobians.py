@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn import _activations as activations
+from jrnn import activations as activations
 from jrnn.diagnostics import (
     jacobian_bound,
     jacobian_products,

@@ -10,132 +10,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "jrnn").rglob("*.py"))
 
-# Which layers each layer may import. Cells do not know each other, nor any method;
-# neither the methods nor `_unroll` know a cell; nobody knows interop.
+# What each folder or file of jrnn may import. Cells do not know each other, nor any
+# method; no method, and no part of `run`, knows a cell; nobody knows interop.
 BELOW = {
-    "_caches": set(),
-    "_guard": set(),
-    "_lazy": set(),
-    "_base": set(),
-    "_programs": set(),
-    "_claims": {"_base", "core"},
-    "_tree": {"_base"},
-    "core": {"_base", "_lengths", "core"},
-    "_lengths": set(),
-    "_check": {"_base", "core", "_lengths", "_check"},
-    "_guards": {"_base", "_check"},
-    "_draw": {"_base", "_check", "core"},
-    "_activations": {"_base", "_claims"},
-    "_initializers": {"_base", "_check", "_draw"},
-    "_parametrised": {"_base", "_claims", "core"},
-    "_build": {"_base", "_claims", "_draw", "_parametrised", "core"},
-    "_bounds": {"_base", "_claims", "core"},
-    "cells": {
-        "_activations",
-        "_base",
-        "_bounds",
-        "_build",
-        "_check",
-        "_claims",
-        "_draw",
-        "_initializers",
-        "_parametrised",
-        "core",
-    },
-    "_every_cell": {"_base", "_build", "_draw", "cells"},
-    "initializers": {"_base", "_draw", "_initializers"},
-    "wrappers": {
-        "_base",
-        "_check",
-        "_claims",
-        "_draw",
-        "_initializers",
-        "_parametrised",
-        "core",
-        "_tree",
-        "wrappers",
-    },
-    "kernels": {"_base", "core", "kernels"},
-    "methods": {"_base", "core", "_lengths", "_check", "kernels", "methods"},
-    "_walk": {"_base", "_claims", "core", "_tree", "methods"},
-    "_mesh": {"_base", "core"},
-    "_unroll": {
-        "_lengths",
-        "_base",
-        "core",
-        "_check",
-        "_mesh",
-        "_walk",
-        "methods",
-        "wrappers",
-    },
-    "_newton_trajectory": {
-        "_base",
-        "core",
-        "_check",
-        "_unroll",
-        "_walk",
-        "methods",
-    },
-    "_taps": {"_base", "core", "_tree", "methods"},
-    "_non_finite": {
-        "_lengths",
-        "_base",
-        "core",
-        "_check",
-        "_taps",
-        "_tree",
-        "_unroll",
-        "_walk",
-        "methods",
-    },
-    "batching": {"_base", "core"},
-    "diagnostics": {
-        "_base",
-        "_claims",
-        "_programs",
-        "core",
-        "_check",
-        "_unroll",
-        "_lengths",
-        "diagnostics",
-        "_tree",
-        "methods",
-    },
-    "regularisers": {"_base", "core", "_check", "diagnostics"},
-    "heads": {"_base", "_check", "_draw", "_initializers", "core", "heads"},
-    "models": {
-        "_lengths",
-        "_base",
-        "core",
-        "_check",
-        "_draw",
-        "_initializers",
-        "_tree",
-        "_unroll",
-        "_walk",
-        "heads",
-        "methods",
-        "models",
-    },
-    "train": {
-        "_lazy",
-        "_programs",
-        "_base",
-        "core",
-        "_check",
-        "_unroll",
-        "models",
-        "train",
-    },
+    "core": set(),
+    "activations": {"core"},
+    "initializers": {"core"},
+    "cells": {"core", "activations", "initializers"},
+    "wrappers": {"core", "initializers"},
+    "kernels": {"core"},
+    "methods": {"core", "kernels"},
+    "run": {"core", "methods"},
+    "diagnostics": {"core", "methods", "run"},
+    "regularisers": {"core", "diagnostics"},
+    "heads": {"core", "initializers"},
+    "models": {"core", "heads", "initializers", "methods", "run"},
+    "batching": {"core"},
+    "train": {"core", "models"},
 }
-BELOW["_integers"] = set()
-ANYWHERE = {"_caches", "_guard", "_integers"}  # these know nothing of jrnn
-for above in set(BELOW) - ANYWHERE - {"_lazy"}:
-    BELOW[above] |= ANYWHERE
-OF_CELLS = {"cells.__init__": "_every_cell", "cells._bounds": "_bounds"}
-CORE = set(BELOW) - {"train"}
-BELOW["__init__"] = CORE | {"interop", "train"}  # loaded when they are first used
+BELOW["__init__"] = {*BELOW, "interop"}
+SHARED_BY_CELLS = {"jrnn.cells._bounds"}
 
 # numpy comes with jax; all else beside the standard library has its few places.
 FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
@@ -149,38 +43,67 @@ FOREIGN_BESIDES = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The dotted name of every import, `from jrnn import x` as `jrnn.x`."""
+    """The dotted name of every import, `from jrnn.x import y` as `jrnn.x.y`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: import by full name"
             names = [alias.name for alias in node.names]
-            bare = node.module == "jrnn"
-            yield from (f"jrnn.{n}" for n in names) if bare else [str(node.module)]
+            source = str(node.module)
+            own = source.split(".")[0] == "jrnn"
+            yield from (f"{source}.{n}" for n in names) if own else [source]
 
 
 def layer(module: str) -> str:
-    """The layer of a module: its first name below jrnn, but for two among the cells.
-
-    Checks are one layer: `_check`, and `_check_draws` and its like beside it.
-    """
-    name = module.removeprefix("jrnn.")
-    first = name.split(".")[0]
-    first = "_check" if first.startswith("_check_") else first
-    return OF_CELLS.get(name, first)
+    """The folder or file that is a module's first name below jrnn."""
+    return module.removeprefix("jrnn").removeprefix(".").split(".")[0] or "__init__"
 
 
 def place(path: Path) -> str:
     return path.relative_to(ROOT / "jrnn").with_suffix("").as_posix()
 
 
+def module(path: Path) -> str:
+    return f"jrnn.{place(path)}".replace("/", ".").removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of jrnn that a file imports, without the packages they are in."""
+    found = set()
+    for name in imported(path):
+        while name not in MODULES and "." in name:
+            name = name.rpartition(".")[0]  # `from jrnn.x import y` names y in x
+        found.add(name)
+    return found & MODULES.keys()
+
+
 @pytest.mark.parametrize("path", FILES, ids=place)
 def test_each_layer_imports_only_what_lies_below(path: Path) -> None:
-    here = layer(place(path).replace("/", "."))
+    here = layer(module(path))
     own = {layer(name) for name in imported(path) if name.startswith("jrnn")}
     if here != "interop":
-        assert own <= BELOW[here], f"{place(path)} imports {own - BELOW[here]}"
+        above = own - BELOW[here] - {here}
+        assert not above, f"{place(path)} imports {above}"
+
+
+def test_no_cell_knows_another() -> None:
+    cells = {name for name in MODULES if name.startswith("jrnn.cells.")}
+    for name in cells - SHARED_BY_CELLS:
+        known = modules_imported(MODULES[name]) & cells
+        assert known <= SHARED_BY_CELLS, f"{name} imports {known}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """Removes modules that import none of the others until none is left."""
+    left = {name: modules_imported(path) - {name} for name, path in MODULES.items()}
+    while left:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: others for name, others in left.items() if name not in free}
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)

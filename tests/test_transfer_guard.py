@@ -144,7 +144,7 @@ def linear_gaussian():
 
 
 FUNCTIONS = {
-    "unroll_bidirectional": lambda p: jrnn.unroll_bidirectional((GRU, GRU), (p, p), XS),
+    "bidirectional": lambda p: jrnn.unroll(jrnn.bidirectional(GRU, GRU), (p, p), XS),
     "newton_trajectory": lambda p: jrnn.newton_trajectory(GRU, p, XS),
     "truncated": lambda p: jrnn.unroll(GRU, p, XS, method=jrnn.truncated(2)),
     "supervised_model": lambda p: supervised(),

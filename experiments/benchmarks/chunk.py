@@ -23,8 +23,8 @@ from experiments import lab
 from experiments.benchmarks.grid import Cells, Shapes
 from experiments.benchmarks.peers.problems import CELLS, GRID, TRAINING, Shape, passes
 from experiments.benchmarks.turns import in_turn, median_ratio, rounded
-from jrnn._base import Sequence
 from jrnn.core.chunks import nested_shape
+from jrnn.core.method import Sequence
 from jrnn.methods.bptt import default_chunk
 
 DEFAULT = "default"

@@ -1,14 +1,5 @@
 """The recurrent cells, one file each, and what a cell of your own is made with."""
 
-from jrnn._base import Linear as Linear
-from jrnn._build import adjoint_of as adjoint_of
-from jrnn._build import build as build
-from jrnn._build import dense as dense
-from jrnn._build import factory as factory
-from jrnn._draw import Field as Field
-from jrnn._draw import Weight as Weight
-from jrnn._draw import drawn as drawn
-from jrnn._draw import initial as initial
 from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
 from jrnn.cells.co_rnn import co_rnn as co_rnn
 from jrnn.cells.diagonal_gru import diagonal_gru as diagonal_gru
@@ -28,3 +19,12 @@ from jrnn.cells.min_lstm import min_lstm as min_lstm
 from jrnn.cells.rg_lru import rg_lru as rg_lru
 from jrnn.cells.s5 import s5 as s5
 from jrnn.cells.sru import sru as sru
+from jrnn.core.build import adjoint_of as adjoint_of
+from jrnn.core.build import build as build
+from jrnn.core.build import dense as dense
+from jrnn.core.build import factory as factory
+from jrnn.core.cell import Linear as Linear
+from jrnn.core.draw import Field as Field
+from jrnn.core.draw import Weight as Weight
+from jrnn.core.draw import drawn as drawn
+from jrnn.core.draw import initial as initial

@@ -66,8 +66,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Params, State, StepBound
-from jrnn._claims import at_every_step
+from jrnn.core.cell import Params, State, StepBound
+from jrnn.core.claims import at_every_step
 from jrnn.core.products import expand, spectral_norm, split_gates
 
 

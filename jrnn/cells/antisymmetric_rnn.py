@@ -41,13 +41,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED
-from jrnn._base import Cell, Gated, Gates
-from jrnn._build import build, factory
-from jrnn._claims import UNIT, bound_by_params
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import FAN_IN_NORMAL, ZEROS
+from jrnn.activations import SIGNED
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Gated, Gates
+from jrnn.core.claims import UNIT, bound_by_params
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import spectral_norm
+from jrnn.initializers.defaults import FAN_IN_NORMAL, ZEROS
 
 
 class AntisymmetricRNNParams(NamedTuple):

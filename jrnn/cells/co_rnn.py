@@ -51,11 +51,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED
-from jrnn._base import Cell, Gated, Gates
-from jrnn._build import build, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import uniform
+from jrnn.activations import SIGNED
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Gated, Gates
+from jrnn.core.draw import Initializer, Weight, drawn, initial
+from jrnn.initializers.defaults import uniform
 
 
 class CoRNNParams(NamedTuple):

@@ -33,13 +33,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED
-from jrnn._base import Cell
-from jrnn._build import build, factory
-from jrnn._claims import UNIT
-from jrnn._draw import Initializer, OfGates, Weight, drawn, initial
-from jrnn._initializers import GLOROT_UNIFORM, ZEROS, small_normal
+from jrnn.activations import SIGNED
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell
+from jrnn.core.claims import UNIT
+from jrnn.core.draw import Initializer, OfGates, Weight, drawn, initial
 from jrnn.core.products import expand, split_gates
+from jrnn.initializers.defaults import GLOROT_UNIFORM, ZEROS, small_normal
 
 
 class DiagonalLSTMParams(NamedTuple):

@@ -32,12 +32,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SLOPE, Activation, bounded_state, identity, steep_bound
-from jrnn._base import Cell, Gated, Gates, Linear, Saved
-from jrnn._build import build, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
+from jrnn.activations import SLOPE, Activation, bounded_state, identity, steep_bound
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Gated, Gates, Linear, Saved
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import spectral_norm
+from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL, ZEROS
 
 
 class ElmanParams(NamedTuple):

@@ -44,14 +44,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import STEEP
-from jrnn._base import Cell, Saved
-from jrnn._build import adjoint_of, build, factory
-from jrnn._claims import bound_by_params
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import HE_NORMAL, henaff, uniform
-from jrnn._parametrised import rotation
+from jrnn.activations import STEEP
+from jrnn.core.build import adjoint_of, build, factory
+from jrnn.core.cell import Cell, Saved
+from jrnn.core.claims import bound_by_params
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import contract, expand, product, project_dense, spectral_norm
+from jrnn.core.reparametrise import rotation
+from jrnn.initializers.defaults import HE_NORMAL, henaff, uniform
 
 LABEL = f"{STEEP}, which is 1: W_h is orthogonal"
 # Within which b starts.

@@ -40,14 +40,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED
-from jrnn._base import Cell, Gated, Gates, Saved
-from jrnn._build import adjoint_of, build, factory
-from jrnn._claims import UNIT
-from jrnn._draw import Initializer, OfGates, Weight, drawn, initial, of_no_gate
-from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL, ZEROS
+from jrnn.activations import SIGNED
 from jrnn.cells._bounds import gru_bound
+from jrnn.core.build import adjoint_of, build, factory
+from jrnn.core.cell import Cell, Gated, Gates, Saved
+from jrnn.core.claims import UNIT
+from jrnn.core.draw import Initializer, OfGates, Weight, drawn, initial, of_no_gate
 from jrnn.core.products import contract, merge_gates, product, split_gates
+from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL, ZEROS
 
 
 class GRUParams(NamedTuple):

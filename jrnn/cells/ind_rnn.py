@@ -37,11 +37,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import Activation, bounded_state, steep_bound
-from jrnn._base import Cell, Gated, Gates, Saved
-from jrnn._build import build, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import LECUN_NORMAL, ZEROS
+from jrnn.activations import Activation, bounded_state, steep_bound
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Gated, Gates, Saved
+from jrnn.core.draw import Initializer, Weight, drawn, initial
+from jrnn.initializers.defaults import LECUN_NORMAL, ZEROS
 
 # Between 0 and 1 (Li et al. 2018, section 5).
 UNIFORM: Initializer = jax.nn.initializers.uniform(1.0)

@@ -37,12 +37,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED, Activation, bounded_state
-from jrnn._base import Cell
-from jrnn._build import build, factory
-from jrnn._claims import UNIT
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import LECUN_NORMAL, ORTHOGONAL
+from jrnn.activations import SIGNED, Activation, bounded_state
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell
+from jrnn.core.claims import UNIT
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import (
     expand,
     merge_gates,
@@ -50,6 +49,7 @@ from jrnn.core.products import (
     project_dense,
     split_gates,
 )
+from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL
 
 # Keeps the division defined where all units agree; the value that most libraries take
 # by default (torch.nn.LayerNorm, 1e-5).

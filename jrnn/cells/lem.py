@@ -42,12 +42,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._activations import SIGNED
-from jrnn._base import Cell, Saved
-from jrnn._build import adjoint_of, build, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import sum_of_two, uniform
+from jrnn.activations import SIGNED
+from jrnn.core.build import adjoint_of, build, factory
+from jrnn.core.cell import Cell, Saved
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import contract, merge_gates, product, split_gates
+from jrnn.initializers.defaults import sum_of_two, uniform
 
 
 class LEMParams(NamedTuple):

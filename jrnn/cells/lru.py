@@ -37,12 +37,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
-from jrnn._base import Cell, Key, Linear
-from jrnn._build import build, factory
-from jrnn._draw import Field, Initializer, draw, drawn_in, initial
-from jrnn._initializers import FAN_IN_NORMAL, skip_normal
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Key, Linear
+from jrnn.core.draw import Field, Initializer, draw, drawn_in, initial
 from jrnn.core.dtypes import show
 from jrnn.core.products import expand, merge_gates, product, project_dense, split_gates
+from jrnn.initializers.defaults import FAN_IN_NORMAL, skip_normal
 
 
 class LRUParams(NamedTuple):

@@ -26,12 +26,12 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Linear
-from jrnn._build import build, dense, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import LINEAR_UNIFORM, uniform
+from jrnn.core.build import build, dense, factory
+from jrnn.core.cell import Cell, Linear
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.products import split_gates
 from jrnn.core.seams import projected_coefficients
+from jrnn.initializers.defaults import LINEAR_UNIFORM, uniform
 
 
 class MinGRUParams(NamedTuple):

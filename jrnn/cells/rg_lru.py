@@ -45,13 +45,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Linear
-from jrnn._build import build, factory
-from jrnn._draw import Field, Initializer, Weight, drawn, initial
-from jrnn._initializers import FAN_IN_NORMAL, SHARPNESS, ZEROS, ring
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Linear
+from jrnn.core.draw import Field, Initializer, Weight, drawn, initial
 from jrnn.core.dtypes import show
 from jrnn.core.products import expand, project_dense, split_gates
 from jrnn.core.seams import projected_coefficients
+from jrnn.initializers.defaults import FAN_IN_NORMAL, SHARPNESS, ZEROS, ring
 
 
 class RGLRUParams(NamedTuple):

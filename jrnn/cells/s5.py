@@ -54,14 +54,15 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
-from jrnn._base import Cell, Key, Linear, check_size
-from jrnn._build import build, factory
-from jrnn._check import check_times, known_values
-from jrnn._draw import Field, Initializer, draw, drawn_in, initial
-from jrnn._initializers import LECUN_NORMAL, skip_normal
+from jrnn.core.arguments import check_size
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Key, Linear
+from jrnn.core.check_inputs import check_times, known_values
+from jrnn.core.draw import Field, Initializer, draw, drawn_in, initial
 from jrnn.core.dtypes import show
 from jrnn.core.products import expand, merge_gates, product, project_dense, split_gates
 from jrnn.core.seams import projected_coefficients
+from jrnn.initializers.defaults import LECUN_NORMAL, skip_normal
 
 # Variance 1 / 2h of B', (k, 2h), however many the inputs are: the authors' code draws
 # its transpose by `lecun_normal`.

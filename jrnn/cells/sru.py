@@ -35,14 +35,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Linear
-from jrnn._build import build, factory
-from jrnn._draw import Initializer, Weight, drawn, initial
-from jrnn._initializers import FAN_IN_UNIFORM, ZEROS
-from jrnn._integers import widen_integers
+from jrnn.core.build import build, factory
+from jrnn.core.cell import Cell, Linear
+from jrnn.core.draw import Initializer, Weight, drawn, initial
 from jrnn.core.dtypes import show
+from jrnn.core.integers import widen_integers
 from jrnn.core.products import expand, merge_gates, project_dense, split_gates
 from jrnn.core.seams import projected_coefficients
+from jrnn.initializers.defaults import FAN_IN_UNIFORM, ZEROS
 
 # sqrt(1 + 2 exp(b_r)) at b_r = 0 (Lei et al. 2018, section 3.2).
 HIGHWAY = math.sqrt(3)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Sequence
 from jrnn.core.layout import merge_axes
+from jrnn.core.method import Sequence
 
 
 def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:

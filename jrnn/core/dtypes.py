@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import State
+from jrnn.core.cell import State
 
 
 def float_leaves(tree: Any) -> list[Array]:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Params, State
-from jrnn._integers import as_array, widen_integers
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.integers import as_array, widen_integers
 from jrnn.core.seams import gated_advance
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Params, State
-from jrnn._lengths import MOST_STEPS
+from jrnn.core.cell import Params, State
+from jrnn.core.countable import MOST_STEPS
 
 
 def axes_merge() -> bool:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Num
 
-from jrnn._base import Gates, tell
-from jrnn._integers import token_ids
+from jrnn.core.arguments import tell
+from jrnn.core.cell import Gates
 from jrnn.core.dtypes import state_dtype
+from jrnn.core.integers import token_ids
 from jrnn.core.layout import axes_merge
 
 Precision = str | None  # what `jax.default_matmul_precision` takes

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Gated, Gates, Linear, Params, Saved, State
+from jrnn.core.cell import Cell, Gated, Gates, Linear, Params, Saved, State
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.layout import columns_of_gates
 from jrnn.core.products import (

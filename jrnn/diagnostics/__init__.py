@@ -1,8 +1,8 @@
 """What happens inside a recurrent network: gradients, Jacobians, growth and memory."""
 
-from jrnn._base import GateView as GateView
-from jrnn._base import StepBound as StepBound
-from jrnn._claims import claim as claim
+from jrnn.core.cell import GateView as GateView
+from jrnn.core.cell import StepBound as StepBound
+from jrnn.core.claims import claim as claim
 from jrnn.diagnostics.adjoints import state_adjoints as state_adjoints
 from jrnn.diagnostics.bound import JacobianBound as JacobianBound
 from jrnn.diagnostics.bound import jacobian_bound as jacobian_bound

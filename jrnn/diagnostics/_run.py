@@ -17,23 +17,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, tell
-from jrnn._caches import jitted
-from jrnn._check import (
-    check_array,
-    check_cell,
-    check_elapsed,
-    check_inputs,
-    check_params,
-    check_state,
-    known_values,
-)
-from jrnn._integers import widen_integers
-from jrnn._lengths import check_countable
-from jrnn._programs import Arguments, Family
-from jrnn._tree import leaves, reads_ahead
+from jrnn.core.arguments import tell
+from jrnn.core.caches import jitted
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.check import check_array, check_cell, check_params, check_state
+from jrnn.core.check_inputs import check_elapsed, check_inputs, known_values
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.integers import widen_integers
+from jrnn.core.programs import Arguments, Family
 from jrnn.core.seams import prepared
+from jrnn.core.tree import leaves, reads_ahead
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
-from jrnn._base import Cell, Params, State
-from jrnn._check_losses import check_loss
+from jrnn.core.cell import Cell, Params, State
 from jrnn.diagnostics._run import compiled, prepare
+from jrnn.diagnostics.check_losses import check_loss
 
 Loss = Callable[[State, Array], Array]
 

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, StepBound
-from jrnn._claims import held, share_kept
+from jrnn.core.cell import Cell, Params, State, StepBound
+from jrnn.core.claims import held, share_kept
 from jrnn.core.products import expand, spectral_norm
 from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import (

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, check_size
-from jrnn._check_losses import check_loss
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import after, compiled, euclidean_norm, prepare, run
+from jrnn.diagnostics.check_losses import check_loss
 
 Loss = Callable[[State, Array], Array]
 

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, check_size, tell
-from jrnn._guard import own_constants
+from jrnn.core.arguments import check_size, tell
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.constants import own_constants
 from jrnn.core.seams import prepared
 from jrnn.diagnostics._graded import Product, gram_schmidt, log_norm, multiply, qr
 from jrnn.diagnostics._run import (

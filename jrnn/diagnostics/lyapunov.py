@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State, check_size
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import (
     batch_shape,

@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, State, check_real, check_size
-from jrnn._check import check_cell, check_no_elapsed, check_params
-from jrnn._check_draws import check_given_key
-from jrnn._guard import own_constants
+from jrnn.core.arguments import check_real, check_size
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import check_cell, check_no_elapsed, check_params
+from jrnn.core.check_draws import check_given_key
+from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import state_dtype
 from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 

@@ -11,22 +11,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jrnn._base import Cell, Params, State
-from jrnn._check import (
-    check_array,
-    check_cell,
-    check_elapsed,
-    check_inputs,
-    check_params,
-    check_state,
-    known_values,
-)
-from jrnn._claims import held
-from jrnn._integers import widen_integers
-from jrnn._lengths import check_countable
-from jrnn._tree import Leaf, leaves, walk
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.check import check_array, check_cell, check_params, check_state
+from jrnn.core.check_inputs import check_elapsed, check_inputs, known_values
+from jrnn.core.claims import held
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.integers import widen_integers
 from jrnn.core.seams import prepared
+from jrnn.core.tree import Leaf, leaves, walk
 from jrnn.diagnostics._run import after, compiled, run
 
 TENTH = 0.1

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jrnn._base import check_real, check_size, check_switch, memoize, tell
+from jrnn.core.arguments import check_real, check_size, check_switch, tell
+from jrnn.core.memoize import memoize
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Key, memoize
+from jrnn.core.cell import Key
+from jrnn.core.memoize import memoize
 from jrnn.heads.arguments import casting, size_or_none, whether_missing
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head

@@ -12,9 +12,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import check_size, memoize, spec_of
-from jrnn._check import check_array, check_ids
-from jrnn._integers import token_ids, widen_integers
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import spec_of
+from jrnn.core.check import check_array
+from jrnn.core.check_inputs import check_ids
+from jrnn.core.integers import token_ids, widen_integers
+from jrnn.core.memoize import memoize
 from jrnn.heads.dense import dense_head
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Key, memoize
+from jrnn.core.cell import Key
+from jrnn.core.memoize import memoize
 from jrnn.core.products import expand
 from jrnn.heads.distribution import Family
 from jrnn.heads.normal import (

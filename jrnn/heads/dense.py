@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Key, Spec, check_size
-from jrnn._check import check_array, check_floating, check_like
-from jrnn._check_draws import check_given_key
-from jrnn._draw import draw
-from jrnn._initializers import LECUN_NORMAL, ZEROS
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Key, Spec
+from jrnn.core.check import check_array, check_floating, check_like
+from jrnn.core.check_draws import check_given_key
+from jrnn.core.draw import draw
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.products import expand, product
 from jrnn.heads.distribution import Distribution, Family, check_shape
 from jrnn.heads.head import Head
+from jrnn.initializers.defaults import LECUN_NORMAL, ZEROS
 
 
 class DenseParams(NamedTuple):

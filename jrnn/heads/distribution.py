@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._base import Key, tell
-from jrnn._check import check_array, is_traced
-from jrnn._check_draws import check_given_key, check_temperature
-from jrnn._check_kinds import dtype_of, sketch
-from jrnn._guard import own_constants
+from jrnn.core.arguments import tell
+from jrnn.core.cell import Key
+from jrnn.core.check import check_array, is_traced
+from jrnn.core.check_draws import check_given_key, check_temperature
+from jrnn.core.check_kinds import dtype_of, sketch
+from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import state_dtype
 from jrnn.heads.numerics import hide
 

@@ -11,7 +11,7 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import check_switch
+from jrnn.core.arguments import check_switch
 from jrnn.heads.arguments import above_zero, casting, size_or_none, whether_missing
 from jrnn.heads.correlated_normal import CorrelatedNormal, correlated
 from jrnn.heads.head import Head

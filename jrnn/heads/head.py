@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from jrnn._base import Params, Spec, describe, tell
+from jrnn.core.arguments import tell
+from jrnn.core.cell import Params, Spec, describe
 from jrnn.heads.distribution import Distribution, Family
 
 

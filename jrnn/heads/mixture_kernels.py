@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Key, Spec, check_size, describe
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Key, Spec, describe
 from jrnn.heads.arguments import above_zero, casting, finite
 from jrnn.heads.normal import normal_log_prob
 from jrnn.heads.number_head import FINITE, Support

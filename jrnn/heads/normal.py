@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Key, memoize
+from jrnn.core.cell import Key
+from jrnn.core.memoize import memoize
 from jrnn.heads.distribution import Family
 from jrnn.heads.number_head import family_of_numbers
 from jrnn.heads.numerics import (

@@ -18,8 +18,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int8
 
-from jrnn._base import Spec
-from jrnn._check import check_array, is_traced
+from jrnn.core.cell import Spec
+from jrnn.core.check import check_array, is_traced
 from jrnn.heads.dense import dense_head
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head

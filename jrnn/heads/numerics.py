@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from jrnn._base import Key
+from jrnn.core.cell import Key
 from jrnn.core.dtypes import state_dtype
 
 HEADROOM = 2.0**-24

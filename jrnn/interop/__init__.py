@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from jrnn._lazy import submodules as _submodules
+from jrnn.core.lazy import submodules as _submodules
 
 if _TYPE_CHECKING:
     from jrnn.interop import torch as torch

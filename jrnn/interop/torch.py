@@ -34,11 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, check_size, tell
-from jrnn._check import check_array, check_cell, check_params, check_state
 from jrnn.cells.elman import ElmanParams, elman
 from jrnn.cells.gru import GRUParams, gru
 from jrnn.cells.lstm import LSTMParams, lstm
+from jrnn.core.arguments import check_size, tell
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.check import check_array, check_cell, check_params, check_state
 from jrnn.wrappers import bidirectional, dropout, stack
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int
 
-from jrnn._base import Gated, Gates, Saved, State
+from jrnn.core.cell import Gated, Gates, Saved, State
 
 ACTIVE, RESTART = 1, 2  # bits of a flag
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jrnn._base import check_switch, tell
+from jrnn.core.arguments import check_switch, tell
 
 PLATFORMS = ("cuda", "tpu")
 # What a kernel may hold in a TPU's vector memory: that of a v7x core is 64 MiB, of v5e

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Gated, State
+from jrnn.core.cell import Gated, State
 from jrnn.kernels._gates import saved_like, shares_gates
 from jrnn.kernels._pallas import (
     VECTOR_MEMORY,

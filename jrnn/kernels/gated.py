@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool
 
-from jrnn._base import Gated, Saved, State
+from jrnn.core.cell import Gated, Saved, State
 from jrnn.kernels import _gates, _resident, _shared, _streamed
 from jrnn.kernels._pallas import Target, like
 from jrnn.kernels._plan import Plan, make_plan, pad, pad_matrix, unpad

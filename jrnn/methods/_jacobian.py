@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Gated, Params, State
+from jrnn.core.cell import Cell, Gated, Params, State
 from jrnn.core.products import split_gates
 from jrnn.core.seams import recur
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import Cell, Params, State
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.chunks import shift
 from jrnn.core.flags import advance_flagged, renew, select
 from jrnn.core.products import Precision

@@ -36,8 +36,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._lengths import check_countable, countable
 from jrnn.core.chunks import chunk_shape, cut, join
+from jrnn.core.countable import check_countable, countable
 from jrnn.core.products import expand
 from jrnn.kernels import linear
 from jrnn.kernels._pallas import Target

@@ -20,19 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jrnn._base import (
-    Cell,
-    Method,
-    Params,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    check_size,
-    memoize,
-    show_steps,
-)
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.chunks import cut, join
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, expand, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods._recurrence import recurrence

@@ -25,21 +25,12 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Gated,
-    Method,
-    Params,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    memoize,
-    show_steps,
-)
-from jrnn._lengths import check_countable
+from jrnn.core.cell import Cell, Gated, Params, State
 from jrnn.core.chunks import shift
+from jrnn.core.countable import check_countable
 from jrnn.core.flags import renew
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, contract, products_at
 from jrnn.core.seams import noisy_project, packed_product
 from jrnn.kernels import gated as kernels

@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from jrnn._base import check_size, check_switch
-from jrnn._check import check_array
+from jrnn.core.arguments import check_size, check_switch
+from jrnn.core.check import check_array
 from jrnn.core.products import expand
 from jrnn.kernels._pallas import Target, check_target
 from jrnn.methods._recurrence import recurrence

@@ -30,23 +30,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Method,
-    Params,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    check_size,
-    memoize,
-    show_steps,
-)
-from jrnn._check import check_rate
-from jrnn._lengths import check_countable
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.check import check_rate
 from jrnn.core.chunks import shift
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import place_floats, split_floats
 from jrnn.core.flags import advance_flagged, select
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods._jacobian import pack, unpack

@@ -12,20 +12,12 @@ from typing import Any
 
 import jax
 
-from jrnn._base import (
-    Cell,
-    Method,
-    Params,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    check_size,
-    memoize,
-    show_steps,
-)
-from jrnn._lengths import check_countable
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.countable import check_countable
 from jrnn.core.flags import advance_flagged
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, products_at, split_gates
 from jrnn.core.seams import noisy_project
 

@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jrnn._base import Method, Params, Sequence, State, Truncation, check_size, memoize
-from jrnn._check import check_method
-from jrnn._lengths import check_countable
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Params, State
+from jrnn.core.check import check_method
+from jrnn.core.countable import check_countable
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Truncation
 from jrnn.methods.bptt import bptt
 
 Run = Callable[[Params, State, Sequence], tuple[State, Any]]

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jrnn._base import Key, Spec
-from jrnn._caches import jitted
+from jrnn.core.caches import jitted
+from jrnn.core.cell import Key, Spec
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.products import expand
 from jrnn.heads.correlated_normal import CorrelatedNormal, correlated

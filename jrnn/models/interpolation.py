@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jrnn._base import Key
-from jrnn._caches import jitted
-from jrnn._check import is_traced
+from jrnn.core.caches import jitted
+from jrnn.core.cell import Key
+from jrnn.core.check import is_traced
 from jrnn.heads.numerics import sample_symbols
 from jrnn.models.ngram_counts import Levels, context_totals, find, later, occurring
 

@@ -21,19 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._base import Key, Spec, check_size, describe, memoize
-from jrnn._check import (
-    check_floating,
-    check_lengths,
-    check_like,
-    check_steps,
-    fit_state,
-    is_traced,
-)
-from jrnn._check_draws import check_batch_shape
-from jrnn._lengths import check_countable
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Key, Spec, describe
+from jrnn.core.check import check_floating, check_like, fit_state, is_traced
+from jrnn.core.check_draws import check_batch_shape
+from jrnn.core.check_inputs import check_lengths, check_steps
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps
+from jrnn.core.memoize import memoize
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.number_head import FINITE, check_held, check_numbers
 from jrnn.models.autoregression import (

@@ -27,11 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer
 
-from jrnn._base import Key, Spec, check_size, describe, memoize
-from jrnn._check import check_array, check_ids, check_lengths, check_tokens, is_traced
-from jrnn._check_draws import check_batch_shape
-from jrnn._integers import as_array, token_ids, widen_integers
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Key, Spec, describe
+from jrnn.core.check import check_array, is_traced
+from jrnn.core.check_draws import check_batch_shape
+from jrnn.core.check_inputs import check_ids, check_lengths, check_tokens
 from jrnn.core.flags import active_steps
+from jrnn.core.integers import as_array, token_ids, widen_integers
+from jrnn.core.memoize import memoize
 from jrnn.heads.categorical import CATEGORIES
 from jrnn.heads.distribution import Distribution
 from jrnn.models.interpolation import Form, foresee, generate, score

@@ -5,9 +5,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 
-from jrnn._base import check_switch
-from jrnn._check import check_counted
-from jrnn._guard import own_constants
+from jrnn.core.arguments import check_switch
+from jrnn.core.check_inputs import check_counted
+from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jrnn._base import tell
-from jrnn._caches import jitted
-from jrnn._check_kinds import dtype_of, told_type
+from jrnn.core.arguments import tell
+from jrnn.core.caches import jitted
+from jrnn.core.check_kinds import dtype_of, told_type
 
 
 class Level(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jrnn._check import check_array, check_flags
-from jrnn._guard import own_constants
-from jrnn._lengths import check_countable
+from jrnn.core.check import check_array
+from jrnn.core.check_inputs import check_flags
+from jrnn.core.constants import own_constants
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import silence
 

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, State, check_size
-from jrnn._check import check_array, check_prompt, fit_state
-from jrnn._check_draws import (
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Key, State
+from jrnn.core.check import check_array, fit_state
+from jrnn.core.check_draws import (
     check_batch_shape,
     check_given_key,
     check_temperature,
 )
-from jrnn._check_kinds import dtype_of, shape_of
-from jrnn._lengths import check_countable
+from jrnn.core.check_inputs import check_prompt
+from jrnn.core.check_kinds import dtype_of, shape_of
+from jrnn.core.countable import check_countable
 
 Init = Callable[..., State]  # batch_shape=() -> a state before anything
 

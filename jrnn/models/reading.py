@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Method, Params, State
-from jrnn._caches import jitted
-from jrnn._integers import saturate
-from jrnn._unroll import Given, draw_noise, run
-from jrnn._walk import SHOW, Reading
+from jrnn.core.caches import jitted
+from jrnn.core.cell import Cell, Key, Params, State
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, select, silence
+from jrnn.core.integers import saturate
+from jrnn.core.method import Method
 from jrnn.core.seams import prepared
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head
+from jrnn.run.order import SHOW, Reading
+from jrnn.run.unroll import Given, draw_noise, run
 
 
 class SequenceParams(NamedTuple):

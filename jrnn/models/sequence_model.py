@@ -18,26 +18,26 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Cell, Key, Method, Spec, describe, memoize
-from jrnn._caches import bounded
-from jrnn._check import (
+from jrnn.core.caches import bounded
+from jrnn.core.cell import Cell, Key, Spec, describe
+from jrnn.core.check import (
     check_cell,
     check_floating,
-    check_lengths,
     check_like,
     check_no_elapsed,
-    check_steps,
     fit_state,
 )
-from jrnn._check_draws import check_batch_shape, check_given_key, check_key
-from jrnn._draw import draw
-from jrnn._initializers import ZEROS
-from jrnn._tree import reads_ahead
-from jrnn._unroll import chosen
+from jrnn.core.check_draws import check_batch_shape, check_given_key, check_key
+from jrnn.core.check_inputs import check_lengths, check_steps
+from jrnn.core.draw import draw
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, expand_flags, silence
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method
+from jrnn.core.tree import reads_ahead
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
+from jrnn.initializers.defaults import ZEROS
 from jrnn.models.prompts import Reader, begin, check_single
 from jrnn.models.reading import (
     SequenceParams,
@@ -48,6 +48,7 @@ from jrnn.models.reading import (
     read_last,
     score,
 )
+from jrnn.run.unroll import chosen
 
 
 class SequenceModel(NamedTuple):

@@ -11,23 +11,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from jrnn._base import Cell, Key, Params, Spec, check_function, describe, memoize
-from jrnn._caches import bounded
-from jrnn._check import (
-    check_array,
-    check_cell,
-    check_flags,
-    check_floating,
-    check_inputs,
-    check_lengths,
-    check_like,
-)
-from jrnn._check_draws import check_given_key
-from jrnn._unroll import unroll
+from jrnn.core.arguments import check_function
+from jrnn.core.caches import bounded
+from jrnn.core.cell import Cell, Key, Params, Spec, describe
+from jrnn.core.check import check_array, check_cell, check_floating, check_like
+from jrnn.core.check_draws import check_given_key
+from jrnn.core.check_inputs import check_flags, check_inputs, check_lengths
 from jrnn.core.flags import active_steps, expand_flags, silence
+from jrnn.core.memoize import memoize
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
 from jrnn.models.pools import Pool
+from jrnn.run.unroll import unroll
 
 
 class SupervisedParams(NamedTuple):

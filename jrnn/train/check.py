@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jrnn._base import tell
-from jrnn._check import check_array
-from jrnn._check_kinds import dtype_of, told_type
+from jrnn.core.arguments import tell
+from jrnn.core.check import check_array
+from jrnn.core.check_kinds import dtype_of, told_type
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from jaxtyping import Array, Num
 
-from jrnn._base import check_size, check_switch
-from jrnn._guard import own_constants
+from jrnn.core.arguments import check_size, check_switch
+from jrnn.core.constants import own_constants
 from jrnn.train.check import check_long
 
 

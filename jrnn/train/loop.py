@@ -6,8 +6,9 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jrnn._base import Params, check_function, tell
-from jrnn._programs import Arguments, Family
+from jrnn.core.arguments import check_function, tell
+from jrnn.core.cell import Params
+from jrnn.core.programs import Arguments, Family
 from jrnn.train.check import check_batches
 from jrnn.train.step import Carry, Metrics, TrainState
 

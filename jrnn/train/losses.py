@@ -2,8 +2,9 @@
 
 from jaxtyping import Array
 
-from jrnn._base import Key, Params, tell
-from jrnn._programs import Arguments, Family
+from jrnn.core.arguments import tell
+from jrnn.core.cell import Key, Params
+from jrnn.core.programs import Arguments, Family
 from jrnn.models.means import mean_over_steps
 from jrnn.models.sequence_model import SequenceModel
 from jrnn.train.step import Carry, Loss, Metrics

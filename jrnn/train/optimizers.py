@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jrnn._base import Params
+from jrnn.core.cell import Params
 
 State = Any  # a pytree; its arrays are donated
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jrnn._base import Key, Params, check_function
-from jrnn._check_draws import check_given_key
-from jrnn._guard import own_constants
-from jrnn._lazy import needed_by
-from jrnn._programs import Arguments, Family, Program
+from jrnn.core.arguments import check_function
+from jrnn.core.cell import Key, Params
+from jrnn.core.check_draws import check_given_key
+from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import cast_state, state_dtype
+from jrnn.core.lazy import needed_by
+from jrnn.core.programs import Arguments, Family, Program
 from jrnn.train.check import check_arrays, check_optimizer
 from jrnn.train.memory import Donating, cloned_keys, copied
 from jrnn.train.optimizers import update

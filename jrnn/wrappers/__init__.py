@@ -1,6 +1,6 @@
 """Cells of cells, one file for each, and `around` for wrappers of your own."""
 
-from jrnn._base import Children as Children
+from jrnn.core.cell import Children as Children
 from jrnn.wrappers._wiring import around as around
 from jrnn.wrappers.bidirectional import bidirectional as bidirectional
 from jrnn.wrappers.dropout import dropout as dropout

@@ -5,7 +5,7 @@ A wrapper is of one of three kinds:
 - `several`, `around`: its cells are run in its place (`Cell.children`), each along the
   whole sequence by whatever method, so that their products with W_x stay large;
 - `inside`: it changes the loop of one cell, and is run itself;
-- `jrnn._parametrised`: it changes what a cell's parameters are.
+- `jrnn.core.reparametrise`: it changes what a cell's parameters are.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Cell, Children, Key, Linear, Params, Spec, State
-from jrnn._check import check_cell
-from jrnn._claims import NO_GATES, claim, current, inherited
-from jrnn._tree import Leaf, reads_ahead, runs_itself, walk
+from jrnn.core.cell import Cell, Children, Key, Linear, Params, Spec, State
+from jrnn.core.check import check_cell
+from jrnn.core.claims import NO_GATES, claim, current, inherited
 from jrnn.core.seams import compose_step, noisy_project, prepared
+from jrnn.core.tree import Leaf, reads_ahead, runs_itself, walk
 
 Noise = Callable[[Key, int, tuple[int, ...]], Any]
 
@@ -39,7 +39,7 @@ def several(
       cells: Its children.
       output_size: How many features it shows.
       elapsed: Which of its input features is elapsed time, if one is.
-      parallel: As in `jrnn._base.Children`.
+      parallel: As in `jrnn.core.cell.Children`.
     """
 
     def init(key: Key, dtype: DTypeLike | None = None) -> Params:

@@ -3,8 +3,9 @@
 y_t = (forward(x_1..x_t), backward(x_T..x_t))
 """
 
-from jrnn._base import Cell, memoize
-from jrnn._check import check_cell
+from jrnn.core.cell import Cell
+from jrnn.core.check import check_cell
+from jrnn.core.memoize import memoize
 from jrnn.wrappers._wiring import several
 
 

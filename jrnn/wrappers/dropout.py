@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jrnn._base import Cell, Key, memoize
-from jrnn._check import check_cell, check_features, check_rate
+from jrnn.core.cell import Cell, Key
+from jrnn.core.check import check_cell, check_rate
+from jrnn.core.check_inputs import check_features
+from jrnn.core.memoize import memoize
 from jrnn.wrappers._wiring import around, noise_of
 
 

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Key, Params, memoize
-from jrnn._check import check_cell
-from jrnn._claims import current
-from jrnn._draw import Initializer, draw
-from jrnn._initializers import henaff
-from jrnn._parametrised import reading, rotation
-from jrnn._tree import runs_itself
+from jrnn.core.cell import Cell, Key, Params
+from jrnn.core.check import check_cell
+from jrnn.core.claims import current
+from jrnn.core.draw import Initializer, draw
+from jrnn.core.memoize import memoize
 from jrnn.core.products import merge_gates, split_gates
+from jrnn.core.reparametrise import reading, rotation
+from jrnn.core.tree import runs_itself
+from jrnn.initializers.defaults import henaff
 from jrnn.wrappers._wiring import spec_around
 
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Adjoint, Cell, Key, Params, State, memoize
-from jrnn._parametrised import reading
+from jrnn.core.cell import Adjoint, Cell, Key, Params, State
 from jrnn.core.dtypes import state_dtype
+from jrnn.core.memoize import memoize
+from jrnn.core.reparametrise import reading
 from jrnn.core.seams import prepared
 from jrnn.wrappers._wiring import check_inner, spec_around
 

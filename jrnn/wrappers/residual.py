@@ -5,8 +5,10 @@ y_t = x_t + cell(x_t)
 
 from jaxtyping import Array
 
-from jrnn._base import Cell, memoize
-from jrnn._check import check_cell, check_features, check_no_elapsed
+from jrnn.core.cell import Cell
+from jrnn.core.check import check_cell, check_no_elapsed
+from jrnn.core.check_inputs import check_features
+from jrnn.core.memoize import memoize
 from jrnn.wrappers._wiring import around
 
 

@@ -3,8 +3,9 @@
 x^1_t = x_t,   x^{i+1}_t = y^i_t = cell_i(x^i_1..x^i_t),   y_t = y^n_t
 """
 
-from jrnn._base import Cell, memoize
-from jrnn._check import check_cell, check_no_elapsed
+from jrnn.core.cell import Cell
+from jrnn.core.check import check_cell, check_no_elapsed
+from jrnn.core.memoize import memoize
 from jrnn.wrappers._wiring import several
 
 

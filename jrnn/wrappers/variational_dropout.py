@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jrnn._base import Cell, Key, Params, State, memoize
-from jrnn._check import check_rate
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import check_rate
+from jrnn.core.memoize import memoize
 from jrnn.core.products import split_gates
 from jrnn.core.seams import recur
 from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like

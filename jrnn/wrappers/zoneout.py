@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Key, Linear, Params, State, memoize
-from jrnn._check import check_rate
-from jrnn._claims import claim, factor_view, mixed
+from jrnn.core.cell import Cell, Key, Linear, Params, State
+from jrnn.core.check import check_rate
+from jrnn.core.claims import claim, factor_view, mixed
+from jrnn.core.memoize import memoize
 from jrnn.core.products import expand
 from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
 

@@ -69,7 +69,7 @@ MISTAKES = (
     ),
     Mutation(
         name="a gate's bias added to the gate before it",
-        file="jrnn/_draw.py",
+        file="jrnn/core/draw.py",
         old="gate * size : (gate + 1) * size",
         new="(gate - 1) * size : gate * size",
         tests=(f"{OWN}::test_parameters_and_states_start_as_they_are_told_to",),
@@ -104,35 +104,35 @@ MISTAKES = (
     ),
     Mutation(
         name="mask applied after the step instead of before",
-        file="jrnn/_unroll.py",
+        file="jrnn/run/unroll.py",
         old="        xs=silence(active, xs),\n",
         new="        xs=xs,\n",
         tests=(f"{SEQUENCES}::test_padding_changes_no_bit",),
     ),
     Mutation(
         name="reset one step late",
-        file="jrnn/_unroll.py",
+        file="jrnn/run/unroll.py",
         old="        restart=restart,\n",
         new="        restart=None if restart is None else jnp.roll(restart, 1, 0),\n",
         tests=(f"{SEQUENCES}::test_a_recorded_rollout_replays_step_by_step",),
     ),
     Mutation(
         name="reset puts back the given state instead of the initial one",
-        file="jrnn/_unroll.py",
+        file="jrnn/run/unroll.py",
         old="        fresh=None if restart is None else initial,\n",
         new="        fresh=None if restart is None else state,\n",
         tests=(f"{SEQUENCES}::test_a_recorded_rollout_replays_step_by_step",),
     ),
     Mutation(
         name="reverse without regard to length",
-        file="jrnn/_walk.py",
+        file="jrnn/run/order.py",
         old="    flipped = flip(lengths, sequence.steps, timed)\n",
         new="    flipped = flip(None, sequence.steps, timed)\n",
         tests=(f"{SEQUENCES}::test_a_ragged_batch_equals_each_sequence_alone",),
     ),
     Mutation(
         name="segment in reverse begins one step late",
-        file="jrnn/_walk.py",
+        file="jrnn/run/order.py",
         old="        restart = jnp.concatenate("
         "[restart[1:], jnp.zeros_like(restart[:1])])\n",
         new="        pass\n",
@@ -193,14 +193,14 @@ MISTAKES = (
     ),
     Mutation(
         name="first non-finite step of a reading in reverse not turned back",
-        file="jrnn/_non_finite.py",
+        file="jrnn/diagnostics/non_finite.py",
         old="return _unflip(found, lengths, steps) if leaf.reverse else found\n",
         new="return found\n",
         tests=("tests/test_non_finite.py",),
     ),
     Mutation(
         name="non-finite gradient sought from the first step on",
-        file="jrnn/_non_finite.py",
+        file="jrnn/diagnostics/non_finite.py",
         old="    t = int(times[-1 if backward else 0])\n",
         new="    t = int(times[0])\n",
         tests=("tests/test_non_finite.py",),
@@ -297,7 +297,7 @@ MISTAKES = (
     ),
     Mutation(
         name="a rotation that is none",
-        file="jrnn/_parametrised.py",
+        file="jrnn/core/reparametrise.py",
         old="expm(wide - wide.T)",
         new="expm(wide + wide.T)",
         tests=(f"{ORTHOGONAL}::test_whatever_a_is_the_matrix_is_a_rotation",),
@@ -567,14 +567,14 @@ MISTAKES = (
     ),
     Mutation(
         name="every child of a pair reads from the end",
-        file="jrnn/_tree.py",
+        file="jrnn/core/tree.py",
         old="reverse=leaf.reverse ^ (children.parallel and i % 2 == 1)",
         new="reverse=leaf.reverse ^ children.parallel",
         tests=("tests/test_children.py::test_leaves_in_their_places",),
     ),
     Mutation(
         name="what a wrapper adds to outputs is left out",
-        file="jrnn/_tree.py",
+        file="jrnn/core/tree.py",
         old="children.outputs(ys, xs)",
         new="ys",
         tests=(

@@ -33,21 +33,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    Method,
-    Params,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    check_size,
-    memoize,
-    show_steps,
-)
-from jrnn._lengths import check_countable
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.chunks import cut, cut_sequence, join, nested_shape
+from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import float_leaves, place_floats
+from jrnn.core.memoize import memoize
+from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import backwards_of

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Gated, Params, Saved, State
+from jrnn.core.cell import Cell, Gated, Params, Saved, State
 from jrnn.core.dtypes import split_floats
 from jrnn.core.layout import (
     reads_transposed,

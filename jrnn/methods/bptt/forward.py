@@ -12,19 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jrnn._base import (
-    Cell,
-    Params,
-    Saved,
-    Sequence,
-    Shown,
-    State,
-    Wanted,
-    show_steps,
-)
+from jrnn.core.cell import Cell, Params, Saved, State
 from jrnn.core.chunks import reshape_time
 from jrnn.core.flags import renew, select
 from jrnn.core.layout import scan_in_place
+from jrnn.core.method import Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision
 from jrnn.core.seams import advance_saving, shares_of
 

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Params, Saved, Sequence, Shown, State, Wanted, show_steps
+from jrnn.core.cell import Params, Saved, State
 from jrnn.core.chunks import reshape_time, shift
 from jrnn.core.dtypes import cast_state, split_floats, state_dtype
 from jrnn.core.flags import renew, select, silence
 from jrnn.core.layout import as_rows
+from jrnn.core.method import Sequence, Shown, Wanted, show_steps
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import Backwards
 from jrnn.methods.bptt.forward import Kept, Settings, keep_starts, keep_states

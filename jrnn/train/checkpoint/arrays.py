@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jrnn._lazy import needed_by
+from jrnn.core.lazy import needed_by
 from jrnn.train.checkpoint.errors import CheckpointError
 
 with needed_by("jrnn.train", "orbax-checkpoint"):

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, check_real, memoize
-from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
-from jrnn._draw import Initializer, OfGates
+from jrnn.core.arguments import check_real
+from jrnn.core.cell import Key
+from jrnn.core.check_draws import check_batch_shape, check_dtype, check_given_key
+from jrnn.core.draw import Initializer, OfGates
+from jrnn.core.memoize import memoize
 
 # Variance 1 / input_size (LeCun et al. 1998, Efficient BackProp, section 4.6).
 LECUN_NORMAL: Initializer = jax.nn.initializers.lecun_normal()

@@ -10,8 +10,8 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import tell
-from jrnn._caches import bounded
+from jrnn.core.arguments import tell
+from jrnn.core.caches import bounded
 
 
 def check_key(key: Any, name: str = "key") -> Any:

@@ -26,9 +26,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, check_function, check_real, memoize
-from jrnn._draw import Initializer, OfGates
-from jrnn._initializers import (
+from jrnn.core.arguments import check_function, check_real
+from jrnn.core.cell import Key
+from jrnn.core.draw import Initializer, OfGates
+from jrnn.core.memoize import memoize
+from jrnn.initializers.defaults import (
     ORTHOGONAL,
     PARA_GRU,
     PARA_LSTM,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jrnn._base import Cell
+from jrnn.core.cell import Cell
 
 
 class Leaf(NamedTuple):

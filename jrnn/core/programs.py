@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from jrnn._caches import LOCK, register
+from jrnn.core.caches import LOCK, register
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,7 +1,7 @@
 """Where the first NaN or infinity came from, forwards or backwards.
 
-The cell is run with taps (`jrnn._taps`) at every array, and they are looked through in
-the order in which they were computed.
+The cell is run with taps (`jrnn.diagnostics.taps`) at every array, and they are looked
+through in the order in which they were computed.
 """
 
 import functools
@@ -13,26 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Integer, Num
 
-from jrnn._base import Cell, Key, Params, State
-from jrnn._check import (
-    check_array,
-    check_cell,
-    check_elapsed,
-    check_inputs,
-    check_params,
-    check_state,
-    known_values,
-)
-from jrnn._check_draws import check_key
-from jrnn._check_losses import check_loss
-from jrnn._guard import own_constants
-from jrnn._integers import widen_integers
-from jrnn._taps import tapped, zero_taps
-from jrnn._tree import Leaf, leaves
-from jrnn._unroll import Given, draw_noise, run, unroll
-from jrnn._walk import Reading, Wanted, flip
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import check_array, check_cell, check_params, check_state
+from jrnn.core.check_draws import check_key
+from jrnn.core.check_inputs import check_elapsed, check_inputs, known_values
+from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.flags import active_steps, silence
+from jrnn.core.integers import widen_integers
+from jrnn.core.tree import Leaf, leaves
+from jrnn.diagnostics.check_losses import check_loss
+from jrnn.diagnostics.taps import tapped, zero_taps
+from jrnn.run.order import Reading, Wanted, flip
+from jrnn.run.unroll import Given, draw_noise, run, unroll
 
 Loss = Callable[[State, Array], Array]
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Method, Params, Sequence, Shown, State, Wanted
-from jrnn._tree import Leaf, walk
+from jrnn.core.cell import Cell, Params, State
 from jrnn.core.flags import silence
+from jrnn.core.method import Method, Sequence, Shown, Wanted
 from jrnn.core.seams import noisy_project
+from jrnn.core.tree import Leaf, walk
 from jrnn.methods.scan import scan
 
 

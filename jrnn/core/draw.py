@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import Key, Params, State
-from jrnn._check_draws import check_dtype
+from jrnn.core.cell import Key, Params, State
+from jrnn.core.check_draws import check_dtype
 from jrnn.core.dtypes import state_dtype
 
 Initializer = Callable[..., Array]

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn import _tree
-from jrnn._base import Cell, Method, Params, Sequence, Shown, State, Wanted
-from jrnn._claims import current
-from jrnn._integers import widen_integers
-from jrnn._tree import Leaf, reads_ahead, runs_itself
+from jrnn.core import tree as _tree
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.claims import current
 from jrnn.core.flags import silence
+from jrnn.core.integers import widen_integers
+from jrnn.core.method import Method, Sequence, Shown, Wanted
 from jrnn.core.seams import prepared
+from jrnn.core.tree import Leaf, reads_ahead, runs_itself
 from jrnn.methods.truncated import by_windows
 
 SHOW, KEEP = Wanted(ys=True, states=False), Wanted(ys=False, states=True)

@@ -1,7 +1,7 @@
 """Running a cell along a sequence: the public functions, and their checks.
 
 Lengths, resets and masks become two rows of flags here, and noise is drawn; the rest
-is `jrnn._walk`.
+is `jrnn.run.order`.
 """
 
 import operator
@@ -11,34 +11,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Integer, Num
 
-from jrnn._base import Cell, Key, Method, Params, Sequence, State, check_switch
-from jrnn._caches import jitted
-from jrnn._check import (
+from jrnn.core.arguments import check_switch
+from jrnn.core.caches import jitted
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import (
     check_array,
     check_cell,
+    check_guess,
+    check_method,
+    check_params,
+    check_state,
+    passed_before,
+)
+from jrnn.core.check_draws import check_key, typed
+from jrnn.core.check_inputs import (
     check_elapsed,
     check_flags,
-    check_guess,
     check_ids,
     check_inputs,
     check_length_values,
     check_lengths,
-    check_method,
-    check_pair,
-    check_params,
-    check_state,
-    check_two,
     known_inputs,
-    passed_before,
 )
-from jrnn._check_draws import check_key, typed
-from jrnn._integers import widen_integers
-from jrnn._mesh import align
-from jrnn._walk import KEEP, SHOW, Reading, Shown, walk
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.flags import active_steps, silence
+from jrnn.core.integers import widen_integers
+from jrnn.core.mesh import align
+from jrnn.core.method import Method, Sequence
 from jrnn.methods.bptt import bptt
-from jrnn.wrappers.bidirectional import bidirectional
+from jrnn.run.order import KEEP, SHOW, Reading, Shown, walk
 
 
 class Given(NamedTuple):
@@ -177,64 +178,6 @@ def trajectory(
     reading = Reading(cell, method, KEEP, reverse)
     given = Given(params, xs, state, lengths, resets, mask, key)
     return run_checked(reading, given)[1].states
-
-
-def unroll_bidirectional(
-    cells: tuple[Cell, Cell],
-    params: tuple[Params, Params],
-    xs: Num[Array, "T ..."],
-    state: tuple[State, State] | None = None,
-    *,
-    lengths: Integer[Array, "*batch"] | None = None,
-    resets: Bool[Array, "T *batch"] | None = None,
-    mask: Bool[Array, "T *batch"] | None = None,
-    key: Key | None = None,
-    method: Method | None = None,
-) -> tuple[tuple[State, State], Array]:
-    """Runs one cell forwards and another in reverse along the same sequence.
-
-    The same as `unroll` of `jrnn.bidirectional(*cells)`.
-
-    Args:
-      cells: The one that reads forwards, and the one that reads in reverse.
-      params: Of each.
-      xs: As in `unroll`.
-      state: Where each starts; None takes `cell.init_state`.
-      lengths: As in `unroll`.
-      resets: As in `unroll`.
-      mask: As in `unroll`.
-      key: As in `unroll`.
-      method: As in `unroll`.
-
-    Returns:
-      Both final states, and the outputs side by side, (T, *batch, the sum of both
-      output sizes): at step t the first half has read x_1..x_t, the second x_t..x_T.
-
-    Raises:
-      TypeError: As in `unroll`.
-      ValueError: As in `unroll`.
-
-    Example:
-      >>> import jax, jrnn
-      >>> cell = jrnn.gru(3, 4)
-      >>> params = cell.init(jax.random.key(0)), cell.init(jax.random.key(1))
-      >>> xs = jax.numpy.ones((7, 2, 3))
-      >>> jrnn.unroll_bidirectional((cell, cell), params, xs)[1].shape
-      (7, 2, 8)
-    """
-    check_pair(cells)
-    forward, backward = cells
-    return unroll(
-        bidirectional(forward, backward),
-        check_two("params", params),
-        xs,
-        None if state is None else check_two("state", state),
-        lengths=lengths,
-        resets=resets,
-        mask=mask,
-        key=key,
-        method=method,
-    )
 
 
 def run_checked(reading: Reading, given: Given) -> tuple[State, Shown]:

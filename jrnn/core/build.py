@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
+from jrnn.core.arguments import check_size
+from jrnn.core.cell import (
     Adjoint,
     Cell,
     Gated,
@@ -32,13 +33,12 @@ from jrnn._base import (
     Spec,
     State,
     StepBound,
-    check_size,
-    memoize,
 )
-from jrnn._claims import LINEAR_BOUND, NO_GATES, claim, factor_view
-from jrnn._parametrised import reading
+from jrnn.core.claims import LINEAR_BOUND, NO_GATES, claim, factor_view
 from jrnn.core.dtypes import show
+from jrnn.core.memoize import memoize
 from jrnn.core.products import project_dense
+from jrnn.core.reparametrise import reading
 from jrnn.core.seams import (
     compose_step,
     dense_inputs,

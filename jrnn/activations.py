@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Params, StepBound
-from jrnn._claims import UNIT, bound_by_params
+from jrnn.core.cell import Params, StepBound
+from jrnn.core.claims import UNIT, bound_by_params
 
 Activation = Callable[[Array], Array]
 

@@ -1,6 +1,6 @@
 """Checks around the functions of a cell that users call: `init`, `init_state`, `step`.
 
-`jrnn._base.memoize` puts them around what every factory makes, so that no cell checks
+`jrnn.core.memoize` puts them around what every factory makes, so that no cell checks
 anything for itself. Inside a loop they cost at tracing alone.
 """
 
@@ -11,17 +11,13 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn._base import GUARD, Cell, Key, Params, State, guarded, unguarded
-from jrnn._caches import bounded
-from jrnn._check import (
-    check_array,
-    check_input,
-    check_like,
-    check_params,
-    check_state,
-)
-from jrnn._check_draws import check_batch_shape, check_dtype, check_given_key
-from jrnn._guard import resealed
+from jrnn.core.caches import bounded
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import check_array, check_like, check_params, check_state
+from jrnn.core.check_draws import check_batch_shape, check_dtype, check_given_key
+from jrnn.core.check_inputs import check_input
+from jrnn.core.constants import resealed
+from jrnn.core.memoize import GUARD, guarded, unguarded
 
 
 @guarded.register

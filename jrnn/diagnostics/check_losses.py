@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import Cell, Params, State, check_function
+from jrnn.core.arguments import check_function
+from jrnn.core.cell import Cell, Params, State
 
 
 def check_loss(loss: Any, cell: Cell, params: Params, xs: Array, state: State) -> None:

@@ -4,11 +4,12 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Integer, Num
 
-from jrnn._base import Cell, Key, Method, Params, State
-from jrnn._check import check_method
-from jrnn._unroll import Given, run_checked
-from jrnn._walk import KEEP, Reading
+from jrnn.core.cell import Cell, Key, Params, State
+from jrnn.core.check import check_method
+from jrnn.core.method import Method
 from jrnn.methods.newton import newton
+from jrnn.run.order import KEEP, Reading
+from jrnn.run.unroll import Given, run_checked
 
 
 def newton_trajectory(

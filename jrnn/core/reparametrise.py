@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from jrnn._base import Cell, Params
-from jrnn._claims import claim, inherited
+from jrnn.core.cell import Cell, Params
+from jrnn.core.claims import claim, inherited
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.seams import compose_step
 

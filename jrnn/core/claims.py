@@ -13,16 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn._base import (
-    Cell,
-    GateView,
-    Linear,
-    Params,
-    State,
-    StepBound,
-    unguarded,
-)
-from jrnn._caches import bounded
+from jrnn.core.caches import bounded
+from jrnn.core.cell import Cell, GateView, Linear, Params, State, StepBound
+from jrnn.core.memoize import unguarded
 from jrnn.core.products import expand
 
 SEAMS = ("gated", "adjoint", "linear")

@@ -1,44 +1,34 @@
-"""The nouns of jrnn: what a cell is, what a method is, and the checks they share.
+"""What a cell is: a few pure functions, and what is known about them.
 
-A recurrent cell packs the past into a state and is written once, as pure functions:
+A recurrent cell packs the past into a state and is written once:
 
     u_t = project(params, x_t)              the input's share, which needs no state
     s_t = advance(params, s_{t-1}, u_t)     the recurrent share, alone inside the loop
     y_t = output(params, s_t, x_t)          what the cell shows
 
-A method is one way to run a cell along a sequence. No method knows a particular cell,
-and no cell knows a method: they meet in the types below.
+A method (`jrnn.core.method`) is one way to run a cell along a sequence. No method knows
+a particular cell, and no cell knows a method: they meet in these types.
 """
 
-import dataclasses
-import functools
-import inspect
-import math
-import numbers
-import operator
-import types
-import typing
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import chex
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Bool
-
-from jrnn._caches import LOCK, bounded
-from jrnn._guard import with_own_constants
+from jaxtyping import Array
 
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
-State = Any  # a pytree of arrays, each of shape (*batch, ...)
-Saved = Any  # what a forward step leaves for its backward step: a pytree of arrays
-Gates = tuple[Array, ...]  # one array of shape (*batch, hidden_size) per gate
-Key = chex.PRNGKey
 
-P = ParamSpec("P")
-R = TypeVar("R")
+
+State = Any  # a pytree of arrays, each of shape (*batch, ...)
+
+
+Saved = Any  # what a forward step leaves for its backward step: a pytree of arrays
+
+
+Gates = tuple[Array, ...]  # one array of shape (*batch, hidden_size) per gate
+
+
+Key = chex.PRNGKey
 
 
 class Spec(NamedTuple):
@@ -151,7 +141,8 @@ class GateView(NamedTuple):
         values are bounded.
       read: (params, states_tm1, us) -> the gates by name, (*lead, n) each, for any
         leading axes; `params` are prepared, `us` is what `project` returns.
-      functions: Those of the cell that it describes; `jrnn._claims.claim` fills it in.
+      functions: Those of the cell that it describes; `jrnn.core.claims.claim` fills it
+        in.
     """
 
     ranges: tuple[tuple[str, tuple[float, float]], ...]
@@ -212,7 +203,7 @@ class Cell(NamedTuple):
       bound: A proven bound of the norm of its step's Jacobian; None: there is none.
 
     `gates` and `bound` hold of the functions that they were made for: a cell of which a
-    function is replaced has neither, whatever stands there (`jrnn._claims.held`).
+    function is replaced has neither, whatever stands there (`jrnn.core.claims.held`).
     """
 
     init: Callable[..., Params]
@@ -265,82 +256,6 @@ class Children(NamedTuple):
     outputs: Callable[[Array, Array], Array] | None = None
 
 
-class Sequence(NamedTuple):
-    """What a method walks along, time first; `jrnn.unroll` makes it.
-
-    Attributes:
-      xs: Inputs (T, *batch, ...), zero where inactive: an array or a pytree of arrays.
-      noise: What `cell.noise` drew, or None.
-      active: At which steps the state moves on, (T, *batch); None: at all of them.
-      restart: Before which steps `fresh` takes the state's place; None: before none.
-      fresh: That state, with leaves (*batch, ...); None without restarts.
-      guess: A trajectory to begin with, for methods that iterate; None: theirs.
-    """
-
-    xs: Any
-    noise: Any = None
-    active: Bool[Array, "T *batch"] | None = None
-    restart: Bool[Array, "T *batch"] | None = None
-    fresh: State | None = None
-    guess: State | None = None
-
-    @property
-    def steps(self) -> int:
-        """T, the number of steps."""
-        return jax.tree.leaves(self.xs)[0].shape[0]
-
-
-class Wanted(NamedTuple):
-    """What is kept of each step: outputs, states, both or nothing."""
-
-    ys: bool
-    states: bool
-
-
-class Shown(NamedTuple):
-    """What was kept of each step; None: not wanted.
-
-    `report` is what a method says of its work, one for each cell; None: nothing.
-    """
-
-    ys: Any = None
-    states: Any = None
-    report: Any = None
-
-
-class Truncation(NamedTuple):
-    """How far back gradients go: `jrnn.truncated`."""
-
-    window: int
-    stride: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """One way to run a cell along a sequence; equal options make equal methods.
-
-    Attributes:
-      run: (cell, wanted, params, state, sequence, **options) -> (state, shown), and a
-        report after these, if it has one. `show_steps` makes `shown` of many steps.
-      options: The method's settings as (name, value) pairs, all hashable.
-      truncation: Where gradients are cut; None: nowhere.
-    """
-
-    run: Callable[..., tuple[Any, ...]]
-    options: tuple[tuple[str, Hashable], ...] = ()
-    truncation: Truncation | None = None
-
-
-def show_steps(
-    cell: Cell, wanted: Wanted, params: Params, states: State, xs: Any
-) -> Shown:
-    """Returns what is wanted of steps, of one or of many at once."""
-    return Shown(
-        ys=cell.output(params, states, xs) if wanted.ys else None,
-        states=states if wanted.states else None,
-    )
-
-
 def describe(spec: Spec) -> str:
     """Returns the call that makes what `spec` describes, such as `lstm(3, 4)`."""
     shown = ", ".join(
@@ -349,172 +264,6 @@ def describe(spec: Spec) -> str:
     return f"{spec.name}({shown})"
 
 
-@functools.singledispatch
-def guarded(made: Any) -> Any:
-    """Returns what a factory made with its functions checked (`jrnn._guards`)."""
-    return made
-
-
-GUARD = "_jrnn_guarded"  # marks a function that checks, and then calls another
-
-
-def unguarded(function: Any) -> Any:
-    """Returns the function that a guard checks for, or what is no guard itself."""
-    return function.__wrapped__ if hasattr(function, GUARD) else function
-
-
-def memoize(factory: Callable[P, R]) -> Callable[P, R]:
-    """Makes equal arguments, however they are passed, give the identical object.
-
-    Functions made anew are unequal, and `jax.jit` would trace again for each of them.
-    Arguments annotated as numbers, switches or functions are checked to be such: 3.0
-    and True equal 3 and 1, and a cache takes them for those.
-    The last `jrnn._caches.SIZE` are kept, until `jrnn.clear_caches()`. Threads that ask
-    at once get one object; so the factory must not trace (`jrnn._caches.LOCK`).
-
-    Raises:
-      TypeError: An argument is not hashable (an array, a list), or is of another kind
-        than its annotation.
-    """
-    signature = inspect.signature(factory)
-    expected = {name: p.annotation for name, p in signature.parameters.items()}
-
-    @bounded
-    def make(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> R:
-        made = factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
-        return guarded(with_own_constants(made))
-
-    @functools.wraps(factory)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        for name, value in bound.arguments.items():
-            if isinstance(value, np.integer):  # 3 * np.uint8(100) would be 44
-                bound.arguments[name] = int(value)
-            try:
-                hash(value)
-            except TypeError as error:
-                raise TypeError(
-                    f"Expected hashable arguments for {factory.__name__}, got "
-                    f"{name}={tell(value)}; pass numbers and functions, and put arrays "
-                    "into the parameters."
-                ) from error
-            check_kind(name, value, expected[name])
-        with LOCK:
-            return make(bound.args, tuple(bound.kwargs.items()))
-
-    return wrapper
-
-
-def tell(value: Any) -> str:
-    """Returns what an error says of a value that came: short, and of no array's type.
-
-    What is traced is told from what is known, for a remedy may depend on it.
-    """
-    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    if dtype is None or not isinstance(shape, tuple):
-        text = repr(value)
-        plain = len(text) <= 80 and "Tracer" not in text and "Traced<" not in text
-        return text if plain else f"a {type(value).__name__}"
-    if isinstance(value, Tracer):
-        return f"traced {dtype} of shape {shape}"
-    if shape == () and not jnp.issubdtype(dtype, jax.dtypes.extended):
-        return f"{value} of type {dtype}"
-    return f"{dtype} of shape {shape}"
-
-
-def check_kind(name: str, value: Any, annotation: Any) -> None:
-    """Raises TypeError where a value is no number, switch or function as annotated."""
-    kinds = _kinds_of(annotation)
-    if kinds is None:
-        return
-    if any(fits(value) for fits, _ in kinds):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"Expected {name} to be finite, got {value}.")
-        return
-    words = " or ".join(words for _, words in kinds)
-    remedy = "; pass the function itself" if "function" in words else ""
-    raise TypeError(f"Expected {name} to be {words}, got {tell(value)}{remedy}.")
-
-
-@bounded
-def _kinds_of(annotation: Any) -> list[tuple[Callable[[Any], bool], str]] | None:
-    """Returns what an annotation admits; None where it is left to the factory."""
-    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    options = typing.get_args(annotation) if union else (annotation,)
-    options = [typing.get_origin(option) or option for option in options]
-    others = [option for option in options if option not in _KINDS]
-    if others and (Callable not in options or not all(map(inspect.isclass, others))):
-        return None
-    return [
-        _KINDS.get(option)
-        or (lambda value, kind=option: isinstance(value, kind), f"an {option.__name__}")
-        for option in options
-    ]
-
-
-def _is_integer(value: Any) -> bool:
-    return not _is_switch(value) and hasattr(value, "__index__")
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not _is_switch(value)
-
-
-# Which values an annotation admits, and its words in an error.
-_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_integer, "an integer"),
-    float: (_is_real, "a number"),
-    bool: (_is_switch, "True or False"),
-    str: (lambda value: isinstance(value, str), "a string"),
-    type(None): (lambda value: value is None, "None"),
-    Callable: (callable, "a function such as jnp.tanh"),
-}
-
-
 def spec_of(factory: str, output_size: int, /, **arguments: Any) -> Spec:
     """Returns the spec of a cell made by `factory(**arguments)`."""
     return Spec(factory, tuple(arguments.items()), arguments["input_size"], output_size)
-
-
-def check_size(name: str, value: Any, least: int = 1) -> int:
-    """Returns `value` as an int, at least `least`; raises a clear error otherwise."""
-    try:
-        size = None if _is_switch(value) else operator.index(value)
-    except TypeError:  # of floats, and of what jax.jit traces
-        size = None
-    if size is None:
-        raise TypeError(f"Expected {name} to be an integer, got {tell(value)}.")
-    if size < least:
-        raise ValueError(f"Expected {name} to be at least {least}, got {tell(value)}.")
-    return size
-
-
-def check_real(name: str, value: Any) -> float:
-    """Returns `value`, a real number, as a float; raises a clear error otherwise."""
-    if not _is_real(value):
-        raise TypeError(f"Expected {name} to be a number, got {tell(value)}.")
-    return float(value)
-
-
-def check_switch(name: str, value: Any) -> bool:
-    """Returns `value`, or raises TypeError unless it is True or False."""
-    if not _is_switch(value):
-        raise TypeError(
-            f"Expected {name} to be True or False, got {tell(value)}; it is static, "
-            "and no array can stand for it."
-        )
-    return bool(value)
-
-
-def check_function(name: str, value: Any) -> None:
-    """Raises TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError(
-            f"Expected {name} to be a function such as jnp.tanh, got {tell(value)}; "
-            "pass the function itself."
-        )

@@ -1,145 +1,16 @@
-"""Static mistakes, found before anything is traced into a loop.
+"""Checks of what is read: inputs, token ids, lengths, flags, and concrete values."""
 
-Each check says what was expected, what came, and the remedy.
-"""
-
-from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from jrnn._base import Cell, Method, Params, State, tell
-from jrnn._caches import bounded
-from jrnn._check_kinds import dtype_of, fit_kind, shape_of, sketch, told_type
-from jrnn._integers import as_array, widen_integers
-from jrnn._lengths import check_countable
-
-
-def is_traced(array: Any) -> bool:
-    """Returns whether the values of `array` are not known yet, as under `jax.jit`."""
-    return isinstance(array, Tracer)
-
-
-def check_cell(cell: Any, name: str = "cell") -> None:
-    """Raises TypeError unless `cell` is a cell."""
-    if not isinstance(cell, Cell):
-        place = "" if name == "cell" else f" as {name}"
-        raise TypeError(
-            f"Expected a Cell{place}, made by a factory such as jrnn.lstm(3, 4), got "
-            f"{type(cell).__name__}."
-        )
-
-
-def check_pair(cells: Any) -> None:
-    """Raises TypeError unless `cells` is a tuple of two cells."""
-    pair = isinstance(cells, tuple | list) and not isinstance(cells, Cell)
-    if not pair or len(cells) != 2 or not all(isinstance(c, Cell) for c in cells):
-        kinds = [type(cell).__name__ for cell in cells] if pair else []
-        shown = f"({', '.join(kinds)})" if pair else type(cells).__name__
-        raise TypeError(
-            "Expected two cells, (forwards, in reverse), each with its parameters, got "
-            f"{shown}; jrnn.unroll runs one."
-        )
-
-
-def check_two(name: str, value: Any) -> tuple[Any, Any]:
-    """Returns what belongs to two cells as a tuple, or raises unless it is two."""
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        shown = f"{len(value)}" if isinstance(value, tuple | list) else tell(value)
-        raise TypeError(f"Expected {name} to be two, one for each cell, got {shown}.")
-    return tuple(value)
-
-
-def check_array(name: str, value: Any) -> Array:
-    """Returns `value` as an array, or raises TypeError where it is none."""
-    if isinstance(value, jax.Array):
-        return value
-    try:
-        return as_array(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(
-            f"Expected {name} to be an array, got {type(value).__name__}; make one of "
-            "it with jnp.asarray, or pad sequences of unequal length with "
-            "jrnn.batching."
-        ) from error
-
-
-def check_method(method: Any) -> None:
-    """Raises TypeError unless `method` is a method."""
-    if not isinstance(method, Method):
-        shown = getattr(method, "__name__", tell(method))
-        raise TypeError(
-            f"Expected a Method, made by a factory such as jrnn.bptt(), got {shown}; a "
-            "factory must be called."
-        )
-
-
-@bounded
-def _expected_params(cell: Cell) -> Params:
-    return jax.eval_shape(lambda: cell.init(jax.random.key(0)))
-
-
-@bounded
-def _expected_state(cell: Cell) -> State:
-    """Returns a state without batch axes, which stand in front of each array's."""
-    return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
-
-
-Signature = tuple[Hashable, ...]
-
-
-def signature_of(static: Hashable, *trees: Any) -> Signature | None:
-    """Returns what static mistakes depend on: structures, shapes and types.
-
-    None where a leaf is no array, so that there is something to look at every time.
-    """
-    leaves, structure = jax.tree.flatten(trees)
-    try:
-        shown = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
-    except AttributeError:
-        return None
-    return static, structure, shown
-
-
-def passed_before(static: Hashable, *trees: Any) -> list[bool]:
-    """Returns a list that is empty until arguments like these have passed all checks.
-
-    What was found right once costs one look-up from then on.
-    """
-    signature = signature_of(static, *trees)
-    if signature is None:
-        return []
-    try:
-        return _passed(signature)
-    except ValueError:  # sizes that are symbols cannot be compared across scopes
-        return []
-
-
-@bounded
-def _passed(signature: Signature) -> list[bool]:
-    del signature
-    return []
-
-
-def check_params(cell: Cell, params: Params) -> None:
-    """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
-    check_like("params", params, _expected_params(cell), lambda: f"{cell}.init(key)")
-    check_floating("params", params)
-
-
-def check_floating(name: str, params: Params) -> None:
-    """Raises TypeError unless all parameters are of floating types."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        dtype = dtype_of(leaf)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"Expected floating parameters, got {name}{_name(path)} of type "
-                f"{told_type(leaf)}; cast it to a floating type."
-            )
+from jrnn.core.cell import Cell
+from jrnn.core.check import _check_shape, check_array, is_traced
+from jrnn.core.countable import check_countable
+from jrnn.core.integers import widen_integers
 
 
 def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
@@ -248,15 +119,6 @@ def check_times(times: np.ndarray, cell: Any) -> None:
         )
 
 
-def check_no_elapsed(name: str, cell: Cell, reason: str) -> None:
-    """Raises ValueError for a cell that reads elapsed time where none can come."""
-    if cell.elapsed is not None:
-        raise ValueError(
-            f"Expected a cell without an input feature that is elapsed time in {name}, "
-            f"got {cell}: {reason}."
-        )
-
-
 def _check_steps(xs: Array) -> None:
     if xs.shape[0] == 0:
         raise ValueError(
@@ -277,33 +139,6 @@ def check_input(cell: Cell, x: Array) -> tuple[int, ...]:
             f"shape (*batch,), got shape {x.shape} of type {x.dtype}."
         )
     return x.shape[:-1]
-
-
-def check_state(cell: Cell, state: State, batch: tuple) -> State:
-    """Returns a state of the numbers that the cell's has, or raises.
-
-    What is real becomes complex where the cell's state is.
-
-    Raises:
-      TypeError: An array is complex where the cell's is real, or not of floats.
-      ValueError: It does not fit the cell and the batch shape.
-    """
-    source = lambda: f"{cell}.init_state(params, {batch})"
-    return fit_state("state", state, _expected_state(cell), batch, source)
-
-
-def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
-    """Returns a trajectory of the cell, as `check_state` returns a state."""
-    source = lambda: f"jrnn.trajectory({cell}, ...)"
-    return fit_state("guess", guess, _expected_state(cell), (steps, *batch), source)
-
-
-def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -> Any:
-    """Returns a state of the numbers of `like`, which lacks the leading axes."""
-    spread = lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
-    check_like(name, state, jax.tree.map(spread, like), source)
-    fit = lambda path, leaf, want: fit_kind(name + _name(path), leaf, want.dtype)
-    return jax.tree_util.tree_map_with_path(fit, state, like)
 
 
 def check_lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array:
@@ -365,12 +200,6 @@ def check_counted(
     return values, lengths, mask
 
 
-def check_rate(name: str, rate: Any) -> None:
-    """Raises ValueError unless `rate` is a number in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(f"Expected {name} in [0, 1), got {tell(rate)}.")
-
-
 def check_features(name: str, x: Any) -> None:
     """Raises TypeError where token ids come to a cell that needs features."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
@@ -378,40 +207,6 @@ def check_features(name: str, x: Any) -> None:
             f"Expected floating inputs to {name}, got {jnp.result_type(x)}: token ids "
             "are no features; stack it on a cell that reads them."
         )
-
-
-def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) -> None:
-    if array.shape != shape:
-        raise ValueError(
-            f"Expected {name} of shape {words} = {shape}, got {array.shape}."
-        )
-
-
-Source = str | Callable[[], str]  # what makes the right one, told only of a mistake
-
-
-def _told(source: Source) -> str:
-    return source if isinstance(source, str) else source()
-
-
-def check_like(name: str, got: Any, expected: Any, source: Source) -> None:
-    """Compares structure and shapes, not types; `source` tells what makes the right."""
-    if jax.tree.structure(got) != jax.tree.structure(expected):
-        raise ValueError(
-            f"Expected {name} with the structure that {_told(source)} returns, "
-            f"{sketch(expected)}, got {sketch(got)}."
-        )
-    wanted = jax.tree_util.tree_leaves_with_path(expected)
-    for (path, want), leaf in zip(wanted, jax.tree.leaves(got), strict=True):
-        if shape_of(leaf) != want.shape:
-            raise ValueError(
-                f"Expected {name}{_name(path)} of shape {want.shape}, as "
-                f"{_told(source)} returns, got {shape_of(leaf)}."
-            )
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path)
 
 
 def check_tokens(xs: Any, name: str = "xs") -> Array:
