@@ -311,7 +311,7 @@ MISTAKES = (
     ),
     Mutation(
         name="chrono biases that do not hang together",
-        file="jrnn/initializers.py",
+        file="jrnn/initializers/recurrent.py",
         old="return -b_f, b_f, zeros, zeros",
         new="return b_f, b_f, zeros, zeros",
         tests=("tests/test_initializers.py",),
@@ -397,7 +397,7 @@ MISTAKES = (
     ),
     Mutation(
         name="a radius that squaring does not halve",
-        file="jrnn/initializers.py",
+        file="jrnn/initializers/recurrent.py",
         old="share * jnp.log(size), share / 2",
         new="share * jnp.log(size), share",
         tests=(
