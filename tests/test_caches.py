@@ -261,10 +261,10 @@ def caches_of(module):
 
 
 def test_every_cache_is_bounded_and_known():
-    caches = [c for module in in_the_library() for c in caches_of(module)]
+    found = [c for module in in_the_library() for c in caches_of(module)]
     known = [*caches._caches, *caches._jitted]
-    assert len(caches) > 50
-    for cache in caches:
+    assert len(found) > 50
+    for cache in found:
         assert any(cache is one for one in known), cache
         if hasattr(cache, "cache_parameters"):
             assert cache.cache_parameters()["maxsize"] == caches.SIZE
