@@ -46,7 +46,8 @@ def categorical(vocab_size: int) -> Head:
       >>> import jax, jax.numpy as jnp, jrnn
       >>> head = jrnn.categorical(3)
       >>> params = head.init(jax.random.key(0), 4)
-      >>> bool(jnp.isclose(jnp.exp(head.predict(params, jnp.ones(4))).sum(), 1.0))
+      >>> log_p = head.predict(params, jnp.ones(4)).parameters
+      >>> bool(jnp.isclose(jnp.exp(log_p).sum(), 1.0))
       True
     """
     check_size("vocab_size", vocab_size)
