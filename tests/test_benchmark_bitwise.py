@@ -55,7 +55,9 @@ def test_ends_of_the_line_of_floats(dtype):
 
 def test_complex_numbers_differ_by_their_parts():
     old = np.asarray([1 + 1j], np.complex64)
-    new = np.asarray([complex(1, np.nextafter(np.float32(1), 2))], np.complex64)
+    new = np.asarray(
+        [complex(1, np.nextafter(np.float32(1), np.float32(2)))], np.complex64
+    )
     assert ulps(old, new) == 1
 
 
