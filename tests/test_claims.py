@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.core.claims import FUNCTIONS, SEAMS, held
+from jrnn.core.claims import FUNCTIONS, SEAMS, current, held
 from jrnn.diagnostics import GateView, claim, jacobian_bound, saturation
 from tests.helpers import assert_close, random_like
 from tests.registry import CELLS
@@ -67,7 +67,16 @@ def test_no_claim_outlives_a_function_that_it_was_made_for():
 
 
 def test_every_function_of_a_cell_is_one_that_claims_stand_on():
-    rest = {"init", "spec", "diagonal", "elapsed", "gates", "bound", "shows_state"}
+    rest = {
+        "init",
+        "spec",
+        "diagonal",
+        "elapsed",
+        "gates",
+        "bound",
+        "shows_state",
+        "made",
+    }
     assert set(jrnn.Cell._fields) - rest == {*FUNCTIONS, *SEAMS, "children"}
 
 
@@ -231,3 +240,17 @@ def test_a_look_at_a_name_would_be_found():
     assert list(readers(ast.parse(code))) == ["f"]
     code = 'def f(spec):\n    return dict(spec.arguments)["rate"]\n'
     assert list(readers(ast.parse(code))) == ["f"]
+
+
+def test_what_was_replaced_is_known_of_a_cell_that_claims_nothing():
+    cell = jrnn.elman(2, 3)._replace(gates=None, bound=None)
+    same = current(cell)
+    assert same.gated is cell.gated is not None
+    assert same.shows_state
+    moved = current(cell._replace(advance=lambda params, state, u: state))
+    assert moved.gated is None
+    shown = current(cell._replace(output=lambda params, state, x: 3 * state.h))
+    assert not shown.shows_state
+    read = current(cell._replace(project=lambda params, x: x))
+    assert read.gated is not None
+    assert read.gated.inputs is None

@@ -90,7 +90,7 @@ def ours(full):
     module = MODULES[name]
     shown = hasattr(module, "__all__") or name == "jrnn.diagnostics"
     home = getattr(module, own).__module__
-    return shown or home in (name, "jrnn.train.checkpoint")
+    return shown or f"{home}.".startswith(f"{name}.")
 
 
 def test_every_public_function_has_an_entry():
@@ -107,7 +107,7 @@ def test_every_function_of_what_is_made_has_an_entry(kind):
     calls = {n for n, hint in made.__annotations__.items() if "Callable" in str(hint)}
     calls |= {n for n, f in vars(made).items() if inspect.isfunction(f) and n[0] != "_"}
     covered = {name.split(".")[1] for name in COVERED if name.startswith(f"{kind}.")}
-    assert len(calls) > 4
+    assert len(calls) >= 3
     assert calls - covered == set(SEAMS.get(kind, ()))
 
 

@@ -169,6 +169,16 @@ class StepBound(NamedTuple):
     functions: tuple[Any, ...] | None = None
 
 
+class Made(NamedTuple):
+    """The functions that a cell was made of, before any was replaced.
+
+    Attributes:
+      functions: As in `GateView`.
+    """
+
+    functions: tuple[Any, ...]
+
+
 class Cell(NamedTuple):
     """A recurrent cell: a NamedTuple of pure functions, made by a factory.
 
@@ -201,6 +211,7 @@ class Cell(NamedTuple):
         -1 for the last; None: none is. It cannot be a symbol, nor what a cell shows.
       gates: Which gates it has, for statistics; None: not known.
       bound: A proven bound of the norm of its step's Jacobian; None: there is none.
+      made: What it was made of, which tells what was replaced since; None: not known.
 
     `gates` and `bound` hold of the functions that they were made for: a cell of which a
     function is replaced has neither, whatever stands there (`jrnn.core.claims.held`).
@@ -224,6 +235,7 @@ class Cell(NamedTuple):
     elapsed: int | None = None
     gates: GateView | None = None
     bound: StepBound | None = None
+    made: Made | None = None
 
     def __repr__(self) -> str:
         """Shows the call that made the cell, not the functions it consists of."""

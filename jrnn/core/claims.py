@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn.core.caches import bounded
-from jrnn.core.cell import Cell, GateView, Linear, Params, State, StepBound
+from jrnn.core.cell import Cell, GateView, Linear, Made, Params, State, StepBound
 from jrnn.core.memoize import unguarded
 from jrnn.core.products import expand
 
@@ -54,6 +54,7 @@ def claim(
     return cell._replace(
         gates=None if gates is None else gates._replace(functions=functions),
         bound=None if bound is None else bound._replace(functions=functions),
+        made=Made(functions),
     )
 
 
@@ -78,10 +79,9 @@ def current(cell: Cell) -> Cell:
     what `project` does, and `shows_state` what `output` does. A seam that was replaced
     as well is kept.
     """
-    made = None if cell.gates is None else cell.gates.functions
-    if made is None:
+    if cell.made is None:
         return cell
-    was = dict(zip(CONSISTS_OF, made, strict=True))
+    was = dict(zip(CONSISTS_OF, cell.made.functions, strict=True))
     if cell.advance != was["advance"]:
         stale = [name for name in SEAMS if getattr(cell, name) == was[name]]
         return cell._replace(**dict.fromkeys(stale), diagonal=False)
