@@ -55,8 +55,13 @@ def walk(
             fresh=leaf.share(sequence.fresh),
             guess=leaf.share(sequence.guess),
         )
-        one = Reading(leaf.cell, method, shows, leaf.reverse)
-        last, shown = run(one, leaf.share(params), leaf.share(state), own, lengths)
+        if leaf.reverse:
+            own = _reversed(lengths, own)
+        one = Reading(leaf.cell, method, shows, reverse=False)
+        last, shown = run(one, leaf.share(params), leaf.share(state), own)
+        if leaf.reverse:
+            timed = flip(lengths, own.steps, shown._replace(report=None))
+            shown = timed._replace(report=shown.report)
         return shown.ys, last, shown.states, shown.report
 
     ys, last, states, report = _tree.walk(
@@ -75,40 +80,27 @@ def _reads_forwards(cell: Cell) -> bool:
 
 
 def _walk_cell(
-    reading: Reading,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
+    reading: Reading, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
+    """Runs one cell along a sequence in the order in which it is read."""
     cell, method = current(reading.cell), reading.method
     assert method is not None
-    if reading.reverse:
-        sequence = _reversed(lengths, sequence)
     options = dict(method.options)
     params = prepared(cell, params)  # once, and differentiated outside of the method
     given = reading.wanted, params, state, sequence
     state, shown, *report = method.run(cell, *given, **options)
     shown = shown._replace(ys=silence(sequence.active, shown.ys))
-    if reading.reverse:
-        shown = flip(lengths, sequence.steps, shown)
     return state, shown._replace(report=report[0] if report else None)
 
 
 def _walk_windows(
-    reading: Reading,
-    params: Params,
-    state: State,
-    sequence: Sequence,
-    lengths: Array | None,
+    reading: Reading, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
     """Walks in windows, each of which reads forwards, and gradients end with it."""
     method = reading.method
     assert method is not None
     plain = dataclasses.replace(method, truncation=None)
-    forwards = reading._replace(method=plain, reverse=False)
-    if reading.reverse:
-        sequence = _reversed(lengths, sequence)
+    forwards = reading._replace(method=plain)
 
     def run(params: Params, state: State, part: Sequence) -> tuple[State, Shown]:
         state, shown = walk(forwards, params, state, part, None)
@@ -120,10 +112,7 @@ def _walk_windows(
         return state, shown.states
 
     assert method.truncation is not None
-    state, shown = by_windows(method.truncation, run, trace, params, state, sequence)
-    if reading.reverse:
-        shown = flip(lengths, sequence.steps, shown)
-    return state, shown
+    return by_windows(method.truncation, run, trace, params, state, sequence)
 
 
 def _reversed(lengths: Array | None, sequence: Sequence) -> Sequence:
