@@ -274,8 +274,3 @@ def describe(spec: Spec) -> str:
         f"{name}={getattr(value, '__name__', value)}" for name, value in spec.arguments
     )
     return f"{spec.name}({shown})"
-
-
-def spec_of(factory: str, output_size: int, /, **arguments: Any) -> Spec:
-    """Returns the spec of a cell made by `factory(**arguments)`."""
-    return Spec(factory, tuple(arguments.items()), arguments["input_size"], output_size)

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn.core.arguments import check_size
-from jrnn.core.cell import spec_of
+from jrnn.core.cell import Spec
 from jrnn.core.check import check_array
 from jrnn.core.check_inputs import check_ids
 from jrnn.core.integers import token_ids, widen_integers
@@ -56,9 +56,7 @@ def categorical(vocab_size: int) -> Head:
         check_ids(name, hide(mask, xs), vocab_size)
 
     return dense_head(
-        spec_of("categorical", vocab_size, input_size=vocab_size)._replace(
-            arguments=(("vocab_size", vocab_size),)
-        ),
+        Spec("categorical", (("vocab_size", vocab_size),), vocab_size, vocab_size),
         jax.nn.log_softmax,
         CATEGORIES,
         functools.partial(_check_ids, f"categorical({vocab_size})"),
