@@ -165,7 +165,7 @@ def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[
 
     def of_outputs(_: Any, hs: Array) -> Array:
         log_p = model.head.log_prob(params.head, hs, jnp.asarray(ys))
-        return -jrnn.mean_over_steps(log_p)
+        return -jrnn.models.mean_over_steps(log_p)
 
     found = jrnn.diagnostics.state_adjoints(
         model.cell, params.cell, jnp.asarray(xs), of_outputs

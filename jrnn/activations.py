@@ -10,13 +10,15 @@ from jaxtyping import Array
 from jrnn.core.cell import Params, StepBound
 from jrnn.core.claims import UNIT, bound_by_params
 
+__all__ = ["linear", "positive"]
+
 Activation = Callable[[Array], Array]
 
 SIGNED = (-1.0, 1.0)
 STEEP = "proven: sup|phi'| s(W_h)"
 
 
-def identity(a: Array) -> Array:
+def linear(a: Array) -> Array:
     """Returns its argument: the activation of a linear recurrent network."""
     return a
 
@@ -35,7 +37,7 @@ def positive(a: Array) -> Array:
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.positive(jax.numpy.array([0.0, 2.0])).tolist()
+      >>> jrnn.activations.positive(jax.numpy.array([0.0, 2.0])).tolist()
       [0.5, 2.5]
     """
     return jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a))
@@ -46,7 +48,7 @@ SLOPE: dict[Any, Callable[[Array], Array]] = {
     jnp.tanh: lambda h: 1 - h * h,
     jax.nn.sigmoid: lambda h: h * (1 - h),
     jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
-    identity: jnp.ones_like,
+    linear: jnp.ones_like,
 }
 # sup |phi'|.
 STEEPEST: dict[Any, float] = {

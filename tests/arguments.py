@@ -262,10 +262,10 @@ def seam(cell, xs=XS, wrong_xs=None):
 
 RUN_CELLS = {
     "lstm": CELL,
-    "lru": jrnn.lru(3, 4),
-    "stack": jrnn.stack(CELL, jrnn.dropout(jrnn.lru(4, 4), 0.5)),
-    "exp_rnn": jrnn.exp_rnn(3, 4),
-    "learnable": jrnn.learnable_state(jrnn.gru(3, 4)),
+    "lru": jrnn.cells.lru(3, 4),
+    "stack": jrnn.stack(CELL, jrnn.dropout(jrnn.cells.lru(4, 4), 0.5)),
+    "exp_rnn": jrnn.cells.exp_rnn(3, 4),
+    "learnable": jrnn.wrappers.learned_initial_state(jrnn.gru(3, 4)),
 }
 EVERY_METHOD = {
     "scan": (jrnn.scan(), "lru"),
@@ -295,8 +295,8 @@ entry("jrnn.trajectory", jrnn.trajectory, **seam(CELL), **RUN, **REVERSE, **METH
 ELMAN = jrnn.elman(3, 4)
 _states = state_of(ELMAN, params_of(ELMAN), (5, 2))
 entry(
-    "jrnn.newton_trajectory",
-    jrnn.newton_trajectory,
+    "jrnn.run.newton_trajectory",
+    jrnn.run.newton_trajectory,
     **seam(ELMAN),
     **RUN,
     **REVERSE,
@@ -304,8 +304,8 @@ entry(
     method=(jrnn.newton(), METHODS | {"another": jrnn.bptt()}),
 )
 entry(
-    "jrnn.find_non_finite",
-    jrnn.find_non_finite,
+    "jrnn.diagnostics.find_non_finite",
+    jrnn.diagnostics.find_non_finite,
     **seam(CELL),
     **RUN,
     **REVERSE,
@@ -320,8 +320,8 @@ for _name, (_a, _full) in {
 }.items():
     _numbers = {k: v for k, v in kinds_of_floats(_a).items() if k != "complex"}
     entry(
-        f"jrnn.linear_recurrence {_name}",
-        jrnn.linear_recurrence,
+        f"jrnn.methods.linear_recurrence {_name}",
+        jrnn.methods.linear_recurrence,
         a=(_a, _numbers | {"integer": _a.astype(int)}),
         b=(
             np.ones((5, 2, 4)),
@@ -349,7 +349,7 @@ BY_ANNOTATION = {
     "str | None": {"text": "exact", "number": 3, "bool": True, "array": np.ones(2)},
     "Cell": CELLS,
     "Head": HEADS,
-    "Kernel": NONE | {"text": "logistic", "head": HEAD, "factory": jrnn.mixture},
+    "Kernel": NONE | {"text": "logistic", "head": HEAD, "factory": jrnn.heads.mixture},
     "Method | None": METHODS,
     "function": FUNCTIONS,
     "function | None": OPTIONAL_FUNCTIONS,
@@ -398,37 +398,41 @@ for _name, _make in vars(jrnn.cells).items():
         inspect.isfunction(_make)
         and "input_size" in inspect.signature(_make).parameters
     ):
-        factory(f"jrnn.{_name}", _make, **SIZED)
+        factory(f"jrnn.cells.{_name}", _make, **SIZED)
 for _name in ("scan", "bptt", "associative", "newton", "fused"):
     factory(f"jrnn.{_name}", getattr(jrnn, _name))
 factory("jrnn.truncated", jrnn.truncated, window=4)
 for _name in ("dropout", "variational_dropout", "zoneout"):
-    factory(f"jrnn.{_name}", getattr(jrnn, _name), cell=CELL, rate=0.5)
-for _name in ("learnable_state", "keep_orthogonal"):
-    factory(f"jrnn.{_name}", getattr(jrnn, _name), cell=jrnn.gru(3, 4))
+    _make = getattr(jrnn.wrappers, _name)
+    factory(f"jrnn.wrappers.{_name}", _make, cell=CELL, rate=0.5)
+for _name in ("learned_initial_state", "orthogonal"):
+    _make = getattr(jrnn.wrappers, _name)
+    factory(f"jrnn.wrappers.{_name}", _make, cell=jrnn.gru(3, 4))
 factory("jrnn.residual", jrnn.residual, cell=jrnn.gru(4, 4))
 factory("jrnn.bidirectional", jrnn.bidirectional, forward=CELL, backward=CELL)
 entry(
     "jrnn.stack", lambda cells: jrnn.stack(CELL, cells), cells=(jrnn.gru(4, 2), CELLS)
 )
 for _name in ("bernoulli", "gaussian", "student_t"):
-    factory(f"jrnn.{_name}", getattr(jrnn, _name))
+    factory(f"jrnn.heads.{_name}", getattr(jrnn.heads, _name))
 factory("jrnn.categorical", jrnn.categorical, vocab_size=3)
-factory("jrnn.mixture", jrnn.mixture, components=2)
+factory("jrnn.heads.mixture", jrnn.heads.mixture, components=2)
 factory(
-    "jrnn.discretised_logistic",
-    jrnn.discretised_logistic,
+    "jrnn.heads.discretised_logistic",
+    jrnn.heads.discretised_logistic,
     **{"lowest": 0.0, "step": 1.0, "levels": 4},
 )
 factory("jrnn.sequence_model", jrnn.sequence_model, cell=CELL, head=HEAD)
 factory("jrnn.supervised_model", jrnn.supervised_model, cell=CELL, head=HEAD)
 factory("jrnn.markov_chain", jrnn.markov_chain, vocab_size=3, order=1)
-factory("jrnn.linear_gaussian_markov", jrnn.linear_gaussian_markov, order=1)
+factory(
+    "jrnn.models.linear_gaussian_markov", jrnn.models.linear_gaussian_markov, order=1
+)
 
 # The functions of cells.
 
-NOISY = jrnn.zoneout(jrnn.gru(3, 4), 0.5)
-STEPPED = RUN_CELLS | {"zoneout": NOISY, "orthogonal": jrnn.keep_orthogonal(CELL)}
+NOISY = jrnn.wrappers.zoneout(jrnn.gru(3, 4), 0.5)
+STEPPED = RUN_CELLS | {"zoneout": NOISY, "orthogonal": jrnn.wrappers.orthogonal(CELL)}
 for _name, _cell in STEPPED.items():
     _params = params_of(_cell)
     _state = state_of(_cell, _params)
@@ -454,13 +458,13 @@ HEADS_TOLD = {
     "categorical": (HEAD, np.zeros(2, np.int32)),
     "gaussian": (jrnn.gaussian(), np.zeros(2)),
     "gaussian full": (jrnn.gaussian(3, full=True), np.zeros((2, 3))),
-    "student_t": (jrnn.student_t(2), np.zeros((2, 2))),
-    "mixture": (jrnn.mixture(2, jrnn.logistic_kernel), np.zeros(2)),
+    "student_t": (jrnn.heads.student_t(2), np.zeros((2, 2))),
+    "mixture": (jrnn.heads.mixture(2, jrnn.heads.logistic_kernel), np.zeros(2)),
     "discretised": (
-        jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 3), size=2),
+        jrnn.heads.mixture(2, jrnn.heads.discretised_logistic(0.0, 1.0, 3), size=2),
         np.zeros((2, 2)),
     ),
-    "bernoulli": (jrnn.bernoulli(), np.zeros(2)),
+    "bernoulli": (jrnn.heads.bernoulli(), np.zeros(2)),
 }
 UNOFFERED = {
     "categorical": ("mean", "cdf", "quantile", "variance"),
@@ -492,7 +496,7 @@ def asked(family, what):
     """A question to a distribution, as a function of its parameters and the rest."""
 
     def call(predicted, **given):
-        answer = getattr(jrnn.Distribution(family, predicted), what)
+        answer = getattr(jrnn.heads.Distribution(family, predicted), what)
         return answer(**given) if callable(answer) else answer
 
     return call
@@ -616,11 +620,11 @@ def sampled(params, state, xs, wrong_xs, masked):
 
 
 model_entries("categorical", jrnn.sequence_model(CELL, HEAD), TOKENS, token_ids(TOKENS))
-NUMBERS = jrnn.sequence_model(jrnn.lru(6, 4), jrnn.gaussian(3, missing=True))
+NUMBERS = jrnn.sequence_model(jrnn.cells.lru(6, 4), jrnn.gaussian(3, missing=True))
 NAN = {"nan": with_nan(XS)}
 model_entries("numbers", NUMBERS, XS, sequences(XS) | NAN)
 
-SUPERVISED = jrnn.supervised_model(CELL, jrnn.student_t(), jrnn.last_step)
+SUPERVISED = jrnn.supervised_model(CELL, jrnn.heads.student_t(), jrnn.models.last_pool)
 _params = params_of(SUPERVISED)
 entry("SupervisedModel.init", SUPERVISED.init, key=(KEY, KEYS), dtype=(None, DTYPES))
 for _function in ("predict", "log_prob"):
@@ -686,12 +690,12 @@ _given = sampled(_levels, _history, TOKENS, _ids, masked=False)
 _given |= {"params": (_levels, LEVELS), "state": (_history, HISTORIES)}
 entry("MarkovChain.sample", CHAIN.sample, **_given)
 entry(
-    "jrnn.context_counts",
-    jrnn.context_counts,
+    "jrnn.models.context_counts",
+    jrnn.models.context_counts,
     params=(_levels, {k: v for k, v in LEVELS.items() if k != "too few"}),
 )
 
-LINEAR = jrnn.linear_gaussian_markov(1)
+LINEAR = jrnn.models.linear_gaussian_markov(1)
 _values = np.asarray(np.random.default_rng(0).normal(size=(9, 2)))
 _fitted = Regressions(np.ones((2, 1, 1, 1)), np.ones((2, 1)), np.ones((2, 1, 1)))
 _lags = state_of(LINEAR, _fitted)
@@ -750,25 +754,25 @@ entry("LinearGaussianMarkov.sample", LINEAR.sample, **_given)
 
 _ys, _active = np.ones((5, 2, 3)), np.ones((5, 2), bool)
 _floats = {k: v for k, v in kinds_of_floats(_ys).items() if k not in ("size", "cell")}
-for _name in ("last_step", "mean_step"):
+for _name in ("last_pool", "mean_pool"):
     entry(
-        f"jrnn.{_name}",
-        getattr(jrnn, _name),
+        f"jrnn.models.{_name}",
+        getattr(jrnn.models, _name),
         ys=(_ys, _floats),
         active=(_active, NONE | flags_for((5, 2))),
     )
 _floats = {k: v for k, v in _floats.items() if k not in ("bool", "complex")}
 entry(
-    "jrnn.mean_over_steps",
-    jrnn.mean_over_steps,
+    "jrnn.models.mean_over_steps",
+    jrnn.models.mean_over_steps,
     values=(_ys[..., 0], _floats),
     lengths=RUN["lengths"],
     mask=RUN["mask"],
     per_sequence=(False, SWITCHES),
 )
 entry(
-    "jrnn.bits_per_symbol",
-    jrnn.bits_per_symbol,
+    "jrnn.models.bits_per_symbol",
+    jrnn.models.bits_per_symbol,
     log_probs=(_ys[..., 0], _floats),
     lengths=RUN["lengths"],
 )
@@ -777,7 +781,7 @@ entry(
 
 SHAPES = {k: v for k, v in BATCHES.items() if k != "array"}
 for _name, _call in {
-    "jrnn.one_hot_normal": jrnn.one_hot_normal,
+    "jrnn.initializers.embedding": jrnn.initializers.embedding,
     "jrnn.initializers.henaff": jrnn.initializers.henaff,
     "jrnn.initializers.cayley": jrnn.initializers.cayley,
     "jrnn.initializers.diagonal_normal": jrnn.initializers.diagonal_normal,
@@ -827,7 +831,7 @@ for _name, _more in {
     "jacobian_bound": {},
     "gradient_by_lag": {**_loss, **_lags},
     "state_adjoints": _loss,
-    "saturation": {},
+    "gate_statistics": {},
     "lyapunov_spectrum": {
         "count": (2, OPTIONAL_SIZES | {"many": 99}),
         "discard": (
@@ -843,7 +847,7 @@ for _name, _more in {
             CELLS
             | (
                 {}
-                if _name == "saturation"
+                if _name == "gate_statistics"
                 else {"ahead": jrnn.bidirectional(CELL, CELL)}
             ),
         )
@@ -861,8 +865,8 @@ entry(
     scale=(1.0, POSITIVE),
 )
 entry(
-    "jrnn.regularisers.gradient_norm_penalty",
-    jrnn.regularisers.gradient_norm_penalty,
+    "jrnn.train.regularisers.gradient_norm_penalty",
+    jrnn.train.regularisers.gradient_norm_penalty,
     **seam(CELL),
     **_loss,
     immediate=(True, SWITCHES),
@@ -873,8 +877,8 @@ entry(
 _texts = {"text": "abc", "number": 3} | NONE
 _no_lengths = {"floats": [1.5], "negative": [-1], "empty": [], "table": [[1]]}
 entry(
-    "jrnn.batching.bucket_bounds",
-    jrnn.batching.bucket_bounds,
+    "jrnn.train.batching.bucket_bounds",
+    jrnn.train.batching.bucket_bounds,
     lengths=(
         [3, 4, 9],
         _texts | _no_lengths,
@@ -886,8 +890,8 @@ _mixed = [np.ones((3, 2)), np.ones((3, 1))]
 _no_bounds = {"descending": (10, 4), "halves": (4.5, 10.0), "texts": ("a", "b")}
 _no_bounds |= {"zero": (0, 10), "empty": ()}
 entry(
-    "jrnn.batching.padded_batches",
-    jrnn.batching.padded_batches,
+    "jrnn.train.batching.padded_batches",
+    jrnn.train.batching.padded_batches,
     sequences=(
         _sequences,
         _texts

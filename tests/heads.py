@@ -14,7 +14,7 @@ from tests.helpers import random_like
 
 LEVELS = 6
 GRID = {"lowest": -1.0, "step": 0.5, "levels": LEVELS}
-BINS = jrnn.discretised_logistic(**GRID)
+BINS = jrnn.heads.discretised_logistic(**GRID)
 
 
 class HeadCase(NamedTuple):
@@ -97,30 +97,32 @@ HEADS = [
         slow=True,
     ),
     HeadCase("gaussian full", _full, _correlated),
-    HeadCase("student_t", jrnn.student_t, _each(_t), slow=True),
-    HeadCase("student_t of 2", lambda **k: jrnn.student_t(2, **k), _each(_t)),
+    HeadCase("student_t", jrnn.heads.student_t, _each(_t), slow=True),
+    HeadCase("student_t of 2", lambda **k: jrnn.heads.student_t(2, **k), _each(_t)),
     HeadCase(
         "mixture",
-        lambda **k: jrnn.mixture(3, **k),
+        lambda **k: jrnn.heads.mixture(3, **k),
         _mixed(stats.norm.logpdf),
         slow=True,
     ),
     HeadCase(
         "mixture of logistics of 2",
-        lambda **k: jrnn.mixture(3, jrnn.logistic_kernel, 2, **k),
+        lambda **k: jrnn.heads.mixture(3, jrnn.heads.logistic_kernel, 2, **k),
         _mixed(stats.logistic.logpdf),
     ),
     HeadCase(
-        "discretised", lambda **k: jrnn.mixture(2, BINS, **k), _mixed(bin_log_prob)
+        "discretised",
+        lambda **k: jrnn.heads.mixture(2, BINS, **k),
+        _mixed(bin_log_prob),
     ),
     HeadCase(
         "discretised of 2",
-        lambda **k: jrnn.mixture(2, BINS, 2, **k),
+        lambda **k: jrnn.heads.mixture(2, BINS, 2, **k),
         _mixed(bin_log_prob),
         slow=True,
     ),
-    HeadCase("bernoulli", jrnn.bernoulli, _each(_coin), slow=True),
-    HeadCase("bernoulli of 2", lambda **k: jrnn.bernoulli(2, **k), _each(_coin)),
+    HeadCase("bernoulli", jrnn.heads.bernoulli, _each(_coin), slow=True),
+    HeadCase("bernoulli of 2", lambda **k: jrnn.heads.bernoulli(2, **k), _each(_coin)),
 ]
 BY_NAME = {case.name: case for case in HEADS}
 

@@ -44,23 +44,31 @@ VARIANTS = {
 REGISTRY = {case.name: case.make for case in CELLS if case.name not in VARIANTS}
 REGISTRY |= {
     "residual lstm": lambda k, h: jrnn.residual(jrnn.lstm(k, k)),
-    "zoneout lstm": lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.3, 0.4)),
-    "zoneout gru before": lambda k, h: jrnn.zoneout(
+    "zoneout lstm": lambda k, h: jrnn.wrappers.zoneout(jrnn.lstm(k, h), (0.3, 0.4)),
+    "zoneout gru before": lambda k, h: jrnn.wrappers.zoneout(
         jrnn.gru(k, h, reset_after=False), 0.3
     ),
-    "variational lstm": lambda k, h: jrnn.variational_dropout(jrnn.lstm(k, h), 0.4),
-    "variational gru": lambda k, h: jrnn.variational_dropout(jrnn.gru(k, h), 0.4),
-    "variational lstm projection": lambda k, h: jrnn.variational_dropout(
+    "variational lstm": lambda k, h: jrnn.wrappers.variational_dropout(
+        jrnn.lstm(k, h), 0.4
+    ),
+    "variational gru": lambda k, h: jrnn.wrappers.variational_dropout(
+        jrnn.gru(k, h), 0.4
+    ),
+    "variational lstm projection": lambda k, h: jrnn.wrappers.variational_dropout(
         jrnn.lstm(k, h, projection_size=2), 0.4
     ),
-    "learnable gru": lambda k, h: jrnn.learnable_state(jrnn.gru(k, h)),
-    "learnable lstm peepholes": lambda k, h: jrnn.learnable_state(
+    "learnable gru": lambda k, h: jrnn.wrappers.learned_initial_state(jrnn.gru(k, h)),
+    "learnable lstm peepholes": lambda k, h: jrnn.wrappers.learned_initial_state(
         jrnn.lstm(k, h, peepholes=True)
     ),
-    "zoneout min_gru": lambda k, h: jrnn.zoneout(jrnn.min_gru(k, h), 0.3),
-    "learnable lru": lambda k, h: jrnn.learnable_state(jrnn.lru(k, h)),
-    "orthogonal elman identity": lambda k, h: jrnn.keep_orthogonal(
-        jrnn.elman(k, h, activation=jrnn.identity)
+    "zoneout min_gru": lambda k, h: jrnn.wrappers.zoneout(
+        jrnn.cells.min_gru(k, h), 0.3
+    ),
+    "learnable lru": lambda k, h: jrnn.wrappers.learned_initial_state(
+        jrnn.cells.lru(k, h)
+    ),
+    "orthogonal elman identity": lambda k, h: jrnn.wrappers.orthogonal(
+        jrnn.elman(k, h, activation=jrnn.activations.linear)
     ),
 }
 # Which cells a method refuses, with whatever feature. Nothing else is refused.
@@ -350,28 +358,25 @@ FEATURES = (
 
 
 def table() -> str:
-    """The committed table, docs/support.md: which method runs which cell with what."""
+    """The committed table, docs/support.md: which method runs which cell."""
     head = [
         "# What runs with what",
         "",
-        "Each method beside the cells and features it supports, as `tests/matrix.py`",
-        "has it and the gradient matrix tests it: outputs and all gradients equal a",
-        "Python loop of `step`, in float64, to 1e-9. Where a method is named it",
-        "supports the feature; where a method is not named it refuses the cell, by an",
-        "error that says which to take. `scan` and `bptt` run everything,",
-        "`associative` every cell that is linear in its state, `newton` every cell",
-        "with a real state, `fused` every cell whose gates are elementwise in one",
-        "product with its state, here interpreted by JAX: on a GPU or TPU in float32",
-        "or bfloat16 ([kernels.md](kernels.md)).",
+        "The methods that run each cell, as `tests/matrix.py` has it and the gradient",
+        "matrix tests it: outputs and all gradients equal a Python loop of `step`, in",
+        "float64, to 1e-9. A method that runs a cell runs it with every feature:",
+        f"{', '.join(FEATURES[:-1])}",
+        f"and {FEATURES[-1]}. A method that is not named refuses the cell with an",
+        "error that names the methods to take instead.",
+        "",
+        "`scan` and `bptt` run everything; `associative` every cell that is linear in",
+        "its state; `newton` every cell with a real state; `fused` every cell whose",
+        "gates are elementwise in one product with its state, here interpreted by JAX:",
+        "on a GPU or TPU in float32 or bfloat16 ([kernels.md](kernels.md)).",
         "Checkpoints are `bptt(remat=...)`, and `jax.checkpoint` around the others.",
         "",
-        "| cell | " + " | ".join(FEATURES) + " |",
-        "|---" * (len(FEATURES) + 1) + "|",
+        "| cell | methods |",
+        "|---|---|",
     ]
-    rows = []
-    for name in REGISTRY:
-        entries = [
-            ", ".join(m for m in METHODS if (m, name) not in REFUSED) for _ in FEATURES
-        ]
-        rows.append(f"| {name} | " + " | ".join(entries) + " |")
-    return "\n".join([*head, *rows, ""])
+    runs = lambda name: ", ".join(m for m in METHODS if (m, name) not in REFUSED)
+    return "\n".join([*head, *(f"| {name} | {runs(name)} |" for name in REGISTRY), ""])

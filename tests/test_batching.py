@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jrnn
-from jrnn.batching import bucket_bounds, padded_batches
+from jrnn.train.batching import bucket_bounds, padded_batches
 
 
 def wasted(lengths, bounds):

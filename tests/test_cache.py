@@ -25,7 +25,7 @@ T, B, K, H = 9, 2, 3, 5
 CASES = {
     "lstm, bptt": (jrnn.lstm(K, H), jrnn.bptt(chunk=4)),
     "gru, scan": (jrnn.gru(K, H), jrnn.scan()),
-    "lru, associative": (jrnn.lru(K, H), jrnn.associative()),
+    "lru, associative": (jrnn.cells.lru(K, H), jrnn.associative()),
     "elman, newton": (jrnn.elman(K, H), jrnn.newton()),
 }
 SETTINGS = {

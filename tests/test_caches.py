@@ -172,7 +172,7 @@ def test_diagnostics_keep_no_loss():
     before = live()
     inner = closure()  # one run of it holds two that are compiled for the loss
     loss = lambda state, ys: inner(ys[-1], 0, 0, 0)[0]
-    jrnn.regularisers.gradient_norm_penalty(cell, params, XS, loss)
+    jrnn.train.regularisers.gradient_norm_penalty(cell, params, XS, loss)
     assert live() > before
     del loss, inner
     if jax.__version_info__ < (0, 8):  # whose own caches keep what a loss closes over

@@ -297,7 +297,7 @@ def test_mask_lets_the_state_pass():
 
 def test_an_unstable_cell_is_not_driven_on_through_the_filling():
     # A chunk that is filled up must not run the state to infinity, nor its gradient.
-    cell = jrnn.elman(1, 1, activation=jrnn.identity, bias=False)
+    cell = jrnn.elman(1, 1, activation=jrnn.activations.linear, bias=False)
     params = cell.init(jax.random.key(0))._replace(
         W_x=jnp.ones((1, 1), jnp.float32), W_h=jnp.full((1, 1), 1e3, jnp.float32)
     )

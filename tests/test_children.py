@@ -11,7 +11,7 @@ import pytest
 
 import jrnn
 from jrnn.core.tree import leaves, reads_ahead
-from jrnn.diagnostics import claim, jacobian_bound, jacobian_products, saturation
+from jrnn.diagnostics import claim, gate_statistics, jacobian_bound, jacobian_products
 from tests.helpers import assert_close, random_like
 
 PACKAGE = Path(jrnn.__file__).parent
@@ -178,7 +178,7 @@ def test_a_method_asks_a_wrapper_of_ones_own_for_what_it_needs():
 def test_a_wrapper_of_ones_own_is_looked_into(name):
     cell = OWN[name]()
     params, xs = numbers(cell)
-    gates = saturation(cell, params, xs)
+    gates = gate_statistics(cell, params, xs)
     assert {gate.split(".")[-1] for gate in gates} == {"h"}
     assert not jnp.isnan(jacobian_products(cell, params, xs)).any()
     assert jacobian_bound(cell, params, xs).proven == (name == "around")
@@ -188,11 +188,13 @@ def test_a_wrapper_of_ones_own_is_looked_into(name):
 def test_a_nan_in_a_wrapper_of_ones_own_is_found(name):
     cell = OWN[name]()
     params, xs = numbers(cell)
-    assert jrnn.find_non_finite(cell, params, xs) is None
+    assert jrnn.diagnostics.find_non_finite(cell, params, xs) is None
     own = params if name == "around" else params[0]
     own = own._replace(W_x=jnp.full((K, K), 3.0))  # the sine of infinity is NaN
     huge = xs.at[2, 1].set(1e308)
-    bad = jrnn.find_non_finite(cell, own if name == "around" else (own,), huge)
+    bad = jrnn.diagnostics.find_non_finite(
+        cell, own if name == "around" else (own,), huge
+    )
     assert bad is not None
     assert (bad.layer, bad.tensor, bad.step) == (leaves(cell)[0].name, "state.h", 2)
     assert bad.place == (1, 0)

@@ -10,16 +10,20 @@ import pytest
 
 import jrnn
 from jrnn.core.claims import FUNCTIONS, SEAMS, current, held
-from jrnn.diagnostics import GateView, claim, jacobian_bound, saturation
+from jrnn.diagnostics import GateView, claim, gate_statistics, jacobian_bound
 from tests.helpers import assert_close, random_like
 from tests.registry import CELLS
 
 AROUND = {
-    "zoneout": lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.2, 0.5)),
-    "zoneout lru": lambda k, h: jrnn.zoneout(jrnn.lru(k, h), 0.5),
-    "variational_dropout": lambda k, h: jrnn.variational_dropout(jrnn.gru(k, h), 0.5),
-    "learnable_state": lambda k, h: jrnn.learnable_state(jrnn.elman(k, h)),
-    "keep_orthogonal": lambda k, h: jrnn.keep_orthogonal(jrnn.gru(k, h)),
+    "zoneout": lambda k, h: jrnn.wrappers.zoneout(jrnn.lstm(k, h), (0.2, 0.5)),
+    "zoneout lru": lambda k, h: jrnn.wrappers.zoneout(jrnn.cells.lru(k, h), 0.5),
+    "variational_dropout": lambda k, h: jrnn.wrappers.variational_dropout(
+        jrnn.gru(k, h), 0.5
+    ),
+    "learned_initial_state": lambda k, h: jrnn.wrappers.learned_initial_state(
+        jrnn.elman(k, h)
+    ),
+    "orthogonal": lambda k, h: jrnn.wrappers.orthogonal(jrnn.gru(k, h)),
     "residual": lambda k, h: jrnn.residual(jrnn.gru(k, k)),
     "dropout": lambda k, h: jrnn.dropout(jrnn.elman(k, h), 0.5),
 }
@@ -61,7 +65,9 @@ def test_no_claim_outlives_a_function_that_it_was_made_for():
             assert held(changed, changed.bound) is None, (name, field)
             assert held(changed, changed.gates) is None, (name, field)
             if field == "advance" and cell.children is None and "lstm" in name:
-                changed = jrnn.learnable_state(jrnn.zoneout(changed, 0.5))
+                changed = jrnn.wrappers.learned_initial_state(
+                    jrnn.wrappers.zoneout(changed, 0.5)
+                )
                 assert changed.bound is changed.gates is None, (name, field)
     assert proven >= PROVEN
 
@@ -106,14 +112,14 @@ def test_the_bound_of_another_advance_is_its_own():
 @pytest.mark.parametrize(
     ("method", "wrap"),
     [
-        (jrnn.bptt(), jrnn.learnable_state),
+        (jrnn.bptt(), jrnn.wrappers.learned_initial_state),
         pytest.param(jrnn.newton(), lambda cell: cell, marks=pytest.mark.slow),
     ],
     ids=["bptt", "newton"],
 )
 def test_methods_run_the_advance_that_is_there(method, wrap):
     """And not the one that its seams describe: gates, slopes, a diagonal Jacobian."""
-    plain = jrnn.ind_rnn(2, 2, activation=jnp.tanh)
+    plain = jrnn.cells.ind_rnn(2, 2, activation=jnp.tanh)
     mix = lambda p, s, u: s._replace(h=jnp.sin(u + s.h @ jnp.ones((2, 2)) / 3))
     cell = wrap(plain._replace(advance=mix))
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -135,7 +141,7 @@ def test_methods_run_the_advance_that_is_there(method, wrap):
 
 
 def test_a_cell_that_was_linear_is_so_no_more():
-    cell = thrice(jrnn.lru(2, 2))
+    cell = thrice(jrnn.cells.lru(2, 2))
     params = cell.init(jax.random.key(0))
     with pytest.raises(ValueError, match="linear in its state"):
         jrnn.unroll(cell, params, jnp.ones((3, 2)), method=jrnn.associative())
@@ -157,7 +163,10 @@ def test_seams_that_are_left_out_change_neither_gates_nor_proofs():
     bare = cell._replace(gated=None, adjoint=None)
     params = random_like(0, cell.init(jax.random.key(0), jnp.float64), 3.0)
     xs = random_like(1, jnp.zeros((9, 2)))
-    found, expected = saturation(bare, params, xs), saturation(cell, params, xs)
+    found, expected = (
+        gate_statistics(bare, params, xs),
+        gate_statistics(cell, params, xs),
+    )
     assert set(found) == {"i", "f", "o", "g", "tanh_c"}
     for name, gate in expected.items():
         for got, want in zip(found[name], gate, strict=True):
@@ -175,7 +184,7 @@ def test_gates_that_nobody_tells_are_refused():
     alone = changed, own, jrnn.residual(changed)
     for unseen, given in (*((c, params) for c in alone), (jrnn.stack(cell, own), both)):
         with pytest.raises(ValueError, match="Expected a cell that tells its gates"):
-            saturation(unseen, given, xs)
+            gate_statistics(unseen, given, xs)
 
 
 def test_gates_of_a_cell_of_ones_own_are_told_by_it():
@@ -184,19 +193,19 @@ def test_gates_of_a_cell_of_ones_own_are_told_by_it():
     cell = claim(cell, gates=view)
     params = cell.init(jax.random.key(0), jnp.float64)
     state = cell.init_state(params)._replace(h=jnp.array([0.1, 0.2, 0.3]))
-    found = saturation(cell, params, jnp.ones((2, 2)), state)["h"]
+    found = gate_statistics(cell, params, jnp.ones((2, 2)), state)["h"]
     np.testing.assert_allclose(found.mean, [0.6, 1.2, 1.8])
     np.testing.assert_array_equal(found.high, [0.5, 0.5, 1.0])
 
 
-@pytest.mark.parametrize("name", ["zoneout", "learnable_state", "lstm", "mine"])
+@pytest.mark.parametrize("name", ["zoneout", "learned_initial_state", "lstm", "mine"])
 def test_nothing_goes_by_a_name(name):
     cell = jrnn.gru(2, 3)
     spec = cell.spec._replace(name=name, arguments=(("cell", 1), ("rate", "x")))
     named = cell._replace(spec=spec)
     params = cell.init(jax.random.key(0))
     xs = jnp.ones((3, 2))
-    assert set(saturation(named, params, xs)) == {"r", "z", "n"}
+    assert set(gate_statistics(named, params, xs)) == {"r", "z", "n"}
     same = jacobian_bound(named, params, xs), jacobian_bound(cell, params, xs)
     assert same[0].proof == same[1].proof
     np.testing.assert_array_equal(same[0].blocks, same[1].blocks)

@@ -8,6 +8,7 @@ steps, and no more temporary memory, than tests/results/counts.json says.
 
 import functools
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -15,11 +16,10 @@ import jax.numpy as jnp
 import pytest
 
 import jrnn
-from jrnn.run import unroll as _unroll
 from tests.hlo import Counts, count, scattered_products
 
 RESULTS = Path(__file__).parent / "results" / "counts.json"
-CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm, "lru": jrnn.lru}
+CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm, "lru": jrnn.cells.lru}
 # (T, B, I, H): several chunks; one row, whose products lie otherwise; chunks of which
 # the last is filled up; as many steps in a chunk as fit the cache, but for Elman's.
 SHAPES = ((256, 8, 16, 64), (256, 1, 16, 64), (257, 8, 16, 64), (64, 128, 32, 128))
@@ -81,7 +81,7 @@ def test_the_guard_sees_a_costlier_step():
 
 @pytest.mark.slow
 def test_the_guard_sees_another_default(monkeypatch):
-    monkeypatch.setattr(_unroll, "_BPTT", jrnn.scan())
+    monkeypatch.setattr(sys.modules["jrnn.run.unroll"], "_BPTT", jrnn.scan())
     jax.clear_caches()
     case = "gru", SHAPES[0], "training"
     try:

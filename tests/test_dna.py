@@ -33,7 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple[Network, object]:
     """A network whose stretches are scored in short pieces."""
     monkeypatch.setattr(networks, "PIECE", 16)
     monkeypatch.setattr(networks, "WARM_UP", 8)
-    network = Network(jrnn.gru(16, 3, input_init=jrnn.one_hot_normal), 2, 1e-2)
+    network = Network(jrnn.gru(16, 3, input_init=jrnn.initializers.embedding), 2, 1e-2)
     return network, networks.init(network, jax.random.key(0))
 
 
@@ -224,7 +224,7 @@ def test_a_chain_by_codon_place_knows_strand_and_phase() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_network_learns_and_keeps_what_validation_likes() -> None:
-    network = Network(jrnn.gru(4, 8, input_init=jrnn.one_hot_normal), 1, 3e-2)
+    network = Network(jrnn.gru(4, 8, input_init=jrnn.initializers.embedding), 1, 3e-2)
     told = np.tile([0, 1, 3, 2], 400).astype(np.int32)[:, None]
     bits = lambda params: -networks.log_probs(network, params, told).mean() / np.log(2)
     steps = []

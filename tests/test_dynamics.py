@@ -13,16 +13,16 @@ from jrnn.diagnostics import (
     state_adjoints,
     step_jacobians,
 )
-from jrnn.regularisers import gradient_norm_penalty
+from jrnn.train.regularisers import gradient_norm_penalty
 from tests.helpers import assert_close, random_like
 
 slow = pytest.mark.slow
 MAKE = {
     "elman": jrnn.elman,
     "lstm": jrnn.lstm,
-    "lru": jrnn.lru,
+    "lru": jrnn.cells.lru,
     "stack": lambda k, h: jrnn.stack(jrnn.gru(k, h), jrnn.elman(h, h)),
-    "exp_rnn": jrnn.exp_rnn,  # reads what is prepared of its parameters
+    "exp_rnn": jrnn.cells.exp_rnn,  # reads what is prepared of its parameters
 }
 CELLS = [
     pytest.param(make, id=name, marks=() if name == "elman" else slow)
@@ -91,7 +91,7 @@ def test_a_gradient_of_zero_has_no_shares_and_a_derivative():
 
 def shrinking(factor, steps, dtype=jnp.float32):
     """A linear network whose gradients change by `factor` at each step back."""
-    cell = jrnn.elman(1, 4, activation=jrnn.identity)
+    cell = jrnn.elman(1, 4, activation=jrnn.activations.linear)
     W = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
     params = cell.init(jax.random.key(0), dtype)
     params = params._replace(W_h=jnp.asarray(factor * W, dtype))
@@ -165,7 +165,7 @@ def test_shares_of_all_lags_are_one_in_sum(make):
 def linear(W_h):
     """h_t = h_{t-1} W_h, of float64."""
     size = len(W_h)
-    cell = jrnn.elman(1, size, activation=jrnn.identity, bias=False)
+    cell = jrnn.elman(1, size, activation=jrnn.activations.linear, bias=False)
     params = cell.init(jax.random.key(0), jnp.float64)
     return cell, params._replace(W_h=jnp.asarray(W_h))
 
@@ -212,7 +212,7 @@ def test_a_direction_that_is_lost_has_no_exponent(dtype):
     found = spectrum(*linear(U @ np.diag([1, 0.5, 1e-3]) @ U.T))
     np.testing.assert_allclose(found[2], np.log(1e-3), rtol=1e-3)
     # A layer norm's Jacobian lacks a rank, and one unit of a relu network is dead.
-    normed = jrnn.layer_norm_elman(1, 4)
+    normed = jrnn.cells.layer_norm_elman(1, 4)
     xs = jax.random.normal(jax.random.key(1), (400, 1), dtype)
     found = spectrum(normed, normed.init(jax.random.key(0), dtype), xs)
     assert np.isfinite(found[0])
@@ -250,7 +250,7 @@ def test_fewer_exponents_are_the_largest():
 @slow
 def test_errors_are_those_of_the_mean_over_independent_steps():
     """h_t = exp(x_t) h_{t-1}: the exponent is the mean input, its error known."""
-    linear_unit = jrnn.min_gru(1, 1)._replace(
+    linear_unit = jrnn.cells.min_gru(1, 1)._replace(
         project=lambda params, x: x,
         advance=lambda params, state, u: state._replace(h=jnp.exp(u) * state.h),
     )

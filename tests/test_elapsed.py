@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.diagnostics import jacobian_bound, memory_capacity, saturation
+from jrnn.diagnostics import gate_statistics, jacobian_bound, memory_capacity
 from tests.helpers import assert_close, random_like
 
 K, H = 3, 2
-TIMED = jrnn.s5(K, H, irregular=True, output_size=K)
+TIMED = jrnn.cells.s5(K, H, irregular=True, output_size=K)
 HEADS = {
     "gaussian missing": lambda: jrnn.gaussian(missing=True),
     "gaussian of 2": lambda: jrnn.gaussian(2),
-    "student_t": lambda: jrnn.student_t(2),
-    "bernoulli": lambda: jrnn.bernoulli(2),
-    "mixture": lambda: jrnn.mixture(3, missing=True),
+    "student_t": lambda: jrnn.heads.student_t(2),
+    "bernoulli": lambda: jrnn.heads.bernoulli(2),
+    "mixture": lambda: jrnn.heads.mixture(3, missing=True),
     "categorical": lambda: jrnn.categorical(2),
 }
 
@@ -27,20 +27,22 @@ def around(cell):
         "alone": cell,
         "stack": jrnn.stack(cell, jrnn.gru(K, K)),
         "dropout": jrnn.dropout(cell, 0.5),
-        "zoneout": jrnn.zoneout(cell, 0.5),
-        "variational": jrnn.variational_dropout(cell, 0.5),
-        "learnable": jrnn.learnable_state(cell),
+        "zoneout": jrnn.wrappers.zoneout(cell, 0.5),
+        "variational": jrnn.wrappers.variational_dropout(cell, 0.5),
+        "learnable": jrnn.wrappers.learned_initial_state(cell),
         "first": jrnn.bidirectional(cell, jrnn.gru(K, K)),
         "second": jrnn.bidirectional(jrnn.gru(K, K), cell),
         "both": jrnn.bidirectional(cell, cell),
-        "deep": jrnn.stack(jrnn.dropout(jrnn.zoneout(cell, 0.5), 0.5), jrnn.gru(K, K)),
+        "deep": jrnn.stack(
+            jrnn.dropout(jrnn.wrappers.zoneout(cell, 0.5), 0.5), jrnn.gru(K, K)
+        ),
     }
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_no_symbol_is_elapsed_time(head):
     head = HEADS[head]()
-    cell = jrnn.s5(head.spec.input_size, H, irregular=True)
+    cell = jrnn.cells.s5(head.spec.input_size, H, irregular=True)
     for one in (cell, jrnn.stack(cell, jrnn.gru(cell.spec.output_size, H))):
         with pytest.raises(ValueError, match="elapsed time in sequence_model"):
             jrnn.sequence_model(one, head)
@@ -57,7 +59,7 @@ def test_no_feature_of_a_layer_below_is_elapsed_time(name):
 def test_elapsed_time_is_added_to_no_output():
     with pytest.raises(ValueError, match="elapsed time in residual"):
         jrnn.residual(TIMED)
-    assert jrnn.residual(jrnn.s5(K, H)).elapsed is None
+    assert jrnn.residual(jrnn.cells.s5(K, H)).elapsed is None
 
 
 def test_two_directions_find_elapsed_time_in_one_place():
@@ -94,7 +96,7 @@ def test_times_that_are_none_are_refused_where_they_are_read(name, wrong):
     params = cell.init(jax.random.key(0), jnp.float64)
     xs = jnp.ones((4, 2, K)).at[2, 1, -1].set(wrong)
     expected = r"elapsed times of at least 0, finite.*at position \(2, 1\)"
-    for run in (jrnn.unroll, jrnn.trajectory, saturation):
+    for run in (jrnn.unroll, jrnn.trajectory, gate_statistics):
         with pytest.raises(ValueError, match=expected):
             run(cell, params, xs)
     if not wrong < 0:
@@ -104,7 +106,7 @@ def test_times_that_are_none_are_refused_where_they_are_read(name, wrong):
     with pytest.raises(ValueError, match=expected):
         model.predict(model.init(jax.random.key(0)), xs)
     with pytest.raises(ValueError, match=expected):
-        jrnn.find_non_finite(cell, params, xs)
+        jrnn.diagnostics.find_non_finite(cell, params, xs)
 
 
 def test_times_of_one_step_are_refused():

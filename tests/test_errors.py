@@ -182,17 +182,17 @@ MISTAKES = {
         "token ids are no features",
     ),
     "zoneout of three rates": (
-        lambda: jrnn.zoneout(CELL, (0.1, 0.2, 0.3)),
+        lambda: jrnn.wrappers.zoneout(CELL, (0.1, 0.2, 0.3)),
         ValueError,
         "one rate, or 2",
     ),
     "zoneout around a stack": (
-        lambda: jrnn.zoneout(jrnn.stack(CELL), 0.1),
+        lambda: jrnn.wrappers.zoneout(jrnn.stack(CELL), 0.1),
         ValueError,
         "put zoneout around the cells inside",
     ),
     "variational dropout below zero": (
-        lambda: jrnn.variational_dropout(CELL, -0.1),
+        lambda: jrnn.wrappers.variational_dropout(CELL, -0.1),
         ValueError,
         "rate in",
     ),
@@ -257,7 +257,7 @@ MISTAKES = {
     "sequences of unequal length in a list": (
         lambda: jrnn.unroll(CELL, PARAMS, [XS[:2, 0].tolist(), XS[:, 0].tolist()]),
         TypeError,
-        "Expected xs to be an array, got list; .*jrnn.batching",
+        "Expected xs to be an array, got list; .*jrnn.train.batching",
     ),
     "precision that JAX does not know": (
         lambda: jrnn.bptt(precision="exact"),
@@ -366,10 +366,11 @@ MISTAKES |= {
     ),
     "value between the levels": (
         lambda: jrnn.supervised_model(
-            CELL, jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 8))
+            CELL, jrnn.heads.mixture(2, jrnn.heads.discretised_logistic(0.0, 1.0, 8))
         ).log_prob(
             jrnn.supervised_model(
-                CELL, jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 8))
+                CELL,
+                jrnn.heads.mixture(2, jrnn.heads.discretised_logistic(0.0, 1.0, 8)),
             ).init(jax.random.key(0)),
             XS,
             jnp.full((5, 2), 2.5),
@@ -378,17 +379,17 @@ MISTAKES |= {
         "the 8 levels from 0.0 in steps of 1.0.*got 2.5",
     ),
     "kernel by name": (
-        lambda: jrnn.mixture(3, kernel="logistic"),
+        lambda: jrnn.heads.mixture(3, kernel="logistic"),
         TypeError,
-        "kernel to be jrnn.gaussian_kernel",
+        "kernel to be jrnn.heads.gaussian_kernel",
     ),
     "kernel of one level": (
-        lambda: jrnn.discretised_logistic(0.0, 1.0, 1),
+        lambda: jrnn.heads.discretised_logistic(0.0, 1.0, 1),
         ValueError,
         "levels to be at least 2, got 1",
     ),
     "kernel without a step": (
-        lambda: jrnn.discretised_logistic(0.0, 0.0, 4),
+        lambda: jrnn.heads.discretised_logistic(0.0, 0.0, 4),
         ValueError,
         "step to be finite and above 0, got 0.0",
     ),
@@ -403,7 +404,7 @@ MISTAKES |= {
         "which ones are is the mask of log_prob",
     ),
     "scale that may be zero": (
-        lambda: jrnn.student_t(least_scale=0),
+        lambda: jrnn.heads.student_t(least_scale=0),
         ValueError,
         "least_scale to be finite and above 0, got 0",
     ),
@@ -471,7 +472,7 @@ MISTAKES |= {
         r"state.cell.h of shape \(4, 4\).*got \(2, 4\)",
     ),
     "step of a kernel that is an array": (
-        lambda: jrnn.discretised_logistic(0.0, jnp.ones(()), 4),
+        lambda: jrnn.heads.discretised_logistic(0.0, jnp.ones(()), 4),
         TypeError,
         "step to be a number",
     ),
@@ -481,8 +482,8 @@ MISTAKES |= {
         "P.X <= 0. = 1 - mean",
     ),
 }
-NAMES = jrnn.Distribution(jrnn.categorical(3).family, jnp.zeros(3))
-COIN = jrnn.Distribution(jrnn.bernoulli().family, jnp.array(0.0))
+NAMES = jrnn.heads.Distribution(jrnn.categorical(3).family, jnp.zeros(3))
+COIN = jrnn.heads.Distribution(jrnn.heads.bernoulli().family, jnp.array(0.0))
 REAL = jrnn.sequence_model(CELL, jrnn.gaussian(3))
 REAL_PARAMS = REAL.init(jax.random.key(0))
 NUMBERS = jnp.ones((5, 2, 3), jnp.float32)

@@ -129,7 +129,7 @@ def test_a_kernel_whose_programs_share_the_matrix_equals_the_scan():
         (jrnn.gru, 7, 18, "float64", False),
         (jrnn.gru, 8, 2, "float32", True),
         (jrnn.lstm, 15, 2, "bfloat16", False),
-        (jrnn.antisymmetric_rnn, 17, 2, "float64", True),
+        (jrnn.cells.antisymmetric_rnn, 17, 2, "float64", True),
         (jrnn.gru, 10, 18, "float64", True),  # two blocks of rows
     ],
 )
@@ -144,7 +144,7 @@ def test_every_cell_and_type_with_a_shared_matrix(make, size, B, dtype, flags):
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_a_first_state_that_is_learned_and_resets_at_both_ends(T):
     # Only here is the gradient of what restarts put in the state's place seen.
-    cell = jrnn.learnable_state(jrnn.gru(K, 6))
+    cell = jrnn.wrappers.learned_initial_state(jrnn.gru(K, 6))
     given = problem(cell, T=T, flags=False)
     resets = jnp.zeros((T, 3), bool).at[0, 0].set(True).at[-1, 1].set(True)
     same(given._replace(flags={"resets": resets}), "cuda")
@@ -455,7 +455,7 @@ def test_a_cpu_has_no_kernel():
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        (jrnn.co_rnn(K, 4), "one product with its state"),
+        (jrnn.cells.co_rnn(K, 4), "one product with its state"),
         (jrnn.gru(K, 4, reset_after=False), "one product with its state"),
         (jrnn.lstm(K, 4, projection_size=2), "one product with its state"),
     ],

@@ -11,8 +11,10 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import jrnn
-from jrnn.heads import gaussian, mixture
-from jrnn.heads import student_t as of_student
+from jrnn.heads.correlated_normal import CorrelatedNormal
+from jrnn.heads.mixture import Mixture
+from jrnn.heads.normal import Normal
+from jrnn.heads.student_t import StudentT, independent
 from tests.heads import (
     BINS,
     BY_NAME,
@@ -120,17 +122,15 @@ def extreme(name):
         rng = np.random.default_rng(0)
         mean, scale = (rng.choice(s, (len(x), 3)) for s in (BIG, SCALES))
         weights = np.tril(rng.choice((0, 0.5, -2, 1e10, 3e38), (len(x), 3, 3)), -1)
-        predicted = gaussian.CorrelatedNormal(mean, scale, weights)
+        predicted = CorrelatedNormal(mean, scale, weights)
         x = rng.choice(BIG, (len(x), 3))
     elif "student" in name:
-        predicted = of_student.StudentT(loc, scale, dof)
+        predicted = StudentT(loc, scale, dof)
     elif "mixture" in name or "discretised" in name:
         x = np.clip(np.round(x), 0, 1) if "discretised" in name else x
-        predicted = mixture.Mixture(
-            np.log(np.full((len(x), 2), 0.5)), two(loc), two(scale)
-        )
+        predicted = Mixture(np.log(np.full((len(x), 2), 0.5)), two(loc), two(scale))
     else:
-        predicted = gaussian.Normal(loc, scale)
+        predicted = Normal(loc, scale)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
 
 
@@ -138,8 +138,8 @@ def extreme(name):
     ("name", "make"),
     [
         ("gaussian", jrnn.gaussian),
-        ("student_t", jrnn.student_t),
-        ("mixture", lambda: jrnn.mixture(2)),
+        ("student_t", jrnn.heads.student_t),
+        ("mixture", lambda: jrnn.heads.mixture(2)),
         pytest.param(
             "gaussian full",
             lambda: jrnn.gaussian(3, full=True),
@@ -147,15 +147,15 @@ def extreme(name):
         ),
         pytest.param(
             "mixture of logistics",
-            lambda: jrnn.mixture(2, jrnn.logistic_kernel),
+            lambda: jrnn.heads.mixture(2, jrnn.heads.logistic_kernel),
             marks=pytest.mark.slow,
         ),
-        ("discretised", lambda: jrnn.mixture(2, BINS)),
+        ("discretised", lambda: jrnn.heads.mixture(2, BINS)),
     ],
 )
 def test_any_finite_number_has_a_finite_gradient(name, make):
     family = make().family
-    score = lambda predicted, x: jrnn.Distribution(family, predicted).log_prob(x)
+    score = lambda predicted, x: jrnn.heads.Distribution(family, predicted).log_prob(x)
     run = jax.jit(jax.vmap(jax.value_and_grad(score)))
     value, grads = run(*extreme(name))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
@@ -173,9 +173,9 @@ def test_student_t_is_right_wherever_its_logarithm_is_a_float():
     growth = np.where(np.abs(z) > 1e30, 2 * np.log(np.maximum(np.abs(z), 1)), 0)
     growth = np.where(growth > 0, growth - np.log(dof), np.log1p(z**2 / dof))
     at_0 = stats.t.logpdf(0.0, dof) - np.log(scale)
-    predicted = of_student.StudentT(loc, scale, dof)
+    predicted = StudentT(loc, scale, dof)
     narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
-    family = of_student.independent(None)
+    family = independent(None)
     got = jax.jit(family.log_prob)(*narrow)
     np.testing.assert_allclose(got, at_0 - (dof + 1) / 2 * growth, rtol=1e-6, atol=1e-6)
 
@@ -223,7 +223,9 @@ def test_every_level_of_a_quantised_signal_together_has_probability_one():
 def test_far_bins_are_the_difference_of_exponentials_and_not_of_sigmoids():
     # At 50 scales from the location both sigmoids are 1 or both nearly 0: in the tail
     # F(z) = exp(z), and P = exp(upper) - exp(lower).
-    kernel = jrnn.discretised_logistic(0.0, 1.0, 101)  # read as -1..1, a bin is 0.02
+    kernel = jrnn.heads.discretised_logistic(
+        0.0, 1.0, 101
+    )  # read as -1..1, a bin is 0.02
     for dtype, tolerance in ((jnp.float64, 1e-13), (jnp.float32, 1e-6)):
         x, scale = jnp.array([70.0, 30.0], dtype), jnp.array(0.01, dtype)
         far = jnp.array([-0.6, 0.6], dtype)  # 0.99 and 1.01 from the edges, over 0.01
@@ -238,14 +240,14 @@ def test_far_bins_are_the_difference_of_exponentials_and_not_of_sigmoids():
 def test_student_t_at_many_degrees_of_freedom_is_the_normal():
     dof, x = np.meshgrid([2.001, 3.0, 40.0, 1e4, 1e6], np.linspace(-8, 8, 9))
     like = [jnp.full(x.shape, 0.3), jnp.full(x.shape, 1.7), jnp.asarray(dof)]
-    family = of_student.independent(None)
+    family = independent(None)
     score, cdf = jax.jit(family.log_prob), jax.jit(family.cdf)
-    got = score(of_student.StudentT(*like), jnp.asarray(x))
+    got = score(StudentT(*like), jnp.asarray(x))
     np.testing.assert_allclose(got, stats.t.logpdf(x, dof, 0.3, 1.7), rtol=1e-11)
-    got = cdf(of_student.StudentT(*like), jnp.asarray(x))
+    got = cdf(StudentT(*like), jnp.asarray(x))
     np.testing.assert_allclose(got, stats.t.cdf(x, dof, 0.3, 1.7), rtol=1e-8)
     narrow = [leaf.astype(jnp.float32) for leaf in like]
-    got = score(of_student.StudentT(*narrow), jnp.asarray(x, jnp.float32))
+    got = score(StudentT(*narrow), jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(got, stats.t.logpdf(x, dof, 0.3, 1.7), rtol=2e-6)
 
 
@@ -349,18 +351,21 @@ def test_at_temperature_zero_a_sample_is_the_location(name):
 
 
 def test_heads_of_equal_arguments_are_identical():
-    assert jrnn.mixture(2, jrnn.discretised_logistic(0.0, 1.0, 4)) is jrnn.mixture(
-        components=2, kernel=jrnn.discretised_logistic(lowest=0.0, step=1.0, levels=4)
+    assert jrnn.heads.mixture(
+        2, jrnn.heads.discretised_logistic(0.0, 1.0, 4)
+    ) is jrnn.heads.mixture(
+        components=2,
+        kernel=jrnn.heads.discretised_logistic(lowest=0.0, step=1.0, levels=4),
     )
     assert jrnn.gaussian() is jrnn.gaussian(None, full=False)
     assert "kernel=logistic_kernel, size=2" in repr(
-        jrnn.mixture(3, jrnn.logistic_kernel, 2)
+        jrnn.heads.mixture(3, jrnn.heads.logistic_kernel, 2)
     )
 
 
 @pytest.mark.slow
 def test_a_mixture_of_one_gaussian_is_the_gaussian():
-    one, plain = jrnn.mixture(1, size=2), jrnn.gaussian(2)
+    one, plain = jrnn.heads.mixture(1, size=2), jrnn.gaussian(2)
     params, shown, xs = drawn(plain)
     weights = jnp.zeros((4, 1)), jnp.zeros(1)
     wide = jax.tree.map(
@@ -373,19 +378,21 @@ def test_a_mixture_of_one_gaussian_is_the_gaussian():
 
 def test_numbers_of_any_type_make_the_same_head_whatever_came_before():
     # Sizes that no other test asks for: nothing of them is in a cache.
-    first = jrnn.discretised_logistic(np.float32(0), np.float32(0.75), 5)
-    assert first is jrnn.discretised_logistic(0, 0.75, np.int64(5))
+    first = jrnn.heads.discretised_logistic(np.float32(0), np.float32(0.75), 5)
+    assert first is jrnn.heads.discretised_logistic(0, 0.75, np.int64(5))
     least = np.float32(0.03125)
     assert jrnn.gaussian(least_scale=least) is jrnn.gaussian(least_scale=0.03125)
     switches = {"full": np.bool_(True), "missing": np.bool_(False)}
     assert jrnn.gaussian(2, **switches) is jrnn.gaussian(2, True)
     for least in (np.float32(0.0625), Fraction(1, 16), np.int32(1)):
-        assert jrnn.student_t(least_scale=least).spec.arguments[2][1] == float(least)
+        assert jrnn.heads.student_t(least_scale=least).spec.arguments[2][1] == float(
+            least
+        )
 
 
 @pytest.mark.parametrize("name", ["gaussian", "student_t", "bernoulli"])
 def test_what_is_refused_is_refused_after_its_equal_was_accepted(name):
-    make = getattr(jrnn, name)
+    make = getattr(jrnn.heads, name)
     make(7, missing=True)
     with pytest.raises(TypeError, match="size to be an integer"):
         make(7.0, missing=True)
@@ -395,7 +402,7 @@ def test_what_is_refused_is_refused_after_its_equal_was_accepted(name):
 
 @pytest.mark.slow
 def test_zeros_and_ones_of_any_type_are_symbols():
-    head = jrnn.bernoulli()
+    head = jrnn.heads.bernoulli()
     model = jrnn.sequence_model(jrnn.gru(1, 2), head)
     params = model.init(jax.random.key(0))
     xs = np.array([0, 1, 1, 0])
@@ -412,9 +419,9 @@ def test_zeros_and_ones_of_any_type_are_symbols():
 P = np.array([1e-6, 0.01, 0.3, 0.5, 0.77, 0.999])
 CLOSED = {
     "gaussian": (jrnn.gaussian, stats.norm, ()),
-    "student_t": (jrnn.student_t, stats.t, (3,)),
+    "student_t": (jrnn.heads.student_t, stats.t, (3,)),
     "mixture of logistics": (
-        lambda: jrnn.mixture(1, jrnn.logistic_kernel),
+        lambda: jrnn.heads.mixture(1, jrnn.heads.logistic_kernel),
         stats.logistic,
         (),
     ),
@@ -428,16 +435,14 @@ def located(name, dtype):
     loc, scale = np.linspace(-2, 3, 6), np.linspace(0.1, 4, 6)
     dof = np.array([2.1, 3.0, 4.5, 8.0, 20.0, 40.0])
     predicted = {
-        "gaussian": gaussian.Normal(loc, scale),
-        "student_t": of_student.StudentT(loc, scale, dof),
-        "mixture of logistics": mixture.Mixture(
-            np.zeros((6, 1)), loc[:, None], scale[:, None]
-        ),
+        "gaussian": Normal(loc, scale),
+        "student_t": StudentT(loc, scale, dof),
+        "mixture of logistics": Mixture(np.zeros((6, 1)), loc[:, None], scale[:, None]),
     }[name]
     predicted = jax.tree.map(lambda a: jnp.asarray(a, dtype), predicted)
     exact = [np.asarray(a, float).ravel() for a in jax.tree.leaves(predicted)]
     exact = [*exact[2:], *exact[:2]] if name == "student_t" else exact[-2:]
-    return jrnn.Distribution(make().family, predicted), law(*exact)
+    return jrnn.heads.Distribution(make().family, predicted), law(*exact)
 
 
 @pytest.mark.slow
@@ -453,13 +458,13 @@ def located(name, dtype):
 def test_quantile_and_variance_equal_scipy(name, dtype):
     predicted, law = located(name, dtype)
     p = jnp.asarray(P, dtype)
-    quantile = jax.jit(jrnn.Distribution.quantile)
+    quantile = jax.jit(jrnn.heads.Distribution.quantile)
     got = quantile(predicted, p)
     assert got.dtype == p.dtype
     expected, spread = law.ppf(np.asarray(p, float)), law.std()
     error = np.abs(np.asarray(got) - expected) / spread
     assert error.max() <= RIGHT[dtype] * np.abs(expected / spread).max()
-    variance = np.asarray(jax.jit(jrnn.Distribution.variance)(predicted))
+    variance = np.asarray(jax.jit(jrnn.heads.Distribution.variance)(predicted))
     np.testing.assert_allclose(variance, law.var(), rtol=RIGHT[dtype])
     ends = quantile(predicted, jnp.asarray([0, 1, 0, 1, 1.5, np.nan], dtype))
     np.testing.assert_array_equal(ends, [*[-np.inf, np.inf] * 2, np.nan, np.nan])
@@ -518,28 +523,28 @@ def test_variances_of_components_are_those_of_each_alone():
     expected = within - np.square((w * loc).sum(-1))
     variance = pair.predict(params, shown).variance()
     np.testing.assert_allclose(variance, expected, rtol=1e-10)
-    coin = jrnn.bernoulli()
+    coin = jrnn.heads.bernoulli()
     logits = jnp.array([-3.0, 0.0, 2.0])
     expected = stats.bernoulli.var(1 / (1 + np.exp(-logits)))
-    variance = jrnn.Distribution(coin.family, logits).variance()
+    variance = jrnn.heads.Distribution(coin.family, logits).variance()
     np.testing.assert_allclose(variance, expected, rtol=1e-12)
 
 
 def test_a_student_t_without_a_variance_says_so():
-    family = of_student.independent(None)
+    family = independent(None)
     dof = jnp.array([0.5, 1.5, 2.0, 3.0])
-    got = family.variance(of_student.StudentT(0 * dof, 1 + 0 * dof, dof))
+    got = family.variance(StudentT(0 * dof, 1 + 0 * dof, dof))
     np.testing.assert_array_equal(got[:3], [np.nan, np.inf, np.inf])
     np.testing.assert_allclose(got[3], 3.0, rtol=1e-12)
 
 
 def test_nothing_is_broadcast_in_silence():
-    wide = gaussian.Normal(jnp.zeros((7, 5, 2)), jnp.ones((7, 5, 2)))
-    wide = jrnn.Distribution(jrnn.gaussian(2).family, wide)
+    wide = Normal(jnp.zeros((7, 5, 2)), jnp.ones((7, 5, 2)))
+    wide = jrnn.heads.Distribution(jrnn.gaussian(2).family, wide)
     for shape in ((7, 5, 1), (7, 1, 2), (5, 2)):
         for function in (wide.log_prob, wide.cdf):
             with pytest.raises(ValueError, match="x, the values, of shape"):
                 function(jnp.zeros(shape))
-    names = jrnn.Distribution(jrnn.categorical(3).family, jnp.zeros((7, 5, 3)))
+    names = jrnn.heads.Distribution(jrnn.categorical(3).family, jnp.zeros((7, 5, 3)))
     with pytest.raises(ValueError, match="x, the ids, of shape"):
         names.log_prob(jnp.zeros((7, 1), int))

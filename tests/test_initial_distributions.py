@@ -185,10 +185,10 @@ STARTS = {
     ),
     "gru": Start(jrnn.gru, {**random_W, **same("b b_h", zeros)}, draws=1),
     "layer_norm_elman": Start(
-        jrnn.layer_norm_elman, {**random_W, "g": ones, "b": zeros}, draws=1
+        jrnn.cells.layer_norm_elman, {**random_W, "g": ones, "b": zeros}, draws=1
     ),
     "layer_norm_lstm": Start(
-        jrnn.layer_norm_lstm,
+        jrnn.cells.layer_norm_lstm,
         {
             **random_W,
             **same("g_x g_h g_c", ones),
@@ -198,17 +198,17 @@ STARTS = {
         draws=1,
     ),
     "layer_norm_gru": Start(
-        jrnn.layer_norm_gru,
+        jrnn.cells.layer_norm_gru,
         {**random_W, **same("g_x g_h", ones), "b": zeros},
         draws=1,
     ),
-    "min_gru": Start(jrnn.min_gru, same("W_x b", linear)),
+    "min_gru": Start(jrnn.cells.min_gru, same("W_x b", linear)),
     "min_lstm": Start(
-        functools.partial(jrnn.min_lstm, forget_bias=3.0),
+        functools.partial(jrnn.cells.min_lstm, forget_bias=3.0),
         {"W_x": linear, "b": gates(by(lambda b: b - 3, linear), linear, linear)},
     ),
     "lru": Start(
-        lambda k, h: jrnn.lru(k, h, r_min=0.8, r_max=0.9, max_phase=0.3),
+        lambda k, h: jrnn.cells.lru(k, h, r_min=0.8, r_max=0.9, max_phase=0.3),
         {
             **same("nu_log theta_log gamma_log", None),
             **same("B_re B_im", follows(normal(0.5 / K))),
@@ -218,11 +218,11 @@ STARTS = {
         rates_of_lru,
     ),
     "lru of other outputs": Start(
-        lambda k, h: jrnn.lru(k, h, output_size=h),
+        lambda k, h: jrnn.cells.lru(k, h, output_size=h),
         {"D": follows(normal(1 / K))},
     ),
     "rg_lru": Start(
-        lambda k, h: jrnn.rg_lru(k, h),
+        lambda k, h: jrnn.cells.rg_lru(k, h),
         {
             "Lambda": ring,
             "W_g": follows(normal(1 / H)),
@@ -231,17 +231,17 @@ STARTS = {
         },
     ),
     "s5": Start(
-        lambda k, h: jrnn.s5(k, h, blocks=7),
+        lambda k, h: jrnn.cells.s5(k, h, blocks=7),
         {**S5, "D": diagonal},
         lambda params: spaces_of_s5(params, 7, K),
     ),
     "s5 irregular": Start(
-        lambda k, h: jrnn.s5(k + 1, h, irregular=True, output_size=h, blocks=7),
+        lambda k, h: jrnn.cells.s5(k + 1, h, irregular=True, output_size=h, blocks=7),
         {**S5, "D": follows(normal(1 / K))},
         lambda params: spaces_of_s5(params, 7, K),
     ),
     "sru": Start(
-        jrnn.sru,
+        jrnn.cells.sru,
         {
             **same("W_x W_r", SRU),
             "W_s": follows(within((9 / K) ** 0.5)),
@@ -249,17 +249,17 @@ STARTS = {
         },
     ),
     "sru without rescale": Start(
-        lambda k, h: jrnn.sru(k, h, rescale=False), {"W_s": SRU}
+        lambda k, h: jrnn.cells.sru(k, h, rescale=False), {"W_s": SRU}
     ),
     "ind_rnn": Start(
-        jrnn.ind_rnn, {"W_x": lecun, "w_h": follows(uniform(0, 1)), "b": zeros}
+        jrnn.cells.ind_rnn, {"W_x": lecun, "w_h": follows(uniform(0, 1)), "b": zeros}
     ),
     "diagonal_gru": Start(
-        jrnn.diagonal_gru,
+        jrnn.cells.diagonal_gru,
         {"W_x": glorot, "w_h": para, "b": gates(zeros, spread, zeros)},
     ),
     "diagonal_lstm": Start(
-        lambda k, h: jrnn.diagonal_lstm(k, h, peepholes=True),
+        lambda k, h: jrnn.cells.diagonal_lstm(k, h, peepholes=True),
         {
             "W_x": glorot,
             "w_h": para,
@@ -268,16 +268,16 @@ STARTS = {
         },
     ),
     "exp_rnn": Start(
-        jrnn.exp_rnn,
+        jrnn.cells.exp_rnn,
         {"W_x": follows(normal(2 / K)), "A": planes, "b": follows(within(0.01))},
     ),
     "antisymmetric_rnn": Start(
-        lambda k, h: jrnn.antisymmetric_rnn(k, h, gated=True),
+        lambda k, h: jrnn.cells.antisymmetric_rnn(k, h, gated=True),
         {"W_x": follows(normal(1 / K)), "W_h": follows(normal(1 / H)), "b": zeros},
     ),
-    "co_rnn": Start(jrnn.co_rnn, same("W_x W_h b", follows(within(co)))),
+    "co_rnn": Start(jrnn.cells.co_rnn, same("W_x W_h b", follows(within(co)))),
     "lem": Start(
-        jrnn.lem,
+        jrnn.cells.lem,
         {**same("W_x W_h W_z", follows(within(lem))), "b": follows(triangular(lem))},
     ),
 }
@@ -289,14 +289,14 @@ AUTHORS = {
         draws=1,
     ),
     "layer_norm_lstm": Start(
-        lambda k, h: jrnn.layer_norm_lstm(
+        lambda k, h: jrnn.cells.layer_norm_lstm(
             k, h, input_init=jrnn.initializers.normal(0.01)
         ),
         {"W_x": follows(normal(0.01**2)), "W_h": orthogonal},
         draws=1,
     ),
     "ind_rnn": Start(
-        lambda k, h: jrnn.ind_rnn(
+        lambda k, h: jrnn.cells.ind_rnn(
             k, h, input_init=variance_scaling(2 / 65, "fan_in", "uniform")
         ),
         # nn.init.kaiming_uniform_(a=8): gain sqrt(2 / (1 + a^2)), bound gain sqrt(3/k).
@@ -306,17 +306,19 @@ AUTHORS = {
         },
     ),
     "diagonal_lstm": Start(
-        lambda k, h: jrnn.diagonal_lstm(
+        lambda k, h: jrnn.cells.diagonal_lstm(
             k, h, coupled=True, bias_init=jrnn.initializers.para_lstm
         ),
         {"W_x": glorot, "w_h": para, "b": gates(by(np.negative, spread), zeros, zeros)},
     ),
     "rg_lru as the paper has it": Start(
-        lambda k, h: jrnn.rg_lru(k, h, decay_init=jrnn.initializers.strongest_decay()),
+        lambda k, h: jrnn.cells.rg_lru(
+            k, h, decay_init=jrnn.initializers.strongest_decay()
+        ),
         {"Lambda": by(lambda x: sigmoid(x) ** 8, follows(uniform(0.9, 0.999)))},
     ),
     "antisymmetric_rnn of another variance": Start(
-        lambda k, h: jrnn.antisymmetric_rnn(
+        lambda k, h: jrnn.cells.antisymmetric_rnn(
             k, h, recurrent_init=jrnn.initializers.normal(2 / h**0.5)
         ),
         {"W_h": follows(normal(4 / H))},
@@ -365,14 +367,14 @@ def test_what_a_factory_is_given_is_what_it_draws():
     # Where None stands for the authors' start, each argument still replaces its own.
     seven = lambda key, shape, dtype: jnp.full(shape, 7, dtype)
     for make, names in (
-        (jrnn.lem, "input_init recurrent_init bias_init"),
-        (jrnn.co_rnn, "input_init recurrent_init bias_init"),
-        (jrnn.min_gru, "input_init bias_init"),
-        (jrnn.min_lstm, "input_init bias_init"),
-        (jrnn.lru, "input_init output_init skip_init"),
-        (jrnn.rg_lru, "input_init gate_init bias_init decay_init"),
-        (jrnn.diagonal_gru, "input_init recurrent_init bias_init"),
-        (jrnn.diagonal_lstm, "input_init recurrent_init bias_init"),
+        (jrnn.cells.lem, "input_init recurrent_init bias_init"),
+        (jrnn.cells.co_rnn, "input_init recurrent_init bias_init"),
+        (jrnn.cells.min_gru, "input_init bias_init"),
+        (jrnn.cells.min_lstm, "input_init bias_init"),
+        (jrnn.cells.lru, "input_init output_init skip_init"),
+        (jrnn.cells.rg_lru, "input_init gate_init bias_init decay_init"),
+        (jrnn.cells.diagonal_gru, "input_init recurrent_init bias_init"),
+        (jrnn.cells.diagonal_lstm, "input_init recurrent_init bias_init"),
     ):
         cell = make(3, 4, **dict.fromkeys(names.split(), seven))
         rates = ("nu_log", "theta_log", "gamma_log")
@@ -390,13 +392,13 @@ def test_what_a_factory_is_given_is_what_it_draws():
         (lambda: jrnn.initializers.uniform(0.0), "bound above 0, got 0.0"),
         (lambda: jrnn.initializers.strongest_decay(0.9, 0.8), "0 < least < largest"),
         (
-            lambda: jrnn.lru(
+            lambda: jrnn.cells.lru(
                 3, 4, output_size=5, skip_init=jrnn.initializers.diagonal_normal
             ).init(jax.random.key(0)),
             r"square matrix, got \(3, 5\)",
         ),
         (
-            lambda: jrnn.diagonal_lstm(
+            lambda: jrnn.cells.diagonal_lstm(
                 3, 4, bias_init=jrnn.initializers.para_lstm
             ).init(jax.random.key(0)),
             "gates i f g o, got one for f g o",

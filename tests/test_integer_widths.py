@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn import batching, diagnostics, regularisers, train
-from jrnn.models import reading, supervised_model
+from jrnn import diagnostics, train
+from jrnn.models import reading
+from jrnn.models.supervised_model import SupervisedParams
+from jrnn.train import batching, regularisers
 
 V, T, B = 300, 256, 3
 WIDTHS = ("int8", "uint8", "int16", "uint16", "uint32", "int64")
@@ -31,7 +33,7 @@ def _key():
 
 CELL = jrnn.elman(V, 2)
 PARAMS = CELL.init(_key())
-HIGHWAY = jrnn.sru(V, V, bias=False)  # reads ids as one-hot vectors, too
+HIGHWAY = jrnn.cells.sru(V, V, bias=False)  # reads ids as one-hot vectors, too
 REAL = jrnn.elman(1, 2)
 REAL_PARAMS = REAL.init(_key())
 XS = jnp.ones((T, B, 1), jnp.float32)
@@ -39,18 +41,18 @@ STEPS = jnp.ones((T, B), jnp.float32)
 HEAD = jrnn.categorical(V)
 MODEL = jrnn.sequence_model(CELL, HEAD)
 MODEL_PARAMS = jax.tree.map(lambda a: a + 0.1, MODEL.init(_key()))
-COINS = jrnn.sequence_model(REAL, jrnn.bernoulli())
+COINS = jrnn.sequence_model(REAL, jrnn.heads.bernoulli())
 COIN_PARAMS = COINS.init(_key())
 LABELLER = jrnn.supervised_model(REAL, HEAD)
 LABELLER_PARAMS = LABELLER.init(_key())
 READER = jrnn.supervised_model(CELL, HEAD)
-READER_PARAMS = supervised_model.SupervisedParams(PARAMS, LABELLER_PARAMS.head)
+READER_PARAMS = SupervisedParams(PARAMS, LABELLER_PARAMS.head)
 FEATURES = jax.random.normal(_key(), (4, B, 2), jnp.float32)
 LOG_P = jax.nn.log_softmax(jax.random.normal(_key(), (4, B, V), jnp.float32))
-NAMES = jrnn.Distribution(HEAD.family, LOG_P)
+NAMES = jrnn.heads.Distribution(HEAD.family, LOG_P)
 CHAIN = jrnn.markov_chain(V, 1)
 LEVELS = CHAIN.fit(np.arange(400) % V)
-LINEAR = jrnn.linear_gaussian_markov(1)
+LINEAR = jrnn.models.linear_gaussian_markov(1)
 VALUES = jax.random.normal(jax.random.key(1), (T, B))
 REGRESSIONS = LINEAR.fit(VALUES)
 
@@ -64,8 +66,8 @@ def _loss(state: Any, ys: jax.Array) -> jax.Array:
     return ys.sum()
 
 
-def _coins(bits: Any) -> jrnn.Distribution:
-    return jrnn.Distribution(COINS.head.family, jnp.ones(bits.shape))
+def _coins(bits: Any) -> jrnn.heads.Distribution:
+    return jrnn.heads.Distribution(COINS.head.family, jnp.ones(bits.shape))
 
 
 def _state(last: Any) -> reading.SequenceState:
@@ -93,31 +95,39 @@ ENTRIES = {
     "trajectory.lengths": _lengths(
         lambda n: jrnn.trajectory(REAL, REAL_PARAMS, XS, lengths=n)
     ),
-    "newton_trajectory.xs": Entry(lambda i: jrnn.newton_trajectory(CELL, PARAMS, i)),
+    "newton_trajectory.xs": Entry(
+        lambda i: jrnn.run.newton_trajectory(CELL, PARAMS, i)
+    ),
     "newton_trajectory.lengths": _lengths(
-        lambda n: jrnn.newton_trajectory(REAL, REAL_PARAMS, XS, lengths=n)
+        lambda n: jrnn.run.newton_trajectory(REAL, REAL_PARAMS, XS, lengths=n)
     ),
     "find_non_finite.xs": Entry(
         lambda i: str(
-            jrnn.find_non_finite(CELL, PARAMS._replace(W_h=PARAMS.W_h * jnp.nan), i)
+            jrnn.diagnostics.find_non_finite(
+                CELL, PARAMS._replace(W_h=PARAMS.W_h * jnp.nan), i
+            )
         ),
         IDS,
         False,
     ),
     "find_non_finite.lengths": _lengths(
         lambda n: str(
-            jrnn.find_non_finite(REAL, REAL_PARAMS, XS.at[120:].set(jnp.nan), lengths=n)
+            jrnn.diagnostics.find_non_finite(
+                REAL, REAL_PARAMS, XS.at[120:].set(jnp.nan), lengths=n
+            )
         ),
         False,
     ),
-    "mean_over_steps.values": Entry(lambda i: jrnn.mean_over_steps(i)),
+    "mean_over_steps.values": Entry(lambda i: jrnn.models.mean_over_steps(i)),
     "mean_over_steps.lengths": _lengths(
         lambda n: (
-            jrnn.mean_over_steps(STEPS, n, per_sequence=True)
-            + jrnn.mean_over_steps(STEPS, n)
+            jrnn.models.mean_over_steps(STEPS, n, per_sequence=True)
+            + jrnn.models.mean_over_steps(STEPS, n)
         )
     ),
-    "bits_per_symbol.lengths": _lengths(lambda n: jrnn.bits_per_symbol(STEPS, n)),
+    "bits_per_symbol.lengths": _lengths(
+        lambda n: jrnn.models.bits_per_symbol(STEPS, n)
+    ),
     "Cell.project.x": Entry(lambda i: CELL.project(PARAMS, i)),
     "Cell.output.x": Entry(
         lambda i: HIGHWAY.output(
@@ -182,7 +192,7 @@ ENTRIES = {
     ),
     "SupervisedModel.predict.xs": Entry(lambda i: READER.predict(READER_PARAMS, i)),
     "SupervisedModel.predict.lengths": _lengths(
-        lambda n: jrnn.supervised_model(REAL, HEAD, jrnn.last_step).predict(
+        lambda n: jrnn.supervised_model(REAL, HEAD, jrnn.models.last_pool).predict(
             LABELLER_PARAMS, XS, lengths=n
         )
     ),
@@ -237,8 +247,8 @@ ENTRIES = {
     "diagnostics.lyapunov_spectrum.xs": Entry(
         lambda i: diagnostics.lyapunov_spectrum(CELL, PARAMS, i).exponents
     ),
-    "diagnostics.saturation.xs": Entry(
-        lambda i: diagnostics.saturation(CELL, PARAMS, i)
+    "diagnostics.gate_statistics.xs": Entry(
+        lambda i: diagnostics.gate_statistics(CELL, PARAMS, i)
     ),
     "regularisers.gradient_norm_penalty.xs": Entry(
         lambda i: regularisers.gradient_norm_penalty(CELL, PARAMS, i, _loss)
@@ -448,7 +458,7 @@ def test_out_of_range_stays_out_of_range(width):
     assert jnp.isnan(score(ids)).tolist() == [False, True]
     assert jnp.isnan(CELL.project(PARAMS, ids)).any(axis=-1).tolist() == [False, True]
     assert HEAD.symbols(ids).tolist() == [3, 2**31 - 1]
-    lengths = jax.jit(lambda n: jrnn.mean_over_steps(STEPS[:, :2], n))
+    lengths = jax.jit(lambda n: jrnn.models.mean_over_steps(STEPS[:, :2], n))
     assert lengths(ids) == 1
 
 

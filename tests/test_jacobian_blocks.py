@@ -22,7 +22,7 @@ COUPLING = 0.7
 
 def two_speeds(below, above, dtype):
     """A stack of linear layers that shrink by a factor, all along one rotation."""
-    layer = jrnn.elman(3, 3, activation=jrnn.identity)
+    layer = jrnn.elman(3, 3, activation=jrnn.activations.linear)
     cell = jrnn.stack(layer, layer)
     params = cell.init(jax.random.key(0), dtype)
     rotation = params[0].W_h
@@ -143,7 +143,7 @@ def test_measured_blocks_bound_a_block_far_below_the_whole():
 
 def test_the_derivative_is_finite_at_any_lag():
     """Of l log a, at an a and a lag where a^l is no number any more."""
-    cell = jrnn.elman(1, 3, activation=jrnn.identity)
+    cell = jrnn.elman(1, 3, activation=jrnn.activations.linear)
     params = cell.init(jax.random.key(0), jnp.float64)
     xs, W_h = jnp.zeros((1_500, 1)), params.W_h
 
@@ -157,7 +157,7 @@ def test_the_derivative_is_finite_at_any_lag():
 DIFFERENTIATED = {
     "lstm": (jrnn.lstm, None, None),
     "lstm block": (jrnn.lstm, "c", "h"),
-    "orthogonal": (lambda k, h: jrnn.keep_orthogonal(jrnn.gru(k, h)), None, None),
+    "orthogonal": (lambda k, h: jrnn.wrappers.orthogonal(jrnn.gru(k, h)), None, None),
     "stack": (lambda k, h: jrnn.stack(jrnn.gru(k, h), jrnn.elman(h, h)), BOTTOM, TOP),
 }
 

@@ -8,11 +8,11 @@ import pytest
 import jrnn
 from jrnn import activations as activations
 from jrnn.diagnostics import (
+    gate_statistics,
     jacobian_bound,
     jacobian_products,
     jacobian_products_by_lag,
     lyapunov_spectrum,
-    saturation,
     step_jacobians,
 )
 from tests.helpers import (
@@ -32,8 +32,8 @@ slow = pytest.mark.slow
 
 STACKS = {
     "stack": lambda k, h: jrnn.stack(jrnn.lstm(k, h), jrnn.residual(jrnn.gru(h, h))),
-    "zoneout": lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), 0.3),
-    "learnable": lambda k, h: jrnn.learnable_state(jrnn.gru(k, h)),
+    "zoneout": lambda k, h: jrnn.wrappers.zoneout(jrnn.lstm(k, h), 0.3),
+    "learnable": lambda k, h: jrnn.wrappers.learned_initial_state(jrnn.gru(k, h)),
     "dropout": lambda k, h: jrnn.dropout(jrnn.elman(k, h), 0.5),
 }
 
@@ -172,7 +172,7 @@ def test_a_product_that_is_zero_has_the_logarithm_of_zero():
 def test_growth_over_ten_thousand_steps_is_finite(dtype):
     """Far above what a float can hold: 1.5^10,000."""
     W = 1.5 * np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
-    cell = jrnn.elman(1, 3, activation=jrnn.identity, bias=False)
+    cell = jrnn.elman(1, 3, activation=jrnn.activations.linear, bias=False)
     params = cell.init(jax.random.key(0), dtype)._replace(W_h=jnp.asarray(W, dtype))
     found = jacobian_products_by_lag(cell, params, jnp.zeros((10_000, 1), dtype))[0]
     expected = np.arange(10_001) * np.log(1.5)
@@ -185,7 +185,7 @@ def test_growth_over_ten_thousand_steps_is_finite(dtype):
 )
 def test_lag_of_ten_thousand_is_finite(name):
     """Decaying, far below what a float64 can hold."""
-    cell = getattr(jrnn, name)(1, 3)
+    cell = getattr(jrnn.cells, name)(1, 3)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_h=0.5 * params.W_h)
     found = jacobian_products_by_lag(cell, params, jnp.zeros((10_000, 1)))[0]
@@ -235,8 +235,8 @@ def draws(make, count, seed=0):
             id="elman relu",
             marks=slow,
         ),
-        pytest.param(jrnn.ind_rnn, "sup|phi'|", id="ind_rnn", marks=slow),
-        pytest.param(jrnn.min_gru, "does not depend", id="min_gru", marks=slow),
+        pytest.param(jrnn.cells.ind_rnn, "sup|phi'|", id="ind_rnn", marks=slow),
+        pytest.param(jrnn.cells.min_gru, "does not depend", id="min_gru", marks=slow),
         pytest.param(jrnn.gru, "(1 + B^2)", id="gru"),
         pytest.param(
             lambda k, h: jrnn.gru(k, h, reset_after=False),
@@ -245,16 +245,18 @@ def draws(make, count, seed=0):
             marks=slow,
         ),
         pytest.param(
-            lambda k, h: jrnn.learnable_state(jrnn.gru(k, h, bias=False)),
+            lambda k, h: jrnn.wrappers.learned_initial_state(
+                jrnn.gru(k, h, bias=False)
+            ),
             "(1 + B^2)",
             id="gru learnable",
             marks=slow,
         ),
         pytest.param(jrnn.lstm, "blocks", id="lstm", marks=slow),
-        pytest.param(jrnn.exp_rnn, "which is 1", id="exp_rnn", marks=slow),
+        pytest.param(jrnn.cells.exp_rnn, "which is 1", id="exp_rnn", marks=slow),
         *[
             pytest.param(
-                lambda k, h, gated=gated: jrnn.antisymmetric_rnn(
+                lambda k, h, gated=gated: jrnn.cells.antisymmetric_rnn(
                     k, h, gated=gated, epsilon=0.7
                 ),
                 "1 + epsilon s(M)",
@@ -265,7 +267,7 @@ def draws(make, count, seed=0):
         ],
         *[
             pytest.param(
-                lambda k, h, make=make: jrnn.keep_orthogonal(make(k, h)),
+                lambda k, h, make=make: jrnn.wrappers.orthogonal(make(k, h)),
                 label,
                 id=f"orthogonal {make.__name__}",
                 marks=slow,
@@ -277,20 +279,21 @@ def draws(make, count, seed=0):
             )
         ],
         pytest.param(
-            lambda k, h: jrnn.zoneout(jrnn.gru(k, h), 0.3),
+            lambda k, h: jrnn.wrappers.zoneout(jrnn.gru(k, h), 0.3),
             "zoneout keeps",
             id="zoneout gru",
             marks=slow,
         ),
         pytest.param(
-            lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.05, 0.5)),
+            lambda k, h: jrnn.wrappers.zoneout(jrnn.lstm(k, h), (0.05, 0.5)),
             "zoneout keeps",
             id="zoneout lstm",
             marks=slow,
         ),
         pytest.param(
-            lambda k, h: jrnn.variational_dropout(
-                jrnn.zoneout(jrnn.keep_orthogonal(jrnn.gru(k, h)), 0.9), 0.5
+            lambda k, h: jrnn.wrappers.variational_dropout(
+                jrnn.wrappers.zoneout(jrnn.wrappers.orthogonal(jrnn.gru(k, h)), 0.9),
+                0.5,
             ),
             "zoneout keeps",
             id="dropout zoneout orthogonal gru",
@@ -398,7 +401,7 @@ def test_blocks_bound_the_blocks_of_a_product():
 
 
 def test_orthogonal_linear_network_meets_the_bound():
-    cell = jrnn.elman(2, 4, activation=jrnn.identity)
+    cell = jrnn.elman(2, 4, activation=jrnn.activations.linear)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_h=0.7 * params.W_h)
     xs = random_like(1, jnp.zeros((8, 2)))
@@ -411,7 +414,7 @@ def test_orthogonal_linear_network_meets_the_bound():
 
 @slow
 def test_orthogonal_linear_network_keeps_the_norm():
-    cell = jrnn.elman(2, 8, activation=jrnn.identity)
+    cell = jrnn.elman(2, 8, activation=jrnn.activations.linear)
     params = cell.init(jax.random.key(0), jnp.float64)
     found = jacobian_products_by_lag(cell, params, jnp.zeros((10_000, 2)))
     assert np.abs(found).max() < 1e-10
@@ -435,7 +438,7 @@ def test_the_bound_of_a_zoneout_counts_what_it_keeps_of_c():
     params = params._replace(W_h=jnp.array([[0.0, 0.5, 0.0, 0.0]]))
     params = params._replace(b=jnp.array([-OPEN, -2.0, 0.0, -OPEN]))
     state = cell.init_state(params)._replace(c=jnp.full(1, 4e3))
-    cell, xs = jrnn.zoneout(cell, 0.9), jnp.zeros((20, 1))
+    cell, xs = jrnn.wrappers.zoneout(cell, 0.9), jnp.zeros((20, 1))
     J = np.asarray(step_jacobians(cell, params, xs, state))
     log_steps = jacobian_bound(cell, params, xs, state).log_steps
     assert (
@@ -449,7 +452,10 @@ def test_the_bound_of_a_zoneout_counts_what_it_keeps_of_c():
         jrnn.elman,
         pytest.param(jrnn.gru, marks=slow),
         pytest.param(jrnn.lstm, marks=slow),
-        pytest.param(lambda k, h: jrnn.zoneout(jrnn.ind_rnn(k, h), 0.5), marks=slow),
+        pytest.param(
+            lambda k, h: jrnn.wrappers.zoneout(jrnn.cells.ind_rnn(k, h), 0.5),
+            marks=slow,
+        ),
         pytest.param(lambda k, h: jrnn.stack(jrnn.gru(k, h)), marks=slow),
     ],
 )
@@ -481,14 +487,16 @@ def primitives(program):
                 jacobian_products_by_lag,
                 step_jacobians,
                 jacobian_bound,
-                saturation,
+                gate_statistics,
                 lyapunov_spectrum,
             )
         )
     ],
 )
 def test_the_matrix_exponential_is_taken_once_and_not_at_each_step(function):
-    cell = jrnn.stack(jrnn.exp_rnn(2, 3), jrnn.keep_orthogonal(jrnn.gru(3, 3)))
+    cell = jrnn.stack(
+        jrnn.cells.exp_rnn(2, 3), jrnn.wrappers.orthogonal(jrnn.gru(3, 3))
+    )
     params, xs = cell.init(jax.random.key(0)), jnp.zeros((LINE, 2), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda params: jax.tree.leaves(function(cell, params, xs)))
     found = set(primitives(jaxpr(params)))

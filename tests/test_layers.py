@@ -22,11 +22,9 @@ BELOW = {
     "methods": {"core", "kernels"},
     "run": {"core", "methods"},
     "diagnostics": {"core", "methods", "run"},
-    "regularisers": {"core", "diagnostics"},
     "heads": {"core", "initializers"},
     "models": {"core", "heads", "initializers", "methods", "run"},
-    "batching": {"core"},
-    "train": {"core", "models"},
+    "train": {"core", "diagnostics", "models"},
 }
 BELOW["__init__"] = {*BELOW, "interop"}
 SHARED_BY_CELLS = {"jrnn.cells._bounds"}

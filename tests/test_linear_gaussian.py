@@ -40,7 +40,7 @@ def test_fit_equals_numpy(order, size):
     lengths = np.array([40, 25])
     dirty = xs.copy()
     dirty[25:, 1] = np.nan
-    params = jrnn.linear_gaussian_markov(order, size).fit(dirty, lengths)
+    params = jrnn.models.linear_gaussian_markov(order, size).fit(dirty, lengths)
     wide = xs.reshape(40, 2, -1)
     for m in range(order + 1):
         b, A, Q = least_squares([wide[:, 0], wide[:25, 1]], m)
@@ -54,7 +54,7 @@ def test_windows_cross_no_gap():
     xs = series(1, 30, 1, 2)
     mask = np.ones(xs.shape, bool)
     mask[12, 0, 1] = False  # one component is enough
-    params = jrnn.linear_gaussian_markov(2, 2).fit(
+    params = jrnn.models.linear_gaussian_markov(2, 2).fit(
         np.where(mask, xs, np.nan), mask=mask
     )
     for m in range(3):
@@ -67,7 +67,7 @@ def test_windows_cross_no_gap():
 def test_a_large_offset_costs_no_digits():
     # Products of lagged values would be known to 1e-16 * 1e14, beside a spread of 1.
     xs = series(2, 400)
-    model = jrnn.linear_gaussian_markov(2)
+    model = jrnn.models.linear_gaussian_markov(2)
     near, far = model.fit(xs), model.fit(xs + 1e7)
     np.testing.assert_allclose(far.A, near.A, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(far.Q, near.Q, rtol=1e-7)
@@ -79,7 +79,7 @@ def test_known_coefficients_are_found():
     e = rng.normal(size=xs.size)
     for t in range(2, xs.size):
         xs[t] = 0.5 + 1.2 * xs[t - 1] - 0.6 * xs[t - 2] + 0.3 * e[t]
-    params = jrnn.linear_gaussian_markov(2).fit(xs[100:])
+    params = jrnn.models.linear_gaussian_markov(2).fit(xs[100:])
     # Standard errors are about sqrt((1 - 0.6**2) / N) = 0.006: five of them.
     np.testing.assert_allclose(params.A[2].ravel(), [1.2, -0.6], atol=0.03)
     np.testing.assert_allclose(params.b[2], [0.5], atol=0.02)
@@ -108,7 +108,7 @@ def by_hand(params, xs, known, order):
 @pytest.mark.parametrize(("order", "size"), [(2, 2), (3, None), (0, None)])
 def test_log_prob_by_hand(order, size):
     shape = (12, 2) if size is None else (12, 2, size)
-    model = jrnn.linear_gaussian_markov(order, size)
+    model = jrnn.models.linear_gaussian_markov(order, size)
     params = model.fit(series(4, 60, *shape[1:]))
     xs = series(5, *shape)
     known = np.random.default_rng(6).random(shape) < 0.8
@@ -136,7 +136,7 @@ def test_log_prob_by_hand(order, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [None, 2])
 def test_predictions_are_what_is_scored(size):
-    model = jrnn.linear_gaussian_markov(2, size)
+    model = jrnn.models.linear_gaussian_markov(2, size)
     xs = series(7, *((30, 3) if size is None else (30, 3, size)))
     params = model.fit(xs)
     state, whole = model.log_prob(params, xs)
@@ -151,7 +151,7 @@ def test_predictions_are_what_is_scored(size):
 
 
 def test_forecasts_of_order_one_in_closed_form():
-    model = jrnn.linear_gaussian_markov(1)
+    model = jrnn.models.linear_gaussian_markov(1)
     params = model.fit(series(8, 200))
     a, b, q = (
         float(params.A[1, 0, 0, 0]),
@@ -169,7 +169,7 @@ def test_forecasts_of_order_one_in_closed_form():
 
 @pytest.mark.slow
 def test_forecasts_of_several_components_equal_the_companion_matrix():
-    model = jrnn.linear_gaussian_markov(3, 2)
+    model = jrnn.models.linear_gaussian_markov(3, 2)
     params = model.fit(series(9, 200, 2))
     xs = series(10, 5, 4, 2)
     state, _ = model.log_prob(params, xs)
@@ -196,7 +196,7 @@ def test_forecasts_of_several_components_equal_the_companion_matrix():
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_forecasts_are_the_moments_of_samples(steps):
     # With less than the order known, the orders used grow from step to step.
-    model = jrnn.linear_gaussian_markov(3)
+    model = jrnn.models.linear_gaussian_markov(3)
     params = model.fit(series(11, 500))
     count = 40_000
     start = jnp.array([1.5, -0.5, 2.0, 0.3, 1.0])[:steps]
@@ -217,7 +217,7 @@ def test_forecasts_are_the_moments_of_samples(steps):
 
 @pytest.mark.slow
 def test_a_history_with_gaps_is_gone_on_from():
-    model = jrnn.linear_gaussian_markov(2)
+    model = jrnn.models.linear_gaussian_markov(2)
     key = functools.partial(jax.random.key, 0)  # a new one for each use
     xs, mask = series(12, 9, 3), np.ones((9, 3), bool)
     params = model.fit(xs)
@@ -248,7 +248,7 @@ MISTAKES = {
     "constant": (lambda model: model.fit(np.ones(20)), "residuals without spread"),
     "another order": (
         lambda model: model.log_prob(
-            jrnn.linear_gaussian_markov(1).fit(series(0, 9)), np.ones(3)
+            jrnn.models.linear_gaussian_markov(1).fit(series(0, 9)), np.ones(3)
         ),
         r"params.A of shape \(3, 2, 1, 1\)",
     ),
@@ -263,10 +263,10 @@ MISTAKES = {
 def test_mistakes(name):
     call, words = MISTAKES[name]
     with pytest.raises(ValueError, match=words):
-        call(jrnn.linear_gaussian_markov(2))
+        call(jrnn.models.linear_gaussian_markov(2))
 
 
 def test_fit_needs_values_that_are_known():
-    model = jrnn.linear_gaussian_markov(1)
+    model = jrnn.models.linear_gaussian_markov(1)
     with pytest.raises(TypeError, match=r"outside jax.jit"):
         jax.jit(model.fit)(jnp.ones(9))

@@ -28,7 +28,7 @@ def differentiated(a, b, h0, **options):
     """Every h_t, and the gradients of all three."""
 
     def loss(a, b, h0):
-        hs = jrnn.linear_recurrence(a, b, h0, **options)
+        hs = jrnn.methods.linear_recurrence(a, b, h0, **options)
         return (hs * random_like(4, hs)).sum().real, hs
 
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(a, b, h0)
@@ -101,13 +101,13 @@ def test_a_cell_with_flags_equals_the_scan():
         "lengths": jnp.array([6, 4]),
         "resets": jnp.zeros((6, 2), bool).at[2, 0].set(True),
     }
-    assert_close(*cells(jrnn.min_gru, "cuda", **flags), EXACT)
+    assert_close(*cells(jrnn.cells.min_gru, "cuda", **flags), EXACT)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("groups")
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("make", [jrnn.min_lstm, jrnn.lru])
+@pytest.mark.parametrize("make", [jrnn.cells.min_lstm, jrnn.cells.lru])
 def test_other_cells_equal_the_scan(make, platform):
     mask = jnp.ones((6, 2), bool).at[3, 1].set(False)
     assert_close(*cells(make, platform, mask=mask, reverse=True), EXACT)
@@ -130,7 +130,7 @@ def test_what_came_before_a_restart_is_cut_off():
 def test_lowers_from_a_machine_without_an_accelerator(platform, dtype):
     T, shape = 65536, (8, 1536)
     given = [jax.ShapeDtypeStruct((T, *shape), dtype)] * 2
-    loss = lambda a, b: jrnn.linear_recurrence(a, b, kernel=platform).real.sum()
+    loss = lambda a, b: jrnn.methods.linear_recurrence(a, b, kernel=platform).real.sum()
     unchecked = [jax.export.DisabledSafetyCheck.custom_call(CALLS[platform])]
     export = jax.export.export(
         jax.jit(jax.grad(loss, (0, 1))), platforms=[platform], disabled_checks=unchecked
@@ -143,7 +143,7 @@ def test_lowers_from_a_machine_without_an_accelerator(platform, dtype):
 
 def test_mistakes_are_told():
     a, b, h0 = coefficients("float64", 4, (2, 3), False)
-    run = jrnn.linear_recurrence
+    run = jrnn.methods.linear_recurrence
     with pytest.raises(ValueError, match='"cuda" or "tpu"'):
         run(a, b, h0, kernel="cpu")
     with pytest.raises(ValueError, match="numbers of 32 bits"):
@@ -161,4 +161,6 @@ def test_mistakes_are_told():
 
 
 def cubed(a, b, h0):
-    return (jrnn.linear_recurrence(a, b, h0, kernel="cuda", interpret=True) ** 3).sum()
+    return (
+        jrnn.methods.linear_recurrence(a, b, h0, kernel="cuda", interpret=True) ** 3
+    ).sum()

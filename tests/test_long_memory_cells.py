@@ -100,12 +100,18 @@ def test_types(case, inner, outer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jrnn.antisymmetric_rnn(3, 4, epsilon=0), "epsilon above 0, got 0"),
-        (lambda: jrnn.antisymmetric_rnn(3, 4, gamma=-1), "gamma of at least 0, got -1"),
-        (lambda: jrnn.co_rnn(3, 4, dt=0.0), "dt above 0, got 0.0"),
-        (lambda: jrnn.co_rnn(3, 4, gamma=-1.0), "gamma above 0, got -1.0"),
-        (lambda: jrnn.co_rnn(3, 4, epsilon=-1), "epsilon of at least 0, got -1"),
-        (lambda: jrnn.lem(3, 4, dt=1.5), r"dt in \(0, 1\], got 1.5; above 1"),
+        (
+            lambda: jrnn.cells.antisymmetric_rnn(3, 4, epsilon=0),
+            "epsilon above 0, got 0",
+        ),
+        (
+            lambda: jrnn.cells.antisymmetric_rnn(3, 4, gamma=-1),
+            "gamma of at least 0, got -1",
+        ),
+        (lambda: jrnn.cells.co_rnn(3, 4, dt=0.0), "dt above 0, got 0.0"),
+        (lambda: jrnn.cells.co_rnn(3, 4, gamma=-1.0), "gamma above 0, got -1.0"),
+        (lambda: jrnn.cells.co_rnn(3, 4, epsilon=-1), "epsilon of at least 0, got -1"),
+        (lambda: jrnn.cells.lem(3, 4, dt=1.5), r"dt in \(0, 1\], got 1.5; above 1"),
     ],
 )
 def test_mistakes(make, message):
@@ -133,7 +139,7 @@ def draws(cell, count):
 
 def test_without_diffusion_the_flow_neither_amplifies_nor_damps():
     # Chang et al. 2019, stability of ODEs: Re(lambda_i(J)) = 0 at gamma = 0.
-    cell, worst = jrnn.antisymmetric_rnn(K, 8, epsilon=1.0, gamma=0.0), 0.0
+    cell, worst = jrnn.cells.antisymmetric_rnn(K, 8, epsilon=1.0, gamma=0.0), 0.0
     for found in draws(cell, 100):
         flow = found - 1  # ds_t / ds_{t-1} = I + epsilon J
         worst = max(worst, abs(flow.real).max() / abs(flow).max())
@@ -143,7 +149,7 @@ def test_without_diffusion_the_flow_neither_amplifies_nor_damps():
 
 def test_with_diffusion_every_step_is_stable():
     # |1 + epsilon lambda_i(J)| <= 1, at a step small enough for the diffusion.
-    cell = jrnn.antisymmetric_rnn(K, 8, epsilon=0.01, gamma=2.0)
+    cell = jrnn.cells.antisymmetric_rnn(K, 8, epsilon=0.01, gamma=2.0)
     for found in draws(cell, 100):
         # A unit whose slope is 0 keeps what it has, to rounding.
         assert abs(found).max() <= 1 + 1e-14
@@ -165,7 +171,7 @@ def test_the_energy_of_oscillators_is_bounded():
     units, steps = 6, 200
     n, largest = jnp.arange(1.0, steps + 1)[:, None], 0.0
     for dt in (0.05, 0.5, 1.0):
-        cell = jrnn.co_rnn(K, units, dt=dt, gamma=1.0, epsilon=1.0, implicit=True)
+        cell = jrnn.cells.co_rnn(K, units, dt=dt, gamma=1.0, epsilon=1.0, implicit=True)
         params = cell.init(jax.random.key(0), jnp.float64)
         for seed in range(4):
             states = driven(cell, params, steps, seed, 10.0 ** (seed - 1))
@@ -185,7 +191,7 @@ def test_no_gradient_of_oscillators_explodes():
     # Rusch and Mishra 2021, proposition 3.2: |dE/dtheta| <= 3/2 (m + Y sqrt(m)).
     m, steps, largest = 2, 100, 0.0
     dt = 1 / steps
-    cell = jrnn.co_rnn(K, m, dt=dt, gamma=1.0, epsilon=1.0, implicit=True)
+    cell = jrnn.cells.co_rnn(K, m, dt=dt, gamma=1.0, epsilon=1.0, implicit=True)
     drawn = cell.init(jax.random.key(0), jnp.float64)
     most = dt**0.5 * (1 + dt) / dt  # dt (1 + |W|) / (1 + dt) <= dt^r, r = 1/2
 
@@ -216,7 +222,9 @@ def test_the_energy_bound_of_any_constants():
     units, steps = 6, 200
     n, largest = jnp.arange(1.0, steps + 1)[:, None], 0.0
     for dt, gamma, epsilon in ((0.4, 3.0, 0.7), (0.1, 2.7, 4.7), (0.9, 0.3, 0.2)):
-        cell = jrnn.co_rnn(K, units, dt=dt, gamma=gamma, epsilon=epsilon, implicit=True)
+        cell = jrnn.cells.co_rnn(
+            K, units, dt=dt, gamma=gamma, epsilon=epsilon, implicit=True
+        )
         params = cell.init(jax.random.key(0), jnp.float64)
         states = driven(cell, params, steps, 1, 10.0)
         energy = (gamma * states.h**2 + states.z**2).sum(-1)
@@ -236,11 +244,11 @@ def test_constants_are_refused_with_which_an_oscillator_grows_by_itself(implicit
         step = np.stack([np.array([1, 0]) + dt * z, z])  # of (h, z)
         constants = {"dt": dt, "gamma": gamma, "epsilon": epsilon}
         if abs(np.linalg.eigvals(step)).max() < 1:
-            jrnn.co_rnn(K, 2, implicit=implicit, **constants)
+            jrnn.cells.co_rnn(K, 2, implicit=implicit, **constants)
             continue
         refused += 1
         with pytest.raises(ValueError, match="does not grow by itself"):
-            jrnn.co_rnn(K, 2, implicit=implicit, **constants)
+            jrnn.cells.co_rnn(K, 2, implicit=implicit, **constants)
     assert 20 < refused < 180
 
 
@@ -250,7 +258,7 @@ def test_constants_are_refused_with_which_an_oscillator_grows_by_itself(implicit
 @pytest.mark.parametrize("dt", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_states_of_a_lem_are_bounded(dt):
     # Rusch et al. 2022, proposition 4.1: min(1, D sqrt(n dt)) for each unit.
-    cell, steps = jrnn.lem(K, H, dt=dt), 50
+    cell, steps = jrnn.cells.lem(K, H, dt=dt), 50
     params = cell.init(jax.random.key(0), jnp.float64)
     n = np.arange(1, steps + 1)
     published = np.minimum(1, (1 + dt) / (2 - dt) ** 0.5 * np.sqrt(n * dt))
@@ -274,7 +282,7 @@ def test_the_states_of_a_lem_are_bounded(dt):
 
 
 def test_modrelu_does_not_hide_what_is_no_number():
-    cell = jrnn.exp_rnn(2, 3)
+    cell = jrnn.cells.exp_rnn(2, 3)
     params = cell.init(jax.random.key(0))
     state = cell.init_state(params)
     state, _ = cell.step(params, state, jnp.full(2, jnp.nan, jnp.float32))

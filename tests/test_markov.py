@@ -154,7 +154,7 @@ def test_bytes_count_as_wider_integers_do():
 
 def test_counts_of_contexts():
     params = jrnn.markov_chain(3, 1).fit(np.array([0, 1, 0, 1, 0, 2]))
-    counts = jrnn.context_counts(params)
+    counts = jrnn.models.context_counts(params)
     assert counts[0] == (1, 6.0)
     assert counts[1] == (2, 2.5)  # 0 was followed three times, 1 twice, 2 never
 

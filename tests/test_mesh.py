@@ -20,13 +20,15 @@ set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
 T, B, K, H = 11, 4, 3, 4
 CELLS = {
     "lstm": jrnn.lstm(K, H),
-    "min_gru": jrnn.min_gru(K, H),
-    "s5": jrnn.s5(K, H),
-    "exp_rnn": jrnn.exp_rnn(K, H),
+    "min_gru": jrnn.cells.min_gru(K, H),
+    "s5": jrnn.cells.s5(K, H),
+    "exp_rnn": jrnn.cells.exp_rnn(K, H),
     "lstm projected": jrnn.lstm(K, H, projection_size=2),
     "deep": jrnn.stack(
-        jrnn.bidirectional(jrnn.gru(K, H), jrnn.zoneout(jrnn.lstm(K, H), 0.2)),
-        jrnn.residual(jrnn.dropout(jrnn.learnable_state(jrnn.elman(8, 8)), 0.3)),
+        jrnn.bidirectional(jrnn.gru(K, H), jrnn.wrappers.zoneout(jrnn.lstm(K, H), 0.2)),
+        jrnn.residual(
+            jrnn.dropout(jrnn.wrappers.learned_initial_state(jrnn.elman(8, 8)), 0.3)
+        ),
     ),
 }
 METHODS = {

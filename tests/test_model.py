@@ -161,7 +161,7 @@ def test_foreign_symbol_under_jit_scores_nan():
     assert jnp.isnan(log_probs[2])
 
 
-@pytest.mark.parametrize("pool", [None, jrnn.last_step, jrnn.mean_step])
+@pytest.mark.parametrize("pool", [None, jrnn.models.last_pool, jrnn.models.mean_pool])
 def test_supervised(pool):
     model = jrnn.supervised_model(jrnn.gru(2, 4), jrnn.categorical(V), pool)
     params = random_like(1, model.init(jax.random.key(0), jnp.float64))
@@ -185,19 +185,19 @@ def test_supervised(pool):
 def test_pools_by_hand():
     ys = jnp.arange(6.0).reshape(3, 2, 1)
     active = jnp.array([[True, False], [True, False], [False, False]])
-    assert jrnn.last_step(ys, active).ravel().tolist() == [2.0, 0.0]
-    assert jrnn.mean_step(ys, active).ravel().tolist() == [1.0, 0.0]
+    assert jrnn.models.last_pool(ys, active).ravel().tolist() == [2.0, 0.0]
+    assert jrnn.models.mean_pool(ys, active).ravel().tolist() == [1.0, 0.0]
 
 
 def test_mean_over_steps_by_hand():
     values = jnp.array([[1.0, 2.0], [3.0, jnp.nan]])
     lengths = jnp.array([2, 1])
-    assert float(jrnn.mean_over_steps(values, lengths)) == 2.0
-    each = jrnn.mean_over_steps(
+    assert float(jrnn.models.mean_over_steps(values, lengths)) == 2.0
+    each = jrnn.models.mean_over_steps(
         jnp.array([[1.0, 5.0], [3.0, 0.0]]), lengths, per_sequence=True
     )
     assert float(each) == 3.5
-    assert float(jrnn.bits_per_symbol(jnp.log(jnp.array([0.25])))) == 2.0
+    assert float(jrnn.models.bits_per_symbol(jnp.log(jnp.array([0.25])))) == 2.0
 
 
 @pytest.mark.slow
@@ -229,9 +229,9 @@ def test_models_print_as_the_calls_that_made_them():
     cell, head = jrnn.elman(3, 4), jrnn.categorical(3)
     made = f"cell={cell}, head=categorical(vocab_size=3)"
     assert repr(jrnn.sequence_model(cell, head)) == f"sequence_model({made})"
-    pooled = jrnn.supervised_model(cell, head, jrnn.mean_step)
-    assert repr(pooled) == f"supervised_model({made}, pool=mean_step)"
+    pooled = jrnn.supervised_model(cell, head, jrnn.models.mean_pool)
+    assert repr(pooled) == f"supervised_model({made}, pool=mean_pool)"
     chain = jrnn.markov_chain(3, 2)
     assert repr(chain) == "markov_chain(vocab_size=3, order=2, smoothing=1.0)"
-    log_p = jrnn.Distribution(head.family, np.zeros(3))
+    log_p = jrnn.heads.Distribution(head.family, np.zeros(3))
     assert repr(log_p) == "Distribution(parameters=array([0., 0., 0.]))"

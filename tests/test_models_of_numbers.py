@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import jrnn
-from jrnn.heads import gaussian
+from jrnn.heads.normal import Normal
 from tests.heads import BY_NAME, targets
 from tests.helpers import assert_close, random_like
 
@@ -205,7 +205,7 @@ def test_what_a_model_says_of_the_next_step_is_what_it_predicts(name):
     assert_close(scored, expected, 1e-12)
     # One distribution, whole or in parts, compiled or not.
     compiled = jax.jit(lambda p: model.predictive(p, xs, lengths=lengths, mask=mask)[1])
-    for function in (jrnn.Distribution.mean, jrnn.Distribution.variance):
+    for function in (jrnn.heads.Distribution.mean, jrnn.heads.Distribution.variance):
         value = function(predicted)
         assert value.shape == predicted.shape == xs.shape
         assert_close(jax.jit(function)(compiled(params)), value, 1e-12)
@@ -252,7 +252,7 @@ def labelled(pool=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", [None, jrnn.last_step])
+@pytest.mark.parametrize("pool", [None, jrnn.models.last_pool])
 def test_numbers_as_labels(pool):
     model, params, xs, labels = labelled(pool)
     lengths = jnp.array([T, 3])
@@ -294,8 +294,8 @@ def test_labels_are_checked_wherever_they_are_given():
 
 @pytest.mark.parametrize("garbage", [0.0, np.nan, np.inf])
 def test_a_distribution_function_is_0_where_a_mask_says_so(garbage):
-    predicted = gaussian.Normal(jnp.ones((7, 5, 2)), jnp.full((7, 5, 2), 2.0))
-    predicted = jrnn.Distribution(jrnn.gaussian(2).family, predicted)
+    predicted = Normal(jnp.ones((7, 5, 2)), jnp.full((7, 5, 2), 2.0))
+    predicted = jrnn.heads.Distribution(jrnn.gaussian(2).family, predicted)
     lengths = jnp.array([7, 7, 0, 7, 2])
     steps = np.arange(7)[:, None] < lengths[None]
     xs = jnp.where(steps[..., None], jnp.zeros((7, 5, 2)), garbage)

@@ -21,7 +21,7 @@ def numbers(cell, scale=0.5):
 
 
 def linear(k, h):
-    return jrnn.elman(k, h, activation=jrnn.identity)
+    return jrnn.elman(k, h, activation=jrnn.activations.linear)
 
 
 def squares(state, ys):
@@ -36,14 +36,14 @@ def spiked(xs, t, b):
 def test_finite_is_none():
     cell = jrnn.stack(jrnn.lstm(K, H), jrnn.gru(H, H))
     params, xs = numbers(cell)
-    assert jrnn.find_non_finite(cell, params, xs, loss=squares) is None
+    assert jrnn.diagnostics.find_non_finite(cell, params, xs, loss=squares) is None
 
 
 def test_the_first_step_and_array_forwards():
     cell = jrnn.stack(jrnn.gru(K, H), linear(H, H), jrnn.lstm(H, H))
     params, xs = numbers(cell)
     huge = params[1]._replace(W_h=params[1].W_h * 3e12)  # doubles the exponent by step
-    found = jrnn.find_non_finite(cell, (params[0], huge, params[2]), xs)
+    found = jrnn.diagnostics.find_non_finite(cell, (params[0], huge, params[2]), xs)
     states = jrnn.trajectory(cell, (params[0], huge, params[2]), xs)
     bad = ~jnp.isfinite(states[1].h).all(axis=(1, 2))
     assert found is not None
@@ -60,14 +60,14 @@ def test_directions_are_read_each_in_its_order(reverse):
     cell = jrnn.stack(pair, jrnn.dropout(jrnn.gru(2 * H, H), 0.2))
     params, xs = numbers(cell, 2.0)
     xs, lengths = spiked(xs, 3, 1), jnp.array([7, 5])
-    found = jrnn.find_non_finite(
+    found = jrnn.diagnostics.find_non_finite(
         cell, params, xs, lengths=lengths, reverse=reverse, key=jax.random.key(0)
     )
     assert found is not None
     # Both directions of the pair overflow where they read step 3.
     assert (found.layer, found.step, found.place[0]) == ("[0][0]", 3, 1)
     quiet = (jax.tree.map(jnp.zeros_like, params[0][0]), params[0][1])
-    found = jrnn.find_non_finite(
+    found = jrnn.diagnostics.find_non_finite(
         cell, (quiet, params[1]), xs, lengths=lengths, reverse=reverse
     )
     assert found is not None
@@ -79,11 +79,11 @@ def test_padding_is_not_looked_at_and_inputs_are():
     params, xs = numbers(cell)
     bad = xs.at[5, 1, 2].set(jnp.nan)
     lengths = jnp.array([7, 5])
-    assert jrnn.find_non_finite(cell, params, bad, lengths=lengths) is None
-    found = jrnn.find_non_finite(cell, params, bad)
+    assert jrnn.diagnostics.find_non_finite(cell, params, bad, lengths=lengths) is None
+    found = jrnn.diagnostics.find_non_finite(cell, params, bad)
     assert found is not None
     assert (found.tensor, found.place) == ("xs", (5, 1, 2))
-    found = jrnn.find_non_finite(
+    found = jrnn.diagnostics.find_non_finite(
         cell, params._replace(b=params.b.at[3].set(-jnp.inf)), xs
     )
     assert found is not None
@@ -95,7 +95,9 @@ def test_an_output_that_the_state_does_not_show():
     cell = linear(K, H)
     params, xs = numbers(cell)
     params = jax.tree.map(lambda leaf: jnp.abs(leaf) * 40, params)
-    found = jrnn.find_non_finite(cell, params, jnp.abs(xs).astype(jnp.float16) * 10)
+    found = jrnn.diagnostics.find_non_finite(
+        cell, params, jnp.abs(xs).astype(jnp.float16) * 10
+    )
     assert found is not None
     assert (found.tensor, found.value) == ("y", jnp.inf)
 
@@ -109,7 +111,7 @@ def root(state, ys):
 def test_the_first_step_backwards():
     cell = jrnn.stack(jrnn.lstm(K, H), jrnn.residual(jrnn.gru(H, H)))
     params, xs = numbers(cell)
-    found = jrnn.find_non_finite(cell, params, xs, loss=root)
+    found = jrnn.diagnostics.find_non_finite(cell, params, xs, loss=root)
     assert found is not None
     assert (found.backward, found.layer, found.step) == (True, "[1]", 4)
     assert found.tensor == "y"
@@ -129,7 +131,9 @@ def test_a_gradient_that_explodes_on_its_way_back(reverse):
     params, xs = numbers(cell)
     last = 0 if reverse else T - 1
     loss = lambda state, ys: ys[last].sum()
-    found = jrnn.find_non_finite(cell, params, xs, loss=loss, reverse=reverse)
+    found = jrnn.diagnostics.find_non_finite(
+        cell, params, xs, loss=loss, reverse=reverse
+    )
     assert found is not None
     assert (found.backward, found.tensor) == (True, "state.h")
     nudged = lambda n: loss(*run(cell, params, xs, n, reverse))
@@ -153,7 +157,7 @@ def run(cell, params, xs, nudges, reverse):
 def test_a_loss_that_is_not_finite_where_all_else_is():
     cell = jrnn.gru(K, H)
     params, xs = numbers(cell)
-    found = jrnn.find_non_finite(
+    found = jrnn.diagnostics.find_non_finite(
         cell, params, xs, loss=lambda s, ys: jnp.log(-1 - ys.sum() ** 2)
     )
     assert found is not None
@@ -191,6 +195,6 @@ def test_a_state_of_matrices_has_its_place_too():
         linear=None,
     )
     params, xs = numbers(cell)
-    found = jrnn.find_non_finite(cell, params, xs)
+    found = jrnn.diagnostics.find_non_finite(cell, params, xs)
     assert found[:4] == (False, "", 2, "state.m")
     assert len(found.place) == 3

@@ -20,7 +20,7 @@ def parameters():
 def mean_loss(params):
     """L = (1/T) sum_t l(yhat_t, x_t)."""
     _, log_probs = MODEL.log_prob(params, jnp.asarray(TOKENS))
-    return -jrnn.mean_over_steps(log_probs)
+    return -jrnn.models.mean_over_steps(log_probs)
 
 
 def expected(params):

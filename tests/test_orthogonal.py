@@ -11,8 +11,8 @@ from tests.helpers import assert_close, error, random_like
 from tests.programs import body, count, scans
 
 T, B, K, H = 5, 2, 3, 4
-linear = jrnn.elman(K, 16, activation=jrnn.identity, bias=False)
-LINEAR_ORTHOGONAL = {"drawn": linear, "kept": jrnn.keep_orthogonal(linear)}
+linear = jrnn.elman(K, 16, activation=jrnn.activations.linear, bias=False)
+LINEAR_ORTHOGONAL = {"drawn": linear, "kept": jrnn.wrappers.orthogonal(linear)}
 
 
 def normal(seed, *shape):
@@ -48,7 +48,7 @@ def test_an_orthogonal_linear_network_keeps_every_norm(name, key):
 
 
 def test_whatever_a_is_the_matrix_is_a_rotation():
-    cell = jrnn.exp_rnn(K, 16)
+    cell = jrnn.cells.exp_rnn(K, 16)
     params = cell.init(jax.random.key(0), jnp.float64)
     for scale in (0.1, 1.0, 30.0):
         W_h = cell.prepare(params._replace(A=normal(3, 16, 16) * scale)).W_h
@@ -62,7 +62,7 @@ def test_whatever_a_is_the_matrix_is_a_rotation():
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
 def test_in_float32_rounding_grows_with_a_as_the_docs_say(scale):
-    cell = jrnn.exp_rnn(K, 16)
+    cell = jrnn.cells.exp_rnn(K, 16)
     params = cell.init(jax.random.key(0), jnp.float32)
     A = (normal(3, 16, 16) * scale).astype(jnp.float32)
     assert orthogonality(cell.prepare(params._replace(A=A)).W_h) < 1e-6 * scale
@@ -76,7 +76,7 @@ def test_every_rotation_is_reached():
     turns, V = np.linalg.eig(Q)
     S = (V * np.log(turns)) @ np.linalg.inv(V)
     assert abs(S.imag).max() < 1e-10
-    cell = jrnn.exp_rnn(K, 8)
+    cell = jrnn.cells.exp_rnn(K, 8)
     params = cell.init(jax.random.key(0), jnp.float64)
     reached = cell.prepare(params._replace(A=jnp.asarray(S.real / 2))).W_h
     assert error(reached, Q) < 1e-12
@@ -85,7 +85,7 @@ def test_every_rotation_is_reached():
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_no_gradient_of_an_exp_rnn_explodes_and_open_units_lose_none(sign):
-    cell, steps = jrnn.exp_rnn(K, 16), 1000
+    cell, steps = jrnn.cells.exp_rnn(K, 16), 1000
     params = random_like(6, cell.init(jax.random.key(0), jnp.float64))
     params = params._replace(b=sign * abs(params.b) * 0.05)
     first, xs = cell.init_state(params, (B,)), normal(7, steps, B, K)
@@ -128,7 +128,10 @@ def test_orthogonality_is_kept_in_training():
 
     free, _ = trained(jrnn.elman(K, 16))
     assert orthogonality(free.W_h) > 0.1  # drawn orthogonal, and not for long
-    for cell in (jrnn.exp_rnn(K, 16), jrnn.keep_orthogonal(jrnn.elman(K, 16))):
+    for cell in (
+        jrnn.cells.exp_rnn(K, 16),
+        jrnn.wrappers.orthogonal(jrnn.elman(K, 16)),
+    ):
         params, losses = trained(cell)
         before = cell.init(jax.random.key(0), jnp.float64)
         assert losses[-1] < 0.5 * losses[0]
@@ -138,7 +141,7 @@ def test_orthogonality_is_kept_in_training():
 
 @pytest.mark.slow
 def test_each_gate_of_a_gated_cell_is_a_rotation(key):
-    cell = jrnn.keep_orthogonal(jrnn.gru(K, H))
+    cell = jrnn.wrappers.orthogonal(jrnn.gru(K, H))
     params = cell.init(key, jnp.float64)
     assert params.A.shape == (H, 3 * H)
     assert params.cell.W_h is None
@@ -147,7 +150,7 @@ def test_each_gate_of_a_gated_cell_is_a_rotation(key):
         assert orthogonality(block) < 1e-14
     assert cell.prepare(own) is own
     state = random_like(1, cell.init_state(params, (B,)))
-    assert cell is jrnn.keep_orthogonal(jrnn.gru(K, H))
+    assert cell is jrnn.wrappers.orthogonal(jrnn.gru(K, H))
     x = normal(2, B, K)
     assert_close(cell.step(params, state, x), jrnn.gru(K, H).step(own, state, x), 0.0)
     assert_close(cell.step(own, state, x), cell.step(params, state, x), 0.0)
@@ -160,11 +163,11 @@ def around(cell):
     """Every combinator there is around a cell that prepares its parameters."""
     return {
         "alone": cell,
-        "stack": jrnn.stack(cell, jrnn.residual(jrnn.exp_rnn(H, H))),
+        "stack": jrnn.stack(cell, jrnn.residual(jrnn.cells.exp_rnn(H, H))),
         "bidirectional": jrnn.bidirectional(cell, jrnn.dropout(cell, 0.2)),
-        "learnable": jrnn.learnable_state(cell),
-        "zoneout": jrnn.zoneout(cell, 0.5),
-        "variational": jrnn.variational_dropout(cell, 0.5),
+        "learnable": jrnn.wrappers.learned_initial_state(cell),
+        "zoneout": jrnn.wrappers.zoneout(cell, 0.5),
+        "variational": jrnn.wrappers.variational_dropout(cell, 0.5),
     }
 
 
@@ -180,7 +183,7 @@ def around(cell):
     ],
 )
 def test_the_exponential_is_taken_outside_of_the_loop(name):
-    cell = around(jrnn.exp_rnn(K, H))[name]
+    cell = around(jrnn.cells.exp_rnn(K, H))[name]
     params = cell.init(jax.random.key(0), jnp.float64)
     xs, once = jnp.ones((T, B, K)), jax.make_jaxpr(cell.prepare)(params)
     assert count(once, "lu") == (2 if name in ("stack", "bidirectional") else 1)
@@ -195,7 +198,9 @@ def test_the_exponential_is_taken_outside_of_the_loop(name):
 
 @pytest.mark.slow
 def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
-    cell = jrnn.learnable_state(jrnn.zoneout(jrnn.exp_rnn(K, H), 0.3))
+    cell = jrnn.wrappers.learned_initial_state(
+        jrnn.wrappers.zoneout(jrnn.cells.exp_rnn(K, H), 0.3)
+    )
     params = random_like(12, cell.init(jax.random.key(0), jnp.float64))
     xs, weights = normal(13, T, B, K), normal(14, T, B, H)
     noise, step = cell.noise(jax.random.key(1), T, (B,)), jax.jit(cell.step)
@@ -218,7 +223,7 @@ def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
 
 @pytest.mark.parametrize("what", ["sample", "log_prob"])
 def test_a_model_prepares_once(what):
-    model = jrnn.sequence_model(jrnn.exp_rnn(K, H), jrnn.categorical(K))
+    model = jrnn.sequence_model(jrnn.cells.exp_rnn(K, H), jrnn.categorical(K))
     params = model.init(jax.random.key(0))
     run = {
         "sample": lambda params: model.sample(params, jax.random.key(1), 5),
@@ -232,18 +237,24 @@ def test_a_model_prepares_once(what):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jrnn.exp_rnn(3, 0), "hidden_size to be at least 1, got 0"),
-        (lambda: jrnn.keep_orthogonal(jrnn.lru(3, 4)), "W_h of their own, got lru"),
-        (lambda: jrnn.keep_orthogonal(jrnn.exp_rnn(3, 4)), "what is parametrised"),
+        (lambda: jrnn.cells.exp_rnn(3, 0), "hidden_size to be at least 1, got 0"),
         (
-            lambda: jrnn.keep_orthogonal(jrnn.residual(jrnn.gru(4, 4))),
+            lambda: jrnn.wrappers.orthogonal(jrnn.cells.lru(3, 4)),
+            "W_h of their own, got lru",
+        ),
+        (
+            lambda: jrnn.wrappers.orthogonal(jrnn.cells.exp_rnn(3, 4)),
+            "what is parametrised",
+        ),
+        (
+            lambda: jrnn.wrappers.orthogonal(jrnn.residual(jrnn.gru(4, 4))),
             "around the cells inside",
         ),
         (
-            lambda: jrnn.keep_orthogonal(jrnn.lstm(3, 4, projection_size=2)),
+            lambda: jrnn.wrappers.orthogonal(jrnn.lstm(3, 4, projection_size=2)),
             "one square block for each gate, got 2 x 16",
         ),
-        (lambda: jrnn.keep_orthogonal(jrnn.co_rnn(3, 4)), "got 8 x 4"),
+        (lambda: jrnn.wrappers.orthogonal(jrnn.cells.co_rnn(3, 4)), "got 8 x 4"),
     ],
 )
 def test_mistakes(make, message):

@@ -17,13 +17,13 @@ from tests.programs import count
 
 K, H = 3, 4
 LINEAR = {
-    "min_gru": jrnn.min_gru(K, H),
-    "min_lstm": jrnn.min_lstm(K, H),
-    "lru": jrnn.lru(K, H, r_min=0.9, r_max=0.999),
-    "rg_lru": jrnn.rg_lru(K, hidden_size=H),
-    "s5": jrnn.s5(K, H),
-    "sru": jrnn.sru(K, H),
-    "elman identity": jrnn.elman(K, H, activation=jrnn.identity),
+    "min_gru": jrnn.cells.min_gru(K, H),
+    "min_lstm": jrnn.cells.min_lstm(K, H),
+    "lru": jrnn.cells.lru(K, H, r_min=0.9, r_max=0.999),
+    "rg_lru": jrnn.cells.rg_lru(K, hidden_size=H),
+    "s5": jrnn.cells.s5(K, H),
+    "sru": jrnn.cells.sru(K, H),
+    "elman identity": jrnn.elman(K, H, activation=jrnn.activations.linear),
 }
 METHODS = {"one block": jrnn.associative(), "blocks": jrnn.associative(chunk=37)}
 
@@ -57,7 +57,7 @@ def test_the_closed_form(steps, chunk, full, constant, seed):
                 term = term @ between
             expected[t] += term[:, 0]
     a, b, h0 = map(jnp.asarray, (a, b, h0))
-    got = jrnn.linear_recurrence(a, b, h0, full=full, chunk=chunk)
+    got = jrnn.methods.linear_recurrence(a, b, h0, full=full, chunk=chunk)
     assert error(got, expected) < 1e-12
 
 
@@ -66,7 +66,7 @@ def test_coefficients_without_leading_axes_are_those_with_them():
     for full in (False, True):
         a = random_like(2, jax.ShapeDtypeStruct((3,) * (1 + full), "float64"), 0.5)
         repeated = jnp.broadcast_to(a, (9, 2, *a.shape))
-        run = functools.partial(jrnn.linear_recurrence, full=full, chunk=4)
+        run = functools.partial(jrnn.methods.linear_recurrence, full=full, chunk=4)
         assert_close(run(a, b), run(repeated, b), 1e-14)
         loss = lambda a, run=run: (run(a, b) ** 2).sum()
         summed = jax.grad(loss)(repeated).sum(axis=(0, 1))
@@ -77,7 +77,7 @@ def test_real_coefficients_beside_complex_inputs():
     a = random_like(1, jax.ShapeDtypeStruct((6, 2), "float64"), 0.5)
     b = random_like(2, jax.ShapeDtypeStruct((6, 2), "complex128"))
     with jax.numpy_dtype_promotion("standard"):
-        loss = lambda a: (jrnn.linear_recurrence(a, b, chunk=2).real ** 2).sum()
+        loss = lambda a: (jrnn.methods.linear_recurrence(a, b, chunk=2).real ** 2).sum()
         slope = jax.grad(loss)(a)
         assert slope.dtype == a.dtype
         bump = jnp.zeros_like(a).at[1, 0].set(1e-6)
@@ -96,7 +96,7 @@ def test_real_coefficients_beside_complex_inputs():
 def test_shapes_that_do_not_go_together(shapes, words):
     a, b, h0 = map(jnp.ones, shapes)
     with pytest.raises(ValueError, match=words):
-        jrnn.linear_recurrence(a, b, h0)
+        jrnn.methods.linear_recurrence(a, b, h0)
 
 
 def test_a_million_steps_in_float32():
@@ -104,10 +104,10 @@ def test_a_million_steps_in_float32():
     steps = 1_000_000
     a = np.random.default_rng(0).uniform(0.9, 1.0, (steps, 1))
     b = np.random.default_rng(1).normal(size=(steps, 1))
-    truth = jrnn.linear_recurrence(jnp.asarray(a), jnp.asarray(b))
+    truth = jrnn.methods.linear_recurrence(jnp.asarray(a), jnp.asarray(b))
     for chunk in (None, 1000):
         narrow = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-        got = jrnn.linear_recurrence(*narrow, chunk=chunk)
+        got = jrnn.methods.linear_recurrence(*narrow, chunk=chunk)
         assert error(got, truth) < 2e-6
         assert error(got[-1000:], truth[-1000:]) < 2e-6
 
@@ -180,7 +180,7 @@ def test_associative_is_as_exact_as_the_scan_in_float32(name, steps):
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0])
 def test_blocks_of_slow_memory_are_as_exact_as_the_scan_in_float32(scale):
     # Coefficients near 1 round the same way at each step, and so does their product.
-    cell = jrnn.min_gru(K, H)
+    cell = jrnn.cells.min_gru(K, H)
     params, xs, weights = numbers(cell, 100_000, "float32")
     slow = params.b.at[:H].set(-11.5)
     params = params._replace(W_x=scale * params.W_x, b=slow)
@@ -198,7 +198,7 @@ def test_blocks_of_constant_slow_memory_are_as_exact_as_a_loop():
     weights = random_like(2, jax.ShapeDtypeStruct((10_000, 8), "float32"))
 
     def found(a, b, chunk):
-        run = lambda a, b: jrnn.linear_recurrence(a, b, chunk=chunk)
+        run = lambda a, b: jrnn.methods.linear_recurrence(a, b, chunk=chunk)
         loss = lambda a, b: (run(a, b) * weights.astype(b.dtype)).sum()
         slopes = jax.grad(loss, (0, 1))(a, b)
         return run(a, b), slopes
@@ -210,7 +210,8 @@ def test_blocks_of_constant_slow_memory_are_as_exact_as_a_loop():
 
 
 @pytest.mark.parametrize(
-    "cell", [jrnn.min_gru(K, H), jrnn.elman(K, H, activation=jrnn.identity)]
+    "cell",
+    [jrnn.cells.min_gru(K, H), jrnn.elman(K, H, activation=jrnn.activations.linear)],
 )
 def test_a_reset_stops_what_is_not_finite(cell):
     params, xs, _ = numbers(cell, 12)
@@ -232,13 +233,13 @@ def test_a_reset_stops_what_is_not_finite(cell):
 def test_blocks_whose_product_overflows_are_those_of_a_loop():
     b = jnp.zeros((400, 1), jnp.float32).at[390].set(1.0)
     a = jnp.full((400, 1), 2.0, jnp.float32)
-    loop = jrnn.linear_recurrence(a, b, chunk=400)
-    assert_close(jrnn.linear_recurrence(a, b, chunk=200), loop, 0.0)
+    loop = jrnn.methods.linear_recurrence(a, b, chunk=400)
+    assert_close(jrnn.methods.linear_recurrence(a, b, chunk=200), loop, 0.0)
 
 
 def test_narrow_types_are_added_up_in_float32():
     ones = jnp.ones((2000, 1), jnp.bfloat16)
-    hs = jrnn.linear_recurrence(ones, ones)
+    hs = jrnn.methods.linear_recurrence(ones, ones)
     assert hs.dtype == jnp.bfloat16
     assert hs[-1, 0] == 2000
 
@@ -256,7 +257,7 @@ def test_a_batch_of_none_has_gradients(name, method):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_associative_starts_anew_where_a_segment_begins(reverse):
-    cell = jrnn.learnable_state(LINEAR["min_gru"])
+    cell = jrnn.wrappers.learned_initial_state(LINEAR["min_gru"])
     params, xs, _ = numbers(cell, 9)
     params = params._replace(state=random_like(3, params.state))
     resets = jnp.zeros((9, 2), bool).at[4, 0].set(True).at[2, 1].set(True)
@@ -280,7 +281,7 @@ def compiled_gradient(steps, method, cell):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_the_program_does_not_grow_with_time(method):
     size = lambda steps, method: hlo.instructions(
-        compiled_gradient(steps, method, jrnn.min_gru(K, 16))
+        compiled_gradient(steps, method, jrnn.cells.min_gru(K, 16))
     )
     sqrt = {"chunk": None if method is METHODS["one block"] else 1000}
     million = size(1_000_000, jrnn.associative(**sqrt))
@@ -293,7 +294,7 @@ def test_memory_of_the_gradient_of_a_recurrence(chunk):
     size = jax.ShapeDtypeStruct((100_000, 4, 16), "float32")
 
     def loss(a, b):
-        return jrnn.linear_recurrence(a, b, chunk=chunk).sum()
+        return jrnn.methods.linear_recurrence(a, b, chunk=chunk).sum()
 
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(size, size).compile()
     bytes_of_b = 4 * size.size
@@ -303,7 +304,7 @@ def test_memory_of_the_gradient_of_a_recurrence(chunk):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("min_gru", 6.5), ("lru", 5.7)])
 def test_memory_of_the_gradient_of_a_cell(name, most):
-    cell = getattr(jrnn, name)(K, 64)
+    cell = getattr(jrnn.cells, name)(K, 64)
     compiled = compiled_gradient(100_000, jrnn.associative(chunk=100_000), cell)
     taken = compiled.memory_analysis().temp_size_in_bytes
     size = 8 if name == "lru" else 4
@@ -324,8 +325,8 @@ NONLINEAR = {
     "lstm": jrnn.lstm(K, H),
     "gru": jrnn.gru(K, H),
     "gru before": jrnn.gru(K, H, reset_after=False),
-    "ind_rnn": jrnn.ind_rnn(K, H),
-    "diagonal_lstm": jrnn.diagonal_lstm(K, H),
+    "ind_rnn": jrnn.cells.ind_rnn(K, H),
+    "diagonal_lstm": jrnn.cells.diagonal_lstm(K, H),
 }
 OFTEN = ("elman", "ind_rnn")
 
@@ -360,7 +361,8 @@ def test_newton_equals_scan(name, options):
     [
         [NONLINEAR["lstm"], NONLINEAR["ind_rnn"]],
         pytest.param(
-            [*NONLINEAR.values(), jrnn.layer_norm_gru(K, H)], marks=pytest.mark.slow
+            [*NONLINEAR.values(), jrnn.cells.layer_norm_gru(K, H)],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["two", "all"],
@@ -400,7 +402,7 @@ def chaotic(steps=60):
 def test_what_did_not_converge_is_nan_and_its_gradient_too():
     cell, params, xs = chaotic()
     method = jrnn.newton(iterations=3)
-    states, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+    states, info = jrnn.run.newton_trajectory(cell, params, xs, method=method)
     assert info.converged.tolist() == [False, True]
     assert info.residual[0] > 1e-3
     assert jnp.isnan(states.h[:, 0]).all()
@@ -415,13 +417,13 @@ def test_the_fallback_walks_what_did_not_converge():
     loss = lambda xs, m: (jrnn.unroll(cell, params, xs, method=m)[1] ** 2).sum()
     got = jax.value_and_grad(loss)(xs, method)
     assert_close(got, jax.value_and_grad(loss)(xs, jrnn.scan()), 1e-9)
-    _, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+    _, info = jrnn.run.newton_trajectory(cell, params, xs, method=method)
     assert info.converged.tolist() == [False, True]
 
 
 def test_after_as_many_iterations_as_steps_any_guess_is_exact():
     cell, params, xs = chaotic(12)
-    states, info = jrnn.newton_trajectory(cell, params, xs)
+    states, info = jrnn.run.newton_trajectory(cell, params, xs)
     assert info.converged.all()
     assert info.iterations[0] <= 12 + 1
     assert_close(states, jrnn.trajectory(cell, params, xs), 1e-10)
@@ -431,14 +433,14 @@ def test_after_as_many_iterations_as_steps_any_guess_is_exact():
 def test_a_warm_start_saves_iterations():
     cell = jrnn.gru(K, H)
     params, xs, _ = numbers(cell, 300)
-    states, cold = jrnn.newton_trajectory(cell, params, xs)
+    states, cold = jrnn.run.newton_trajectory(cell, params, xs)
     nearby = jax.tree.map(lambda leaf: leaf * 1.0001, params)
-    again, warm = jrnn.newton_trajectory(cell, nearby, xs, guess=states)
+    again, warm = jrnn.run.newton_trajectory(cell, nearby, xs, guess=states)
     assert int(warm.iterations.max()) < int(cold.iterations.max())
     assert_close(again, jrnn.trajectory(cell, nearby, xs), 1e-10)
     wrong = jax.tree.map(lambda leaf: leaf[1:], states)
     with pytest.raises(ValueError, match="guess.h of shape"):
-        jrnn.newton_trajectory(cell, params, xs, guess=wrong)
+        jrnn.run.newton_trajectory(cell, params, xs, guess=wrong)
 
 
 @pytest.mark.parametrize("inputs", [0.0, 0.3])
@@ -463,12 +465,14 @@ def test_a_stack_reports_layer_by_layer():
     )
     params, xs, _ = numbers(cell, 20)
     lengths = jnp.array([20, 7])
-    states, info = jrnn.newton_trajectory(cell, params, xs, lengths=lengths)
+    states, info = jrnn.run.newton_trajectory(cell, params, xs, lengths=lengths)
     (forward, backward), top = info
     assert forward.converged.all()
     assert backward.converged.all()
     assert top.converged.all()
-    again = jrnn.newton_trajectory(cell, params, xs, lengths=lengths, guess=states)[1]
+    again = jrnn.run.newton_trajectory(cell, params, xs, lengths=lengths, guess=states)[
+        1
+    ]
     assert max(leaf.iterations.max() for leaf in (*again[0], again[1])) == 1
     assert_close(states, jrnn.trajectory(cell, params, xs, lengths=lengths), 1e-10)
 
@@ -481,7 +485,7 @@ def test_a_small_residual_of_slow_memory_is_not_taken_for_the_solution(options):
     params, xs, _ = numbers(cell, 1000, "float32")
     state = cell.init_state(params, (2,))
     state = state._replace(c=jnp.full_like(state.c, 1e5))
-    states, info = jrnn.newton_trajectory(
+    states, info = jrnn.run.newton_trajectory(
         cell, params, xs, state, method=jrnn.newton(**options)
     )
     assert info.converged.all()
@@ -497,7 +501,7 @@ def test_small_errors_of_many_steps_add_up_to_a_large_one():
     params = params._replace(b=slow, W_h=3 * params.W_h)
     xs = random_like(1, jax.ShapeDtypeStruct((3000, 1), "float32"))
     state = cell.init_state(params)._replace(h=jnp.ones(2, jnp.float32))
-    states, info = jrnn.newton_trajectory(
+    states, info = jrnn.run.newton_trajectory(
         cell, params, xs, state, method=jrnn.newton(tolerance=3e-3)
     )
     assert info.converged
@@ -513,7 +517,7 @@ def test_no_trajectory_among_many_is_called_the_solution(diagonal):
     params = params._replace(W_h=3 * params.W_h)
     xs = jax.random.normal(jax.random.key(4), (100, 8, 8), jnp.float32)
     method = jrnn.newton(diagonal=diagonal)
-    states, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+    states, info = jrnn.run.newton_trajectory(cell, params, xs, method=method)
     truth = jrnn.trajectory(cell, params, xs, method=jrnn.scan())
     assert info.residual.min() < 2e-6
     for i in range(8):
@@ -540,7 +544,7 @@ def test_iterations_are_not_differentiated():
         (lambda: jrnn.newton(tolerance=float("inf")), "tolerance to be finite"),
         (lambda: jrnn.newton(iterations=0), "iterations to be at least 1"),
         (
-            lambda: jrnn.newton_trajectory(
+            lambda: jrnn.run.newton_trajectory(
                 jrnn.gru(K, H), None, None, method=jrnn.scan()
             ),
             "made by jrnn.newton",

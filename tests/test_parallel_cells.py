@@ -185,7 +185,7 @@ def test_initial_parameters_are_finite_in_narrow_types(case):
 
 def test_the_rates_of_an_lru_fill_the_ring():
     units = 4000
-    cell = jrnn.lru(2, units, r_min=0.5, r_max=0.9, max_phase=0.3)
+    cell = jrnn.cells.lru(2, units, r_min=0.5, r_max=0.9, max_phase=0.3)
     params = cell.init(jax.random.key(0), jnp.float64)
     square = jnp.exp(-2 * jnp.exp(params.nu_log))
     phase = jnp.exp(params.theta_log)
@@ -206,13 +206,13 @@ def test_the_ends_of_the_ring_have_finite_logarithms(monkeypatch, end):
         return jnp.full(shape, {"minval": minval, "maxval": maxval}[end], dtype)
 
     monkeypatch.setattr(jax.random, "uniform", at_the_end)
-    for leaf in jrnn.lru(K, H).init(jax.random.key(0)):
+    for leaf in jrnn.cells.lru(K, H).init(jax.random.key(0)):
         assert jnp.isfinite(leaf).all()
 
 
 @pytest.mark.slow
 def test_an_lru_keeps_the_size_of_independent_inputs():
-    cell = jrnn.lru(8, 512, r_min=0.8, r_max=0.95)
+    cell = jrnn.cells.lru(8, 512, r_min=0.8, r_max=0.95)
     params = cell.init(jax.random.key(0), jnp.float64)
     states = jrnn.trajectory(cell, params, normal(1, 400, 8), method=jrnn.scan())
     size = (jnp.abs(states.h[200:]) ** 2).mean()
@@ -240,7 +240,7 @@ def test_the_rates_of_s5_are_the_eigenvalues_of_hippo():
     found = np.sort_complex(np.linalg.eigvals(normal_part))
     both = np.sort_complex(np.concatenate([Lambda, Lambda.conj()]))
     assert error(np.sort(found.imag), np.sort(both.imag)) < 1e-10
-    params = jrnn.s5(K, 2 * H, blocks=2).init(jax.random.key(0), jnp.float64)
+    params = jrnn.cells.s5(K, 2 * H, blocks=2).init(jax.random.key(0), jnp.float64)
     assert error(params.Lambda_im, np.tile(frequencies, 2)) < 1e-12
     assert (params.Lambda_re == -0.5).all()
 
@@ -252,7 +252,7 @@ def counted(_, shape, dtype):
 
 def test_s5_is_the_state_space_that_it_stands_for():
     # A real space of size 2h, held inputs, with one step for all units.
-    cell = jrnn.s5(K, H, input_init=counted, output_init=counted)
+    cell = jrnn.cells.s5(K, H, input_init=counted, output_init=counted)
     params = cell.init(jax.random.key(0), jnp.float64)
     dt, V = 0.3, hippo(H, 1)[1]
     # C' is drawn complex; that of a real state space is real.
@@ -281,7 +281,7 @@ def test_s5_is_the_state_space_that_it_stands_for():
 
 @pytest.mark.slow
 def test_s5_starts_with_steps_between_the_bounds():
-    cell = jrnn.s5(2, 1000, blocks=100, dt_min=0.01, dt_max=0.5)
+    cell = jrnn.cells.s5(2, 1000, blocks=100, dt_min=0.01, dt_max=0.5)
     step = jnp.exp(cell.init(jax.random.key(0), jnp.float64).log_step)
     assert 0.01 < step.min() < 0.0105
     assert 0.47 < step.max() < 0.5
@@ -289,7 +289,7 @@ def test_s5_starts_with_steps_between_the_bounds():
 
 
 def test_irregular_steps_of_s5():
-    cell = jrnn.s5(K + 1, H, irregular=True)
+    cell = jrnn.cells.s5(K + 1, H, irregular=True)
     params = cell.init(jax.random.key(0), jnp.float64)
     state = random_like(1, cell.init_state(params, (B,)))
     x = normal(2, B, K)
@@ -302,13 +302,13 @@ def test_irregular_steps_of_s5():
     assert_close(cell.step(params, first, timed(1.5)), once, 1e-12)
     # A step of 0 changes nothing, and one of 1 is a regular one.
     assert_close(cell.step(params, state, timed(0.0))[0], state, 0.0)
-    regular = jrnn.s5(K, H).step(params, state, x)
+    regular = jrnn.cells.s5(K, H).step(params, state, x)
     assert_close(cell.step(params, state, timed(1.0)), regular, 1e-12)
 
 
 def test_an_rg_lru_that_hardly_decays_keeps_its_digits():
     # a is 1 to the last bit in float32, and the input's weight is not 0.
-    cell = jrnn.rg_lru(1)
+    cell = jrnn.cells.rg_lru(1)
     params = cell.init(jax.random.key(0))._replace(
         Lambda=jnp.full(1, 20.0, jnp.float32),
         W_g=jnp.zeros((1, 2), jnp.float32),
@@ -323,7 +323,7 @@ def test_an_rg_lru_that_hardly_decays_keeps_its_digits():
 
 @pytest.mark.parametrize("closed", [0.0, -1e3, -1e4])
 def test_the_gates_of_a_min_lstm_sum_to_one(closed):
-    cell = jrnn.min_lstm(K, H)
+    cell = jrnn.cells.min_lstm(K, H)
     params = cell.init(jax.random.key(0), jnp.float64)
     k_f, k_i = jnp.arange(-2.0, 2.0), jnp.zeros(H)
     b = jnp.concatenate([closed + k_f, closed + k_i, jnp.ones(H)])
@@ -340,7 +340,7 @@ def test_the_gates_of_a_min_lstm_sum_to_one(closed):
 
 def test_a_min_gru_in_closed_form():
     # Without inputs' weights z is 3/4 and the candidate 3: h_t = 3 (1 - 4^-t).
-    cell = jrnn.min_gru(1, 1)
+    cell = jrnn.cells.min_gru(1, 1)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_x=jnp.zeros((1, 2)), b=jnp.array([np.log(3.0), 3.0]))
     ys = jrnn.unroll(cell, params, jnp.zeros((4, 1)))[1]
@@ -354,17 +354,17 @@ def dense(w_h, gates):
 
 DENSE = {
     "diagonal_lstm": (
-        jrnn.diagonal_lstm(K, H, peepholes=True),
+        jrnn.cells.diagonal_lstm(K, H, peepholes=True),
         jrnn.lstm(K, H, peepholes=True),
         4,
     ),
-    "diagonal_gru": (jrnn.diagonal_gru(K, H), jrnn.gru(K, H), 3),
+    "diagonal_gru": (jrnn.cells.diagonal_gru(K, H), jrnn.gru(K, H), 3),
     "diagonal_gru before": (
-        jrnn.diagonal_gru(K, H),
+        jrnn.cells.diagonal_gru(K, H),
         jrnn.gru(K, H, reset_after=False),
         3,
     ),
-    "ind_rnn": (jrnn.ind_rnn(K, H), jrnn.elman(K, H, activation=jax.nn.relu), 1),
+    "ind_rnn": (jrnn.cells.ind_rnn(K, H), jrnn.elman(K, H, activation=jax.nn.relu), 1),
 }
 
 
@@ -395,7 +395,10 @@ def test_equals_the_cell_with_a_diagonal_matrix(name):
 @pytest.mark.slow
 def test_coupled_gates_are_an_lstm_with_opposite_arguments():
     # i = 1 - f is sigmoid of the opposite: the plain cell with its i turned round.
-    cell, plain = jrnn.diagonal_lstm(K, H, coupled=True), jrnn.diagonal_lstm(K, H)
+    cell, plain = (
+        jrnn.cells.diagonal_lstm(K, H, coupled=True),
+        jrnn.cells.diagonal_lstm(K, H),
+    )
     params = random_like(1, cell.init(jax.random.key(0), jnp.float64))
     turned = type(params)(
         *(
@@ -410,28 +413,37 @@ def test_coupled_gates_are_an_lstm_with_opposite_arguments():
 
 @pytest.mark.slow
 def test_initial_recurrent_weights():
-    w_h = jrnn.ind_rnn(K, 1000).init(jax.random.key(0)).w_h
+    w_h = jrnn.cells.ind_rnn(K, 1000).init(jax.random.key(0)).w_h
     assert (w_h >= 0).all()
     assert 0.99 < w_h.max() < 1
-    for make, gates in ((jrnn.diagonal_lstm, 4), (jrnn.diagonal_gru, 3)):
+    for make, gates in ((jrnn.cells.diagonal_lstm, 4), (jrnn.cells.diagonal_gru, 3)):
         w_h = make(K, 1000).init(jax.random.key(0)).w_h
         assert w_h.shape == (gates * 1000,)
         assert abs(w_h.var() * 1000 - 0.8) < 0.1
-    b = jrnn.diagonal_lstm(K, 2, coupled=True).init(jax.random.key(0)).b
+    b = jrnn.cells.diagonal_lstm(K, 2, coupled=True).init(jax.random.key(0)).b
     assert b.tolist() == [1, 1, 0, 0, 0, 0]
-    b = jrnn.diagonal_lstm(K, 2).init(jax.random.key(0)).b
+    b = jrnn.cells.diagonal_lstm(K, 2).init(jax.random.key(0)).b
     assert b.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
 
 
 WRONG = {
-    "ring": (lambda: jrnn.lru(3, 4, r_min=0.9, r_max=0.5), "0 <= r_min < r_max <= 1"),
-    "circle": (lambda: jrnn.lru(3, 4, r_max=1.5), "outside the unit circle"),
-    "phase": (lambda: jrnn.lru(3, 4, max_phase=0), "max_phase above 0, got 0"),
-    "decay": (lambda: jrnn.rg_lru(3, r_max=1.0), "0 < r_min < r_max < 1, got"),
-    "blocks": (lambda: jrnn.s5(3, 4, blocks=3), "blocks to divide hidden_size=4"),
-    "dt": (lambda: jrnn.s5(3, 4, dt_min=0.0), "0 < dt_min < dt_max, got"),
-    "time alone": (lambda: jrnn.s5(1, 4, irregular=True), "input_size to be at least"),
-    "output": (lambda: jrnn.lru(3, 4, output_size=0), "output_size to be at least 1"),
+    "ring": (
+        lambda: jrnn.cells.lru(3, 4, r_min=0.9, r_max=0.5),
+        "0 <= r_min < r_max <= 1",
+    ),
+    "circle": (lambda: jrnn.cells.lru(3, 4, r_max=1.5), "outside the unit circle"),
+    "phase": (lambda: jrnn.cells.lru(3, 4, max_phase=0), "max_phase above 0, got 0"),
+    "decay": (lambda: jrnn.cells.rg_lru(3, r_max=1.0), "0 < r_min < r_max < 1, got"),
+    "blocks": (lambda: jrnn.cells.s5(3, 4, blocks=3), "blocks to divide hidden_size=4"),
+    "dt": (lambda: jrnn.cells.s5(3, 4, dt_min=0.0), "0 < dt_min < dt_max, got"),
+    "time alone": (
+        lambda: jrnn.cells.s5(1, 4, irregular=True),
+        "input_size to be at least",
+    ),
+    "output": (
+        lambda: jrnn.cells.lru(3, 4, output_size=0),
+        "output_size to be at least 1",
+    ),
 }
 
 
@@ -444,7 +456,7 @@ def test_errors(name):
 
 @pytest.mark.parametrize("case", marked(PARALLEL))
 def test_sizes_and_identity(case):
-    make = getattr(jrnn, case.name.split(" ")[0])
+    make = getattr(jrnn.cells, case.name.split(" ")[0])
     assert make(5, 4) is make(input_size=5, hidden_size=4)
     for sizes in ((0, 4), (3, 0)):
         with pytest.raises(ValueError, match="_size to be at least 1, got 0"):

@@ -198,13 +198,13 @@ def test_convergence_is_tabulated(tmp_path, capsys):
 
 def broken(monkeypatch, change) -> dict:
     """The row of a case whose trajectory was tampered with."""
-    original = jrnn.newton_trajectory
+    original = jrnn.run.newton_trajectory
 
     def wrong(*args, **kwargs):
         states, info = original(*args, **kwargs)
         return jax.tree.map(change, states), info
 
-    monkeypatch.setattr(jrnn, "newton_trajectory", wrong)
+    monkeypatch.setattr(jrnn.run, "newton_trajectory", wrong)
     convergence.solve.clear_cache()
     try:
         return convergence.examine(CASE, 0)
@@ -278,7 +278,7 @@ def test_case_that_does_not_converge_is_nan_and_listed():
 
 
 def test_growth_of_a_linear_network_is_its_spectral_radius():
-    cell = jrnn.elman(3, 4, activation=jrnn.identity)
+    cell = jrnn.elman(3, 4, activation=jrnn.activations.linear)
     params = cell.init(jax.random.key(0), jnp.float64)
     params = params._replace(W_h=0.5 * params.W_h)
     found = convergence.growth(cell, params, jnp.ones((200, 2, 3)))

@@ -24,14 +24,16 @@ def _key():
 @pytest.mark.parametrize("per_sequence", [False, True])
 def test_means_over_steps_of_narrow_floats(dtype, per_sequence):
     wide = jnp.float64 if dtype == "float64" else jnp.float32
-    mean = lambda a, n=None: jrnn.mean_over_steps(a, n, per_sequence=per_sequence)
+    mean = lambda a, n=None: jrnn.models.mean_over_steps(
+        a, n, per_sequence=per_sequence
+    )
     for value, shape in ((10.5, (100, 64)), (1.0, (512, 256))):
         found = mean(jnp.full(shape, value, dtype))
         assert found == value
         assert found.dtype == wide
     assert mean(jnp.ones((70_000, 1), dtype), jnp.array([66_000])) == 1
     ones = jnp.full((512, 256), 0.5, dtype)
-    bits = jrnn.bits_per_symbol(-ones)
+    bits = jrnn.models.bits_per_symbol(-ones)
     assert bits.dtype == wide
     assert abs(float(bits) - 0.5 / np.log(2)) < 1e-6
 
@@ -39,16 +41,18 @@ def test_means_over_steps_of_narrow_floats(dtype, per_sequence):
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "int32", "uint32"])
 def test_means_over_steps_of_hits(dtype):
     hits = jnp.arange(625).reshape(25, 25) % 5 > 0
-    assert jnp.allclose(jrnn.mean_over_steps(hits.astype(dtype)), 0.8)
+    assert jnp.allclose(jrnn.models.mean_over_steps(hits.astype(dtype)), 0.8)
     lengths = jnp.full(25, 20, jnp.uint8)
-    per_sequence = jrnn.mean_over_steps(hits.astype(dtype), lengths, per_sequence=True)
+    per_sequence = jrnn.models.mean_over_steps(
+        hits.astype(dtype), lengths, per_sequence=True
+    )
     assert jnp.allclose(per_sequence, 0.8)
     assert per_sequence.dtype == jnp.float32
 
 
 def test_gradients_of_means_keep_the_type_of_the_values():
     values = jnp.ones((512, 256), jnp.bfloat16)
-    gradient = jax.grad(jrnn.mean_over_steps)(values)
+    gradient = jax.grad(jrnn.models.mean_over_steps)(values)
     assert gradient.dtype == jnp.bfloat16
     assert (gradient == 2.0**-17).all()
 
@@ -56,7 +60,7 @@ def test_gradients_of_means_keep_the_type_of_the_values():
 @pytest.mark.parametrize("dtype", NARROW)
 def test_pools_sum_in_float32(dtype):
     ys = jnp.full((70_000, 1, 2), 3.0, dtype)
-    found = jrnn.mean_step(ys, jnp.ones((70_000, 1), bool))
+    found = jrnn.models.mean_pool(ys, jnp.ones((70_000, 1), bool))
     assert found.dtype == dtype
     assert (found == 3).all()
 
@@ -81,7 +85,7 @@ def test_the_norm_of_a_narrow_gradient_is_float32(dtype):
 @pytest.mark.parametrize("dtype", NARROW)
 def test_rows_of_equal_ids_are_summed_in_float32(dtype, method):
     """The gradient of a table that is looked up is a sum over time and batch."""
-    cell = jrnn.elman(3, 2, activation=jrnn.identity)
+    cell = jrnn.elman(3, 2, activation=jrnn.activations.linear)
     params = jax.tree.map(jnp.zeros_like, cell.init(_key(), dtype))
 
     def loss(params):
@@ -97,7 +101,7 @@ def test_rows_of_equal_ids_are_summed_in_float32(dtype, method):
 
 def test_the_start_vector_sums_over_the_batch_in_float32():
     head = jrnn.categorical(3)
-    cell = jrnn.elman(3, 2, activation=jrnn.identity)
+    cell = jrnn.elman(3, 2, activation=jrnn.activations.linear)
     model = jrnn.sequence_model(cell, head)
     params = jax.tree.map(jnp.zeros_like, model.init(_key(), jnp.bfloat16))
     params = params._replace(
@@ -120,12 +124,12 @@ def test_the_start_vector_sums_over_the_batch_in_float32():
 def test_moments_of_narrow_distributions_are_float32(dtype):
     """What `predict` gives is float32; what a user makes by hand may be narrower."""
     levels = 64
-    kernel = jrnn.discretised_logistic(0.0, 1.0, levels)
-    head = jrnn.mixture(300, kernel)
+    kernel = jrnn.heads.discretised_logistic(0.0, 1.0, levels)
+    head = jrnn.heads.mixture(300, kernel)
     predicted = head.predict(head.init(_key(), 2), jnp.ones((3, 2), jnp.float32))
     narrow = jax.tree.map(lambda a: a.astype(dtype), predicted)
     widened = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
-    for moment in (jrnn.Distribution.mean, jrnn.Distribution.variance):
+    for moment in (jrnn.heads.Distribution.mean, jrnn.heads.Distribution.variance):
         assert moment(narrow).dtype == jnp.float32
         assert (moment(narrow) == moment(widened)).all()
     loc, scale = jnp.zeros(3, dtype), jnp.full(3, 0.5, dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.diagnostics import saturation
+from jrnn.diagnostics import gate_statistics
 from tests.helpers import assert_close, random_like
 
 slow = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_gates_of_a_gru_are_counted(reset_after):
             gates[name].append(gate)
     r, z, n = (np.stack(gates[name]) for name in "rzn")
     expected = {"r": (r, 0.1, 0.9), "z": (z, 0.1, 0.9), "n": (n, -0.8, 0.8)}
-    found = saturation(cell, params, xs, state)
+    found = gate_statistics(cell, params, xs, state)
     check_gates(found, expected)
     assert 0 < float(found["z"].low.mean()) < 1
 
@@ -65,15 +65,15 @@ def test_gates_of_a_gru_are_counted(reset_after):
 @slow
 def test_gates_inside_stacks_and_pairs_are_counted():
     pair = jrnn.bidirectional(jrnn.lstm(3, 2), jrnn.lstm(3, 2))
-    cell = jrnn.stack(pair, jrnn.residual(jrnn.lru(4, 4)))
+    cell = jrnn.stack(pair, jrnn.residual(jrnn.cells.lru(4, 4)))
     params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
     xs = random_like(1, jnp.zeros((7, 2, 3)))
-    found = saturation(cell, params, xs)
+    found = gate_statistics(cell, params, xs)
     names = {f"[0][{i}].{gate}" for i in range(2) for gate in "ifgo"}
     assert set(found) == names | {"[0][0].tanh_c", "[0][1].tanh_c", "[1].a"}
     # Each direction as its own cell, the second on reversed inputs.
     for i, read in enumerate((xs, xs[::-1])):
-        alone = saturation(jrnn.lstm(3, 2), params[0][i], read)
+        alone = gate_statistics(jrnn.lstm(3, 2), params[0][i], read)
         for name, gate in alone.items():
             assert_close(found[f"[0][{i}].{name}"], gate)
     moduli = np.exp(-np.exp(np.asarray(params[1].nu_log)))
@@ -87,7 +87,7 @@ def test_states_that_activations_bound_stand_in_for_gates():
         cell, params, xs, state = example(make)
         params = jax.tree.map(lambda leaf: 3 * leaf, params)
         h = jrnn.trajectory(cell, params, xs, state).h
-        check_gates(saturation(cell, params, xs, state), {"h": (h, low, high)})
+        check_gates(gate_statistics(cell, params, xs, state), {"h": (h, low, high)})
 
 
 def sigmoid(a):
@@ -179,31 +179,38 @@ def co_rnn(p, old, new, x):
 
 DT, GAMMA = 0.4, 0.3
 TRUTHS = {
-    "diagonal_gru": (jrnn.diagonal_gru, diagonal_gru),
-    "diagonal_lstm": (jrnn.diagonal_lstm, diagonal_lstm),
+    "diagonal_gru": (jrnn.cells.diagonal_gru, diagonal_gru),
+    "diagonal_lstm": (jrnn.cells.diagonal_lstm, diagonal_lstm),
     "diagonal_lstm coupled": (
-        lambda k, h: jrnn.diagonal_lstm(k, h, coupled=True, peepholes=True),
+        lambda k, h: jrnn.cells.diagonal_lstm(k, h, coupled=True, peepholes=True),
         coupled,
     ),
-    "layer_norm_gru": (jrnn.layer_norm_gru, layer_norm_gru),
-    "layer_norm_lstm": (jrnn.layer_norm_lstm, layer_norm_lstm),
-    "lem": (lambda k, h: jrnn.lem(k, h, dt=DT), lem),
+    "layer_norm_gru": (jrnn.cells.layer_norm_gru, layer_norm_gru),
+    "layer_norm_lstm": (jrnn.cells.layer_norm_lstm, layer_norm_lstm),
+    "lem": (lambda k, h: jrnn.cells.lem(k, h, dt=DT), lem),
     "antisymmetric_rnn": (
-        lambda k, h: jrnn.antisymmetric_rnn(k, h, gamma=GAMMA),
+        lambda k, h: jrnn.cells.antisymmetric_rnn(k, h, gamma=GAMMA),
         antisymmetric,
     ),
     "antisymmetric_rnn gated": (
-        lambda k, h: jrnn.antisymmetric_rnn(k, h, gamma=GAMMA, gated=True),
+        lambda k, h: jrnn.cells.antisymmetric_rnn(k, h, gamma=GAMMA, gated=True),
         antisymmetric,
     ),
-    "co_rnn": (jrnn.co_rnn, co_rnn),
-    "zoneout lstm": (lambda k, h: jrnn.zoneout(jrnn.lstm(k, h), (0.2, 0.5)), lstm),
+    "co_rnn": (jrnn.cells.co_rnn, co_rnn),
+    "zoneout lstm": (
+        lambda k, h: jrnn.wrappers.zoneout(jrnn.lstm(k, h), (0.2, 0.5)),
+        lstm,
+    ),
     "zoneout dropout gru": (
-        lambda k, h: jrnn.zoneout(jrnn.variational_dropout(jrnn.gru(k, h), 0.5), 0.2),
+        lambda k, h: jrnn.wrappers.zoneout(
+            jrnn.wrappers.variational_dropout(jrnn.gru(k, h), 0.5), 0.2
+        ),
         gru,
     ),
     "dropout zoneout gru": (
-        lambda k, h: jrnn.variational_dropout(jrnn.zoneout(jrnn.gru(k, h), 0.2), 0.5),
+        lambda k, h: jrnn.wrappers.variational_dropout(
+            jrnn.wrappers.zoneout(jrnn.gru(k, h), 0.2), 0.5
+        ),
         gru,
     ),
 }
@@ -229,18 +236,20 @@ def test_gates_of_every_cell_are_counted(name):
     numpy = lambda tree: jax.tree.map(np.asarray, tree)
     gates = truth(numpy(params), numpy(before), numpy(after), np.asarray(xs))
     edges = EDGES | ({"r": EDGES["s"]} if name == "lem" else {})
-    found = saturation(cell, params, xs, state)
+    found = gate_statistics(cell, params, xs, state)
     check_gates(found, {key: (gate, *edges[key]) for key, gate in gates.items()})
     assert any(0 < float(gate.low.mean() + gate.high.mean()) for gate in found.values())
 
 
 @slow
 def test_gates_are_those_of_the_cell_inside_that_is_made_orthogonal():
-    cell, params, xs, state = example(lambda k, h: jrnn.keep_orthogonal(jrnn.gru(k, h)))
-    inner = saturation(jrnn.gru(3, 2), cell.prepare(params), xs, state)
-    cell = jrnn.learnable_state(cell)
+    cell, params, xs, state = example(
+        lambda k, h: jrnn.wrappers.orthogonal(jrnn.gru(k, h))
+    )
+    inner = gate_statistics(jrnn.gru(3, 2), cell.prepare(params), xs, state)
+    cell = jrnn.wrappers.learned_initial_state(cell)
     params = cell.init(jax.random.key(0), jnp.float64)._replace(cell=params)
-    found = saturation(cell, params, xs, state)
+    found = gate_statistics(cell, params, xs, state)
     assert set(found) == {"r", "z", "n"}
     for name, gate in inner.items():
         assert_close(found[name], gate)
@@ -249,26 +258,32 @@ def test_gates_are_those_of_the_cell_inside_that_is_made_orthogonal():
 @slow
 def test_states_without_bounds_are_left_out():
     relu = lambda k, h: jrnn.elman(k, h, activation=jax.nn.relu)
-    for make in (relu, jrnn.exp_rnn, lambda k, h: jrnn.zoneout(relu(k, h), 0.5)):
-        assert saturation(*example(make)) == {}
+    for make in (
+        relu,
+        jrnn.cells.exp_rnn,
+        lambda k, h: jrnn.wrappers.zoneout(relu(k, h), 0.5),
+    ):
+        assert gate_statistics(*example(make)) == {}
     cell, params, xs, _ = example(lambda k, h: jrnn.stack(relu(k, h), jrnn.elman(h, h)))
-    assert set(saturation(cell, params, xs)) == {"[1].h"}
+    assert set(gate_statistics(cell, params, xs)) == {"[1].h"}
 
 
 @slow
 def test_of_zoneout_the_activation_is_looked_at_and_not_the_average():
-    cell, params, xs, state = example(lambda k, h: jrnn.zoneout(jrnn.elman(k, h), 0.9))
+    cell, params, xs, state = example(
+        lambda k, h: jrnn.wrappers.zoneout(jrnn.elman(k, h), 0.9)
+    )
     after = jrnn.trajectory(cell, params, xs, state).h
     before = jnp.concatenate([state.h[None], after[:-1]])
     W_x, W_h, b = (np.asarray(leaf) for leaf in params)
     h = np.tanh(np.asarray(xs) @ W_x + np.asarray(before) @ W_h + b)
-    check_gates(saturation(cell, params, xs, state), {"h": (h, -0.8, 0.8)})
+    check_gates(gate_statistics(cell, params, xs, state), {"h": (h, -0.8, 0.8)})
 
 
 def test_shares_of_a_unit_that_is_nan_are_nan():
-    cell = jrnn.ind_rnn(1, 2, activation=jnp.tanh)
+    cell = jrnn.cells.ind_rnn(1, 2, activation=jnp.tanh)
     params = cell.init(jax.random.key(0))
     params = params._replace(W_x=jnp.array([[1.0, jnp.nan]]))
-    found = saturation(cell, params, jnp.ones((4, 1)))["h"]
+    found = gate_statistics(cell, params, jnp.ones((4, 1)))["h"]
     for share in found:
         assert np.isnan(share).tolist() == [False, True]

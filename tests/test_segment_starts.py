@@ -16,7 +16,7 @@ from tests.helpers import assert_close, error, random_like, to_numpy
 from tests.reference import sigmoid
 
 T, B, K, H = 6, 4, 2, 3
-CELL = jrnn.rg_lru(K, H, unscaled_start=True)
+CELL = jrnn.cells.rg_lru(K, H, unscaled_start=True)
 SHAPES = jax.eval_shape(lambda: CELL.init(jax.random.key(0), jnp.float64))
 PARAMS = random_like(1, SHAPES, 0.7)
 # So that states last, and the factor is far from 1.
@@ -156,14 +156,14 @@ def test_chunks_and_single_steps_are_the_whole():
         shown.append(y)
     assert error(jnp.stack(shown), ys) < 1e-12
     # The first input is written as it is, behind its gate; by default it is not.
-    plain = jrnn.rg_lru(K, H)
+    plain = jrnn.cells.rg_lru(K, H)
     y = plain.step(PARAMS, plain.init_state(PARAMS, (B,)), XS[0])[1]
     assert error(y, ys[0]) > 0.1
     assert CELL.init_state(PARAMS).fresh.tolist() == [1.0] * H
 
 
 def test_zoneout_and_a_learned_start_leave_the_mark_alone():
-    around = jrnn.zoneout(CELL, 0.3)
+    around = jrnn.wrappers.zoneout(CELL, 0.3)
     u = around.project(PARAMS, XS[0])
     state = start(False)._replace(h=DH)
     moved = around.advance(PARAMS, state, u)
@@ -171,8 +171,8 @@ def test_zoneout_and_a_learned_start_leave_the_mark_alone():
     assert error(moved.h, 0.3 * DH + 0.7 * by_cell.h) < 1e-12
     assert not moved.fresh.any()
     with pytest.raises(ValueError, match=r"which says where a .* pass \(0.3, 0.0\)"):
-        jrnn.zoneout(CELL, (0.3, 0.2))
-    learned = jrnn.learnable_state(CELL)
+        jrnn.wrappers.zoneout(CELL, (0.3, 0.2))
+    learned = jrnn.wrappers.learned_initial_state(CELL)
     params = learned.init(jax.random.key(0), jnp.float64)
     elsewhere = jax.tree.map(lambda leaf: leaf + 0.5, params)
     state = learned.init_state(elsewhere, (B,))
@@ -183,7 +183,7 @@ def test_zoneout_and_a_learned_start_leave_the_mark_alone():
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [None, 1])
 def test_zoneout_in_parallel(key):
-    around = jrnn.zoneout(CELL, 0.3)
+    around = jrnn.wrappers.zoneout(CELL, 0.3)
     key = None if key is None else jax.random.key(key)
     runs = [
         jrnn.unroll(
@@ -200,5 +200,5 @@ def test_zoneout_in_parallel(key):
 
 
 def test_the_kept_share_is_that_of_the_units():
-    found = jrnn.diagnostics.saturation(CELL, PARAMS, XS)
+    found = jrnn.diagnostics.gate_statistics(CELL, PARAMS, XS)
     assert set(found) == {"a"}

@@ -46,7 +46,7 @@ def prepared(cell):
 
 def suited(method, factory):
     """A factory whose cells the method can run."""
-    return jrnn.min_gru if method is METHODS["associative"] else factory
+    return jrnn.cells.min_gru if method is METHODS["associative"] else factory
 
 
 def deep(method):
@@ -54,8 +54,8 @@ def deep(method):
     lstm, gru = suited(method, jrnn.lstm), suited(method, jrnn.gru)
     backward = gru(K, H)
     if gru is jrnn.gru:
-        backward = jrnn.variational_dropout(backward, 0.3)
-    pair = jrnn.bidirectional(jrnn.zoneout(lstm(K, H), 0.2), backward)
+        backward = jrnn.wrappers.variational_dropout(backward, 0.3)
+    pair = jrnn.bidirectional(jrnn.wrappers.zoneout(lstm(K, H), 0.2), backward)
     return jrnn.stack(pair, jrnn.residual(jrnn.dropout(gru(2 * H, 2 * H), 0.3)))
 
 
@@ -168,7 +168,7 @@ def test_a_recorded_rollout_replays_step_by_step(method):
 
 @every_method
 def test_a_learned_initial_state_has_its_own_gradient(method):
-    cell = jrnn.learnable_state(suited(method, jrnn.gru)(K, H))
+    cell = jrnn.wrappers.learned_initial_state(suited(method, jrnn.gru)(K, H))
     params, xs, state = prepared(cell)
     marks = flags(8)
 
@@ -252,14 +252,14 @@ def test_dropout_drops_inputs_anew_at_each_step_and_keeps_their_mean():
 
 
 def test_variational_dropout_keeps_one_mask_for_a_sequence():
-    cell = jrnn.variational_dropout(jrnn.lstm(K, 50), 0.25)
+    cell = jrnn.wrappers.variational_dropout(jrnn.lstm(K, 50), 0.25)
     kept, _ = cell.noise(jax.random.key(0), 20, (30,))
     assert kept.shape == (20, 30, 50)
     assert (kept == kept[:1]).all()
     assert abs(kept.mean() - 0.75) < 0.05
     # Only the product with W_h sees it: c is whole, and so is h where z keeps it.
-    params, xs, state = prepared(jrnn.variational_dropout(jrnn.gru(K, H), 0.5))
-    gru = jrnn.variational_dropout(jrnn.gru(K, H), 0.5)
+    params, xs, state = prepared(jrnn.wrappers.variational_dropout(jrnn.gru(K, H), 0.5))
+    gru = jrnn.wrappers.variational_dropout(jrnn.gru(K, H), 0.5)
     none_kept = (jnp.zeros((B, H), bool), None)
     moved, _ = gru.step(params, state, xs[0], none_kept)
     plain = jrnn.gru(K, H)
@@ -273,7 +273,7 @@ def test_variational_dropout_keeps_one_mask_for_a_sequence():
 
 def test_zoneout_keeps_units_and_takes_the_expectation_without_a_key():
     plain = jrnn.lstm(K, H)
-    cell = jrnn.zoneout(plain, (0.25, 0.5))
+    cell = jrnn.wrappers.zoneout(plain, (0.25, 0.5))
     params, xs, state = prepared(cell)
     moved = plain.step(params, state, xs[0])[0]
     expected = type(state)(
@@ -306,9 +306,9 @@ def test_a_stack_steps_and_is_unrolled_layer_by_layer():
 
 def test_equal_arguments_make_the_identical_combination():
     make = lambda: jrnn.stack(
-        jrnn.zoneout(jrnn.lstm(3, 4), 0.1),
-        jrnn.dropout(jrnn.variational_dropout(jrnn.gru(4, 4), 0.1), 0.2),
-        jrnn.learnable_state(jrnn.elman(4, 4)),
+        jrnn.wrappers.zoneout(jrnn.lstm(3, 4), 0.1),
+        jrnn.dropout(jrnn.wrappers.variational_dropout(jrnn.gru(4, 4), 0.1), 0.2),
+        jrnn.wrappers.learned_initial_state(jrnn.elman(4, 4)),
     )
     assert make() is make()
     assert jrnn.bidirectional(make(), make()) is jrnn.bidirectional(make(), make())

@@ -152,7 +152,7 @@ def test_autoregressions_are_forecasts_in_percent():
 
 
 def test_cell_reads_the_return_and_its_size():
-    head = networks.reading_sizes(jrnn.student_t())
+    head = networks.reading_sizes(jrnn.heads.student_t())
     xs = jnp.array([[-2.0, 0.0], [0.5, 3.0]])
     got = np.asarray(head.encode(head.symbols(xs)))
     x = np.asarray(xs)

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import jrnn
-from jrnn import diagnostics, regularisers
-from jrnn.train import init_train_state, make_train_step, streams
+from jrnn import diagnostics
+from jrnn.train import init_train_state, make_train_step, regularisers, streams
 
 T, B, K = 5, 2, 4
 KEY = jax.random.key(0)
@@ -34,14 +34,14 @@ GRU = jrnn.gru(K, K)
 CELLS = {
     "elman": jrnn.elman(K, K),
     "lstm": jrnn.lstm(K, K, peepholes=True, projection_size=2),
-    "s5 irregular": jrnn.s5(K, K, irregular=True),
-    "exp_rnn": jrnn.exp_rnn(K, K),
-    "min_gru": jrnn.min_gru(K, K),
-    "layer norm": jrnn.layer_norm_lstm(K, K),
-    "zoneout": jrnn.zoneout(GRU, 0.5),
-    "variational_dropout": jrnn.variational_dropout(GRU, 0.5),
-    "learnable_state": jrnn.learnable_state(jrnn.lru(K, K)),
-    "keep_orthogonal": jrnn.keep_orthogonal(GRU),
+    "s5 irregular": jrnn.cells.s5(K, K, irregular=True),
+    "exp_rnn": jrnn.cells.exp_rnn(K, K),
+    "min_gru": jrnn.cells.min_gru(K, K),
+    "layer norm": jrnn.cells.layer_norm_lstm(K, K),
+    "zoneout": jrnn.wrappers.zoneout(GRU, 0.5),
+    "variational_dropout": jrnn.wrappers.variational_dropout(GRU, 0.5),
+    "learned_initial_state": jrnn.wrappers.learned_initial_state(jrnn.cells.lru(K, K)),
+    "orthogonal": jrnn.wrappers.orthogonal(GRU),
     "stack": jrnn.stack(GRU, jrnn.residual(jrnn.dropout(GRU, 0.5))),
     "bidirectional": jrnn.bidirectional(GRU, GRU),
 }
@@ -50,9 +50,9 @@ HEADS = {
     "gaussian": (jrnn.gaussian(), on_device(T, B)),
     "full": (jrnn.gaussian(2, full=True), on_device(T, B, 2)),
     "missing": (jrnn.gaussian(missing=True), on_device(T, B)),
-    "student_t": (jrnn.student_t(), on_device(T, B)),
-    "bernoulli": (jrnn.bernoulli(), on_device(T, B)),
-    "mixture": (jrnn.mixture(2), on_device(T, B)),
+    "student_t": (jrnn.heads.student_t(), on_device(T, B)),
+    "bernoulli": (jrnn.heads.bernoulli(), on_device(T, B)),
+    "mixture": (jrnn.heads.mixture(2), on_device(T, B)),
 }
 
 
@@ -123,7 +123,7 @@ def loss(state, ys):
 
 
 def supervised():
-    model = jrnn.supervised_model(GRU, jrnn.categorical(K), jrnn.mean_step)
+    model = jrnn.supervised_model(GRU, jrnn.categorical(K), jrnn.models.mean_pool)
     own = model.init(new_key())
     model.predict(own, XS, lengths=LENGTHS)
     return model.log_prob(own, XS, LABELS)
@@ -138,22 +138,22 @@ def chain():
 
 
 def linear_gaussian():
-    model = jrnn.linear_gaussian_markov(1)
+    model = jrnn.models.linear_gaussian_markov(1)
     fitted = model.fit(jax.random.normal(new_key(), (50, 2)))
     return model.log_prob(fitted, XS.reshape(-1, B)), model.sample(fitted, new_key(), 3)
 
 
 FUNCTIONS = {
     "bidirectional": lambda p: jrnn.unroll(jrnn.bidirectional(GRU, GRU), (p, p), XS),
-    "newton_trajectory": lambda p: jrnn.newton_trajectory(GRU, p, XS),
+    "newton_trajectory": lambda p: jrnn.run.newton_trajectory(GRU, p, XS),
     "truncated": lambda p: jrnn.unroll(GRU, p, XS, method=jrnn.truncated(2)),
     "supervised_model": lambda p: supervised(),
     "markov_chain": lambda p: chain(),
     "linear_gaussian_markov": lambda p: linear_gaussian(),
-    "mean_over_steps": lambda p: jrnn.mean_over_steps(VALUES, LENGTHS),
-    "bits_per_symbol": lambda p: jrnn.bits_per_symbol(VALUES),
-    "last_step": lambda _: jrnn.last_step(XS, MASK),
-    "mean_step": lambda p: jrnn.mean_step(XS, MASK),
+    "mean_over_steps": lambda p: jrnn.models.mean_over_steps(VALUES, LENGTHS),
+    "bits_per_symbol": lambda p: jrnn.models.bits_per_symbol(VALUES),
+    "last_pool": lambda _: jrnn.models.last_pool(XS, MASK),
+    "mean_pool": lambda p: jrnn.models.mean_pool(XS, MASK),
     "state_adjoints": lambda p: diagnostics.state_adjoints(GRU, p, XS, loss),
     "jacobian_bound": lambda p: diagnostics.jacobian_bound(GRU, p, XS),
     "gradient_by_lag": lambda p: diagnostics.gradient_by_lag(GRU, p, XS, loss),
@@ -162,12 +162,14 @@ FUNCTIONS = {
     "by_lag": lambda p: diagnostics.jacobian_products_by_lag(GRU, p, XS),
     "lyapunov_spectrum": lambda p: diagnostics.lyapunov_spectrum(GRU, p, XS),
     "memory": lambda p: diagnostics.memory_capacity(GRU, p, new_key(), max_delay=2),
-    "saturation": lambda p: diagnostics.saturation(GRU, p, XS),
-    "find_non_finite": lambda p: jrnn.find_non_finite(GRU, p, XS, lengths=LENGTHS),
+    "gate_statistics": lambda p: diagnostics.gate_statistics(GRU, p, XS),
+    "find_non_finite": lambda p: jrnn.diagnostics.find_non_finite(
+        GRU, p, XS, lengths=LENGTHS
+    ),
     "penalty": lambda p: regularisers.gradient_norm_penalty(GRU, p, XS, loss),
     "streams": lambda p: streams(IDS.reshape(-1), 2),
 }
-QUICK = ("mean_over_steps", "bits_per_symbol", "last_step", "mean_step", "streams")
+QUICK = ("mean_over_steps", "bits_per_symbol", "last_pool", "mean_pool", "streams")
 
 
 @pytest.mark.parametrize("name", some(FUNCTIONS, QUICK))

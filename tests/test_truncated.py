@@ -19,7 +19,7 @@ CELLS = {
     "elman": jrnn.elman(K, H),
     "lstm": jrnn.lstm(K, H),
     "stack": jrnn.stack(jrnn.gru(K, H), jrnn.elman(H, 2)),
-    "generic": jrnn.zoneout(jrnn.gru(K, H), 0.3),
+    "generic": jrnn.wrappers.zoneout(jrnn.gru(K, H), 0.3),
 }
 
 

@@ -95,10 +95,14 @@ WRAPPERS = {
     "bidirectional": lambda make: jrnn.bidirectional(make(3, 4), make(3, 4)),
     "residual": lambda make: jrnn.residual(make(3, 3)),
     "dropout": lambda make: jrnn.dropout(make(3, 4), 0.5),
-    "zoneout": lambda make: jrnn.zoneout(make(3, 4), 0.3),
-    "variational_dropout": lambda make: jrnn.variational_dropout(make(3, 4), 0.3),
-    "learnable_state": lambda make: jrnn.learnable_state(make(3, 4)),
-    "keep_orthogonal": lambda make: jrnn.keep_orthogonal(make(3, 4)),
+    "zoneout": lambda make: jrnn.wrappers.zoneout(make(3, 4), 0.3),
+    "variational_dropout": lambda make: jrnn.wrappers.variational_dropout(
+        make(3, 4), 0.3
+    ),
+    "learned_initial_state": lambda make: jrnn.wrappers.learned_initial_state(
+        make(3, 4)
+    ),
+    "orthogonal": lambda make: jrnn.wrappers.orthogonal(make(3, 4)),
 }
 
 
@@ -125,7 +129,7 @@ def test_every_diagnostic(name):
     by_lag = d.jacobian_products_by_lag(cell, params, xs)
     bound = d.jacobian_bound(cell, params, xs)
     assert not bound.proven
-    found = d.saturation(cell, params, xs)
+    found = d.gate_statistics(cell, params, xs)
     assert list(found) == [name for name, _ in cell.gates.ranges]
     rest = (
         d.state_adjoints(cell, params, xs, loss),
@@ -244,7 +248,7 @@ def test_gates_that_no_field_holds():
     )(3)
     params = cell.init(jax.random.key(0))
     with pytest.raises(ValueError, match="the gates z among .*, got h, S; name each"):
-        jrnn.diagnostics.saturation(made, params, jnp.ones((4, 3), jnp.float32))
+        jrnn.diagnostics.gate_statistics(made, params, jnp.ones((4, 3), jnp.float32))
 
 
 def test_mistakes():

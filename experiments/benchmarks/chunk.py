@@ -99,7 +99,7 @@ def methods(settings: Settings, steps: int) -> dict[str, jrnn.Method | None]:
 
 def compare(settings: Settings, name: str, shape: Shape) -> dict[str, Any]:
     """Returns one row: the times of every choice for one cell at one shape."""
-    cell = getattr(jrnn, name)(shape.I, shape.H)
+    cell = getattr(jrnn.cells, name)(shape.I, shape.H)
     ready = {
         which: prepare(cell, shape, method)
         for which, method in methods(settings, shape.T).items()

@@ -72,7 +72,7 @@ def run(settings: Settings) -> int:
     rows = []
     for name in settings.cells:
         for steps in settings.steps:
-            cell = getattr(jrnn, name)(settings.size, settings.size)
+            cell = getattr(jrnn.cells, name)(settings.size, settings.size)
             ready = [prepare(settings, cell, steps, one) for one in settings.levels]
             calls = dict(enumerate(run for run, _ in ready))
             enough = lambda rounds, _: rounds >= settings.rounds

@@ -68,7 +68,7 @@ def by_tanh(a: jax.Array) -> jax.Array:
 
 def in_chains(problem: Problem, count: int) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns a forward pass of the batch in `count` parts, all of them in one loop."""
-    cell = getattr(jrnn, problem.cell)(problem.shape.I, problem.shape.H)
+    cell = getattr(jrnn.cells, problem.cell)(problem.shape.I, problem.shape.H)
 
     def forward(params: Any, xs: jax.Array) -> jax.Array:
         us = [cell.project(params, part) for part in jnp.split(xs, count, axis=1)]

@@ -76,11 +76,11 @@ def max_step(
     return jnp.where(active[..., None], ys, -jnp.inf).max(axis=0)
 
 
-POOLS = {"max": max_step, "last": jrnn.last_step}
+POOLS = {"max": max_step, "last": jrnn.models.last_pool}
 
 
 @functools.cache
-def network(task: str, plan: Plan) -> jrnn.SupervisedModel:
+def network(task: str, plan: Plan) -> jrnn.models.SupervisedModel:
     """Returns the model that a plan asks for."""
     cells, inputs = [], READERS[task].inputs(plan.window)
     for _ in range(plan.layers):

@@ -24,7 +24,7 @@ from experiments.lab import training
 from jrnn.train import streams
 
 # What minGRU's matrices started from when the committed results were made, its biases
-# being 0; by now `jrnn.min_gru` starts as its authors' code does.
+# being 0; by now `jrnn.cells.min_gru` starts as its authors' code does.
 UNIT = jax.nn.initializers.lecun_normal()
 
 # A stretch is scored in pieces side by side, each after the bases before it: a state
@@ -78,11 +78,11 @@ def networks(hidden: int, word: int) -> dict[str, Network]:
     A minGRU's gates do not see its state, so it takes two layers where the others take
     one.
     """
-    words, drawn = BASES**word, jrnn.one_hot_normal
+    words, drawn = BASES**word, jrnn.initializers.embedding
     start: dict[str, Any] = {"bias_init": jax.nn.initializers.zeros}
     deep = jrnn.stack(
-        jrnn.min_gru(words, hidden, input_init=drawn, **start),
-        jrnn.min_gru(hidden, hidden, input_init=UNIT, **start),
+        jrnn.cells.min_gru(words, hidden, input_init=drawn, **start),
+        jrnn.cells.min_gru(hidden, hidden, input_init=UNIT, **start),
     )
     cells = {
         "gru": jrnn.gru(words, hidden, input_init=drawn),

@@ -72,10 +72,10 @@ class Learned(NamedTuple):
 
 
 @functools.cache
-def kernel_in(sd: float) -> jrnn.Kernel:
+def kernel_in(sd: float) -> jrnn.heads.Kernel:
     """Returns logistics cut into whole numbers, measured in `sd` of them."""
     lowest = float(LEAST_DIFFERENCE)
-    kernel = jrnn.discretised_logistic(lowest, 1.0, DIFFERENCES)
+    kernel = jrnn.heads.discretised_logistic(lowest, 1.0, DIFFERENCES)
     half = kernel.support.scale
     # The kernel's own units are half the range, around the range's middle of -1/2.
     inner = lambda loc, scale: ((loc * sd + 0.5) / half, scale * sd / half)
@@ -94,7 +94,7 @@ def kernel_in(sd: float) -> jrnn.Kernel:
 @functools.cache
 def make_model(
     cell: str, hidden: int, components: int, sd: float
-) -> jrnn.SequenceModel:
+) -> jrnn.models.SequenceModel:
     """Returns a model of differences; equal arguments give the identical one.
 
     Args:
@@ -103,7 +103,7 @@ def make_model(
       components: Logistics that are mixed.
       sd: Standard deviation of the training part's differences.
     """
-    plain = jrnn.mixture(components, kernel_in(sd))
+    plain = jrnn.heads.mixture(components, kernel_in(sd))
 
     def encode(symbols: Any) -> Array:
         read = plain.encode(symbols)
@@ -147,7 +147,7 @@ def batches(
 
 
 def train(
-    model: jrnn.SequenceModel,
+    model: jrnn.models.SequenceModel,
     part: Stretch,
     valid: Stretch,
     recipe: Recipe,
@@ -177,7 +177,7 @@ def train(
 
 
 def log_prob(
-    model: jrnn.SequenceModel, params: Any, part: Stretch
+    model: jrnn.models.SequenceModel, params: Any, part: Stretch
 ) -> Float[np.ndarray, " scored"]:
     """Returns log P of each sample that is scored."""
     found = model.log_prob(params, read(part.units))[1]
@@ -185,7 +185,7 @@ def log_prob(
 
 
 def generate(
-    model: jrnn.SequenceModel,
+    model: jrnn.models.SequenceModel,
     params: Any,
     prompt: Int[np.ndarray, " T"],
     length: int,

@@ -91,7 +91,7 @@ def student_t_cell(
 
 def forecast(order: int, params: Any, part: Stretch) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each sample that is scored, in units."""
-    model = jrnn.linear_gaussian_markov(order)
+    model = jrnn.models.linear_gaussian_markov(order)
     xs = jnp.asarray(part.units / UNIT, float)
     predicted = model.predictive(params, xs)[1]
     leaves = predicted.parameters
@@ -101,7 +101,7 @@ def forecast(order: int, params: Any, part: Stretch) -> tuple[np.ndarray, np.nda
 
 def fit_autoregression(order: int, train: Stretch) -> Any:
     """Fits AR(order) by least squares, with an intercept."""
-    model = jrnn.linear_gaussian_markov(order)
+    model = jrnn.models.linear_gaussian_markov(order)
     return model.fit(jnp.asarray(train.units / UNIT, float))
 
 
@@ -113,7 +113,7 @@ def sample_autoregression(
     order: int, params: Any, prompt: np.ndarray, length: int, seed: int
 ) -> Float[np.ndarray, " length"]:
     """Returns `length` samples that go on from a prompt, in units."""
-    model = jrnn.linear_gaussian_markov(order)
+    model = jrnn.models.linear_gaussian_markov(order)
     before = jnp.asarray(prompt / UNIT, float)
     drawn = model.sample(params, jax.random.key(seed), length, prompt=before)
     return np.asarray(drawn, np.float64) * UNIT

@@ -27,9 +27,9 @@ from experiments.glucose.problem import (
     on_grid,
     pair,
 )
-from jrnn.batching import padded_batches
+from jrnn.train.batching import padded_batches
 
-HEADS = {"student_t": jrnn.student_t, "gaussian": jrnn.gaussian}
+HEADS = {"student_t": jrnn.heads.student_t, "gaussian": jrnn.gaussian}
 CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
 # Quantiles of changes are sought within this many root mean squares, by bisection.
 QUANTILES_WITHIN, BISECTIONS = 32.0, 24
@@ -38,7 +38,7 @@ QUANTILES_WITHIN, BISECTIONS = 32.0, 24
 class Entrant(NamedTuple):
     """A model, and whether it reads the time of day."""
 
-    model: jrnn.SupervisedModel
+    model: jrnn.models.SupervisedModel
     clock: bool
 
 
@@ -101,8 +101,8 @@ def lay_out(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _predict(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Any:
-    def one(p: Any) -> jrnn.Distribution:
+def _predict(model: jrnn.models.SupervisedModel, params: Any, sheet: Sheet) -> Any:
+    def one(p: Any) -> jrnn.heads.Distribution:
         return model.predict(p, sheet.xs, lengths=sheet.lengths, mask=sheet.known)
 
     return jax.vmap(one)(params)
@@ -141,7 +141,7 @@ def forecast(
     ]
 
 
-def quantile(predicted: jrnn.Distribution, p: float) -> np.ndarray:
+def quantile(predicted: jrnn.heads.Distribution, p: float) -> np.ndarray:
     """Returns where the scaled change's distribution function is p, by bisection."""
     low = jnp.full_like(predicted.mean(), -QUANTILES_WITHIN)
     high = -low

@@ -32,7 +32,7 @@ from experiments.glucose.problem import (
     pair,
     places,
 )
-from jrnn.batching import padded_batches
+from jrnn.train.batching import padded_batches
 
 Fitted = Any
 PERSISTENCE, MARKOV = "persistence", "AR(1), linear Markov"
@@ -113,7 +113,7 @@ def fit_autoregression(train: Sequence[Segment], scales: Scales, k: int) -> Any:
     longest = max(map(len, sheets))
     (batch,) = padded_batches(sheets, len(sheets), (longest,))
     x, known = np.moveaxis(batch.xs, -1, 0)
-    model = jrnn.linear_gaussian_markov(k)
+    model = jrnn.models.linear_gaussian_markov(k)
     return model.fit(x, jnp.asarray(batch.lengths), jnp.asarray(known == 1))
 
 
@@ -131,7 +131,7 @@ def predict_autoregression(
 ) -> Predicted:
     """Forecasts at every reading: the last k values are one sequence each."""
     k = params.A.shape[1]
-    model = jrnn.linear_gaussian_markov(k)
+    model = jrnn.models.linear_gaussian_markov(k)
     x, known = (jnp.asarray(a) for a in lags(segments, scales, k))
     state, _ = model.log_prob(params, x.astype(float), mask=known)
     forecast = model.forecast(params, state, max(STEPS))

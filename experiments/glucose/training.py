@@ -68,7 +68,7 @@ def columns(sheet: Sheet, index: Int[Array, " b"]) -> Sheet:
     return Sheet(pick(xs), pick(labels), pick(due), pick(known), lengths[index])
 
 
-def mean_nats(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Array:
+def mean_nats(model: jrnn.models.SupervisedModel, params: Any, sheet: Sheet) -> Array:
     """Returns the mean of -log density over the pairs, of scaled changes."""
     log_p = model.log_prob(
         params,
@@ -83,7 +83,7 @@ def mean_nats(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("model", "recipe"))
 def train_epoch(
-    model: jrnn.SupervisedModel,
+    model: jrnn.models.SupervisedModel,
     recipe: Recipe,
     runs: Any,
     rates: Float[Array, " R"],
@@ -118,7 +118,7 @@ def make_optimiser(recipe: Recipe, updates: int) -> optax.GradientTransformation
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def score_runs(model: jrnn.SupervisedModel, params: Any, sheet: Sheet) -> Array:
+def score_runs(model: jrnn.models.SupervisedModel, params: Any, sheet: Sheet) -> Array:
     """Returns the mean nats of each run."""
     return jax.vmap(lambda p: mean_nats(model, p, sheet))(params)
 
@@ -176,7 +176,7 @@ def updates_of(recipe: Recipe, windows: int) -> tuple[int, int]:
     return windows // batch, batch
 
 
-def _start(model: jrnn.SupervisedModel, recipe: Recipe, windows: int) -> Runs:
+def _start(model: jrnn.models.SupervisedModel, recipe: Recipe, windows: int) -> Runs:
     keys = jnp.stack([jax.random.key(s) for s in recipe.seeds] * len(recipe.rates))
     params = jax.vmap(lambda key: model.init(key, jnp.float32))(keys)
     optimiser = make_optimiser(recipe, updates_of(recipe, windows)[0])

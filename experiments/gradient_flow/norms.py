@@ -78,7 +78,7 @@ def by_radius(
 
 def counter_examples(hidden: int, lags: int, batch: int, seed: int) -> dict[str, Curve]:
     """Returns curves of three networks, all with beta = `BETA`, and their names."""
-    linear = jrnn.elman(INPUTS, hidden, activation=jrnn.identity)
+    linear = jrnn.elman(INPUTS, hidden, activation=jrnn.activations.linear)
     squashed = jrnn.elman(INPUTS, hidden)
     params = linear.init(jax.random.key(seed), jnp.float64)
     params = params._replace(W_h=BETA * params.W_h)

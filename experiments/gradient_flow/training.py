@@ -31,7 +31,7 @@ TEST_BATCH = 500
 # where all other weights have a deviation of 0.001.
 TINY_NORMAL = jrnn.initializers.normal(1e-3)
 # What the LRU's matrices started from when the committed results were made; by now
-# `jrnn.lru` draws them as its authors do.
+# `jrnn.cells.lru` draws them as its authors do.
 UNIT = jax.nn.initializers.lecun_normal()
 
 
@@ -46,7 +46,7 @@ CELLS: dict[str, Callable[[int], jrnn.Cell]] = {
     ),
     "gru": lambda hidden: jrnn.gru(FEATURES, hidden),
     "lstm": lambda hidden: jrnn.lstm(FEATURES, hidden),
-    "lru": lambda hidden: jrnn.lru(
+    "lru": lambda hidden: jrnn.cells.lru(
         FEATURES,
         hidden,
         output_size=hidden,

@@ -11,7 +11,8 @@ import numpy as np
 from experiments.data import Alphabet, Corpus, count_unknown, encode
 from experiments.lab import compressors, stopping
 from experiments.language_model.settings import MARKOV_ORDERS
-from jrnn import context_counts, markov_chain
+from jrnn import markov_chain
+from jrnn.models import context_counts
 
 # A chain's own training text is scored on this much of it, to see how far apart
 # training and held-out text lie.

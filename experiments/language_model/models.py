@@ -17,13 +17,13 @@ CELLS: dict[str, Callable[..., jrnn.Cell]] = {
 }
 
 
-def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.SequenceModel:
+def build(name: str, vocab_size: int, hidden_size: int) -> jrnn.models.SequenceModel:
     """Returns the sequence model of a cell's name and sizes."""
-    cell = CELLS[name](vocab_size, hidden_size, input_init=jrnn.one_hot_normal)
+    cell = CELLS[name](vocab_size, hidden_size, input_init=jrnn.initializers.embedding)
     return jrnn.sequence_model(cell, jrnn.categorical(vocab_size))
 
 
-def count_parameters(model: jrnn.SequenceModel) -> int:
+def count_parameters(model: jrnn.models.SequenceModel) -> int:
     """Returns how many numbers the model learns."""
     return lab.parameter_count(jax.eval_shape(model.init, jax.random.key(0)))
 

@@ -61,7 +61,7 @@ class Trained(NamedTuple):
       seconds: Time spent in training steps, compilation included.
     """
 
-    model: jrnn.SequenceModel
+    model: jrnn.models.SequenceModel
     params: Any
     step: int
     seconds: float
@@ -151,7 +151,7 @@ def train_network(
 
 def _loop(
     name: str,
-    model: jrnn.SequenceModel,
+    model: jrnn.models.SequenceModel,
     step: Callable[..., Any],
     xs: np.ndarray,
     corpus: Corpus,
@@ -242,7 +242,7 @@ def describe(
     }
 
 
-def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
+def load_network(path: Path) -> tuple[jrnn.models.SequenceModel, Any, Alphabet]:
     """Returns model, parameters and alphabet of a checkpoint.
 
     Raises:
@@ -282,7 +282,7 @@ def load_network(path: Path) -> tuple[jrnn.SequenceModel, Any, Alphabet]:
 
 
 @functools.cache
-def _metric(model: jrnn.SequenceModel) -> Callable[..., Any]:
+def _metric(model: jrnn.models.SequenceModel) -> Callable[..., Any]:
     def metric(
         params: Any, batch: tuple[Array, Array], carry: Any
     ) -> tuple[Array, Array, Any]:
@@ -294,7 +294,7 @@ def _metric(model: jrnn.SequenceModel) -> Callable[..., Any]:
 
 
 def bits_per_character(
-    model: jrnn.SequenceModel, params: Any, ids: np.ndarray
+    model: jrnn.models.SequenceModel, params: Any, ids: np.ndarray
 ) -> float:
     """Returns the mean of -log2 P over all characters of a held-out text."""
     count = min(EVALUATION_STREAMS, len(ids))

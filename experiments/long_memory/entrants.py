@@ -58,7 +58,7 @@ def _irnn(k: int, h: int, task: Problem) -> jrnn.Cell:
 
 
 def _exp_rnn(k: int, h: int, task: Problem) -> jrnn.Cell:
-    return jrnn.exp_rnn(k, h, bias_init=ZEROS, **_inputs(task))
+    return jrnn.cells.exp_rnn(k, h, bias_init=ZEROS, **_inputs(task))
 
 
 def _co_rnn(k: int, h: int, task: Problem) -> jrnn.Cell:
@@ -71,7 +71,7 @@ def _co_rnn(k: int, h: int, task: Problem) -> jrnn.Cell:
         dt = min(0.1, 0.042 * 784 / task.steps)
         constants = {"dt": dt, "gamma": 2.7, "epsilon": 4.7}
     start = {"recurrent_init": UNIT, "bias_init": ZEROS, **_inputs(task)}
-    return jrnn.co_rnn(k, h, **constants, **start)
+    return jrnn.cells.co_rnn(k, h, **constants, **start)
 
 
 def _lstm(k: int, h: int, task: Problem) -> jrnn.Cell:
@@ -85,12 +85,12 @@ def _gru(k: int, h: int, task: Problem) -> jrnn.Cell:
 
 
 def _min_gru(k: int, h: int, task: Problem) -> jrnn.Cell:
-    cell = jrnn.min_gru(k, h, bias_init=ZEROS, **_inputs(task))
+    cell = jrnn.cells.min_gru(k, h, bias_init=ZEROS, **_inputs(task))
     return _chrono_min_gru(cell, h, task.steps)
 
 
 def _inputs(task: Problem) -> dict[str, Any]:
-    return {"input_init": jrnn.one_hot_normal if task.tokens else UNIT}
+    return {"input_init": jrnn.initializers.embedding if task.tokens else UNIT}
 
 
 @functools.cache
@@ -118,7 +118,7 @@ def _lru(k: int, h: int, task: Problem) -> jrnn.Cell:
         ring = {"r_min": math.exp(-10 / T), "r_max": math.exp(-0.1 / T)}
         ring["max_phase"] = math.pi / T
     start = {"output_init": UNIT, "skip_init": UNIT, **_inputs(task)}
-    return jrnn.lru(k, h, output_size=h, **ring, **start)
+    return jrnn.cells.lru(k, h, output_size=h, **ring, **start)
 
 
 # In the order of the table.

@@ -145,7 +145,7 @@ def solve(cell: jrnn.Cell, method: jrnn.Method, given: Any) -> Any:
     """Returns outputs, Newton's report, and gradients of parameters and inputs."""
 
     def loss(params: Any, xs: Array) -> tuple[Array, Any]:
-        states, info = jrnn.newton_trajectory(cell, params, xs, method=method)
+        states, info = jrnn.run.newton_trajectory(cell, params, xs, method=method)
         ys = cell.output(params, states, xs)
         return (ys * given[2]).sum(), (ys, info)
 

@@ -251,8 +251,8 @@ def score(
 
 
 @functools.partial(jax.jit, static_argnames=("name", "task"))
-def solve(params: Params, name: str, task: Task, batch: Batch) -> jrnn.NewtonInfo:
+def solve(params: Params, name: str, task: Task, batch: Batch) -> jrnn.run.NewtonInfo:
     """Returns what becomes of each sequence under Newton's method."""
     cell = make_cell(name, params.W_e.shape[1])
     us = features(params, task, batch.xs)
-    return jrnn.newton_trajectory(cell, params.cell, us)[1]
+    return jrnn.run.newton_trajectory(cell, params.cell, us)[1]

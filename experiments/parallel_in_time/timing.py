@@ -211,7 +211,7 @@ def compare(
       expected: Seconds per step at shorter lengths, by cell, size, pass and method;
         what was too slow there is infinite. Filled in.
     """
-    cell = getattr(jrnn, cell_name)(settings.inputs, hidden)
+    cell = getattr(jrnn.cells, cell_name)(settings.inputs, hidden)
     shape = (steps, settings.batch, settings.inputs)
     xs = jax.random.normal(jax.random.key(1), shape, jnp.float32)
     given = cell.init(jax.random.key(0), jnp.float32), xs

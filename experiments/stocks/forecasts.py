@@ -76,7 +76,7 @@ def fit_autoregression(order: int, scale: Scale, train: np.ndarray) -> list[Any]
 
     Order 0 has no past: independent Gaussian returns.
     """
-    model = jrnn.linear_gaussian_markov(order)
+    model = jrnn.models.linear_gaussian_markov(order)
     return [model.fit(jnp.asarray(own, float)) for own in normalise(scale, train).T]
 
 
@@ -84,7 +84,7 @@ def autoregression_forecast(
     order: int, scale: Scale, params: list[Any], returns: np.ndarray
 ) -> Forecast:
     """Returns forecasts with the parameters of `fit_autoregression`."""
-    model, columns = jrnn.linear_gaussian_markov(order), []
+    model, columns = jrnn.models.linear_gaussian_markov(order), []
     for own, fitted in zip(normalise(scale, returns).T, params, strict=True):
         xs = jnp.asarray(own, float)
         predicted = model.predictive(fitted, xs)[1]

@@ -38,7 +38,7 @@ class Entrant(NamedTuple):
       says: What it is, in words.
     """
 
-    model: Callable[[int], jrnn.SequenceModel]
+    model: Callable[[int], jrnn.models.SequenceModel]
     says: str
 
 
@@ -61,11 +61,11 @@ def reading_sizes(head: jrnn.Head) -> jrnn.Head:
 @functools.cache
 def entrants() -> dict[str, Entrant]:
     """Returns the networks by name, the same ones at every call."""
-    t = jrnn.student_t()
+    t = jrnn.heads.student_t()
     sized = reading_sizes(t)
-    mixed = reading_sizes(jrnn.mixture(COMPONENTS))
+    mixed = reading_sizes(jrnn.heads.mixture(COMPONENTS))
 
-    def of(cell: Any, head: jrnn.Head) -> Callable[[int], jrnn.SequenceModel]:
+    def of(cell: Any, head: jrnn.Head) -> Callable[[int], jrnn.models.SequenceModel]:
         make = lambda hidden: cell(head.spec.input_size, hidden)
         return lambda hidden: jrnn.sequence_model(make(hidden), head)
 
@@ -135,7 +135,7 @@ def optimiser(clip: float) -> optax.GradientTransformation:
 
 @functools.partial(jax.jit, static_argnames=("model", "parts", "clip"))
 def advance(
-    model: jrnn.SequenceModel,
+    model: jrnn.models.SequenceModel,
     parts: tuple[int, int, int],
     clip: float,
     runs: Run,
@@ -211,7 +211,7 @@ def fit(
     return best._replace(tried=tried)
 
 
-def start(model: jrnn.SequenceModel, recipe: Recipe) -> tuple[Run, Array]:
+def start(model: jrnn.models.SequenceModel, recipe: Recipe) -> tuple[Run, Array]:
     """Returns a run for every rate and seed, stacked in that order, and their rates."""
     seeds = jnp.asarray(recipe.seeds * len(recipe.rates))
     rates = jnp.repeat(jnp.asarray(recipe.rates, FLOAT), len(recipe.seeds))

@@ -79,8 +79,10 @@ class Fitted(NamedTuple):
 def classifiers(inputs: int, hidden: int, digits: int = 10) -> dict[str, Classifier]:
     """Returns the models by name; equal arguments give the identical ones."""
     gru, head = jrnn.gru(inputs, hidden), jrnn.categorical(digits)
-    both = jrnn.supervised_model(jrnn.bidirectional(gru, gru), head, jrnn.mean_step)
-    forward = jrnn.supervised_model(gru, head, jrnn.mean_step)
+    both = jrnn.supervised_model(
+        jrnn.bidirectional(gru, gru), head, jrnn.models.mean_pool
+    )
+    forward = jrnn.supervised_model(gru, head, jrnn.models.mean_pool)
     return {
         LENGTHS: Classifier(
             both.init, lambda p, xs, n: both.predict(p, xs, lengths=n).parameters

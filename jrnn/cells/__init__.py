@@ -23,6 +23,8 @@ from jrnn.core.build import adjoint_of as adjoint_of
 from jrnn.core.build import build as build
 from jrnn.core.build import dense as dense
 from jrnn.core.build import factory as factory
+from jrnn.core.cell import Adjoint as Adjoint
+from jrnn.core.cell import Gated as Gated
 from jrnn.core.cell import Linear as Linear
 from jrnn.core.draw import Field as Field
 from jrnn.core.draw import Weight as Weight

@@ -49,7 +49,7 @@ and ||J|| is at most the norm of the 2 x 2 matrix of these numbers. The same mat
 multiplied, bound the blocks of a product.
 
 Around these: what changes only inputs and outputs, dropout of every kind (there is no
-key), and a learned first state change nothing of J. `keep_orthogonal` has the J of its
+key), and a learned first state change nothing of J. `orthogonal` has the J of its
 cell with the W_h that it makes. Zoneout takes the share q of each step, s_t = (1-q)
 s_{t-1} + q s'_t, one q for each array of the state, so that the blocks are at most
 (1-q) I + q times those of its cell; what holds of |h| above holds of averages, too, and

@@ -102,7 +102,7 @@ def antisymmetric_rnn(
       gamma: The diffusion, at least 0, that makes steps of that size stable.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, of variance 1 / h by default, as the paper's
         family.
       bias_init: Initialiser of b, for each gate.
@@ -117,7 +117,7 @@ def antisymmetric_rnn(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.antisymmetric_rnn(3, 4, gated=True)
+      >>> cell = jrnn.cells.antisymmetric_rnn(3, 4, gated=True)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> jrnn.unroll(cell, params, xs)[1].shape
       (7, 4)

@@ -108,7 +108,7 @@ def co_rnn(
       implicit: Whether the velocity after the step is damped, rather than that before.
       bias: Whether there is a b.
       input_init: Initialiser of W_x; None: uniform within +-1/sqrt(k + 2h); for token
-        ids take `jrnn.one_hot_normal`.
+        ids take `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, 2h x h; None: as above.
       bias_init: Initialiser of b; None: as above.
 
@@ -122,7 +122,7 @@ def co_rnn(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.co_rnn(3, 4)
+      >>> cell = jrnn.cells.co_rnn(3, 4)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> jrnn.unroll(cell, params, xs)[0].z.shape
       (4,)

@@ -68,7 +68,7 @@ def diagonal_gru(
       hidden_size: h, the size of the state and of the output.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of w_h, a vector for each gate.
       bias_init: Initialiser of b, for each gate; by default
         `jrnn.initializers.para_gru`.
@@ -82,7 +82,7 @@ def diagonal_gru(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.diagonal_gru(3, 4).init(jax.random.key(0)).w_h.shape
+      >>> jrnn.cells.diagonal_gru(3, 4).init(jax.random.key(0)).w_h.shape
       (12,)
     """
     return build(

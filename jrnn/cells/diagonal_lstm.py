@@ -83,7 +83,7 @@ def diagonal_lstm(
         and nothing beside a `bias_init` that draws this gate's share by itself.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of w_h, a vector for each gate.
       bias_init: Initialiser of b, for each gate, or `jrnn.initializers.para_lstm` for
         coupled gates.
@@ -98,7 +98,7 @@ def diagonal_lstm(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.diagonal_lstm(3, 4, coupled=True, peepholes=True)
+      >>> cell = jrnn.cells.diagonal_lstm(3, 4, coupled=True, peepholes=True)
       >>> params = cell.init(jax.random.key(0))
       >>> params.w_h.shape, params.p.shape
       ((12,), (2, 4))

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jrnn.activations import SLOPE, Activation, bounded_state, identity, steep_bound
+from jrnn.activations import SLOPE, Activation, bounded_state, linear, steep_bound
 from jrnn.core.build import build, factory
 from jrnn.core.cell import Cell, Gated, Gates, Linear, Saved
 from jrnn.core.draw import Initializer, Weight, drawn, initial
@@ -71,11 +71,11 @@ def elman(
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       activation: phi, any differentiable elementwise function. The slopes of
-        `jnp.tanh`, `jax.nn.sigmoid`, `jax.nn.relu` and `jrnn.identity` are written by
-        hand; any other keeps its argument, and `jax.vjp` gives its slope.
+        `jnp.tanh`, `jax.nn.sigmoid`, `jax.nn.relu` and `jrnn.activations.linear` are
+        written by hand; any other keeps its argument, and `jax.vjp` gives its slope.
       bias: Whether there is a b.
       input_init: Initialiser of W_x; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h.
       bias_init: Initialiser of b.
 
@@ -105,7 +105,7 @@ def elman(
         initial(ElmanState, h=hidden_size),
         hidden_size,
         gated=Gated(1, _product, *_pointwise(activation)),
-        linear=Linear(_coefficients, full=True) if activation is identity else None,
+        linear=Linear(_coefficients, full=True) if activation is linear else None,
         gates=bounded_state(activation),
         bound=steep_bound(activation, lambda params: spectral_norm(params.W_h)),
     )

@@ -91,12 +91,12 @@ def exp_rnn(
 ) -> Cell:
     """Makes an expRNN; the equations stand in the module.
 
-    For another activation, or other cells, `jrnn.keep_orthogonal` goes around them.
+    For another activation, or other cells, `jrnn.wrappers.orthogonal` goes around them.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
-      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      input_init: Initialiser of W_x; for token ids take `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of A: `jrnn.initializers.henaff` or `cayley`.
       bias_init: Initialiser of b, the bias of modReLU.
 
@@ -109,7 +109,7 @@ def exp_rnn(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.exp_rnn(3, 4)
+      >>> cell = jrnn.cells.exp_rnn(3, 4)
       >>> W_h = cell.prepare(cell.init(jax.random.key(0))).W_h
       >>> bool(jnp.allclose(W_h @ W_h.T, jnp.eye(4), atol=1e-6))
       True

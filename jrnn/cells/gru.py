@@ -94,7 +94,7 @@ def gru(
         and cuDNN, or before it, as first published.
       bias: Whether there are biases.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate.
       bias_init: Initialiser of b, for each gate, and of b_h; for memories of known
         length `jrnn.initializers.chrono_gru`.

@@ -79,7 +79,7 @@ def ind_rnn(
       hidden_size: h, the size of the state and of the output.
       activation: phi, any differentiable elementwise function.
       bias: Whether there is a b.
-      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      input_init: Initialiser of W_x; for token ids take `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of w_h, a vector.
       bias_init: Initialiser of b.
 
@@ -93,7 +93,7 @@ def ind_rnn(
 
     Example:
       >>> import jax, jrnn
-      >>> params = jrnn.ind_rnn(3, 4).init(jax.random.key(0))
+      >>> params = jrnn.cells.ind_rnn(3, 4).init(jax.random.key(0))
       >>> params.w_h.shape, bool((0 <= params.w_h).all())
       ((4,), True)
     """

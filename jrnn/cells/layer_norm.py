@@ -115,7 +115,7 @@ def layer_norm_elman(
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       activation: phi, any differentiable elementwise function.
-      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      input_init: Initialiser of W_x; for token ids take `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h.
 
     Returns:
@@ -127,7 +127,7 @@ def layer_norm_elman(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.layer_norm_elman(3, 4).init(jax.random.key(0)).g.tolist()
+      >>> jrnn.cells.layer_norm_elman(3, 4).init(jax.random.key(0)).g.tolist()
       [1.0, 1.0, 1.0, 1.0]
     """
 
@@ -169,7 +169,7 @@ def layer_norm_lstm(
       hidden_size: h, the size of the state's arrays and of the output.
       forget_bias: What the forget gate's share of b starts at.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate.
 
     Returns:
@@ -181,7 +181,7 @@ def layer_norm_lstm(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.layer_norm_lstm(3, 2).init(jax.random.key(0)).b.tolist()
+      >>> jrnn.cells.layer_norm_lstm(3, 2).init(jax.random.key(0)).b.tolist()
       [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
     units = (hidden_size,)
@@ -218,7 +218,7 @@ def layer_norm_gru(
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate.
 
     Returns:
@@ -230,7 +230,7 @@ def layer_norm_gru(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.layer_norm_gru(3, 4).init(jax.random.key(0)).W_h.shape
+      >>> jrnn.cells.layer_norm_gru(3, 4).init(jax.random.key(0)).W_h.shape
       (4, 12)
     """
     return build(

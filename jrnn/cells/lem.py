@@ -94,7 +94,7 @@ def lem(
       dt: The largest step size, in (0, 1]; below 1 for slow features.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; None: uniform within +-1/sqrt(h);
-        for token ids take `jrnn.one_hot_normal`.
+        for token ids take `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate, and of W_z; None: as above.
       bias_init: Initialiser of b, for each gate; None: the sum of two such draws.
 
@@ -107,7 +107,7 @@ def lem(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.lem(3, 4)
+      >>> cell = jrnn.cells.lem(3, 4)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> jrnn.unroll(cell, params, xs)[0].z.shape
       (4,)

@@ -87,7 +87,7 @@ def lru(
       r_max: Largest initial |lambda|, at most 1.
       max_phase: Largest initial phase, in radians. Small for slow features.
       input_init: Initialiser of sqrt(2) B_re and sqrt(2) B_im; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       output_init: Initialiser of C_re and C_im.
       skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
         k = m, and else independent normal numbers of variance 1 / k.
@@ -102,7 +102,7 @@ def lru(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.lru(3, 4, r_min=0.9, r_max=0.999)
+      >>> cell = jrnn.cells.lru(3, 4, r_min=0.9, r_max=0.999)
       >>> cell.init_state(cell.init(jax.random.key(0))).h.dtype
       dtype('complex64')
     """

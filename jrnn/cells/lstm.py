@@ -103,7 +103,7 @@ def lstm(
       projection_size: r, the size of h and of the output; None: h has the size of c.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate, and of W_p.
       bias_init: Initialiser of b, for each gate, and of p; for memories of known
         length `jrnn.initializers.chrono_lstm`, with `forget_bias=0.0`.

@@ -7,7 +7,8 @@ r"""minGRU (Feng et al. 2024): a gated unit whose gates do not see the state.
 
 Linear in the state: a_t = 1 - z_t, b_t = z_t * n_t. Without an activation g(x) = x, the
 paper's plain version. Its version in log space, which is another model and not another
-way to compute this one, needs candidates above 0 and takes `jrnn.positive` for g:
+way to compute this one, needs candidates above 0 and takes `jrnn.activations.positive`
+for g:
 
     g(x) = x + 1/2 where x >= 0,  sigmoid(x) elsewhere
 
@@ -62,11 +63,11 @@ def min_gru(
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
-      activation: g, any differentiable elementwise function, such as `jrnn.positive` or
-        `jnp.tanh`; None: the candidate as it is.
+      activation: g, any differentiable elementwise function, such as
+        `jrnn.activations.positive` or `jnp.tanh`; None: the candidate as it is.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       bias_init: Initialiser of b, for each gate; None: uniform within +-1/sqrt(k).
 
     Returns:
@@ -79,7 +80,7 @@ def min_gru(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.min_gru(3, 4).init(jax.random.key(0)).W_x.shape
+      >>> jrnn.cells.min_gru(3, 4).init(jax.random.key(0)).W_x.shape
       (3, 8)
     """
     bias_init = bias_init or uniform(input_size**-0.5)

@@ -14,7 +14,8 @@ f_t / i_t = exp(softplus(-k_i) - softplus(-k_f)), so that
     f'_t = sigmoid(softplus(-k_i) - softplus(-k_f)),  i'_t = sigmoid of the opposite,
 
 which divides by nothing and holds where both gates are closed. Without an activation
-g(x) = x, the paper's plain version; its version in log space takes `jrnn.positive`.
+g(x) = x, the paper's plain version; its version in log space takes
+`jrnn.activations.positive`.
 
 Gate order: f i n. One bias b. The paper calls the state h: there is no cell beside it.
 
@@ -70,11 +71,11 @@ def min_lstm(
       hidden_size: h, the size of the state and of the output.
       forget_bias: Added to the forget gate's share of b when it is drawn. The paper
         starts from 0, where half of the state is kept, and trains faster from more.
-      activation: g, any differentiable elementwise function, such as `jrnn.positive` or
-        `jnp.tanh`; None: the candidate as it is.
+      activation: g, any differentiable elementwise function, such as
+        `jrnn.activations.positive` or `jnp.tanh`; None: the candidate as it is.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
-        `jrnn.one_hot_normal`.
+        `jrnn.initializers.embedding`.
       bias_init: Initialiser of b, for each gate; None: uniform within +-1/sqrt(k).
 
     Returns:
@@ -88,7 +89,7 @@ def min_lstm(
     Example:
       >>> import jax, jrnn
       >>> zeros = jax.nn.initializers.zeros
-      >>> cell = jrnn.min_lstm(3, 2, forget_bias=4.0, bias_init=zeros)
+      >>> cell = jrnn.cells.min_lstm(3, 2, forget_bias=4.0, bias_init=zeros)
       >>> cell.init(jax.random.key(0)).b.tolist()
       [4.0, 4.0, 0.0, 0.0, 0.0, 0.0]
     """

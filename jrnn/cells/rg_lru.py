@@ -106,7 +106,7 @@ def rg_lru(
       bias: Whether there is a b.
       decay_init: Initialiser of Lambda; None: the ring; as the paper describes it:
         `jrnn.initializers.strongest_decay()`.
-      input_init: Initialiser of W_x; for token ids take `jrnn.one_hot_normal`.
+      input_init: Initialiser of W_x; for token ids take `jrnn.initializers.embedding`.
       gate_init: Initialiser of W_g, for each gate.
       bias_init: Initialiser of b, for each gate.
 
@@ -121,7 +121,7 @@ def rg_lru(
 
     Example:
       >>> import jax, jrnn
-      >>> params = jrnn.rg_lru(3).init(jax.random.key(0))
+      >>> params = jrnn.cells.rg_lru(3).init(jax.random.key(0))
       >>> params.W_g.shape, params.W_x is None
       ((3, 6), True)
     """

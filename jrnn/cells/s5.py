@@ -117,7 +117,8 @@ def s5(
       blocks: How many HiPPO matrices stand along the diagonal initially.
       dt_min: Least initial step, in units of time in which HiPPO has its eigenvalues.
       dt_max: Largest initial step.
-      input_init: Initialiser of B', (k, 2h); for token ids take `jrnn.one_hot_normal`.
+      input_init: Initialiser of B', (k, 2h); for token ids take
+        `jrnn.initializers.embedding`.
       output_init: Initialiser of C', (2h, m), of its real and of its imaginary part.
       skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
         k = m, and else independent normal numbers of variance 1 / k.
@@ -133,7 +134,7 @@ def s5(
 
     Example:
       >>> import jax, jrnn
-      >>> params = jrnn.s5(3, 4).init(jax.random.key(0))
+      >>> params = jrnn.cells.s5(3, 4).init(jax.random.key(0))
       >>> params.Lambda_re.tolist()
       [-0.5, -0.5, -0.5, -0.5]
     """

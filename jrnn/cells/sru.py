@@ -83,7 +83,7 @@ def sru(
       rescale: Whether the highway is scaled by sqrt(3): W_s when it is drawn, or x_t
         at each step where the sizes agree.
       input_init: Initialiser of W_x, for each gate, of W_r and of W_s; for token ids
-        take `jrnn.one_hot_normal`.
+        take `jrnn.initializers.embedding`.
       bias_init: Initialiser of b_f and b_r.
 
     Returns:
@@ -95,7 +95,7 @@ def sru(
 
     Example:
       >>> import jax, jrnn
-      >>> jrnn.sru(4, 4).init(jax.random.key(0)).W_s is None
+      >>> jrnn.cells.sru(4, 4).init(jax.random.key(0)).W_s is None
       True
     """
     scale, shape = HIGHWAY if rescale else 1.0, (input_size, hidden_size)

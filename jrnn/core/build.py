@@ -110,11 +110,11 @@ def adjoint_of(
     """Returns a backward pass of `advance` that was derived by hand.
 
     Args:
-      forward: As `jrnn.Adjoint.advance`.
-      pullback: As `jrnn.Adjoint.pullback`.
+      forward: As `jrnn.cells.Adjoint.advance`.
+      pullback: As `jrnn.cells.Adjoint.pullback`.
       sums: (states_tm1, states, saved, du, deltas) -> the gradients by name, of those
-        parameters alone that `advance` reads, as `jrnn.Adjoint.gradient`; those of
-        parameters that are None are dropped.
+        parameters alone that `advance` reads, as `jrnn.cells.Adjoint.gradient`; those
+        of parameters that are None are dropped.
     """
 
     def gradient(params: Any, *steps: Any) -> Params:

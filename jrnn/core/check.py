@@ -41,7 +41,7 @@ def check_array(name: str, value: Any) -> Array:
         raise TypeError(
             f"Expected {name} to be an array, got {type(value).__name__}; make one of "
             "it with jnp.asarray, or pad sequences of unequal length with "
-            "jrnn.batching."
+            "jrnn.train.batching."
         ) from error
 
 

@@ -116,8 +116,8 @@ def _check_gates(initializer: OfGates, gates: str) -> None:
         raise ValueError(
             f"Expected an initialiser for the gates {gates}, got one for "
             f"{initializer.gates}; jrnn.initializers.chrono_lstm is for jrnn.lstm, "
-            "chrono_gru for jrnn.gru, para_gru for jrnn.diagonal_gru, and para_lstm "
-            "for jrnn.diagonal_lstm with coupled=True."
+            "chrono_gru for jrnn.gru, para_gru for jrnn.cells.diagonal_gru, and "
+            "para_lstm for jrnn.cells.diagonal_lstm with coupled=True."
         )
 
 

@@ -101,9 +101,9 @@ def jacobian_bound(
     Over the whole flattened state, in the spectral norm. Proven for `elman` and
     `ind_rnn` with a known activation, for every cell that is linear in its state, for
     `exp_rnn`, `antisymmetric_rnn`, `gru`, and `lstm` without peepholes or projection,
-    and for these inside `keep_orthogonal`, `zoneout`, `learnable_state`, `residual` and
-    dropout of either kind. For any other cell it is measured, and says so: a stack, a
-    cell in which a function was replaced, one of your own without a `bound`.
+    and for these inside `orthogonal`, `zoneout`, `learned_initial_state`, `residual`
+    and dropout of either kind. For any other cell it is measured, and says so: a stack,
+    a cell in which a function was replaced, one of your own without a `bound`.
 
     Args:
       cell: Any cell that reads forwards alone.

@@ -72,7 +72,7 @@ def step_jacobians(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.elman(2, 3, activation=jrnn.identity)
+      >>> cell = jrnn.elman(2, 3, activation=jrnn.activations.linear)
       >>> params = cell.init(jax.random.key(0))
       >>> J = jrnn.diagnostics.step_jacobians(cell, params, jnp.ones((4, 2)))
       >>> bool(jnp.allclose(J[0], params.W_h))

@@ -91,7 +91,7 @@ def lyapunov_spectrum(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.elman(2, 3, activation=jrnn.identity)
+      >>> cell = jrnn.elman(2, 3, activation=jrnn.activations.linear)
       >>> params = cell.init(jax.random.key(0))  # orthogonal: all moduli are 1
       >>> xs = jnp.zeros((100, 2))
       >>> found = jrnn.diagnostics.lyapunov_spectrum(cell, params, xs)

@@ -82,7 +82,7 @@ def memory_capacity(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.elman(1, 3, activation=jrnn.identity, bias=False)
+      >>> cell = jrnn.elman(1, 3, activation=jrnn.activations.linear, bias=False)
       >>> params = cell.init(jax.random.key(0))  # then a delay line: h_i = x_{t-i}
       >>> params = params._replace(W_x=jnp.eye(1, 3), W_h=jnp.eye(3, k=1))
       >>> found = jrnn.diagnostics.memory_capacity(

@@ -105,10 +105,10 @@ def find_non_finite(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.elman(1, 1, activation=jrnn.identity)
+      >>> cell = jrnn.elman(1, 1, activation=jrnn.activations.linear)
       >>> params = jax.tree.map(jnp.ones_like, cell.init(jax.random.key(0)))
       >>> params = params._replace(W_h=params.W_h * 1e20)  # h_1 = 2, h_2 = 2e20
-      >>> print(jrnn.find_non_finite(cell, params, jnp.ones((5, 1))))
+      >>> print(jrnn.diagnostics.find_non_finite(cell, params, jnp.ones((5, 1))))
       state.h at step 2: inf at (0,)
     """
     check_cell(cell)

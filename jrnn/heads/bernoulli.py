@@ -45,7 +45,7 @@ def bernoulli(size: int | None = None, missing: bool = False) -> Head:
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> head = jrnn.bernoulli()
+      >>> head = jrnn.heads.bernoulli()
       >>> params = head.init(jax.random.key(0), 4)
       >>> float(head.predict(params, jnp.zeros(4)).mean())
       0.5

@@ -58,8 +58,9 @@ def mixture(
 
     Args:
       components: K, how many there are to mix.
-      kernel: What is mixed: `jrnn.gaussian_kernel`, `jrnn.logistic_kernel`, or
-        `jrnn.discretised_logistic(lowest, step, levels)` for quantised signals.
+      kernel: What is mixed: `jrnn.heads.gaussian_kernel`, `jrnn.heads.logistic_kernel`,
+        or `jrnn.heads.discretised_logistic(lowest, step, levels)` for quantised
+        signals.
       size: n, how many numbers a value has, (T, *batch, n), which share the weights;
         None: it is one number, (T, *batch).
       missing: Whether values may be missing: the cell then reads n values and n flags
@@ -83,15 +84,16 @@ def mixture(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> head = jrnn.mixture(3, kernel=jrnn.logistic_kernel)
+      >>> head = jrnn.heads.mixture(3, kernel=jrnn.heads.logistic_kernel)
       >>> params = head.init(jax.random.key(0), 4)
       >>> round(float(head.predict(params, jnp.zeros(4)).cdf(jnp.array(0.0))), 3)
       0.5
     """
     if not isinstance(kernel, Kernel):
         raise TypeError(
-            "Expected kernel to be jrnn.gaussian_kernel, jrnn.logistic_kernel or what "
-            "jrnn.discretised_logistic(lowest, step, levels) returns, got "
+            "Expected kernel to be jrnn.heads.gaussian_kernel, "
+            "jrnn.heads.logistic_kernel or what "
+            "jrnn.heads.discretised_logistic(lowest, step, levels) returns, got "
             f"{tell(kernel)}."
         )
     return number_head(

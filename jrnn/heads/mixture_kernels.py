@@ -150,7 +150,7 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
       levels: How many there are, 2 or more.
 
     Returns:
-      A kernel for `jrnn.mixture`. A value that is no level scores NaN.
+      A kernel for `jrnn.heads.mixture`. A value that is no level scores NaN.
 
     Raises:
       TypeError: A number is of the wrong type.
@@ -158,8 +158,8 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
 
     Example:
       >>> import jrnn
-      >>> kernel = jrnn.discretised_logistic(lowest=0.0, step=1.0, levels=2048)
-      >>> jrnn.mixture(5, kernel).spec.output_size
+      >>> kernel = jrnn.heads.discretised_logistic(lowest=0.0, step=1.0, levels=2048)
+      >>> jrnn.heads.mixture(5, kernel).spec.output_size
       15
     """
     half = step * (levels - 1) / 2

@@ -95,7 +95,7 @@ def student_t(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> head = jrnn.student_t()
+      >>> head = jrnn.heads.student_t()
       >>> predicted = head.predict(head.init(jax.random.key(0), 4), jnp.zeros(4))
       >>> round(float(predicted.parameters.dof), 2)
       6.02

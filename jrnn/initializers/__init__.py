@@ -2,10 +2,10 @@ r"""Where parameters start: initialisers against gradients that vanish or explod
 
 An initialiser is a function (key, shape, dtype) -> array, as those of
 `jax.nn.initializers`; factories of cells take it as `recurrent_init` and the like.
-`orthogonal`, `henaff`, `cayley` and `diagonal_normal` are initialisers themselves;
-`para_gru` and `para_lstm` are for biases; the others are made by a factory, which gives
-the identical initialiser for equal arguments, as a cell made of it is the identical
-cell.
+`orthogonal`, `henaff`, `cayley`, `embedding` and `diagonal_normal` are initialisers
+themselves; `para_gru` and `para_lstm` are for biases; the others are made by a factory,
+which gives the identical initialiser for equal arguments, as a cell made of it is the
+identical cell.
 
 A cell that is given no initialiser starts as the code of its authors does, where they
 published some and nothing speaks against it; each cell's module says how the two
@@ -26,6 +26,7 @@ from jrnn.initializers.defaults import (
     PARA_LSTM,
     cayley,
     diagonal_normal,
+    embedding,
     henaff,
     strongest_decay,
     uniform,
@@ -43,6 +44,7 @@ __all__ = [
     "chrono_gru",
     "chrono_lstm",
     "diagonal_normal",
+    "embedding",
     "henaff",
     "identity",
     "normal",
@@ -58,7 +60,7 @@ __all__ = [
 # (A. Saxe et al. 2014, https://arxiv.org/abs/1312.6120).
 orthogonal: Initializer = ORTHOGONAL
 
-# The biases of ParaRNN's cells: those of `jrnn.diagonal_gru` by default, and for
-# `jrnn.diagonal_lstm(coupled=True)` as `bias_init`.
+# The biases of ParaRNN's cells: those of `jrnn.cells.diagonal_gru` by default, and for
+# `jrnn.cells.diagonal_lstm(coupled=True)` as `bias_init`.
 para_gru: OfGates = PARA_GRU
 para_lstm: OfGates = PARA_LSTM

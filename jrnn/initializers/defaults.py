@@ -52,7 +52,7 @@ def checked(initializer: Initializer) -> Initializer:
 
 
 @checked
-def one_hot_normal(
+def embedding(
     key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
     """Draws a W_x for token ids: independent standard normal numbers.
@@ -72,7 +72,7 @@ def one_hot_normal(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.gru(69, 128, input_init=jrnn.one_hot_normal)
+      >>> cell = jrnn.gru(69, 128, input_init=jrnn.initializers.embedding)
       >>> round(float(cell.init(jax.random.key(0)).W_x.std()), 1)
       1.0
     """
@@ -100,7 +100,7 @@ def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> 
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.exp_rnn(3, 4, recurrent_init=jrnn.initializers.henaff)
+      >>> cell = jrnn.cells.exp_rnn(3, 4, recurrent_init=jrnn.initializers.henaff)
       >>> cell.init(jax.random.key(0)).A.shape
       (4, 4)
     """
@@ -202,7 +202,8 @@ def diagonal_normal(
 ) -> Array:
     """Draws standard normal numbers on the diagonal, and zeros beside it.
 
-    The D of `jrnn.lru` and `jrnn.s5`, whose authors' code keeps a diagonal alone.
+    The D of `jrnn.cells.lru` and `jrnn.cells.s5`, whose authors' code keeps a diagonal
+    alone.
 
     Args:
       key: Of the draw.
@@ -255,12 +256,12 @@ def ring(r_min: float, r_max: float) -> Initializer:
 
 @memoize
 def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
-    """Makes the initialiser of `jrnn.rg_lru`'s Lambda of which its paper speaks.
+    """Makes the initialiser of `jrnn.cells.rg_lru`'s Lambda of which its paper speaks.
 
     The strongest decay that the gate can ask for, sigmoid(Lambda)^8, is uniform in
     [least, largest] (De et al. 2024, section 2.4, https://arxiv.org/abs/2402.19427).
-    The authors' code, and `jrnn.rg_lru` by default, draws sigmoid(Lambda) there, so
-    that states decay eight times faster.
+    The authors' code, and `jrnn.cells.rg_lru` by default, draws sigmoid(Lambda) there,
+    so that states decay eight times faster.
 
     Args:
       least: Above 0.
@@ -275,7 +276,7 @@ def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.rg_lru(3, decay_init=jrnn.initializers.strongest_decay())
+      >>> cell = jrnn.cells.rg_lru(3, decay_init=jrnn.initializers.strongest_decay())
       >>> decay = jax.nn.sigmoid(cell.init(jax.random.key(0)).Lambda) ** 8
       >>> bool((0.9 < decay).all() & (decay < 0.999).all())
       True

@@ -3,9 +3,9 @@ r"""Parallel in time: for cells that are linear in their state.
     s_t = a_t * s_{t-1} + b_t
 
 Neither a_t nor b_t depends on the state, so both are computed for all steps at once,
-and the recurrence is evaluated in any grouping (`jrnn.linear_recurrence`): this is the
-answer to the notes' question whether sequential processing can be avoided, for the
-cells that gave up a state inside their gates.
+and the recurrence is evaluated in any grouping (`jrnn.methods.linear_recurrence`): this
+is the answer to the notes' question whether sequential processing can be avoided, for
+the cells that gave up a state inside their gates.
 
 A step that does not count has a = 1 and b = 0. A step that starts anew has a = 0 and
 b = a * fresh + b. Where a cell tells starts apart (`Linear.start`), what says so is
@@ -55,8 +55,9 @@ def associative(
         fastest, and about sqrt(T) elsewhere: decided by the default device when it is
         traced, so that an export for another machine should name it.
       kernel: "cuda" or "tpu" evaluates the recurrence in a kernel for that machine
-        (`jrnn.linear_recurrence`), where the state's coefficients are numbers and not
-        matrices, in 32 bits; first derivatives only; unmeasured. None takes none.
+        (`jrnn.methods.linear_recurrence`), where the state's coefficients are numbers
+        and not matrices, in 32 bits; first derivatives only; unmeasured. None takes
+        none.
       interpret: Runs the kernel step by step by JAX itself, for tests.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
         None leaves it to JAX.
@@ -71,7 +72,7 @@ def associative(
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.min_gru(3, 4)
+      >>> cell = jrnn.cells.min_gru(3, 4)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((1000, 3))
       >>> jrnn.unroll(cell, params, xs, method=jrnn.associative())[1].shape
       (1000, 4)
@@ -99,9 +100,9 @@ def _run(
     linear = cell.linear
     if linear is None:
         raise ValueError(
-            f"Expected a cell that is linear in its state, such as jrnn.min_gru, for "
-            f"jrnn.associative(), got {cell}; run it with jrnn.bptt(), or in parallel "
-            "with jrnn.newton()."
+            "Expected a cell that is linear in its state, such as "
+            f"jrnn.cells.min_gru, for jrnn.associative(), got {cell}; run it with "
+            "jrnn.bptt(), or in parallel with jrnn.newton()."
         )
 
     target = kernel_target(kernel, interpret, linear.full)

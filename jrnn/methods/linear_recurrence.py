@@ -59,7 +59,8 @@ def linear_recurrence(
 
     Example:
       >>> import jax.numpy as jnp, jrnn
-      >>> jrnn.linear_recurrence(jnp.full((4, 1), 0.5), jnp.ones((4, 1)))[:, 0].tolist()
+      >>> a, b = jnp.full((4, 1), 0.5), jnp.ones((4, 1))
+      >>> jrnn.methods.linear_recurrence(a, b)[:, 0].tolist()
       [1.0, 1.5, 1.75, 1.875]
     """
     a, b = check_array("a", a), check_array("b", b)

@@ -5,10 +5,11 @@ all of it, Newton's method linearises each step where the guess is,
 
     s_t <- f_t(s_{t-1}) + (s'_{t-1} - s_{t-1}) A_t,     A_t = df_t / ds_{t-1}
 
-and the new trajectory s' solves a linear recurrence, which `jrnn.linear_recurrence`
-evaluates in parallel over time (DEER: Y. H. Lim et al., ICLR 2024,
-https://arxiv.org/abs/2309.12252). After i iterations the first i states are exact,
-whatever the guess; where the recurrence forgets its past, a handful is enough.
+and the new trajectory s' solves a linear recurrence, which
+`jrnn.methods.linear_recurrence` evaluates in parallel over time (DEER: Y. H. Lim et
+al., ICLR 2024, https://arxiv.org/abs/2309.12252). After i iterations the first i states
+are exact, whatever the guess; where the recurrence forgets its past, a handful is
+enough.
 
 With the diagonal of A_t alone an iteration costs what an elementwise cell costs, and
 more of them are needed (quasi-DEER); A_t (1 - damping) keeps a recurrence that grows
@@ -72,11 +73,11 @@ def newton(
     """Makes the method that solves for the whole trajectory at once.
 
     Under `jrnn.unroll` a sequence that did not converge is NaN, gradients included, and
-    never a wrong number; `jrnn.newton_trajectory` tells which, and why. Memory and time
-    of an iteration grow as the square and the cube of the state's size where the
-    Jacobian is full; cells with a diagonal one (`jrnn.ind_rnn`, `jrnn.diagonal_gru`)
-    need neither. Hessians (forward over reverse) and `vmap` work; pure forward mode,
-    and reverse over reverse, need `jrnn.scan()`.
+    never a wrong number; `jrnn.run.newton_trajectory` tells which, and why. Memory and
+    time of an iteration grow as the square and the cube of the state's size where the
+    Jacobian is full; cells with a diagonal one (`jrnn.cells.ind_rnn`,
+    `jrnn.cells.diagonal_gru`) need neither. Hessians (forward over reverse) and `vmap`
+    work; pure forward mode, and reverse over reverse, need `jrnn.scan()`.
 
     Args:
       diagonal: Whether iterations use what each unit does to itself alone. None: where
@@ -94,8 +95,8 @@ def newton(
         None leaves it to JAX.
 
     Returns:
-      A method for `jrnn.unroll`, `jrnn.trajectory` and `jrnn.newton_trajectory`. They
-      raise ValueError for a cell with a complex state.
+      A method for `jrnn.unroll`, `jrnn.trajectory` and `jrnn.run.newton_trajectory`.
+      They raise ValueError for a cell with a complex state.
 
     Raises:
       TypeError: A number is of the wrong type.

@@ -106,7 +106,7 @@ def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussia
 
     Example:
       >>> import jax.numpy as jnp, jrnn
-      >>> model = jrnn.linear_gaussian_markov(order=1)
+      >>> model = jrnn.models.linear_gaussian_markov(order=1)
       >>> params = model.fit(jnp.array([1.0, 0.0, 1.0, 0.1, 0.9, 0.0, 1.1]))
       >>> state, log_probs = model.log_prob(params, jnp.array([1.0, 0.0]))
       >>> [round(x) for x in model.forecast(params, state, 3).mean.tolist()]

@@ -42,7 +42,7 @@ def mean_over_steps(
     Example:
       >>> import jax.numpy as jnp, jrnn
       >>> values = jnp.array([[1.0, 4.0], [3.0, 9.0]])
-      >>> float(jrnn.mean_over_steps(values, jnp.array([2, 1])))
+      >>> float(jrnn.models.mean_over_steps(values, jnp.array([2, 1])))
       2.6666667461395264
     """
     check_switch("per_sequence", per_sequence)
@@ -72,7 +72,7 @@ def bits_per_symbol(
 
     Example:
       >>> import jax.numpy as jnp, jrnn
-      >>> float(jrnn.bits_per_symbol(jnp.log(jnp.array([0.5, 0.125]))))
+      >>> float(jrnn.models.bits_per_symbol(jnp.log(jnp.array([0.5, 0.125]))))
       2.0
     """
     log_probs, lengths, _ = check_counted("log_probs", log_probs, lengths, None)

@@ -151,7 +151,7 @@ def context_counts(params: Levels) -> list[ContextCounts]:
     Example:
       >>> import jax.numpy as jnp, jrnn
       >>> params = jrnn.markov_chain(2, order=1).fit(jnp.array([0, 1, 0, 1, 0]))
-      >>> jrnn.context_counts(params)[1]
+      >>> jrnn.models.context_counts(params)[1]
       ContextCounts(contexts=2, median=2.0)
     """
     check_levels(params, len(params) - 1 if isinstance(params, tuple | list) else 0)

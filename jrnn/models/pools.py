@@ -17,7 +17,7 @@ Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
 
 
 @own_constants
-def last_step(
+def last_pool(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
     """Returns what the cell showed at each sequence's own last active step.
@@ -32,11 +32,11 @@ def last_step(
     Example:
       >>> import jax.numpy as jnp, jrnn
       >>> ys = jnp.array([[1.0], [2.0], [0.0]])
-      >>> jrnn.last_step(ys, jnp.array([True, True, False])).tolist()
+      >>> jrnn.models.last_pool(ys, jnp.array([True, True, False])).tolist()
       [2.0]
     """
     ys, active = _check_pooled(ys, active)
-    check_countable(ys.shape[0], "jrnn.last_step")
+    check_countable(ys.shape[0], "jrnn.models.last_pool")
     steps = jnp.arange(ys.shape[0]).reshape(-1, *(1,) * (active.ndim - 1))
     last = jnp.where(active, steps, 0).max(axis=0)
     picked = jnp.take_along_axis(ys, last[None, ..., None], axis=0)[0]
@@ -44,7 +44,7 @@ def last_step(
 
 
 @own_constants
-def mean_step(
+def mean_pool(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
     """Returns the mean over active steps of what the cell showed.
@@ -60,7 +60,7 @@ def mean_step(
     Example:
       >>> import jax.numpy as jnp, jrnn
       >>> ys = jnp.array([[1.0], [2.0], [0.0]])
-      >>> jrnn.mean_step(ys, jnp.array([True, True, False])).tolist()
+      >>> jrnn.models.mean_pool(ys, jnp.array([True, True, False])).tolist()
       [1.5]
     """
     ys, active = _check_pooled(ys, active)

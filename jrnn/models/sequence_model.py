@@ -104,7 +104,7 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
 
     Args:
       cell: Reads the encoded symbols; its input size is `head.spec.input_size`. Where
-        they are token ids, make it with `input_init=jrnn.one_hot_normal`.
+        they are token ids, make it with `input_init=jrnn.initializers.embedding`.
       head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`, or
         `jrnn.gaussian()` for numbers. A head without a size reads every axis behind
         time as one of the batch: (T, B, 1) is a batch of shape (B, 1), scored as
@@ -120,7 +120,7 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.gru(5, 8, input_init=jrnn.one_hot_normal)
+      >>> cell = jrnn.gru(5, 8, input_init=jrnn.initializers.embedding)
       >>> model = jrnn.sequence_model(cell, jrnn.categorical(5))
       >>> params = model.init(jax.random.key(0))
       >>> state, log_probs = model.log_prob(params, jnp.array([3, 1, 4]))

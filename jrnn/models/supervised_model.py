@@ -72,8 +72,8 @@ def supervised_model(
     Args:
       cell: Reads the inputs.
       head: Predicts labels from what the cell shows.
-      pool: None labels each step; `jrnn.last_step`, `jrnn.mean_step` or any function
-        (ys, active) -> features labels each sequence.
+      pool: None labels each step; `jrnn.models.last_pool`, `jrnn.models.mean_pool`
+        or any function (ys, active) -> features labels each sequence.
 
     Returns:
       A model; equal arguments give the identical one.
@@ -81,7 +81,7 @@ def supervised_model(
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
       >>> head = jrnn.categorical(2)
-      >>> model = jrnn.supervised_model(jrnn.gru(3, 8), head, jrnn.mean_step)
+      >>> model = jrnn.supervised_model(jrnn.gru(3, 8), head, jrnn.models.mean_pool)
       >>> params = model.init(jax.random.key(0))
       >>> model.predict(params, jnp.ones((7, 5, 3))).parameters.shape
       (5, 2)

@@ -44,7 +44,7 @@ def newton_trajectory(
       method: Made by `jrnn.newton`; None takes `jrnn.newton()`.
 
     Returns:
-      The states, with leaves (T, *batch, ...), and `jrnn.NewtonInfo(converged,
+      The states, with leaves (T, *batch, ...), and `jrnn.run.NewtonInfo(converged,
       iterations, residual)`; of a stack or a bidirectional cell a tuple, one entry for
       each child. A sequence that did not converge is NaN, or what the scan finds under
       `jrnn.newton(fallback=True)`; its report tells of the iterations either way.
@@ -57,7 +57,7 @@ def newton_trajectory(
       >>> import jax, jrnn
       >>> cell = jrnn.elman(3, 4)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((50, 2, 3))
-      >>> states, info = jrnn.newton_trajectory(cell, params, xs)
+      >>> states, info = jrnn.run.newton_trajectory(cell, params, xs)
       >>> info.converged.tolist()
       [True, True]
     """

@@ -12,6 +12,8 @@ handed on from one to the next, the gradient is not. Clipping and schedules are 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 """
 
+from jrnn.train import batching as batching
+from jrnn.train import regularisers as regularisers
 from jrnn.train.checkpoint import CheckpointError as CheckpointError
 from jrnn.train.checkpoint import has_checkpoint as has_checkpoint
 from jrnn.train.checkpoint import load_checkpoint as load_checkpoint

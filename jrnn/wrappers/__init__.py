@@ -4,8 +4,10 @@ from jrnn.core.cell import Children as Children
 from jrnn.wrappers._wiring import around as around
 from jrnn.wrappers.bidirectional import bidirectional as bidirectional
 from jrnn.wrappers.dropout import dropout as dropout
-from jrnn.wrappers.keep_orthogonal import keep_orthogonal as keep_orthogonal
-from jrnn.wrappers.learned_initial_state import learnable_state as learnable_state
+from jrnn.wrappers.learned_initial_state import (
+    learned_initial_state as learned_initial_state,
+)
+from jrnn.wrappers.orthogonal import orthogonal as orthogonal
 from jrnn.wrappers.residual import residual as residual
 from jrnn.wrappers.stack import stack as stack
 from jrnn.wrappers.variational_dropout import (

@@ -30,7 +30,7 @@ class LearnableParams(NamedTuple):
 
 
 @memoize
-def learnable_state(cell: Cell) -> Cell:
+def learned_initial_state(cell: Cell) -> Cell:
     """Makes a cell whose initial state is a parameter, zeros at first.
 
     It is what sequences without a `state` start from, and what resets put back; both
@@ -49,13 +49,13 @@ def learnable_state(cell: Cell) -> Cell:
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.learnable_state(jrnn.gru(3, 4))
+      >>> cell = jrnn.wrappers.learned_initial_state(jrnn.gru(3, 4))
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> loss = lambda params: jrnn.unroll(cell, params, xs)[0].h.sum()
       >>> jax.grad(loss)(params).state.h.shape
       (4,)
     """
-    cell = check_inner("learnable_state", cell)
+    cell = check_inner("learned_initial_state", cell)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> LearnableParams:
         params = cell.init(key, dtype)
@@ -97,7 +97,7 @@ def learnable_state(cell: Cell) -> Cell:
         own,
         init=init,
         init_state=init_state,
-        spec=spec_around("learnable_state", cell),
+        spec=spec_around("learned_initial_state", cell),
         adjoint=None if cell.adjoint is None else _adjoint_inside(cell.adjoint),
         prepare=None if cell.prepare is None else prepare,
     )

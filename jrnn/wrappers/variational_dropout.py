@@ -44,7 +44,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.variational_dropout(jrnn.lstm(3, 4), 0.25)
+      >>> cell = jrnn.wrappers.variational_dropout(jrnn.lstm(3, 4), 0.25)
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
       (7, 4)

@@ -48,7 +48,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
 
     Example:
       >>> import jax, jrnn
-      >>> cell = jrnn.zoneout(jrnn.lstm(3, 4), (0.05, 0.5))
+      >>> cell = jrnn.wrappers.zoneout(jrnn.lstm(3, 4), (0.05, 0.5))
       >>> params, xs = cell.init(jax.random.key(0)), jax.numpy.ones((7, 3))
       >>> jrnn.unroll(cell, params, xs, key=jax.random.key(1))[1].shape
       (7, 4)

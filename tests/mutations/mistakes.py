@@ -186,7 +186,7 @@ MISTAKES = (
     ),
     Mutation(
         name="padded steps counted as if they were free",
-        file="jrnn/batching.py",
+        file="jrnn/train/batching.py",
         old="return_counts=True)\n",
         new="return_counts=True)\n    weights = np.ones_like(weights)\n",
         tests=("tests/test_batching.py::test_no_other_bounds_waste_less",),
@@ -374,14 +374,14 @@ MISTAKES = (
     ),
     Mutation(
         name="a gate shut by half counted as saturated",
-        file="jrnn/diagnostics/saturation.py",
+        file="jrnn/diagnostics/gate_statistics.py",
         old="    edge = TENTH * (span[1] - span[0])\n",
         new="    edge = 2 * TENTH * (span[1] - span[0])\n",
         tests=("tests/test_saturation.py::test_gates_of_a_gru_are_counted",),
     ),
     Mutation(
         name="penalty of gradients that keep their norm",
-        file="jrnn/regularisers.py",
+        file="jrnn/train/regularisers.py",
         old="jnp.square(ratio - 1)",
         new="jnp.square(ratio)",
         tests=(f"{DYNAMICS}::test_penalty_equals_its_formula",),

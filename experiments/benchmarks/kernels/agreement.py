@@ -62,7 +62,7 @@ def agree(case: Compared) -> Rows:
     With lengths, resets, a mask and a state to begin with.
     """
     T, B = 60, case.B
-    cell = getattr(jrnn, case.name)(5, case.size)
+    cell = getattr(jrnn.cells, case.name)(5, case.size)
     params = cell.init(jax.random.key(0), case.dtype)
     batches = (3,) if case.mapped else ()
     xs = jax.random.normal(jax.random.key(1), (*batches, T, B, 5), case.dtype)

@@ -69,7 +69,7 @@ def time_linear(steps: int, lanes: tuple[int, int], seconds: float) -> Rows:
     shape = steps, *lanes
     a = jax.jit(lambda: jax.random.uniform(jax.random.key(0), shape))()
     b = jax.jit(lambda: jax.random.normal(jax.random.key(1), shape))()
-    run = functools.partial(jrnn.linear_recurrence, kernel="cuda")
+    run = functools.partial(jrnn.methods.linear_recurrence, kernel="cuda")
     forward = jax.jit(run)
     backward = jax.jit(lambda a, b: jax.vjp(run, a, b)[1](b))
     copy = jax.jit(lambda a: -a)  # reads a and writes as much; XLA drops a mere copy

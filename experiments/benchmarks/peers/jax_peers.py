@@ -86,7 +86,7 @@ def jrnn_peer(
 ) -> JaxPeer:
     """Jrnn's cell, made with `options`, by a method; None: by that of `unroll`."""
     shape = problem.shape
-    cell = getattr(jrnn, problem.cell)(shape.I, shape.H, **options)
+    cell = getattr(jrnn.cells, problem.cell)(shape.I, shape.H, **options)
     like = jax.block_until_ready(cell.init(jax.random.key(0)))  # not beside a compiler
 
     def convert(weights: Weights) -> Any:

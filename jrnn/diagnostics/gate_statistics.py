@@ -41,7 +41,7 @@ class GateStatistics(NamedTuple):
     high: Float[Array, " n"]
 
 
-def saturation(
+def gate_statistics(
     cell: Cell,
     params: Params,
     xs: Num[Array, "T ..."],
@@ -85,7 +85,7 @@ def saturation(
       >>> import jax, jax.numpy as jnp, jrnn
       >>> cell = jrnn.lstm(2, 3, forget_bias=5.0)
       >>> params = cell.init(jax.random.key(0))
-      >>> found = jrnn.diagnostics.saturation(cell, params, jnp.zeros((4, 2)))
+      >>> found = jrnn.diagnostics.gate_statistics(cell, params, jnp.zeros((4, 2)))
       >>> found["f"].high.tolist(), found["i"].high.tolist()
       ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """

@@ -36,12 +36,12 @@ class OrthogonalParams(NamedTuple):
 
 
 @memoize
-def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
+def orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
     """Makes a cell whose W_h is orthogonal, and stays so in training.
 
-    Around `jrnn.elman(..., activation=jrnn.identity)` it keeps the norm of a state
-    without input, and of every gradient, for ever; around a gated cell each gate's
-    block is a rotation.
+    Around `jrnn.elman(..., activation=jrnn.activations.linear)` it keeps the norm of a
+    state without input, and of every gradient, for ever; around a gated cell each
+    gate's block is a rotation.
 
     Args:
       cell: A cell whose parameters have a field W_h of shape (h, g h).
@@ -58,7 +58,8 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.keep_orthogonal(jrnn.elman(3, 4, activation=jrnn.identity))
+      >>> linear = jrnn.elman(3, 4, activation=jrnn.activations.linear)
+      >>> cell = jrnn.wrappers.orthogonal(linear)
       >>> params = cell.init(jax.random.key(0))
       >>> h = jrnn.unroll(cell, params, jnp.ones((50, 3)).at[1:].set(0))[1]
       >>> bool(jnp.isclose(jnp.linalg.norm(h[0]), jnp.linalg.norm(h[-1])))
@@ -83,7 +84,7 @@ def keep_orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
         blocks = jax.lax.map(rotation, jnp.stack(split_gates(params.A, gates)))
         return params.cell._replace(W_h=merge_gates(tuple(blocks)))
 
-    spec = spec_around("keep_orthogonal", cell)
+    spec = spec_around("orthogonal", cell)
     return reading(cell, prepare, init=init, spec=spec, prepare=prepare)
 
 
@@ -93,7 +94,7 @@ def _gates(cell: Cell, like: Params) -> int:
     if cell.prepare is not None or W_h is None or not runs_itself(cell):
         raise ValueError(
             f"Expected a cell whose parameters have a W_h of their own, got {cell}; "
-            "put keep_orthogonal around the cells inside, and nothing around what is "
+            "put orthogonal around the cells inside, and nothing around what is "
             "parametrised already."
         )
     size, width = W_h.shape

@@ -48,7 +48,7 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
       ValueError: There are no lengths, one is negative, or `count` is below 1.
 
     Example:
-      >>> from jrnn.batching import bucket_bounds
+      >>> from jrnn.train.batching import bucket_bounds
       >>> bucket_bounds([3, 4, 4, 9, 10, 30], 3)
       (4, 10, 30)
     """
@@ -92,7 +92,7 @@ def padded_batches(
 
     A sequence goes to the smallest bound that holds it. What is left of a bucket is
     filled up with empty columns, of length 0: they change no output, no gradient and
-    no `jrnn.mean_over_steps`.
+    no `jrnn.models.mean_over_steps`.
 
     Args:
       sequences: Each (length, ...), of equal type and trailing axes: features
@@ -112,7 +112,7 @@ def padded_batches(
 
     Example:
       >>> import numpy as np
-      >>> from jrnn.batching import padded_batches
+      >>> from jrnn.train.batching import padded_batches
       >>> sequences = [np.ones((n, 2)) for n in (3, 9, 4)]
       >>> for batch in padded_batches(sequences, 2, (4, 10)):
       ...     print(batch.xs.shape, batch.lengths, batch.members)
@@ -182,7 +182,7 @@ def _check_bounds(arrays: list[np.ndarray], bounds: Sequence[int]) -> np.ndarray
     if not len(bounds) or list(bounds) != sorted(set(bounds)) or bounds[0] < 1:
         raise ValueError(
             f"Expected ascending bounds of at least 1, got {tuple(bounds)}; "
-            "jrnn.batching.bucket_bounds makes them."
+            "jrnn.train.batching.bucket_bounds makes them."
         )
     known = np.array([len(array) for array in arrays])
     if known.max() > bounds[-1]:

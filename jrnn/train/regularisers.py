@@ -66,10 +66,10 @@ def gradient_norm_penalty(
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
-      >>> cell = jrnn.elman(2, 3, activation=jrnn.identity)
+      >>> cell = jrnn.elman(2, 3, activation=jrnn.activations.linear)
       >>> params = cell.init(jax.random.key(0))  # W_h is orthogonal
       >>> args = cell, params, jnp.ones((5, 2)), lambda state, ys: ys[-1].sum()
-      >>> round(float(jrnn.regularisers.gradient_norm_penalty(*args)), 6)
+      >>> round(float(jrnn.train.regularisers.gradient_norm_penalty(*args)), 6)
       0.0
 
     Source: R. Pascanu et al., ICML 2013, https://arxiv.org/abs/1211.5063, section 3.3.
