@@ -3,6 +3,7 @@
 import functools
 import gc
 import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -298,6 +299,8 @@ def check_cleared():
                 assert cache.cache_info().currsize == 0, cache
     assert not len(_steps)
     assert jrnn.elman(3, 4) is not cell
+    with pytest.raises(TypeError, match=r"before jrnn.clear_caches\(\)"):
+        pickle.dumps(cell)
     jrnn.unroll(counted, params, XS)
     assert len(traced) == 2 * once
     assert train.make_train_step(step.arguments[0], KEPT) is not step

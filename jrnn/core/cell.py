@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import chex
 from jaxtyping import Array
 
+from jrnn.core.pickling import pickled_by_call
+
 Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
 
 
@@ -179,6 +181,7 @@ class Made(NamedTuple):
     functions: tuple[Any, ...]
 
 
+@pickled_by_call
 class Cell(NamedTuple):
     """A recurrent cell: a NamedTuple of pure functions, made by a factory.
 

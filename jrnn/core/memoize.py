@@ -10,6 +10,7 @@ import numpy as np
 from jrnn.core.arguments import check_kind, tell
 from jrnn.core.caches import LOCK, bounded
 from jrnn.core.constants import with_own_constants
+from jrnn.core.pickling import note
 
 P = ParamSpec("P")
 
@@ -70,6 +71,8 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
                 ) from error
             check_kind(name, value, expected[name])
         with LOCK:
-            return make(bound.args, tuple(bound.kwargs.items()))
+            made = make(bound.args, tuple(bound.kwargs.items()))
+            note(made, factory, bound)
+        return made
 
     return wrapper

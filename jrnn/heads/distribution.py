@@ -21,9 +21,11 @@ from jrnn.core.check_draws import check_given_key, check_temperature
 from jrnn.core.check_kinds import dtype_of, sketch
 from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import state_dtype
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.numerics import hide
 
 
+@pickled_by_call
 class Family(NamedTuple):
     """A family of distributions, as pure functions of its parameters.
 

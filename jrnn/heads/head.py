@@ -11,9 +11,11 @@ from jaxtyping import Array
 
 from jrnn.core.arguments import tell
 from jrnn.core.cell import Params, Spec, describe
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.distribution import Distribution, Family
 
 
+@pickled_by_call
 class Head(NamedTuple):
     """What a model shows of its features, and how it scores what it is to predict.
 

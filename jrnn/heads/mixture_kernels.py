@@ -22,6 +22,7 @@ from jaxtyping import Array
 
 from jrnn.core.arguments import check_size
 from jrnn.core.cell import Key, Spec, describe
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.arguments import above_zero, casting, finite
 from jrnn.heads.normal import normal_log_prob
 from jrnn.heads.number_head import FINITE, Support
@@ -31,6 +32,7 @@ from jrnn.heads.numerics import common, standard, with_slopes
 WIDEST = 1e3
 
 
+@pickled_by_call
 class Kernel(NamedTuple):
     """A family with a location and a scale, elementwise.
 

@@ -30,6 +30,7 @@ from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps
 from jrnn.core.memoize import memoize
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.number_head import FINITE, check_held, check_numbers
 from jrnn.models.autoregression import (
@@ -47,6 +48,7 @@ from jrnn.models.prompts import Reader, begin, check_single
 from jrnn.models.regressions import Regressions, regress_orders
 
 
+@pickled_by_call
 class LinearGaussianMarkov(NamedTuple):
     """p(x_t | the k values before it), linear and Gaussian, as pure functions.
 

@@ -35,6 +35,7 @@ from jrnn.core.check_inputs import check_ids, check_lengths, check_tokens
 from jrnn.core.flags import active_steps
 from jrnn.core.integers import as_array, token_ids, widen_integers
 from jrnn.core.memoize import memoize
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.categorical import CATEGORIES
 from jrnn.heads.distribution import Distribution
 from jrnn.models.interpolation import Form, foresee, generate, score
@@ -42,6 +43,7 @@ from jrnn.models.ngram_counts import Levels, check_levels, count_strings
 from jrnn.models.prompts import Reader, begin
 
 
+@pickled_by_call
 class MarkovChain(NamedTuple):
     """P(x_t | the k symbols before it), as pure functions.
 

@@ -34,6 +34,7 @@ from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.core.memoize import memoize
 from jrnn.core.method import Method
+from jrnn.core.pickling import pickled_by_call
 from jrnn.core.tree import reads_ahead
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
@@ -51,6 +52,7 @@ from jrnn.models.reading import (
 from jrnn.run.unroll import chosen
 
 
+@pickled_by_call
 class SequenceModel(NamedTuple):
     """P(x_1..x_T) by a recurrent network, as pure functions.
 

@@ -19,6 +19,7 @@ from jrnn.core.check_draws import check_given_key
 from jrnn.core.check_inputs import check_flags, check_inputs, check_lengths
 from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.core.memoize import memoize
+from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head, check_head
 from jrnn.models.pools import Pool
@@ -32,6 +33,7 @@ class SupervisedParams(NamedTuple):
     head: Params
 
 
+@pickled_by_call
 class SupervisedModel(NamedTuple):
     """Labels for a sequence, one per step or one in all, as pure functions.
 

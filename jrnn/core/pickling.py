@@ -1,0 +1,172 @@
+"""Pickling what a factory made as the call that made it.
+
+A cell, head or model consists of functions that no module has by name. It is pickled as
+`factory(*arguments)`, and the call is made again where it is loaded: in one process
+that gives the identical object (`jrnn.core.memoize`), in another one what equal
+arguments give there. Functions among the arguments are pickled by their public names,
+or as the calls that made them.
+"""
+
+import collections
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from jrnn.core.arguments import tell
+from jrnn.core.caches import bounded, register
+
+T = TypeVar("T")
+
+# Where activations, initialisers and kernels of mixtures are looked up: by identity.
+PUBLIC = (
+    *("jax.numpy", "jax.nn", "jax.lax"),
+    *("jrnn.activations", "jrnn.initializers", "jrnn.initializers.defaults"),
+    "jrnn.heads",
+)
+SIZE = 4096  # how many calls are known: those that were made last
+
+
+class Call(NamedTuple):
+    """A call of a factory: its full name, as `module:name`, and its arguments."""
+
+    factory: str
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+
+
+class _Calls:
+    """The last calls and what they made."""
+
+    def __init__(self) -> None:
+        self._kept: collections.OrderedDict[int, tuple[Any, Call]] = (
+            collections.OrderedDict()
+        )
+
+    def put(self, made: Any, call: Call) -> None:
+        self._kept[id(made)] = made, call
+        self._kept.move_to_end(id(made))
+        if len(self._kept) > SIZE:
+            self._kept.popitem(last=False)
+
+    def of(self, made: Any) -> Call | None:
+        return self._kept.get(id(made), (made, None))[1]
+
+    def cache_clear(self) -> None:
+        self._kept.clear()
+
+
+_calls = _Calls()
+register(_calls)
+
+
+def note(made: Any, factory: Callable[..., Any], bound: inspect.BoundArguments) -> None:
+    """Remembers that this call made, or found, `made`; under `LOCK`."""
+    name = f"{factory.__module__}:{factory.__qualname__}"
+    _calls.put(made, Call(name, bound.args, tuple(bound.kwargs.items())))
+
+
+def pickled_by_call(kind: type[T]) -> type[T]:
+    """Makes what a type's factories make pickle as their calls; a copy is itself."""
+    kind.__reduce__ = _reduce  # pyright: ignore[reportAttributeAccessIssue]
+    kind.__copy__ = lambda self: self  # pyright: ignore[reportAttributeAccessIssue]
+    kind.__deepcopy__ = lambda self, memo: self  # pyright: ignore  # noqa: ARG005
+    return kind
+
+
+def find(name: str) -> Any:
+    """Returns what `module:name` is called."""
+    module, _, path = name.partition(":")
+    thing = importlib.import_module(module)
+    for part in path.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
+def remake(
+    factory: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]
+) -> Any:
+    """Makes a call again."""
+    return find(factory)(*args, **dict(kwargs))
+
+
+def _reduce(made: Any) -> tuple[Any, ...]:
+    """Returns how to make again what a factory made, for `pickle`.
+
+    Raises:
+      TypeError: No call of an importable factory gives the identical object; or an
+        argument is a function that cannot be found by its name.
+    """
+    name = _public_names().get(id(made))
+    if name is not None:
+        return find, (name,)
+    call = _calls.of(made)
+    try:
+        again = call is not None and remake(*call)
+    except (AttributeError, ImportError):
+        raise TypeError(
+            f"Expected the factory of {made} where pickle can find it, got one inside "
+            f"a function: {tell(call and call.factory)}; define it at the top of a "
+            "module."
+        ) from None
+    if call is None or again is not made:
+        raise TypeError(
+            f"Expected what the call of a factory gives, for it is pickled as that "
+            f"call, got {made}: something of it was replaced, or it was made before "
+            "jrnn.clear_caches(). Pickle what it was made from, and make it again."
+        )
+    return remake, (call.factory, *_without_defaults(call))
+
+
+def _without_defaults(call: Call) -> tuple[Any, Any]:
+    """Returns the arguments to pickle: defaults may have no name, and need none."""
+    signature = inspect.signature(find(call.factory))
+    bound = signature.bind(*call.args, **dict(call.kwargs))
+    for name, value in list(bound.arguments.items()):
+        if value is signature.parameters[name].default:
+            del bound.arguments[name]
+        else:
+            bound.arguments[name] = _stored(name, value)
+    return bound.args, tuple(bound.kwargs.items())
+
+
+class _Stored:
+    """Stands for a function in a pickle, and is loaded as the function."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reduced
+
+
+def _stored(name: str, value: Any) -> Any:
+    """Returns what is pickled in the place of an argument."""
+    if type(value) is tuple:
+        return tuple(_stored(name, item) for item in value)
+    if _calls.of(value) is not None or id(value) in _public_names():
+        return _Stored(*_reduce(value))
+    if not callable(value) or isinstance(value, type):
+        return value
+    own = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+    try:
+        found = find(own)
+    except (AttributeError, ImportError, ValueError):
+        found = None
+    if found is not value:
+        raise TypeError(
+            f"Expected {name} to be a function that pickle can find by its name, got "
+            f"{tell(value)}; define it at the top of a module."
+        )
+    return _Stored(find, (own,))
+
+
+@bounded
+def _public_names() -> dict[int, str]:
+    names: dict[int, str] = {}
+    for module in PUBLIC:
+        for name, thing in vars(importlib.import_module(module)).items():
+            named = callable(thing) or hasattr(thing, "_fields")
+            if named and not name.startswith("_"):
+                names.setdefault(id(thing), f"{module}:{name}")
+    return names
