@@ -1,7 +1,7 @@
 """Every public function, with arguments that it takes and such as it must refuse.
 
-A new public function is tested by one entry here; `tests.test_wrong_arguments` fails
-where there is none.
+A new public function is tested by one entry here; where there is none,
+`tests/contracts/test_wrong_arguments.py` fails.
 """
 
 import functools

@@ -5,20 +5,20 @@ from tests.mutations.runner import Mutation
 BPTT = "jrnn/methods/bptt/__init__.py"
 GRADIENT = "jrnn/methods/bptt/gradient.py"
 
-STEP = "tests/test_cells.py::test_step_equals_reference"
-GRADIENTS = "tests/test_cells.py::test_gradients_equal_reference"
-MODEL = "tests/test_notes_model.py"
-DYNAMICS = "tests/test_dynamics.py"
-JACOBIANS = "tests/test_jacobians.py"
-PARALLEL = "tests/test_parallel.py"
-SEQUENCES = "tests/test_sequences.py"
-LONG = "tests/test_long_memory_cells.py"
-ORTHOGONAL = "tests/test_orthogonal.py"
-FUSED = "tests/test_fused.py"
-OWN = "tests/test_your_own_cell.py"
-HEADS = "tests/test_heads.py"
+STEP = "tests/contracts/test_cells.py::test_step_equals_reference"
+GRADIENTS = "tests/contracts/test_cells.py::test_gradients_equal_reference"
+MODEL = "tests/models/test_notes_model.py"
+DYNAMICS = "tests/diagnostics/test_dynamics.py"
+JACOBIANS = "tests/diagnostics/test_jacobians.py"
+PARALLEL = "tests/methods/test_parallel.py"
+SEQUENCES = "tests/contracts/test_sequences.py"
+LONG = "tests/contracts/test_long_memory_cells.py"
+ORTHOGONAL = "tests/contracts/test_orthogonal.py"
+FUSED = "tests/methods/test_fused.py"
+OWN = "tests/contracts/test_your_own_cell.py"
+HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
-    "tests/test_models_of_numbers.py"
+    "tests/models/test_models_of_numbers.py"
     "::test_missing_values_change_no_bit_and_the_next_step_knows"
 )
 
@@ -182,28 +182,30 @@ MISTAKES = (
         file="jrnn/methods/truncated.py",
         old="    begins = ends - window\n",
         new="    begins = ends - window - 1\n",
-        tests=("tests/test_truncated.py::test_only_pairs_within_a_window_count",),
+        tests=(
+            "tests/methods/test_truncated.py::test_only_pairs_within_a_window_count",
+        ),
     ),
     Mutation(
         name="padded steps counted as if they were free",
         file="jrnn/train/batching.py",
         old="return_counts=True)\n",
         new="return_counts=True)\n    weights = np.ones_like(weights)\n",
-        tests=("tests/test_batching.py::test_no_other_bounds_waste_less",),
+        tests=("tests/train/test_batching.py::test_no_other_bounds_waste_less",),
     ),
     Mutation(
         name="first non-finite step of a reading in reverse not turned back",
         file="jrnn/diagnostics/non_finite.py",
         old="return _unflip(found, lengths, steps) if leaf.reverse else found\n",
         new="return found\n",
-        tests=("tests/test_non_finite.py",),
+        tests=("tests/diagnostics/test_non_finite.py",),
     ),
     Mutation(
         name="non-finite gradient sought from the first step on",
         file="jrnn/diagnostics/non_finite.py",
         old="    t = int(times[-1 if backward else 0])\n",
         new="    t = int(times[0])\n",
-        tests=("tests/test_non_finite.py",),
+        tests=("tests/diagnostics/test_non_finite.py",),
     ),
     Mutation(
         name="adjoint of a linear recurrence one step off",
@@ -314,14 +316,14 @@ MISTAKES = (
         file="jrnn/initializers/recurrent.py",
         old="return -b_f, b_f, zeros, zeros",
         new="return b_f, b_f, zeros, zeros",
-        tests=("tests/test_initializers.py",),
+        tests=("tests/contracts/test_initializers.py",),
     ),
     Mutation(
         name="PyTorch's second bias forgotten",
         file="jrnn/interop/torch.py",
         old="b_hh is None else b_ih + b_hh\n",
         new="b_hh is None else b_ih\n",
-        tests=("tests/test_interop_torch.py",),
+        tests=("tests/interop/test_interop_torch.py",),
     ),
     Mutation(
         name="small directions of a long product overwritten",
@@ -377,7 +379,9 @@ MISTAKES = (
         file="jrnn/diagnostics/gate_statistics.py",
         old="    edge = TENTH * (span[1] - span[0])\n",
         new="    edge = 2 * TENTH * (span[1] - span[0])\n",
-        tests=("tests/test_saturation.py::test_gates_of_a_gru_are_counted",),
+        tests=(
+            "tests/diagnostics/test_saturation.py::test_gates_of_a_gru_are_counted",
+        ),
     ),
     Mutation(
         name="penalty of gradients that keep their norm",
@@ -401,7 +405,7 @@ MISTAKES = (
         old="share * jnp.log(size), share / 2",
         new="share * jnp.log(size), share",
         tests=(
-            "tests/test_initializers.py::test_spectral_radius_is_the_one_asked_for",
+            "tests/contracts/test_initializers.py::test_spectral_radius_is_the_one_asked_for",
         ),
     ),
     Mutation(
@@ -462,7 +466,7 @@ MISTAKES = (
         old="return hide(mask, self.family.cdf(self.parameters, x))",
         new="return self.family.cdf(self.parameters, x)",
         tests=(
-            "tests/test_models_of_numbers.py"
+            "tests/models/test_models_of_numbers.py"
             "::test_a_distribution_function_is_0_where_a_mask_says_so",
         ),
     ),
@@ -478,7 +482,7 @@ MISTAKES = (
         file="jrnn/models/regressions.py",
         old="np.all([known[lag] for lag in lags], axis=0)",
         new="known[lags[0]]",
-        tests=("tests/test_linear_gaussian.py::test_windows_cross_no_gap",),
+        tests=("tests/models/test_linear_gaussian.py::test_windows_cross_no_gap",),
     ),
     Mutation(
         name="forecasts as certain as the next step",
@@ -486,7 +490,7 @@ MISTAKES = (
         old='variance = Q[m] + jnp.einsum("...qir,...irs->...qs", cross, A[m])',
         new="variance = jnp.broadcast_to(Q[m], (*batch, n, n))",
         tests=(
-            "tests/test_linear_gaussian.py::test_forecasts_of_order_one_in_closed_form",
+            "tests/models/test_linear_gaussian.py::test_forecasts_of_order_one_in_closed_form",
         ),
     ),
     Mutation(
@@ -570,7 +574,7 @@ MISTAKES = (
         file="jrnn/core/tree.py",
         old="reverse=leaf.reverse ^ (children.parallel and i % 2 == 1)",
         new="reverse=leaf.reverse ^ children.parallel",
-        tests=("tests/test_children.py::test_leaves_in_their_places",),
+        tests=("tests/contracts/test_children.py::test_leaves_in_their_places",),
     ),
     Mutation(
         name="what a wrapper adds to outputs is left out",
@@ -578,7 +582,7 @@ MISTAKES = (
         old="children.outputs(ys, xs)",
         new="ys",
         tests=(
-            "tests/test_children.py"
+            "tests/contracts/test_children.py"
             "::test_a_step_shows_what_the_wrapper_makes_of_outputs",
         ),
     ),

@@ -67,8 +67,8 @@ def run(settings: Settings) -> int:
         raise SystemExit(
             f"Expected a GPU, got the backend {jax.default_backend()!r}: there is "
             "nothing to measure here. Run it on a machine with one, with jax[cuda12] "
-            "and PyTorch installed; `python -m pytest tests/test_fused.py` checks the "
-            "kernels anywhere."
+            "and PyTorch installed; `python -m pytest tests/methods/test_fused.py` "
+            "checks the kernels anywhere."
         )
     rows: Rows = []
     environment = environment_of_peers()

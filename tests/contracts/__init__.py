@@ -1,0 +1,1 @@
+"""What every cell, method and argument keeps to."""

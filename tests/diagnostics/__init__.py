@@ -1,0 +1,1 @@
+"""Gradients, Jacobians, gates and numbers that are not finite."""

@@ -1,0 +1,1 @@
+"""Cells with heads, and Markov chains."""

@@ -1,0 +1,1 @@
+"""Steps, loops, optimisers and checkpoints."""
