@@ -13,7 +13,7 @@ from jax.experimental import io_callback, pallas
 from jax.experimental.pallas import triton
 
 import jrnn
-from jrnn.kernels import _pallas, _plan, _shared
+from jrnn.kernels import _exchange, _pallas, _plan, _shared
 from jrnn.kernels._pallas import Target
 from tests.helpers import TOLERANCE, assert_close, paired, random_like
 from tests.programs import count, equations
@@ -152,7 +152,7 @@ def test_a_first_state_that_is_learned_and_resets_at_both_ends(T):
 
 @pytest.mark.usefixtures("shared")
 def test_nobody_waits_for_a_nan(monkeypatch):
-    monkeypatch.setattr(_shared, "PATIENCE", 100)
+    monkeypatch.setattr(_exchange, "PATIENCE", 100)
     # The bits by which a kernel knows that nothing has arrived are those of one NaN.
     given = problem(jrnn.elman(K, 11), T=3, B=2, flags=False)
     nothing = jax.lax.bitcast_convert_type(jnp.int64(-1), jnp.float64)
@@ -172,9 +172,9 @@ def test_what_does_not_arrive_is_waited_for_and_given_up_for_good(monkeypatch):
         jax.debug.callback(lambda: asked.append(1))
         return place
 
-    monkeypatch.setattr(_shared, "_volatile", read)
+    monkeypatch.setattr(_exchange, "volatile", read)
     place = jnp.array([7, -1], "int32")
-    wait = jax.jit(_shared.arrived, static_argnums=1)
+    wait = jax.jit(_exchange.arrived, static_argnums=1)
     for patience, times in ((jnp.int32(5), 5), (jnp.int32(1), 1)):
         asked.clear()
         values, left = wait([place], lambda bits: bits == -1, patience)
@@ -193,7 +193,7 @@ def test_what_does_not_arrive_is_waited_for_and_given_up_for_good(monkeypatch):
 def test_what_comes_late_is_what_is_taken(monkeypatch):
     # Interpreted, all has come before it is asked for: here every second answer is
     # that of a slot which nobody has written yet, or not for this turn.
-    load, asked = _shared._volatile, []
+    load, asked = _exchange.volatile, []
 
     def late(place):
         def absent():
@@ -205,7 +205,7 @@ def test_what_comes_late_is_what_is_taken(monkeypatch):
         like = jax.ShapeDtypeStruct((), bool)
         return jnp.where(io_callback(absent, like), nothing, bits)
 
-    monkeypatch.setattr(_shared, "_volatile", late)
+    monkeypatch.setattr(_exchange, "volatile", late)
     same(problem(jrnn.elman(K, 14), T=6), "cuda")
     assert len(asked) > 2 * (6 + 7)
 

@@ -534,7 +534,7 @@ MISTAKES = (
     ),
     Mutation(
         name="what other programs write is looked for in one's own cache",
-        file="jrnn/kernels/_shared.py",
+        file="jrnn/kernels/_exchange.py",
         old="triton.load(ref, volatile=True)",
         new="triton.load(ref)",
         tests=(f"{FUSED}::test_how_what_is_exchanged_begins_and_is_read",),
@@ -548,7 +548,7 @@ MISTAKES = (
     ),
     Mutation(
         name="the bits of nothing are sent",
-        file="jrnn/kernels/_shared.py",
+        file="jrnn/kernels/_exchange.py",
         old="jnp.where(bits == -1, bits ^ 1, bits)",
         new="bits",
         tests=(f"{FUSED}::test_nobody_waits_for_a_nan",),
