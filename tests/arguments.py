@@ -4,8 +4,10 @@ A new public function is tested by one entry here; where there is none,
 `tests/contracts/test_wrong_arguments.py` fails.
 """
 
+import collections
 import functools
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable
@@ -42,11 +44,11 @@ class Entry(NamedTuple):
 ENTRIES: dict[str, Entry] = {}
 
 
-def entry(name, call, covers=(), **arguments):
+def entry(name, call, /, **arguments):
     """Adds an entry; each argument is (what it takes, what it refuses by label)."""
     valid = {k: v for k, (v, _) in arguments.items()}
     wrong = {k: w for k, (_, w) in arguments.items()}
-    ENTRIES[name] = Entry(covers or (name.split(" ")[0],), call, valid, wrong)
+    ENTRIES[name] = Entry((name.split(" ")[0],), call, valid, wrong)
 
 
 def filled(function, *arguments):
@@ -429,6 +431,99 @@ factory(
     "jrnn.models.linear_gaussian_markov", jrnn.models.linear_gaussian_markov, order=1
 )
 
+# What cells and wrappers of one's own are made with.
+
+Own = collections.namedtuple("Own", "W_x b")
+OwnState = collections.namedtuple("OwnState", "h")
+ONES = jax.nn.initializers.ones
+WEIGHTS = {
+    "number": 3,
+    "text": "W",
+    "array": np.ones((3, 4)),
+    "initializer": ONES,
+    "init": jrnn.cells.Weight("ones", (3, 4)),
+    "no init": jrnn.cells.Weight(None, (3, 4)),
+    "nan": jrnn.cells.Weight(float("nan"), (3, 4)),
+    "size": jrnn.cells.Weight(ONES, 3),
+    "half": jrnn.cells.Weight(ONES, (3, 1.5)),
+    "negative": jrnn.cells.Weight(ONES, (3, -1)),
+    "gates": jrnn.cells.Weight(ONES, (3, 4), 1.5),
+    "plus": jrnn.cells.Weight(ONES, (4,), 2, 1.0),
+    "plus of text": jrnn.cells.Weight(ONES, (4,), 2, ("f", 1.0)),
+    "no gate": jrnn.cells.Weight(ONES, (4,), 2, (2, 1.0)),
+}
+WEIGHT = jrnn.cells.Weight(ONES, (3, 4))
+entry(
+    "jrnn.cells.drawn",
+    jrnn.cells.drawn,
+    params=(Own, FUNCTIONS | {"other": OwnState}),
+    W_x=(WEIGHT, WEIGHTS),
+    b=(None, WEIGHTS),
+)
+entry(
+    "jrnn.cells.initial",
+    jrnn.cells.initial,
+    state=(OwnState, FUNCTIONS | {"other": Own}),
+    h=(
+        4,
+        {k: v for k, v in SIZES.items() if k != "zero"}
+        | {"number of shape": jrnn.cells.Field(3), "switch": jrnn.cells.Field((3,), 1)},
+    ),
+)
+entry(
+    "jrnn.cells.initial none",
+    lambda state: jrnn.cells.initial(state),
+    state=(OwnState, {"without fields": OwnState}),
+)
+PULLBACK = {k: FUNCTIONS for k in ("forward", "pullback", "sums")}
+entry(
+    "jrnn.cells.adjoint_of",
+    jrnn.cells.adjoint_of,
+    **{k: (print, v) for k, v in PULLBACK.items()},
+)
+SEAM = {"number": 3, "text": "seam", "cell": CELL, "function": print}
+BUILT = ("project", "output")
+entry(
+    "jrnn.cells.build",
+    jrnn.cells.build,
+    output_size=(4, SIZES),
+    **{k: (getattr(ELMAN, k), FUNCTIONS) for k in ("init", "init_state", *BUILT)},
+    **{
+        k: (ELMAN.advance if k == "advance" else None, OPTIONAL_FUNCTIONS)
+        for k in ("advance", "forward", "opened", "prepare", "noise")
+    },
+    gated=(None, SEAM | {"inside": jrnn.cells.Gated(1.5, *[print] * 3)}),
+    adjoint=(None, SEAM | {"inside": jrnn.cells.Adjoint(None, print, print)}),
+    linear=(None, SEAM | {"inside": jrnn.cells.Linear("a")}),
+    bound=(None, SEAM),
+    gates=(None, {"number": 3, "text": "r z n", "list": ["r"]}),
+    diagonal=(False, SWITCHES | {"one": 1}),
+    elapsed=(None, {"text": "t", "half": 1.5, "bool": True}),
+)
+
+
+def returning(made):
+    def leaky(input_size: int):
+        del input_size
+        return made
+
+    return jrnn.cells.factory(leaky)(3)
+
+
+entry(
+    "jrnn.cells.factory",
+    jrnn.cells.factory,
+    make=(returning, FUNCTIONS | {"without": lambda size: size}),
+)
+entry("jrnn.cells.factory made", lambda leaky: returning(leaky), leaky=(CELL, CELLS))
+entry(
+    "jrnn.wrappers.around",
+    jrnn.wrappers.around,
+    name=("own", NONE | {"number": 3, "cell": CELL}),
+    cell=(CELL, CELLS),
+    **{k: (None, OPTIONAL_FUNCTIONS) for k in ("inputs", "outputs", "noise")},
+)
+
 # The functions of cells.
 
 NOISY = jrnn.wrappers.zoneout(jrnn.gru(3, 4), 0.5)
@@ -495,8 +590,8 @@ def values_of(x):
 def asked(family, what):
     """A question to a distribution, as a function of its parameters and the rest."""
 
-    def call(predicted, **given):
-        answer = getattr(jrnn.heads.Distribution(family, predicted), what)
+    def call(parameters, **given):
+        answer = getattr(jrnn.heads.Distribution(family, parameters), what)
         return answer(**given) if callable(answer) else answer
 
     return call
@@ -518,7 +613,7 @@ for _name, (_head, _x) in HEADS_TOLD.items():
     _mask = {"mask": (None, flags_for(_x.shape))}
     _p = {"probability": (0.5, PROBABILITIES)}
     _of = {
-        "predicted": (
+        "parameters": (
             _predicted,
             NONE | {"text": "p", "integers": cast(_predicted, int), "cell": CELL},
         )
@@ -987,6 +1082,46 @@ entry(
     metric=(lambda params, batch, carry: (1.0, 1, carry), FUNCTIONS),
     params=(None, {}),
     batches=((), _no_batches),
+)
+
+NOWHERE = os.path.join(os.devnull, "last")  # nothing is ever written there
+PATHS = NONE | {"number": 3, "bytes": b"last", "list": ["last"]}
+entry(
+    "jrnn.train.save_checkpoint",
+    jrnn.train.save_checkpoint,
+    path=(NOWHERE, PATHS),
+    tree=({}, {}),
+    metadata=(
+        {},
+        {"text": "abc", "number": 3, "pairs": [("a", 1)], "no JSON": {1: CELL}},
+    ),
+)
+entry(
+    "jrnn.train.load_checkpoint",
+    jrnn.train.load_checkpoint,
+    path=(NOWHERE, PATHS),
+    like=({}, {}),
+)
+for _name in ("has_checkpoint", "read_metadata"):
+    entry(f"jrnn.train.{_name}", getattr(jrnn.train, _name), path=(NOWHERE, PATHS))
+entry(
+    "jrnn.train.make_train_step step",
+    jrnn.train.make_train_step(_loss_of, SGD),
+    state=(
+        jrnn.train.TrainState(np.ones(3), (), (), KEY, 0),
+        NONE
+        | {
+            "params": np.ones(3),
+            "text": "state",
+            "text inside": jrnn.train.TrainState("a", (), (), KEY, 0),
+        },
+    ),
+    batch=(None, {"text": "batch", "cell": {"x": print}}),
+)
+entry(
+    "jrnn.heads.Distribution",
+    lambda family: jrnn.heads.Distribution(family, np.zeros(3)).mean(),
+    family=(jrnn.gaussian().family, NONE | {"head": jrnn.gaussian(), "text": "normal"}),
 )
 
 # Conversion.

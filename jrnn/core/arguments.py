@@ -1,5 +1,6 @@
 """Checks of single arguments, and how an error shows what came."""
 
+import functools
 import inspect
 import math
 import numbers
@@ -7,7 +8,7 @@ import operator
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jrnn.core.caches import bounded
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def tell(value: Any) -> str:
@@ -34,38 +38,104 @@ def tell(value: Any) -> str:
     return f"{dtype} of shape {shape}"
 
 
-def check_kind(name: str, value: Any, annotation: Any) -> None:
-    """Raises TypeError where a value is no number, switch or function as annotated."""
-    kinds = _kinds_of(annotation)
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function check its arguments against their annotations.
+
+    Numbers, switches, functions and classes are checked, and so are the fields of a
+    NamedTuple; `check_kind` casts and raises.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            many = parameter.kind is parameter.VAR_KEYWORD
+            for own, one in value.items() if many else [(name, value)]:
+                check_kind(own, one, parameter.annotation, classes=True)
+        return function(*args, **kwargs)
+
+    return checking
+
+
+def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False) -> Any:
+    """Returns a value as it is annotated, such as 1.0 for 1 where that is a float.
+
+    Args:
+      name: Of the argument.
+      value: What came.
+      annotation: What it is annotated as.
+      classes: Whether classes are checked too, and not only numbers, switches and
+        functions.
+
+    Raises:
+      TypeError: It is not of the kind that it is annotated as.
+      ValueError: It is no finite number.
+    """
+    kinds = _kinds_of(annotation, classes)
     if kinds is None:
-        return
-    if any(fits(value) for fits, _ in kinds):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"Expected {name} to be finite, got {value}.")
-        return
-    words = " or ".join(words for _, words in kinds)
+        return value
+    for kind in kinds:
+        if kind.fits(value):
+            if kind.cast is float and not _is_finite(value):
+                raise ValueError(f"Expected {name} to be finite, got {tell(value)}.")
+            if classes and hasattr(value, "_fields"):
+                for field, hint in inspect.get_annotations(type(value)).items():
+                    own = getattr(value, field)
+                    check_kind(f"{name}.{field}", own, hint, classes=True)
+            return kind.cast(value)
+    words = " or ".join(kind.words for kind in kinds)
     remedy = "; pass the function itself" if "function" in words else ""
     raise TypeError(f"Expected {name} to be {words}, got {tell(value)}{remedy}.")
 
 
+class _Kind(NamedTuple):
+    """Which values an annotation admits, its words in an error, and how it is cast."""
+
+    fits: Callable[[Any], bool]
+    words: str
+    cast: Callable[[Any], Any] = lambda value: value
+
+
 @bounded
-def _kinds_of(annotation: Any) -> list[tuple[Callable[[Any], bool], str]] | None:
-    """Returns what an annotation admits; None where it is left to the factory."""
+def _kinds_of(annotation: Any, classes: bool) -> list[_Kind] | None:
+    """Returns what an annotation admits; None where it is left to the function."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
-    options = [typing.get_origin(option) or option for option in options]
-    others = [option for option in options if option not in _KINDS]
-    if others and (Callable not in options or not all(map(inspect.isclass, others))):
-        return None
-    return [
-        _KINDS.get(option)
-        or (lambda value, kind=option: isinstance(value, kind), f"an {option.__name__}")
-        for option in options
-    ]
+    kinds = [_kind_of(option) for option in options]
+    known = [kind for kind in kinds if kind is not None]
+    plain = classes or _KINDS[Callable] in known or set(known) <= set(_KINDS.values())
+    return known if plain and len(known) == len(kinds) else None
+
+
+def _kind_of(option: Any) -> _Kind | None:
+    origin, parts = typing.get_origin(option) or option, typing.get_args(option)
+    known = _KINDS.get(option) or _KINDS.get(origin)
+    if known is not None or not inspect.isclass(origin) or origin is Any:
+        return known
+    inner = list(map(_kind_of, parts)) if origin is tuple else []
+    if not inner or None in inner:
+        return _Kind(lambda value: isinstance(value, origin), _with_article(origin))
+
+    def fits(value: Any) -> bool:
+        alike = isinstance(value, tuple) and len(value) == len(inner)
+        pairs = zip(inner, value, strict=True) if alike else ()
+        return alike and all(kind is not None and kind.fits(x) for kind, x in pairs)
+
+    return _Kind(fits, f"a {option}")
+
+
+def _with_article(kind: type) -> str:
+    return f"a{'n' if kind.__name__[0] in 'AEIOU' else ''} {kind.__name__}"
 
 
 def _is_integer(value: Any) -> bool:
-    return not _is_switch(value) and hasattr(value, "__index__")
+    try:
+        operator.index(value)
+    except TypeError:  # of floats, and of what jax.jit traces
+        return False
+    return not _is_switch(value)
 
 
 def _is_switch(value: Any) -> bool:
@@ -76,25 +146,34 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not _is_switch(value)
 
 
-# Which values an annotation admits, and its words in an error.
-_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_integer, "an integer"),
-    float: (_is_real, "a number"),
-    bool: (_is_switch, "True or False"),
-    str: (lambda value: isinstance(value, str), "a string"),
-    type(None): (lambda value: value is None, "None"),
-    Callable: (callable, "a function such as jnp.tanh"),
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _is_shape(value: Any) -> bool:
+    whole = isinstance(value, tuple) and all(map(_is_integer, value))
+    return whole and all(size >= 0 for size in value)
+
+
+_KINDS: dict[Any, _Kind] = {
+    int: _Kind(_is_integer, "an integer", operator.index),
+    float: _Kind(_is_real, "a number", float),
+    bool: _Kind(_is_switch, "True or False", bool),
+    str: _Kind(lambda value: isinstance(value, str), "a string"),
+    type(None): _Kind(lambda value: value is None, "None"),
+    tuple[int, ...]: _Kind(_is_shape, "a tuple of sizes such as (3, 4)"),
+    Callable: _Kind(callable, "a function such as jnp.tanh"),
 }
 
 
 def check_size(name: str, value: Any, least: int = 1) -> int:
     """Returns `value` as an int, at least `least`; raises a clear error otherwise."""
-    try:
-        size = None if _is_switch(value) else operator.index(value)
-    except TypeError:  # of floats, and of what jax.jit traces
-        size = None
-    if size is None:
+    if not _is_integer(value):
         raise TypeError(f"Expected {name} to be an integer, got {tell(value)}.")
+    size = operator.index(value)
     if size < least:
         raise ValueError(f"Expected {name} to be at least {least}, got {tell(value)}.")
     return size
@@ -119,8 +198,4 @@ def check_switch(name: str, value: Any) -> bool:
 
 def check_function(name: str, value: Any) -> None:
     """Raises TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError(
-            f"Expected {name} to be a function such as jnp.tanh, got {tell(value)}; "
-            "pass the function itself."
-        )
+    check_kind(name, value, Callable)

@@ -7,7 +7,7 @@ read off the call, parameters are drawn, the state starts at 0, and
 
     step(params, s_{t-1}, x_t) = s_t, y_t
     u_t = project(params, x_t)             x_t W_x + b, unless it is given
-    s_t = advance(params, s_{t-1}, u_t)    of `gated`, `adjoint`, `forward` or `linear`
+    s_t = advance(params, s_{t-1}, u_t)    of `adjoint`, `gated`, `forward` or `linear`
     y_t = output(params, s_t, x_t)         the first array of s_t, unless it is given
 """
 
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_size
+from jrnn.core.arguments import check_size, checked, tell
 from jrnn.core.cell import (
     Adjoint,
     Cell,
@@ -40,16 +40,17 @@ from jrnn.core.memoize import memoize
 from jrnn.core.products import project_dense
 from jrnn.core.reparametrise import reading
 from jrnn.core.seams import (
+    Forward,
     compose_step,
     dense_inputs,
-    gated_advance_saving,
     linear_advance,
+    saving,
 )
 
 P = ParamSpec("P")
-Forward = Callable[[Params, State, Any], tuple[State, Saved]]
 
 
+@checked
 def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
     """Makes a function that returns `build(...)` a factory of cells.
 
@@ -66,7 +67,7 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
 
     Raises:
       TypeError: There is no `input_size`; at a call, an argument is not hashable, or
-        not of the kind that it is annotated as.
+        not of the kind that it is annotated as, or what is returned is no cell.
 
     Example:
       >>> import jrnn
@@ -78,8 +79,8 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
     signature = inspect.signature(make)
     if "input_size" not in signature.parameters:
         raise TypeError(
-            f"Expected a factory with an argument input_size, got {make.__name__}"
-            f"{signature}."
+            "Expected make to be a function with an argument input_size, got "
+            f"{getattr(make, '__name__', tell(make))}{signature}."
         )
 
     @memoize
@@ -91,6 +92,11 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
             if name.endswith("_size") and value is not None:
                 check_size(name, value)
         cell = make(*args, **kwargs)
+        if not isinstance(cell, Cell):
+            raise TypeError(
+                f"Expected {make.__name__} to return a Cell, such as build(...) makes, "
+                f"got {tell(cell)}."
+            )
         told = [(n, v) for n, v in given.arguments.items() if not n.endswith("_init")]
         spec = cell.spec._replace(
             name=make.__name__,
@@ -102,6 +108,7 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
     return made
 
 
+@checked
 def adjoint_of(
     forward: Forward,
     pullback: Callable[..., tuple[State, Any, Saved]],
@@ -136,6 +143,7 @@ def first_array(params: Params, state: State, x: Array) -> Array:
     return show(state[0], x, jax.tree.leaves(params)[0])
 
 
+@checked
 def build(
     init: Callable[..., Params],
     init_state: Callable[..., State],
@@ -158,7 +166,7 @@ def build(
 ) -> Cell:
     """Makes a cell of its equations; a function that `factory` decorates returns it.
 
-    One of `advance`, `gated`, `adjoint`, `forward` and `linear` says how the state
+    One of `advance`, `adjoint`, `gated`, `forward` and `linear` says how the state
     moves on; where there are several, `advance` is that of the first in this order.
 
     Args:
@@ -190,7 +198,9 @@ def build(
       A cell; `factory` completes its spec.
 
     Raises:
-      TypeError: Nothing says how the state moves on.
+      TypeError: Nothing says how the state moves on, or an argument is of another
+        kind than its annotation.
+      ValueError: `output_size` is below 1.
 
     Example:
       >>> import jax, jrnn
@@ -203,12 +213,10 @@ def build(
       >>> damped(3)
       damped(input_size=3)
     """
-    if gated is not None:
-        if project is dense and gated.inputs is None:
-            gated = gated._replace(inputs=dense_inputs)
-        forward = functools.partial(gated_advance_saving, gated)
-    elif adjoint is not None:
-        forward = adjoint.advance
+    check_size("output_size", output_size)
+    if gated is not None and project is dense and gated.inputs is None:
+        gated = gated._replace(inputs=dense_inputs)
+    forward = saving(gated, adjoint) or forward
     if advance is None:
         advance = _advance(forward, linear)
     if linear is not None and bound is None:

@@ -56,55 +56,40 @@ def check_method(method: Any) -> None:
 
 
 @bounded
-def _expected_params(cell: Cell) -> Params:
+def expected_params(cell: Cell) -> Params:
+    """Returns the shapes and types of a cell's parameters."""
     return jax.eval_shape(lambda: cell.init(jax.random.key(0)))
 
 
 @bounded
-def _expected_state(cell: Cell) -> State:
+def expected_state(cell: Cell) -> State:
     """Returns a state without batch axes, which stand in front of each array's."""
     return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
-
-
-Signature = tuple[Hashable, ...]
-
-
-def signature_of(static: Hashable, *trees: Any) -> Signature | None:
-    """Returns what static mistakes depend on: structures, shapes and types.
-
-    None where a leaf is no array, so that there is something to look at every time.
-    """
-    leaves, structure = jax.tree.flatten(trees)
-    try:
-        shown = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
-    except AttributeError:
-        return None
-    return static, structure, shown
 
 
 def passed_before(static: Hashable, *trees: Any) -> list[bool]:
     """Returns a list that is empty until arguments like these have passed all checks.
 
-    What was found right once costs one look-up from then on.
+    What was found right once costs one look-up from then on: static mistakes depend on
+    structures, shapes and types. A leaf that is no array is looked at every time.
     """
-    signature = signature_of(static, *trees)
-    if signature is None:
-        return []
+    leaves, structure = jax.tree.flatten(trees)
     try:
-        return _passed(signature)
-    except ValueError:  # sizes that are symbols cannot be compared across scopes
+        shown = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
+        return _passed((static, structure, shown))
+    except (AttributeError, ValueError):  # symbols of two scopes cannot be compared
         return []
 
 
 @bounded
-def _passed(signature: Signature) -> list[bool]:
+def _passed(signature: tuple[Hashable, ...]) -> list[bool]:
     del signature
     return []
 
 
 def check_params(cell: Cell, params: Params) -> None:
     """Raises ValueError unless `params` has the structure and shapes of `cell.init`."""
-    check_like("params", params, _expected_params(cell), lambda: f"{cell}.init(key)")
+    check_like("params", params, expected_params(cell), lambda: f"{cell}.init(key)")
     check_floating("params", params)
 
 
@@ -138,13 +123,13 @@ def check_state(cell: Cell, state: State, batch: tuple) -> State:
       ValueError: It does not fit the cell and the batch shape.
     """
     source = lambda: f"{cell}.init_state(params, {batch})"
-    return fit_state("state", state, _expected_state(cell), batch, source)
+    return fit_state("state", state, expected_state(cell), batch, source)
 
 
 def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
     """Returns a trajectory of the cell, as `check_state` returns a state."""
     source = lambda: f"jrnn.trajectory({cell}, ...)"
-    return fit_state("guess", guess, _expected_state(cell), (steps, *batch), source)
+    return fit_state("guess", guess, expected_state(cell), (steps, *batch), source)
 
 
 def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -> Any:

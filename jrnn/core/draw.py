@@ -1,5 +1,6 @@
 """What a cell starts from: how its parameters are drawn, and its first state."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from jrnn.core.arguments import check_kind, checked
 from jrnn.core.cell import Key, Params, State
 from jrnn.core.check_draws import check_dtype
 from jrnn.core.dtypes import state_dtype
@@ -133,6 +135,7 @@ def drawn_in(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
     return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
+@checked
 def drawn(
     params: Callable[..., Params], **weights: Weight | None
 ) -> Callable[..., Params]:
@@ -146,6 +149,10 @@ def drawn(
     Returns:
       (key, dtype=None) -> params, of float32 by default.
 
+    Raises:
+      TypeError: A weight is none, or the fields are not those of `params`.
+      ValueError: `plus` is of no gate.
+
     Example:
       >>> import collections, jax, jrnn
       >>> from jrnn.cells import Weight, drawn
@@ -154,6 +161,15 @@ def drawn(
       >>> init(jax.random.key(0)).W_x.shape
       (3, 4)
     """
+    _check_fields("params", params, weights)
+    for name, weight in weights.items():
+        if weight is not None and weight.plus is not None:
+            gate, gates = weight.plus[0], count(weight.gates)
+            if not 0 <= gate < gates:
+                raise ValueError(
+                    f"Expected the gate of {name}.plus within 0..{gates - 1}, got "
+                    f"{gate}."
+                )
 
     def init(key: Key, dtype: DTypeLike | None = None) -> Params:
         random = [n for n, w in weights.items() if w is None or callable(w.init)]
@@ -165,6 +181,18 @@ def drawn(
         return params(**arrays)
 
     return init
+
+
+def _check_fields(name: str, made: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raises TypeError unless `made` takes what is given, by name."""
+    signature = inspect.signature(made)
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected the fields of {name}, {', '.join(signature.parameters)}, got "
+            f"{', '.join(given) or 'none'}."
+        ) from error
 
 
 def _draw(weight: Weight, key: Key, dtype: DTypeLike | None) -> Array:
@@ -180,6 +208,7 @@ def _draw(weight: Weight, key: Key, dtype: DTypeLike | None) -> Array:
     return array.at[..., gate * size : (gate + 1) * size].add(number)
 
 
+@checked
 def initial(state: Callable[..., State], **fields: int | Field) -> Callable[..., State]:
     """Returns the `init_state` of a cell: zeros, unless a field says otherwise.
 
@@ -191,6 +220,9 @@ def initial(state: Callable[..., State], **fields: int | Field) -> Callable[...,
       (params, batch_shape=()) -> state, in the type that `jrnn.unroll` keeps a state
       in beside these parameters.
 
+    Raises:
+      TypeError: A field is none, or the fields are not those of `state`.
+
     Example:
       >>> import collections, jax.numpy as jnp
       >>> from jrnn.cells import Field, initial
@@ -199,17 +231,23 @@ def initial(state: Callable[..., State], **fields: int | Field) -> Callable[...,
       >>> init_state(jnp.ones(3), (5,)).S.shape
       (5, 4, 2)
     """
+    _check_fields("state", state, fields)
+    each = {
+        name: field if isinstance(field, Field) else Field((field,))
+        for name, field in fields.items()
+    }
+    for name, field in each.items():
+        check_kind(name, field, Field, classes=True)
 
     def init_state(params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         dtype = state_dtype(params)
 
-        def start(field: int | Field) -> Array:
-            field = Field((field,)) if isinstance(field, int) else field
+        def start(field: Field) -> Array:
             array = jnp.full((*batch_shape, *field.shape), field.start, dtype)
             if not field.complex:
                 return array
             return jax.lax.complex(array, jnp.zeros_like(array))
 
-        return state(**{name: start(field) for name, field in fields.items()})
+        return state(**{name: start(field) for name, field in each.items()})
 
     return init_state

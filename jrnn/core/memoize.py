@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,25 +32,47 @@ def unguarded(function: Any) -> Any:
     return function.__wrapped__ if hasattr(function, GUARD) else function
 
 
-def memoize(factory: Callable[P, R]) -> Callable[P, R]:
+def _plain(value: Any) -> Any:
+    """Returns numbers of NumPy's as Python's: 3 * np.uint8(100) would be 44."""
+    if type(value) is tuple:
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _types(value: Any) -> Hashable:
+    return tuple(map(_types, value)) if type(value) is tuple else type(value)
+
+
+def memoize(
+    factory: Callable[P, R], **casts: Callable[[str, Any], Any]
+) -> Callable[P, R]:
     """Makes equal arguments, however they are passed, give the identical object.
 
     Functions made anew are unequal, and `jax.jit` would trace again for each of them.
-    Arguments annotated as numbers, switches or functions are checked to be such: 3.0
-    and True equal 3 and 1, and a cache takes them for those.
+    Arguments annotated as numbers, switches or functions are checked to be such, and
+    cast to it. Where the annotation leaves it open, 1, 1.0 and True are not equal.
     The last `jrnn.core.caches.SIZE` are kept, until `jrnn.clear_caches()`. Threads that
     ask at once get one object; so the factory must not trace
     (`jrnn.core.caches.LOCK`).
+
+    Args:
+      factory: What is called when no equal arguments are known.
+      **casts: For arguments with rules of their own, (name, value) -> what the factory
+        gets; they raise in their own words.
 
     Raises:
       TypeError: An argument is not hashable (an array, a list), or is of another kind
         than its annotation.
     """
     signature = inspect.signature(factory)
-    expected = {name: p.annotation for name, p in signature.parameters.items()}
+    parameters = signature.parameters.items()
+    each = {n: p.annotation for n, p in parameters if p.kind is not p.VAR_POSITIONAL}
 
     @bounded
-    def make(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> R:
+    def make(
+        args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...], types: Hashable
+    ) -> R:
+        del types  # which tell apart what is equal
         made = factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
         return guarded(with_own_constants(made))
 
@@ -59,8 +81,7 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
-            if isinstance(value, np.integer):  # 3 * np.uint8(100) would be 44
-                bound.arguments[name] = int(value)
+            value = casts[name](name, value) if name in casts else _plain(value)
             try:
                 hash(value)
             except TypeError as error:
@@ -69,9 +90,10 @@ def memoize(factory: Callable[P, R]) -> Callable[P, R]:
                     f"{name}={tell(value)}; pass numbers and functions, and put arrays "
                     "into the parameters."
                 ) from error
-            check_kind(name, value, expected[name])
+            bound.arguments[name] = check_kind(name, value, each.get(name))
+        given = bound.args, tuple(bound.kwargs.items())
         with LOCK:
-            made = make(bound.args, tuple(bound.kwargs.items()))
+            made = make(*given, _types(given))
             note(made, factory, bound)
         return made
 

@@ -12,7 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn.core.cell import Cell, Gated, Gates, Linear, Params, Saved, State
+from jrnn.core.cell import (
+    Adjoint,
+    Cell,
+    Gated,
+    Gates,
+    Key,
+    Linear,
+    Params,
+    Saved,
+    State,
+)
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.layout import columns_of_gates
 from jrnn.core.products import (
@@ -27,6 +37,11 @@ from jrnn.core.products import (
 def prepared(cell: Cell, params: Params) -> Params:
     """Returns what the cell's parts read: `params`, or what they are prepared to."""
     return params if cell.prepare is None else cell.prepare(params)
+
+
+def noise_of(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
+    """Returns what a cell draws for many steps; None where it draws nothing."""
+    return None if cell.noise is None else cell.noise(key, steps, batch)
 
 
 def noisy_project(
@@ -105,17 +120,24 @@ def gated_advance(gated: Gated) -> Callable[[Params, State, Array | Gates], Stat
     return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
 
 
-def advance_saving(cell: Cell) -> Callable[[Params, State, Any], tuple[State, Saved]]:
+Forward = Callable[[Params, State, Any], tuple[State, Saved]]
+
+
+def saving(gated: Gated | None, adjoint: Adjoint | None) -> Forward | None:
+    """Returns `advance` that also returns what its backward pass needs, of a seam."""
+    if adjoint is not None:
+        return adjoint.advance
+    return None if gated is None else functools.partial(gated_advance_saving, gated)
+
+
+def advance_saving(cell: Cell) -> Forward:
     """Returns `advance` that also returns what the backward pass of a step needs.
 
     Of a cell without hand-derived derivatives that is u, with which JAX runs the step
     again.
     """
-    if cell.adjoint is not None:
-        return cell.adjoint.advance
-    if cell.gated is not None:
-        return functools.partial(gated_advance_saving, cell.gated)
-    return lambda params, state, u: (cell.advance(params, state, u), u)
+    known = saving(cell.gated, cell.adjoint)
+    return known or (lambda params, state, u: (cell.advance(params, state, u), u))
 
 
 def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:

@@ -4,13 +4,11 @@
 for another: what a factory refuses would pass once its equal has been accepted.
 """
 
-import functools
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jrnn.core.arguments import check_real, check_size, check_switch, tell
+from jrnn.core.arguments import check_kind, check_real, check_size, check_switch, tell
 from jrnn.core.memoize import memoize
 
 P = ParamSpec("P")
@@ -25,21 +23,7 @@ def casting(
     Args:
       **casts: For each argument that needs it, (name, value) -> what the factory gets.
     """
-
-    def decorate(factory: Callable[P, R]) -> Callable[P, R]:
-        made, signature = memoize(factory), inspect.signature(factory)
-
-        @functools.wraps(factory)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            for name, cast in casts.items():
-                bound.arguments[name] = cast(name, bound.arguments[name])
-            return made(*bound.args, **bound.kwargs)
-
-        return wrapper
-
-    return decorate
+    return lambda factory: memoize(factory, **casts)
 
 
 def size_or_none(name: str, value: Any) -> int | None:
@@ -60,10 +44,7 @@ def whether_missing(name: str, value: Any) -> bool:
 
 def finite(name: str, value: Any) -> float:
     """Returns any real number as a float, or raises unless it is finite."""
-    number = check_real(name, value)
-    if not math.isfinite(number):
-        raise ValueError(f"Expected {name} to be finite, got {tell(value)}.")
-    return number
+    return check_kind(name, value, float)
 
 
 def above_zero(name: str, value: Any) -> float:

@@ -103,7 +103,6 @@ def _check_dense(spec: Spec, params: Any, features: Array) -> None:
         *(struct(s, jnp.float32) for s in ((size, outputs), (outputs,)))
     )
     shown = f"{spec.name}(...).init(key, {size})"
-    check_like(
-        "params", params, wanted, f"for features of shape {features.shape} {shown}"
-    )
+    source = f"{shown}, for features of shape {features.shape},"
+    check_like("params", params, wanted, source)
     check_floating("params", params)

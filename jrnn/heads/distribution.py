@@ -91,6 +91,14 @@ class Distribution:
     family: Family = dataclasses.field(repr=False)
     parameters: Any
 
+    def __post_init__(self) -> None:
+        """Raises TypeError unless the family is one."""
+        if not isinstance(self.family, Family):
+            raise TypeError(
+                "Expected family to be that of a head, such as jrnn.gaussian().family, "
+                f"got {tell(self.family)}."
+            )
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of x.
@@ -107,8 +115,8 @@ class Distribution:
         least = len(self.family.event_shape)
         if not floats or len(real) < len(floats) or len(shape) < least:
             raise TypeError(
-                "Expected predicted to be what head.predict(params, features) returns, "
-                f"of floats, got {_described(self.parameters)}."
+                "Expected parameters of a distribution such as head.predict(params, "
+                f"features) returns, of floats, got {_described(self.parameters)}."
             )
         return shape
 

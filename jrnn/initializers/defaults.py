@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_real
 from jrnn.core.cell import Key
 from jrnn.core.check_draws import check_batch_shape, check_dtype, check_given_key
 from jrnn.core.draw import Initializer, OfGates
@@ -176,7 +175,6 @@ def uniform(bound: float) -> Initializer:
       >>> bool((abs(b) <= 0.01).all())
       True
     """
-    check_real("bound", bound)
     if not 0 < bound < math.inf:
         raise ValueError(f"Expected bound above 0, got {bound!r}.")
 
@@ -281,8 +279,6 @@ def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
       >>> bool((0.9 < decay).all() & (decay < 0.999).all())
       True
     """
-    check_real("least", least)
-    check_real("largest", largest)
     if not 0 < least < largest < 1:
         raise ValueError(f"Expected 0 < least < largest < 1, got {least=}, {largest=}.")
 

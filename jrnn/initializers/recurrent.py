@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_function, check_real
 from jrnn.core.cell import Key
 from jrnn.core.draw import Initializer, OfGates
 from jrnn.core.memoize import memoize
@@ -113,7 +112,6 @@ def spectral_radius(
     """
     _check_positive("radius", radius)
     inner = normal(1.0) if initializer is None else initializer
-    check_function("initializer", inner)
 
     def scaled(
         key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
@@ -222,7 +220,6 @@ def _log_times(key: Key, size: int, dtype: DTypeLike, longest: float) -> Array:
 
 
 def _check_longest(longest: float) -> None:
-    check_real("the longest dependence", longest)
     if not 2 < longest < math.inf:
         raise ValueError(
             f"Expected the longest dependence, in steps, above 2, got {longest!r}."
@@ -230,7 +227,6 @@ def _check_longest(longest: float) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    check_real(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"Expected {name} above 0, got {value!r}.")
 

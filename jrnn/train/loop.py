@@ -6,11 +6,11 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_function, tell
+from jrnn.core.arguments import check_function
 from jrnn.core.cell import Params
 from jrnn.core.programs import Arguments, Family
 from jrnn.train.check import check_batches
-from jrnn.train.step import Carry, Metrics, TrainState
+from jrnn.train.step import Carry, Metrics, TrainState, check_train_state
 
 
 def fit(
@@ -41,11 +41,7 @@ def fit(
       2.0
     """
     check_function("step", step)
-    if not isinstance(state, TrainState):
-        raise TypeError(
-            "Expected state to be a TrainState, made by init_train_state, got "
-            f"{tell(state)}."
-        )
+    check_train_state(state)
     check_batches(batches)
     if on_step is not None:
         check_function("on_step", on_step)

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jrnn.train.check import check_arrays
+
 State = Any  # a pytree; its arrays are donated
 
 
@@ -41,17 +43,26 @@ def unaliased(tree: Any) -> Any:
 
 
 class Donating:
-    """A jitted step(state, batch), which takes the memory of any state."""
+    """A jitted step(state, batch), which takes the memory of any state.
 
-    def __init__(self, step: Callable[..., Any]) -> None:
+    `check` raises where something is none.
+    """
+
+    def __init__(self, step: Callable[..., Any], check: Callable[[Any], None]) -> None:
+        self._check = check
         self._jitted = jax.jit(step, donate_argnums=0)
         self.lower, self.trace = self._jitted.lower, self._jitted.trace
         self.eval_shape = self._jitted.eval_shape
 
     def __call__(self, state: State, batch: Any) -> Any:
         """Takes a step; arrays of the state may be one another's."""
+        self._check(state)
         try:
             return self._jitted(unaliased(state), batch)
+        except TypeError:  # of what it is given, unless it is the loss's own
+            check_arrays("state", state)
+            check_arrays("batch", batch)
+            raise
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             if "donate the same buffer twice" not in str(error):
                 raise

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jrnn.core.arguments import check_function
+from jrnn.core.arguments import check_function, tell
 from jrnn.core.cell import Key, Params
 from jrnn.core.check_draws import check_given_key
 from jrnn.core.constants import own_constants
@@ -43,6 +43,15 @@ class TrainState(NamedTuple):
     carry: Carry
     key: Key
     step: Int[Array, ""]
+
+
+def check_train_state(state: Any) -> None:
+    """Raises TypeError unless `state` is one that training goes on from."""
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            "Expected state to be a TrainState, made by init_train_state, got "
+            f"{tell(state)}."
+        )
 
 
 if TYPE_CHECKING:
@@ -149,7 +158,7 @@ def _make_step(
         metrics = {**metrics, "loss": value, "gradient_norm": norm}
         return TrainState(params, opt_state, carry, key, state.step + 1), metrics
 
-    return Donating(step)
+    return Donating(step, check_train_state)
 
 
 _steps = Family("make_train_step", _make_step)

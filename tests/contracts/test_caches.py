@@ -9,10 +9,12 @@ import sys
 import threading
 import types
 import weakref
+from fractions import Fraction
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -391,3 +393,43 @@ def test_a_state_made_by_hand_may_hold_one_array_twice(alias):
         state, _ = step(state, None)
         assert state.params.tolist() == expected.tolist()
         x, twice = state.params, after._replace(ema=alias(state.params))
+
+
+@pytest.mark.parametrize("given", [1, 1.0, True, np.bool_(True), (1, 0.5)], ids=repr)
+def test_what_is_equal_and_of_another_type_is_told_apart(given):
+    """At every depth, and the plain numbers of Python stand for those of NumPy."""
+    made = memoize(lambda value: repr(value))
+    pairs = memoize(lambda *values: repr(values))
+    for other in (1, 1.0, True, (True, 0.5), (1.0, 0.5)):
+        made(other)
+        pairs(0, (other,))
+    plain = given.item() if isinstance(given, np.generic) else given
+    assert made(given) == repr(plain)
+    assert pairs(0, (given,)) == repr((0, (plain,)))
+
+
+def test_numbers_are_cast_to_what_they_are_annotated_as():
+    @memoize
+    def make(size: int, rate: float, switch: bool, most: float | None = None):  # noqa: FBT001
+        return (size, rate, switch, most), []
+
+    made = make(3, 1.0, True)
+    assert make(np.uint8(3), 1, np.bool_(True)) is made
+    assert make(3, np.float32(1), True, None) is made
+    assert make(3, np.longdouble(1), True) is made
+    assert repr(make(3, Fraction(1, 2), False, 2)[0]) == "(3, 0.5, False, 2.0)"
+    for wrong in ((3.0, 1.0, True), (True, 1.0, True), (3, True, True), (3, 1.0, 1)):
+        with pytest.raises(TypeError, match="Expected"):
+            make(*wrong)
+    for wrong in (np.inf, np.nan, 10**400):
+        with pytest.raises(ValueError, match="Expected rate to be finite"):
+            make(3, wrong, True)
+
+
+def test_what_is_refused_is_refused_after_its_equal_was_accepted():
+    cell = jrnn.lstm(2, 3)
+    for accepted, refused in ((0, False), (0.0, False), ((0, 0.5), (False, 0.5))):
+        for rate in (np.float64(0.25), accepted):
+            jrnn.wrappers.zoneout(cell, rate)
+        with pytest.raises(ValueError, match=r"rate in \[0, 1\), got False"):
+            jrnn.wrappers.zoneout(cell, refused)

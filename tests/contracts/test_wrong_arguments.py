@@ -52,14 +52,12 @@ BESIDES = {
     "jrnn.clear_caches": "takes no argument",
     "jrnn.activations.linear": "an activation, a function of one array",
     "jrnn.activations.positive": "an activation",
-    "jrnn.wrappers.around": "for those who write cells",
+    "jrnn.cells.dense": "what methods call, with what was checked",
     "jrnn.diagnostics.claim": "for those who write cells",
     "jrnn.interop.torch.from_torch": "needs PyTorch",
-    "jrnn.train.has_checkpoint": "tests/train/test_checkpoint.py",
-    "jrnn.train.load_checkpoint": "tests/train/test_checkpoint.py",
-    "jrnn.train.read_metadata": "tests/train/test_checkpoint.py",
-    "jrnn.train.save_checkpoint": "tests/train/test_checkpoint.py",
 }
+# Modules that show what stands in others.
+GATHERED = ("jrnn.cells", "jrnn.diagnostics", "jrnn.wrappers")
 
 
 COVERED = {name for entry in ENTRIES.values() for name in entry.covers}
@@ -101,7 +99,7 @@ def ours(full):
     """Whether a module makes a function public, and not only imports it."""
     name, own = full.rsplit(".", 1)
     module = MODULES[name]
-    shown = hasattr(module, "__all__") or name == "jrnn.diagnostics"
+    shown = hasattr(module, "__all__") or name in GATHERED
     home = getattr(module, own).__module__
     return shown or f"{home}.".startswith(f"{name}.")
 

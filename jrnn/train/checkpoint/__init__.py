@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from jrnn.core.arguments import tell
 from jrnn.train.checkpoint import folder as _folder
 from jrnn.train.checkpoint import leaves as _leaves
 from jrnn.train.checkpoint.arrays import write_arrays
@@ -180,6 +181,11 @@ def _check_process() -> None:
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"Expected metadata that JSON can hold, a dict, got {tell(metadata)}; put "
+            "it under a name."
+        )
     try:
         content = dict(metadata or {})
         json.dumps(content, allow_nan=False)

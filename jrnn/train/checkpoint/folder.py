@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jrnn.core.arguments import tell
 from jrnn.train.checkpoint.errors import CheckpointError
 
 ARRAYS, CONTENTS, MANIFEST = "arrays", "contents.json", "MANIFEST.json"
@@ -24,7 +25,12 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
     Raises:
       CheckpointError: The path has no last part to name a folder by.
+      TypeError: It is no path.
     """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(
+            f"Expected path to be a string or a pathlib.Path, got {tell(path)}."
+        )
     place = Path(path)
     place = Path(os.path.realpath(place)) if place.is_symlink() else place
     if place.name in {"", ".."}:
