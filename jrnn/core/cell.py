@@ -50,6 +50,19 @@ class Spec(NamedTuple):
     output_size: int
 
 
+def describe(spec: Spec) -> str:
+    """Returns the call that makes what `spec` describes, such as `lstm(3, 4)`."""
+    shown = ", ".join(
+        f"{name}={getattr(value, '__name__', value)}" for name, value in spec.arguments
+    )
+    return f"{spec.name}({shown})"
+
+
+def call_of(self: Any) -> str:
+    """Shows the call that made a cell, head or model, not what it consists of."""
+    return describe(self.spec)
+
+
 class Gated(NamedTuple):
     """The seam of cells with one recurrent product and elementwise gates.
 
@@ -193,7 +206,7 @@ class Cell(NamedTuple):
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y of shape (..., output_size).
       step: (params, state, x, noise=None) -> (state, y): the composition of the three
-        above.
+        above, also where one of them was replaced (`jrnn.core.claims.current`).
       spec: What the cell is.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it brings one.
@@ -240,13 +253,11 @@ class Cell(NamedTuple):
     bound: StepBound | None = None
     made: Made | None = None
 
-    def __repr__(self) -> str:
-        """Shows the call that made the cell, not the functions it consists of."""
-        return describe(self.spec)
+    __repr__ = call_of
 
     def __hash__(self) -> int:
         """Hashes a few functions: all that is in a cell, children included, is slow."""
-        return hash((self.init, self.project, self.advance, self.output, self.step))
+        return hash((self.init, self.project, self.advance, self.output))
 
 
 class Children(NamedTuple):
@@ -269,11 +280,3 @@ class Children(NamedTuple):
     nested: bool = False
     inputs: Callable[[Array, Any], tuple[Array, Any]] | None = None
     outputs: Callable[[Array, Array], Array] | None = None
-
-
-def describe(spec: Spec) -> str:
-    """Returns the call that makes what `spec` describes, such as `lstm(3, 4)`."""
-    shown = ", ".join(
-        f"{name}={getattr(value, '__name__', value)}" for name, value in spec.arguments
-    )
-    return f"{spec.name}({shown})"

@@ -15,10 +15,13 @@ from jaxtyping import Array
 
 from jrnn.core.caches import bounded
 from jrnn.core.cell import Cell, GateView, Linear, Made, Params, State, StepBound
-from jrnn.core.memoize import unguarded
+from jrnn.core.constants import own_constants
+from jrnn.core.memoize import guarded, unguarded
 from jrnn.core.products import expand
+from jrnn.core.seams import compose_step, prepared
 
 SEAMS = ("gated", "adjoint", "linear")
+PARTS = {"prepare", "project", "advance", "output"}  # what a step consists of
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
 CONSISTS_OF = (*SEAMS, *FUNCTIONS, "children")
 
@@ -50,7 +53,8 @@ def claim(
       >>> claim(own, gates=view).gates.ranges
       (('h', (-1.0, 1.0)),)
     """
-    functions = _functions(cell)
+    cell = current(cell)
+    functions = tuple(unguarded(getattr(cell, name)) for name in CONSISTS_OF)
     return cell._replace(
         gates=None if gates is None else gates._replace(functions=functions),
         bound=None if bound is None else bound._replace(functions=functions),
@@ -62,39 +66,60 @@ def held(cell: Cell, claimed: Claim | None) -> Claim | None:
     """Returns a claim if it is about the functions that `cell` consists of."""
     if claimed is None or claimed.functions is None:
         return None
-    pairs = zip(CONSISTS_OF, claimed.functions, strict=True)
-    for name, function in pairs:
-        own = unguarded(getattr(cell, name))
-        if own != unguarded(function) and not (name in SEAMS and own is None):
-            return None
-    return claimed
+    replaced = _replaced(cell, claimed.functions)
+    lost = [n for n in replaced if n not in SEAMS or getattr(cell, n) is not None]
+    return None if lost else claimed
+
+
+def _replaced(cell: Cell, functions: tuple[Any, ...]) -> set[str]:
+    """Returns which of `functions` the cell consists of no more."""
+    own = dict(zip(cell._fields, cell, strict=True))
+    was = zip(CONSISTS_OF, functions, strict=True)
+    return {name for name, old in was if unguarded(own[name]) != unguarded(old)}
 
 
 @bounded
 def current(cell: Cell) -> Cell:
-    """Returns `cell` without the seams of functions that it consists of no more.
+    """Returns `cell` as it is after some of its functions were replaced.
 
-    `gated`, `adjoint`, `linear` and `diagonal` tell a method what `advance` does; of a
-    cell whose `advance` alone was replaced they tell what it did. `gated.inputs` tells
-    what `project` does, and `shows_state` what `output` does. A seam that was replaced
-    as well is kept.
+    What follows from a function goes with it, unless it was replaced as well:
+
+    - `gated`, `adjoint`, `linear` and `diagonal` tell what `advance` does,
+      `gated.inputs` what `project` does, and `shows_state` what `output` does;
+    - `children` tell what all of them do together: a wrapper of which one was replaced
+      is run itself;
+    - `step` is composed of what is there.
     """
     if cell.made is None:
         return cell
-    was = dict(zip(CONSISTS_OF, cell.made.functions, strict=True))
-    if cell.advance != was["advance"]:
-        stale = [name for name in SEAMS if getattr(cell, name) == was[name]]
-        return cell._replace(**dict.fromkeys(stale), diagonal=False)
-    if cell.output != was["output"]:
-        cell = cell._replace(shows_state=False)
-    gated = cell.gated
-    if cell.project != was["project"] and gated is not None and gated == was["gated"]:
-        return cell._replace(gated=gated._replace(inputs=None))
-    return cell
+    replaced = _replaced(cell, cell.made.functions)
+    if not replaced & PARTS:
+        return cell
+    gone: dict[str, Any] = {"step": _composed(cell), "children": None}
+    if "advance" in replaced:
+        gone |= {**dict.fromkeys(SEAMS), "diagonal": False}
+    elif "project" in replaced and cell.gated is not None:
+        gone |= {"gated": cell.gated._replace(inputs=None)}
+    if "output" in replaced:
+        gone |= {"shows_state": False}
+    gone = {name: value for name, value in gone.items() if name not in replaced}
+    cell = cell._replace(**gone)
+    return guarded(cell) if "step" in gone else cell
 
 
-def _functions(cell: Cell) -> tuple[Any, ...]:
-    return tuple(unguarded(getattr(cell, name)) for name in CONSISTS_OF)
+def _composed(cell: Cell) -> Callable[..., tuple[State, Array]]:
+    """Returns `step` as a method runs it: of prepared parameters."""
+    step = compose_step(cell.project, cell.advance, cell.output)
+    return own_constants(lambda params, *inputs: step(prepared(cell, params), *inputs))
+
+
+def _step_of(cell: Cell) -> Any:
+    return current(cell)[STEP]
+
+
+STEP = Cell._fields.index("step")
+# What was composed of functions that were replaced since is not what the cell does.
+Cell.step = property(_step_of)  # pyright: ignore[reportAttributeAccessIssue] a field
 
 
 def _same(value: Any) -> Any:

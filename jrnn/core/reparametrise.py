@@ -49,6 +49,7 @@ def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:
         step=compose_step(project, advance, output),
         gated=gated,
         linear=linear,
+        made=None,
     )
     return claim(made._replace(**fields), **inherited(cell, params=own))
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jrnn.core.cell import Cell
+from jrnn.core.claims import current
 
 
 class Leaf(NamedTuple):
@@ -79,7 +80,7 @@ def walk(
     Returns:
       (ys, *results): the outputs of `cell`, and each result nested as its state is.
     """
-    return _walk(Leaf((cell,), reverse=reverse), visit, xs, noise, whole)
+    return _walk(Leaf((current(cell),), reverse=reverse), visit, xs, noise, whole)
 
 
 def _walk(
@@ -113,7 +114,7 @@ def _inside(leaf: Leaf) -> list[Leaf]:
     last = len(children.cells) - 1
     return [
         Leaf(
-            cells=(*leaf.cells, cell),
+            cells=(*leaf.cells, current(cell)),
             path=(*leaf.path, i) if children.nested else leaf.path,
             reverse=leaf.reverse ^ (children.parallel and i % 2 == 1),
             read=leaf.read or (i < last and not children.parallel),

@@ -21,11 +21,12 @@ from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.flags import active_steps, silence
 from jrnn.core.integers import widen_integers
+from jrnn.core.seams import noise_of
 from jrnn.core.tree import Leaf, leaves
 from jrnn.diagnostics.check_losses import check_loss
 from jrnn.diagnostics.taps import tapped, zero_taps
 from jrnn.run.order import Reading, Wanted, flip
-from jrnn.run.unroll import Given, draw_noise, run, unroll
+from jrnn.run.unroll import Given, run, unroll
 
 Loss = Callable[[State, Array], Array]
 
@@ -135,7 +136,7 @@ def find_non_finite(
         if found is not None:
             return found
     check_elapsed(cell, known_values(read))
-    noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
+    noise = None if key is None else noise_of(cell, key, xs.shape[0], batch)
     return _look(cell, params, xs, state, noise, loss, lengths, resets, mask, reverse)
 
 

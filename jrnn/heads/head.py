@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 
 from jrnn.core.arguments import tell
-from jrnn.core.cell import Params, Spec, describe
+from jrnn.core.cell import Params, Spec, call_of
 from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.distribution import Distribution, Family
 
@@ -59,9 +59,7 @@ class Head(NamedTuple):
         """The shape of one symbol."""
         return self.family.event_shape
 
-    def __repr__(self) -> str:
-        """Shows the call that made the head."""
-        return describe(self.spec)
+    __repr__ = call_of
 
 
 def check_head(head: Any) -> None:

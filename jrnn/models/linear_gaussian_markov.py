@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jrnn.core.arguments import check_size
-from jrnn.core.cell import Key, Spec, describe
+from jrnn.core.cell import Key, Spec, call_of, describe
 from jrnn.core.check import check_floating, check_like, fit_state, is_traced
 from jrnn.core.check_draws import check_batch_shape
 from jrnn.core.check_inputs import check_lengths, check_steps
@@ -85,9 +85,7 @@ class LinearGaussianMarkov(NamedTuple):
     forecast: Callable[[Regressions, Lags, int], Forecast]
     spec: Spec
 
-    def __repr__(self) -> str:
-        """Shows the call that made the model."""
-        return describe(self.spec)
+    __repr__ = call_of
 
 
 @memoize

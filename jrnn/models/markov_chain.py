@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Int, Integer
 
 from jrnn.core.arguments import check_size
-from jrnn.core.cell import Key, Spec, describe
+from jrnn.core.cell import Key, Spec, call_of
 from jrnn.core.check import check_array, is_traced
 from jrnn.core.check_draws import check_batch_shape
 from jrnn.core.check_inputs import check_ids, check_lengths, check_tokens
@@ -74,9 +74,7 @@ class MarkovChain(NamedTuple):
     sample: Callable[..., Array]
     spec: Spec
 
-    def __repr__(self) -> str:
-        """Shows the call that made the chain."""
-        return describe(self.spec)
+    __repr__ = call_of
 
 
 @memoize

@@ -17,11 +17,11 @@ from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import active_steps, select, silence
 from jrnn.core.integers import saturate
 from jrnn.core.method import Method
-from jrnn.core.seams import prepared
+from jrnn.core.seams import noise_of, prepared
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.head import Head
 from jrnn.run.order import SHOW, Reading
-from jrnn.run.unroll import Given, draw_noise, run
+from jrnn.run.unroll import Given, run
 
 
 class SequenceParams(NamedTuple):
@@ -76,7 +76,7 @@ def _read(
     xs, mask, state, lengths, key = given
     batch = xs.shape[1 : xs.ndim - len(head.event_shape)]
     params = params._replace(cell=prepared(cell, params.cell))
-    noise = None if key is None else draw_noise(cell, key, xs.shape[0], batch)
+    noise = None if key is None else noise_of(cell, key, xs.shape[0], batch)
     first = jax.tree.map(lambda a: a[0], noise)
     others = jax.tree.map(lambda a: a[1:], noise)
     moved, y = read_last(cell, head, params, state, first)

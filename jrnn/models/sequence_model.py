@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jrnn.core.caches import bounded
-from jrnn.core.cell import Cell, Key, Spec, describe
+from jrnn.core.cell import Cell, Key, Spec, call_of
 from jrnn.core.check import (
     check_cell,
     check_floating,
@@ -95,9 +95,7 @@ class SequenceModel(NamedTuple):
     head: Head
     spec: Spec
 
-    def __repr__(self) -> str:
-        """Shows the call that made the model."""
-        return describe(self.spec)
+    __repr__ = call_of
 
 
 @memoize

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from jrnn.core.arguments import check_function
 from jrnn.core.caches import bounded
-from jrnn.core.cell import Cell, Key, Params, Spec, describe
+from jrnn.core.cell import Cell, Key, Params, Spec, call_of
 from jrnn.core.check import check_array, check_cell, check_floating, check_like
 from jrnn.core.check_draws import check_given_key
 from jrnn.core.check_inputs import check_flags, check_inputs, check_lengths
@@ -60,9 +59,7 @@ class SupervisedModel(NamedTuple):
     head: Head
     spec: Spec
 
-    def __repr__(self) -> str:
-        """Shows the call that made the model."""
-        return describe(self.spec)
+    __repr__ = call_of
 
 
 @memoize
@@ -90,8 +87,6 @@ def supervised_model(
     """
     check_cell(cell)
     check_head(head)
-    if pool is not None:
-        check_function("pool", pool)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> SupervisedParams:
         key = check_given_key(key)

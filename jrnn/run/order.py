@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from jrnn.core import tree as _tree
 from jrnn.core.cell import Cell, Params, State
-from jrnn.core.claims import current
 from jrnn.core.flags import silence
 from jrnn.core.integers import widen_integers
 from jrnn.core.method import Method, Sequence, Shown, Wanted
@@ -83,7 +82,7 @@ def _walk_cell(
     reading: Reading, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
     """Runs one cell along a sequence in the order in which it is read."""
-    cell, method = current(reading.cell), reading.method
+    cell, method = reading.cell, reading.method
     assert method is not None
     options = dict(method.options)
     params = prepared(cell, params)  # once, and differentiated outside of the method

@@ -38,6 +38,7 @@ from jrnn.core.flags import active_steps, silence
 from jrnn.core.integers import widen_integers
 from jrnn.core.mesh import align
 from jrnn.core.method import Method, Sequence
+from jrnn.core.seams import noise_of
 from jrnn.methods.bptt import bptt
 from jrnn.run.order import KEEP, SHOW, Reading, Shown, walk
 
@@ -192,13 +193,17 @@ def run_checked(reading: Reading, given: Given) -> tuple[State, Shown]:
         arrays[name] = None if array is None else check_array(name, array)
     given = given._replace(**arrays)
     seen = passed_before(cell, given)
-    if not seen:
+    if seen and given.lengths is not None:
+        check_length_values(given.lengths, given.xs.shape[0])
+    if not seen:  # which looks at the values of lengths, too
         fitted = _check_static(cell, given)
         if all(map(operator.is_, *map(jax.tree.leaves, (fitted, given)))):
             seen.append(True)
         given = fitted
     _check_values(cell, given)
-    return run(reading, given._replace(key=typed(given.key)))
+    if given.key is not None:
+        given = given._replace(key=typed(given.key))
+    return run(reading, given)
 
 
 _BPTT = bptt()
@@ -232,14 +237,10 @@ def _check_static(cell: Cell, given: Given) -> Given:
 
 
 def _check_values(cell: Cell, given: Given) -> None:
-    """Raises on concrete values that are out of range."""
-    lengths = given.lengths
-    if lengths is not None:
-        check_length_values(lengths, given.xs.shape[0])
-    xs = widen_integers(given.xs)
-    integer = jnp.issubdtype(xs.dtype, jnp.integer)
+    """Raises on concrete inputs that are out of range."""
+    integer = jnp.issubdtype(given.xs.dtype, jnp.integer)
     if integer or cell.elapsed is not None:
-        known = known_inputs(xs, lengths, given.mask)
+        known = known_inputs(widen_integers(given.xs), given.lengths, given.mask)
         check_elapsed(cell, known)
         if integer and known is not None:
             check_ids("xs", known, cell.spec.input_size)
@@ -260,7 +261,7 @@ def run(reading: Reading, given: Given) -> tuple[State, Shown]:
     dtype = state_dtype(params, xs)
     initial = cast_state(cell.init_state(params, batch), dtype)
     state = initial if state is None else cast_state(state, dtype)
-    noise = noise if key is None else draw_noise(cell, key, steps, batch)
+    noise = noise if key is None else noise_of(cell, key, steps, batch)
     xs, params, (state, initial), (active, restart, noise, guess) = align(
         xs, batch, params, (state, initial), (active, restart, noise, guess)
     )
@@ -273,8 +274,3 @@ def run(reading: Reading, given: Given) -> tuple[State, Shown]:
         guess=guess,
     )
     return walk(reading, params, state, sequence, lengths)
-
-
-def draw_noise(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
-    """Returns all the noise of a run; None for a cell that draws none."""
-    return None if cell.noise is None else cell.noise(key, steps, batch)

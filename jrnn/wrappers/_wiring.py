@@ -15,10 +15,11 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from jrnn.core.arguments import check_kind
 from jrnn.core.cell import Cell, Children, Key, Linear, Params, Spec, State
 from jrnn.core.check import check_cell
 from jrnn.core.claims import NO_GATES, claim, current, inherited
-from jrnn.core.seams import compose_step, noisy_project, prepared
+from jrnn.core.seams import compose_step, noise_of, noisy_project, prepared
 from jrnn.core.tree import Leaf, reads_ahead, runs_itself, walk
 
 Noise = Callable[[Key, int, tuple[int, ...]], Any]
@@ -152,7 +153,7 @@ def around(
       **arguments: What else summaries tell.
 
     Raises:
-      TypeError: `cell` is not a cell.
+      TypeError: `cell` is not a cell, or a function is none.
 
     Example:
       >>> import jax, jrnn
@@ -162,7 +163,11 @@ def around(
       >>> jrnn.unroll(cell, params, xs)[1].shape
       (7, 4)
     """
+    check_kind("name", name, str)
     check_cell(cell)
+    functions = {"inputs": inputs, "outputs": outputs, "noise": noise}
+    for own, function in functions.items():
+        check_kind(own, function, Callable | None)
 
     def project(params: Params, x: Any, drawn: Any = None) -> Any:
         if inputs is not None and drawn is not None:
@@ -177,6 +182,8 @@ def around(
         linear=None,
         noise=cell.noise if noise is None else noise,
         children=Children((cell,), inputs=inputs, outputs=outputs),
+        shows_state=False,
+        made=None,
     )
     if not reads_ahead(cell):
         made = made._replace(step=_step_of(made), output=_output_of(made))
@@ -219,6 +226,7 @@ def inside(
         adjoint=None,
         linear=linear,
         noise=noise,
+        made=None,
     )
     return claim(made, **inherited(cell, us=lambda u: u[0]))
 
@@ -229,11 +237,6 @@ def spec_around(name: str, cell: Cell, **arguments: Any) -> Spec:
     return cell.spec._replace(name=name, arguments=pairs)
 
 
-def noise_of(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
-    """Returns what a cell draws for many steps; None where it draws nothing."""
-    return None if cell.noise is None else cell.noise(key, steps, batch)
-
-
 def check_inner(name: str, cell: Any) -> Cell:
     """Returns a cell that is run itself, without seams that are out of date.
 
@@ -242,14 +245,10 @@ def check_inner(name: str, cell: Any) -> Cell:
       ValueError: It has children.
     """
     check_cell(cell)
+    cell = current(cell)
     if not runs_itself(cell):
         raise ValueError(
             f"Expected a cell that runs as one, for {name} changes its loop, got "
             f"{cell}; put {name} around the cells inside."
         )
-    return current(cell)
-
-
-def state_like(cell: Cell) -> State:
-    """Returns the shapes of a state without batch axes."""
-    return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
+    return cell

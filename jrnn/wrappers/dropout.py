@@ -16,7 +16,8 @@ from jrnn.core.cell import Cell, Key
 from jrnn.core.check import check_cell, check_rate
 from jrnn.core.check_inputs import check_features
 from jrnn.core.memoize import memoize
-from jrnn.wrappers._wiring import around, noise_of
+from jrnn.core.seams import noise_of
+from jrnn.wrappers._wiring import around
 
 
 @memoize

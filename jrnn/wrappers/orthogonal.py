@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jrnn.core.cell import Cell, Key, Params
-from jrnn.core.check import check_cell
+from jrnn.core.check import check_cell, expected_params
 from jrnn.core.claims import current
 from jrnn.core.draw import Initializer, draw
 from jrnn.core.memoize import memoize
@@ -67,7 +67,7 @@ def orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
     """
     check_cell(cell)
     cell = current(cell)
-    like = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
+    like = expected_params(cell)
     gates = _gates(cell, like)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> OrthogonalParams:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jrnn.core.cell import Cell, Key, Params, State
-from jrnn.core.check import check_rate
+from jrnn.core.check import check_rate, expected_state
 from jrnn.core.memoize import memoize
 from jrnn.core.products import split_gates
-from jrnn.core.seams import recur
-from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
+from jrnn.core.seams import noise_of, recur
+from jrnn.wrappers._wiring import check_inner, inside
 
 
 @memoize
@@ -51,7 +51,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
     """
     cell = check_inner("variational_dropout", cell)
     check_rate("rate", rate)
-    like = state_like(cell)
+    like = expected_state(cell)
     if not hasattr(like, "h"):
         raise ValueError(
             f"Expected a cell whose state has a field h, got {cell} with "

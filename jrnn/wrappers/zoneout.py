@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn.core.cell import Cell, Key, Linear, Params, State
-from jrnn.core.check import check_rate
+from jrnn.core.check import check_rate, expected_state
 from jrnn.core.claims import claim, factor_view, mixed
 from jrnn.core.memoize import memoize
 from jrnn.core.products import expand
-from jrnn.wrappers._wiring import check_inner, inside, noise_of, state_like
+from jrnn.core.seams import noise_of
+from jrnn.wrappers._wiring import check_inner, inside
 
 
 @memoize
@@ -54,7 +55,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
       (7, 4)
     """
     cell = check_inner("zoneout", cell)
-    like = state_like(cell)
+    like = expected_state(cell)
     count = len(jax.tree.leaves(like))
     rates = rate if isinstance(rate, tuple) else (rate,) * count
     for one in rates:
