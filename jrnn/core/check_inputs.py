@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jrnn.core.cell import Cell
-from jrnn.core.check import _check_shape, check_array, is_traced
+from jrnn.core.check import _check_shape, check_array
 from jrnn.core.countable import check_countable
 from jrnn.core.integers import widen_integers
 
@@ -55,9 +56,9 @@ def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
 
 def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
     """Raises ValueError where concrete token ids lie outside 0..size-1."""
-    if is_traced(ids) or ids.size == 0:
+    known = known_values(ids)
+    if known is None or known.size == 0:
         return
-    known = _fetch(ids)
     if known.min() < 0 or known.max() >= size:
         where = np.argwhere((known < 0) | (known >= size))[0]
         raise ValueError(
@@ -68,21 +69,19 @@ def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
 
 
 def known_values(array: Any) -> np.ndarray | None:
-    """Returns the values of `array`; None where this process cannot know them."""
-    if is_traced(array) or not getattr(array, "is_fully_addressable", True):
-        return None
-    return _fetch(array)
+    """Returns the values of `array`; None where this process cannot know them.
 
-
-def _fetch(array: Array | np.ndarray) -> np.ndarray:
-    """Returns concrete values, by an explicit transfer, which a transfer guard allows.
-
-    Values that lie on a CPU are not transferred: for them `jax.device_get` would be the
-    larger part of what an eager call with lengths costs.
+    Values on a CPU are read in place; others by an explicit transfer where a transfer
+    guard refuses the implicit one.
     """
-    devices = array.devices() if isinstance(array, jax.Array) else ()
-    here = all(device.platform == "cpu" for device in devices)
-    return np.asarray(array if here else jax.device_get(array))
+    if isinstance(array, Tracer):
+        return None
+    try:
+        return np.asarray(array)
+    except RuntimeError:  # by the guard, or for values spread over processes
+        if not array.is_fully_addressable:
+            return None
+        return np.asarray(jax.device_get(array))
 
 
 def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
@@ -160,7 +159,8 @@ def check_length_values(lengths: Array, steps: int) -> None:
     known = known_values(lengths)  # jnp would be traced as `unroll` is
     if known is None or known.size == 0:
         return
-    least, most = int(known.min()), int(known.max())
+    least = int(np.minimum.reduce(known, axis=None))
+    most = int(np.maximum.reduce(known, axis=None))
     if least < 0 or most > steps:
         raise ValueError(
             f"Expected lengths within 0..{steps}, the number of steps in xs, got "
