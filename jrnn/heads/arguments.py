@@ -55,7 +55,7 @@ def whether_missing(name: str, value: Any) -> bool:
     except TypeError as error:
         raise TypeError(
             f"Expected {name} to be True or False, whether values may be missing, got "
-            f"{tell(value)}; which ones are is the mask of log_prob."
+            f"{tell(value)}; log_prob takes the mask that says which ones are."
         ) from error
 
 

@@ -208,7 +208,7 @@ def check_shape(name: str, x: Any, shape: tuple[int, ...]) -> None:
     if jnp.shape(x) != shape:
         raise ValueError(
             f"Expected {name} of shape {shape}, one for each predicted distribution, "
-            f"got {jnp.shape(x)}; nothing is broadcast, jnp.broadcast_to does it."
+            f"got {jnp.shape(x)}; it is not broadcast, use jnp.broadcast_to."
         )
 
 
@@ -225,8 +225,8 @@ def _check_probability(probability: Any) -> Array:
         wrong = ~((known >= 0) & (known <= 1))
         if wrong.any():
             raise ValueError(
-                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; a "
-                "percentage is divided by 100."
+                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; "
+                "divide a percentage by 100."
             )
     return p
 
