@@ -183,7 +183,7 @@ def test_gates_that_nobody_tells_are_refused():
     both = params, params
     alone = changed, own, jrnn.residual(changed)
     for unseen, given in (*((c, params) for c in alone), (jrnn.stack(cell, own), both)):
-        with pytest.raises(ValueError, match="Expected a cell that tells its gates"):
+        with pytest.raises(ValueError, match="Expected a cell with known gates"):
             gate_statistics(unseen, given, xs)
 
 
