@@ -358,22 +358,23 @@ FEATURES = (
 
 
 def table() -> str:
-    """The committed table, docs/support.md: which method runs which cell."""
+    """Returns the committed table, docs/support.md: which methods run which cell."""
     head = [
-        "# What runs with what",
+        "# Which methods run which cell",
         "",
-        "The methods that run each cell, as `tests/matrix.py` has it and the gradient",
-        "matrix tests it: outputs and all gradients equal a Python loop of `step`, in",
-        "float64, to 1e-9. A method that runs a cell runs it with every feature:",
+        "The table is that of `tests/matrix.py`, tested by the gradient matrix:",
+        "outputs and all gradients equal a Python loop of `step`, in float64, to 1e-9.",
+        "A method that runs a cell runs it with every feature:",
         f"{', '.join(FEATURES[:-1])}",
-        f"and {FEATURES[-1]}. A method that is not named refuses the cell with an",
-        "error that names the methods to take instead.",
+        f"and {FEATURES[-1]}. A method that is not listed for a cell",
+        "raises an error that names the methods to use instead.",
         "",
         "`scan` and `bptt` run everything; `associative` every cell that is linear in",
         "its state; `newton` every cell with a real state; `fused` every cell whose",
-        "gates are elementwise in one product with its state, here interpreted by JAX:",
-        "on a GPU or TPU in float32 or bfloat16 ([kernels.md](kernels.md)).",
-        "Checkpoints are `bptt(remat=...)`, and `jax.checkpoint` around the others.",
+        "gates are elementwise in one product with its state. JAX interprets `fused`",
+        "here; on a GPU or TPU it runs in float32 or bfloat16",
+        "([kernels.md](kernels.md)). Checkpoints are `bptt(remat=...)` for `bptt`, and",
+        "`jax.checkpoint` around the other methods.",
         "",
         "| cell | methods |",
         "|---|---|",
