@@ -458,7 +458,7 @@ MISTAKES |= {
     "gaps in no prompt": (
         lambda: REAL.sample(REAL_PARAMS, jax.random.key(0), 3, prompt_mask=NUMBERS > 0),
         ValueError,
-        "a prompt beside prompt_mask",
+        "a prompt together with prompt_mask",
     ),
     "sample from a state of another batch": (
         lambda: REAL.sample(
