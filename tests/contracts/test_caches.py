@@ -1,4 +1,4 @@
-"""What is kept between calls: no longer than what it was made from, and bounded."""
+"""Caches between calls are bounded, and freed with the objects they were made from."""
 
 import functools
 import gc

@@ -1,4 +1,4 @@
-"""What is claimed of a cell holds of its functions, and of no cell by its name."""
+"""Claims about a cell apply to its functions, never to its name."""
 
 import ast
 import pathlib

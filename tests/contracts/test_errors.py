@@ -1,8 +1,8 @@
-"""Bad input: what came, what was expected, the remedy; before anything is traced.
+"""Errors say what was expected, what was given and the remedy, before any tracing.
 
     JAX_ENABLE_X64=1 python -m tests.contracts.test_errors
 
-writes the messages down, for `test_every_message_is_the_committed_one_and_its_own`.
+writes the file of `test_every_message_is_the_committed_one_and_its_own`.
 """
 
 import json

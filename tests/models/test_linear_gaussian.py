@@ -1,4 +1,4 @@
-"""The linear-Gaussian Markov model beside NumPy's least squares and closed forms."""
+"""The linear-Gaussian Markov model, against NumPy's least squares and closed forms."""
 
 import functools
 
