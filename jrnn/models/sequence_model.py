@@ -136,11 +136,11 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
         )
     if cell.spec.input_size != head.spec.input_size:
         raise ValueError(
-            f"Expected a cell with input_size={head.spec.input_size}, which is what "
-            f"{head} encodes symbols to, got {cell}."
+            f"Expected a cell with input_size={head.spec.input_size}, the size to "
+            f"which {head} encodes symbols, got {cell}."
         )
     check_no_elapsed(
-        "sequence_model", cell, f"all that it reads here is what {head} encodes"
+        "sequence_model", cell, f"it reads only the symbols that {head} encodes"
     )
     return SequenceModel(
         init=functools.partial(_init, cell, head),
