@@ -1,6 +1,6 @@
-"""Every public function, with arguments that it takes and such as it must refuse.
+"""Every public function, with valid arguments and wrong ones that it must reject.
 
-A new public function is tested by one entry here; where there is none,
+To test a new public function, add one entry here; without one,
 `tests/contracts/test_wrong_arguments.py` fails.
 """
 
@@ -29,10 +29,10 @@ class Entry(NamedTuple):
     """A function under test.
 
     Attributes:
-      covers: The public names that it stands for.
+      covers: The public names that it covers.
       call: The function, called by keywords.
-      valid: Arguments that it takes.
-      wrong: For each argument what it must refuse, by a label.
+      valid: Valid arguments.
+      wrong: For each argument, the values that it must reject, by label.
     """
 
     covers: tuple[str, ...]
@@ -45,14 +45,14 @@ ENTRIES: dict[str, Entry] = {}
 
 
 def entry(name, call, /, **arguments):
-    """Adds an entry; each argument is (what it takes, what it refuses by label)."""
+    """Adds an entry; each argument is (valid value, {label: wrong value})."""
     valid = {k: v for k, (v, _) in arguments.items()}
     wrong = {k: w for k, (_, w) in arguments.items()}
     ENTRIES[name] = Entry((name.split(" ")[0],), call, valid, wrong)
 
 
 def filled(function, *arguments):
-    """Returns ones of the types that a function returns, without its work."""
+    """Returns ones with the shapes and dtypes of a function's result, by tracing."""
     like = jax.eval_shape(function, *arguments)
     return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), like)
 
@@ -249,7 +249,7 @@ REVERSE = {"reverse": (False, SWITCHES)}
 
 
 def seam(cell, xs=XS, wrong_xs=None):
-    """The arguments (cell, params, xs, state)."""
+    """Returns the arguments (cell, params, xs, state)."""
     params = params_of(cell)
     state = state_of(cell, params)
     return {
@@ -339,7 +339,7 @@ for _name, (_a, _full) in {
         interpret=(False, SWITCHES),
     )
 
-# Factories: what an argument must refuse follows from its annotation.
+# Factories: the wrong values of an argument follow from its annotation.
 
 BY_ANNOTATION = {
     "int": SIZES,
@@ -357,7 +357,7 @@ BY_ANNOTATION = {
     "function | None": OPTIONAL_FUNCTIONS,
 }
 WITHOUT_ZERO = {k: v for k, v in SIZES.items() if k != "zero"}
-# Where what an annotation forbids is allowed, or more is.
+# Arguments that accept more, or less, than their annotation says.
 EXCEPT = {
     "order": WITHOUT_ZERO,
     "remat": WITHOUT_ZERO,
@@ -370,7 +370,7 @@ EXCEPT = {
 
 
 def told_annotation(annotation):
-    """Returns an annotation by the names of `BY_ANNOTATION`."""
+    """Returns the name of an annotation in `BY_ANNOTATION`."""
     options = typing.get_args(annotation)
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = options if union else (annotation,)
@@ -568,12 +568,12 @@ UNOFFERED = {
 
 
 def other_features(features):
-    # Features of another size do not go with the parameters, which are told.
+    # For features of another size the error names the parameters instead.
     return {k: v for k, v in kinds_of_floats(features).items() if k != "size"}
 
 
 def values_like(x):
-    """Values that no head takes for x."""
+    """Returns values that every head rejects as x."""
     floats = x.dtype.kind == "f"
     wrong = {k: v for k, v in kinds_of_floats(x).items() if k not in ("bool", "size")}
     more = {"shape": np.concatenate([x] * 2)}
@@ -581,14 +581,14 @@ def values_like(x):
 
 
 def values_of(x):
-    """Values that a head refuses; what cannot be told at tracing scores NaN."""
+    """Returns values that a head rejects; values unknown at tracing score NaN."""
     wrong = values_like(x)
     wrong = {k: v for k, v in wrong.items() if k not in ("too large", "negative")}
     return {k: v for k, v in wrong.items() if k != "empty"}
 
 
 def asked(family, what):
-    """A question to a distribution, as a function of its parameters and the rest."""
+    """Returns a distribution's method as a function of parameters and arguments."""
 
     def call(parameters, **given):
         answer = getattr(jrnn.heads.Distribution(family, parameters), what)
@@ -698,7 +698,7 @@ def model_entries(name, model, xs, wrong_xs):
 
 
 def sampled(params, state, xs, wrong_xs, masked):
-    """The arguments of every model's `sample`, for a batch of 2."""
+    """Returns the arguments of every model's `sample`, for a batch of 2."""
     no_prompt = ("None", "empty")
     arguments = {
         "params": (params, params_like(params)),

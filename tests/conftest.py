@@ -1,4 +1,4 @@
-"""Strictness for every test: x64, no silent promotion, no key that is used twice."""
+"""Strict settings for all tests: x64, no silent promotion, no PRNG key used twice."""
 
 import gc
 import json
@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 import jax
-import jax.export  # older jax does not bring it along by itself
+import jax.export  # older jax does not import it
 import pytest
 
 RESULTS = Path(__file__).parent / "results" / "gradient_matrix.json"
@@ -20,9 +20,9 @@ jax.config.update("jax_debug_key_reuse", True)  # no typed key is consumed twice
 
 
 def pytest_configure(config):
-    """Lets the quick tests, which mostly compile, compile with little optimisation.
+    """Compiles with little optimisation in the quick suite, which mostly compiles.
 
-    The slow tests run what users run. XLA reads the flag when it is first used.
+    The slow suite runs what users run. XLA reads the flag when it is first used.
     """
     if config.option.markexpr == "not slow and not nightly":
         flags = os.environ.get("XLA_FLAGS", "")
@@ -30,7 +30,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Refuses tests that `-m slow` would run although they are for the night."""
+    """Raises for tests marked both slow and nightly, which `-m slow` would run."""
     for item in items:
         if {"slow", "nightly"} <= {mark.name for mark in item.iter_markers()}:
             raise pytest.UsageError(f"Expected one mark, got both for {item.nodeid}.")
@@ -39,12 +39,12 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_teardown():
     """Frees compiled programs before Linux runs out of mappings for them.
 
-    Each takes dozens of the 65,530 that a process may have (vm.max_map_count), and what
-    follows the last of them is a crash. Thousands of programs make a full run.
+    Each takes dozens of the 65,530 that a process may have (vm.max_map_count), and a
+    process without any left crashes. A full run compiles thousands of programs.
     """
     try:
         mappings = MAPPINGS.read_bytes().count(b"\n")
-    except OSError:  # not Linux, which alone has such a limit
+    except OSError:  # not Linux: no such limit
         return
     if mappings > 20_000:
         jax.clear_caches()
@@ -58,13 +58,13 @@ def key():
 
 @pytest.fixture
 def standard_promotion():
-    """For tests through optax, which counts on promotion of its own numbers."""
+    """Allows standard promotion for tests with optax, which relies on it."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says how many cases of the gradient matrix ran; writes down the full product."""
+    """Prints how many cases of the gradient matrix ran; saves a full run's result."""
     counted, largest, failed = 0, 0.0, 0
     names = set()
     for outcome in ("passed", "failed"):

@@ -1,4 +1,4 @@
-"""Heads under test, each beside SciPy."""
+"""Heads under test, each with its reference in SciPy."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ BINS = jrnn.heads.discretised_logistic(**GRID)
 
 
 class HeadCase(NamedTuple):
-    """A head, and what SciPy says of one value (n,) under one predicted distribution.
+    """A head, and its log-density by SciPy for one value (n,) and one prediction.
 
     `truth(predicted, x, known)` is the log-density of the known components; predicted
     is a tuple of arrays without leading axes.
@@ -27,7 +27,7 @@ class HeadCase(NamedTuple):
     name: str
     make: Callable[..., jrnn.Head]
     truth: Callable[..., float]
-    slow: bool = False  # a close relative of one that the quick suite runs
+    slow: bool = False  # a variant of one in the quick suite
 
 
 def _each(logpdf):
@@ -128,14 +128,14 @@ BY_NAME = {case.name: case for case in HEADS}
 
 
 def ask(head, what):
-    """A question to what a head predicts, as a function of (params, features, ...)."""
+    """Returns a method of the prediction as a function of (params, features, ...)."""
     return lambda params, shown, *rest: getattr(head.predict(params, shown), what)(
         *rest
     )
 
 
 def of_numbers(head, predicted):
-    """The predicted distribution as arrays, the axis of components put in."""
+    """Returns the predicted parameters as arrays, with an axis of components."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(predicted)]
     if head.event_shape:
         return leaves
@@ -145,7 +145,7 @@ def of_numbers(head, predicted):
 
 
 def targets(head, rows, seed=3):
-    """Values that the head can score."""
+    """Returns values that the head can score."""
     rng = np.random.default_rng(seed)
     shape = (*np.atleast_1d(rows), *head.event_shape)
     if head.spec.name == "bernoulli":
@@ -157,7 +157,7 @@ def targets(head, rows, seed=3):
 
 
 def drawn(head, rows=6, features=4, scale=0.7):
-    """Parameters, features and targets in float64."""
+    """Returns parameters, features and targets in float64."""
     params = random_like(1, head.init(jax.random.key(0), features, jnp.float64), scale)
     shown = random_like(2, jax.ShapeDtypeStruct((rows, features), jnp.float64))
     return params, shown, targets(head, rows)

@@ -1,4 +1,4 @@
-"""Which cells the quick suite leaves out, tolerances, and what tests share."""
+"""Shared by tests: the cells left out of the quick suite, tolerances, comparisons."""
 
 import dataclasses
 import zlib
@@ -10,7 +10,7 @@ import pytest
 
 from tests.registry import CELLS
 
-# Cells that the quick suite leaves to the slow one, in the gradient matrix as well.
+# Cells that only the slow suite runs, also in the gradient matrix.
 RARE = {
     "min_gru positive",
     "min_lstm",
@@ -32,7 +32,7 @@ RARE = {
     "lem",
     "orthogonal elman identity",
 }
-# Close relatives of a cell that the quick suite runs; the slow suite runs them too.
+# Variants of cells in the quick suite; only the slow suite runs them.
 RELATIVES = {
     "elman relu",
     "elman sin",
@@ -51,7 +51,7 @@ MAIN = [case for case in CELLS if case.name in ("elman", "lstm", "gru", "gru bef
 
 
 def every_case():
-    """All cells for pytest's parametrize, close relatives marked slow."""
+    """Returns all cells for pytest's parametrize, RELATIVES marked slow."""
     slow = pytest.mark.slow
     return [
         pytest.param(case, id=case.name, marks=slow if case.name in RELATIVES else ())
@@ -60,7 +60,7 @@ def every_case():
 
 
 def marked(cases):
-    """Cells for pytest's parametrize, the rare ones marked slow."""
+    """Returns cells for pytest's parametrize, RARE ones marked slow."""
     slow = pytest.mark.slow
     return [
         pytest.param(case, id=case.name, marks=slow if case.name in RARE else ())
@@ -69,12 +69,12 @@ def marked(cases):
 
 
 def ids(cases):
-    """Names for pytest's parametrize."""
+    """Returns names for pytest's parametrize."""
     return [case.name for case in cases]
 
 
 def random_like(seed, tree, scale=1.0):
-    """Random normal arrays of the shapes and types of `tree`'s leaves."""
+    """Returns random normal arrays with the shapes and dtypes of `tree`'s leaves."""
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
@@ -87,21 +87,21 @@ def random_like(seed, tree, scale=1.0):
 
 
 def forwards_in_time(cell, xs):
-    """Inputs whose elapsed time, where the cell reads some, is not negative."""
+    """Returns inputs with nonnegative elapsed time, if the cell reads elapsed time."""
     if cell.elapsed is None:
         return xs
     return xs.at[..., cell.elapsed].set(jnp.abs(xs[..., cell.elapsed]))
 
 
 def random_params(case, k=3, h=4, dtype=jnp.float64):
-    """Non-symmetric weights and non-zero biases, the same on every run."""
+    """Returns non-symmetric weights and non-zero biases, the same on every run."""
     cell = case.make(k, h)
     params = cell.init(jax.random.key(0), dtype)
     return cell, random_like(zlib.crc32(case.name.encode()), params, 0.5)
 
 
 def to_numpy(tree):
-    """A NamedTuple as a dict of float64 or complex128 arrays, None kept."""
+    """Returns a NamedTuple as a dict of float64 or complex128 arrays, None kept."""
     return {
         name: None if leaf is None else wide(leaf)
         for name, leaf in tree._asdict().items()
@@ -109,23 +109,23 @@ def to_numpy(tree):
 
 
 def wide(leaf):
-    """A leaf as an array of NumPy's widest usual types."""
+    """Returns a leaf as a float64 or complex128 NumPy array."""
     is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
     return np.asarray(leaf, np.complex128 if is_complex else np.float64)
 
 
 def paired(a, b):
-    """The sum of products of two trees' leaves, a loss with the gradient b; real."""
+    """Returns the real sum of products of two trees' leaves: a loss with gradient b."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum((x * y).sum().real for x, y in pairs)
 
 
-# Largest normwise relative error, max|a-b| / max|b|, by type.
+# Largest normwise relative error, max|a-b| / max|b|, by dtype.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
 
 
 def error(a, b):
-    """Normwise relative error of a beside b."""
+    """Returns the normwise relative error of a, compared with b."""
     a, b = wide(np.asarray(a)), wide(np.asarray(b))
     assert a.shape == b.shape, (a.shape, b.shape)
     return np.abs(a - b).max() / max(np.abs(b).max(), 1e-300) if b.size else 0.0
@@ -142,7 +142,7 @@ def assert_close(a, b, tolerance=TOLERANCE["float64"]):
 
 
 def command_line(settings, out):
-    """The arguments that make a command of an experiment run with `settings`."""
+    """Returns the command-line arguments for an experiment with `settings`."""
     arguments = ["--out", str(out)]
     for name, value in dataclasses.asdict(settings).items():
         if name != "out":

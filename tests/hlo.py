@@ -1,11 +1,11 @@
-"""What a compiled program holds, read from its text: operations, products, bytes."""
+"""Counts operations, products and bytes of a compiled program, from its text."""
 
 import re
 from typing import NamedTuple
 
 import jax
 
-# What takes no time in a compiled loop.
+# Instructions that take no time in a compiled loop.
 FREE = frozenset(
     {"parameter", "get-tuple-element", "tuple", "constant", "bitcast", "while"}
 )
@@ -13,12 +13,12 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%\S+ = (\(.*?\)|\S+) ([\w-]+)\(")
 
 
 class Counts(NamedTuple):
-    """Of a compiled training step or forward pass.
+    """The counts of a compiled training step or forward pass.
 
     Attributes:
-      operations: In the body of each loop, sorted; scalars do not count.
-      products: Matrix products in each of them, in the same order.
-      temporary_bytes: What it holds beside arguments and results.
+      operations: The operations in the body of each loop, sorted; without scalars.
+      products: The matrix products in each of these bodies, in the same order.
+      temporary_bytes: The memory used in addition to arguments and results.
     """
 
     operations: list[int]
@@ -27,7 +27,7 @@ class Counts(NamedTuple):
 
 
 def count(compiled: jax.stages.Compiled) -> Counts:
-    """Counts what one step in time costs, and the memory of all of them."""
+    """Counts the operations and products per step, and the memory of all steps."""
     found = computations(compiled.as_text() or "")
     counted = sorted((_operations(b), _products(b, found)) for b in bodies(found))
     analysis = compiled.memory_analysis()
@@ -40,9 +40,9 @@ def count(compiled: jax.stages.Compiled) -> Counts:
 
 
 def instructions(compiled: jax.stages.Compiled) -> int:
-    """Counts all instructions of a program: the time to compile it goes by these.
+    """Counts all instructions of a program, which determine its compile time.
 
-    Seconds are no measure in a test, where others use the machine.
+    Seconds are unreliable in a test, as other processes use the machine.
     """
     lines = (compiled.as_text() or "").splitlines()
     return sum(INSTRUCTION.match(line) is not None for line in lines)
@@ -59,7 +59,7 @@ def computations(text: str) -> dict[str, str]:
 
 
 def bodies(found: dict[str, str]) -> list[str]:
-    """Returns those computations that are the body of a loop."""
+    """Returns the computations that are bodies of loops."""
     names = set(re.findall(r"body=%([\w.\-]+)", "\n".join(found.values())))
     return [found[name] for name in names]
 
@@ -78,9 +78,9 @@ def _products(body: str, computations: dict[str, str]) -> int:
 
 
 def _with_called(body: str, computations: dict[str, str]) -> str:
-    """Returns the text of a body and of what it calls, but for bodies of loops.
+    """Returns the text of a body and of what it calls, except bodies of loops.
 
-    Newer versions of XLA put a small loop into a computation that is called.
+    Newer versions of XLA put a small loop into a separate computation.
     """
     called = re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", body)
     inner = [_with_called(computations[name], computations) for name in called]

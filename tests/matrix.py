@@ -1,8 +1,9 @@
-"""The gradient matrix: every feature with every method, beside a loop of `step`.
+"""The gradient matrix: every feature with every method, against a loop of `step`.
 
-A combination is one value of each axis below. What shapes the compiled function
-(cell, method, direction, structure, checkpoints) is apart from what is only data (the
-loss, the starting state, lengths, resets, masks): one compilation serves all data.
+A combination is one value of each axis below. Axes that shape the compiled function
+(cell, method, direction, structure, checkpoints) are separate from axes that are only
+data (the loss, the initial state, lengths, resets, masks): one compilation serves all
+data.
 """
 
 import functools
@@ -32,7 +33,7 @@ METHODS = {
     },
 }
 
-# They differ from another cell in nothing but the input's share, or its output.
+# They differ from another cell only in the projection of inputs, or in the output.
 VARIANTS = {
     "min_gru positive",
     "rg_lru without projection",
@@ -71,7 +72,7 @@ REGISTRY |= {
         jrnn.elman(k, h, activation=jrnn.activations.linear)
     ),
 }
-# Which cells a method refuses, with whatever feature. Nothing else is refused.
+# The cells that a method does not run, with any feature; it runs all others.
 LINEAR = {
     "elman identity",
     "min_gru",
@@ -121,7 +122,7 @@ SHAPING = ("cell", "method", "direction", "structure", "checkpoints")
 
 
 class Data(NamedTuple):
-    """What one compiled function takes: all of it, whatever the combination."""
+    """The arguments of a compiled function, the same for all combinations."""
 
     params: Any
     state: Any
@@ -135,10 +136,10 @@ class Data(NamedTuple):
 
 
 def covering(strength: int, axes: dict[str, tuple]) -> list[dict]:
-    """Combinations in which every `strength` axes take every joint value.
+    """Returns combinations in which every `strength` axes take every joint value.
 
-    First the axes that shape the compiled function are covered, then the others over
-    as few of those shapes again, so that little is compiled.
+    It first covers the axes that shape the compiled function, then adds the others to
+    these shapes, so that few functions are compiled.
     """
     shaping = {name: values for name, values in axes.items() if name in SHAPING}
     shapes = _cover(strength, shaping, [{}])
@@ -146,7 +147,7 @@ def covering(strength: int, axes: dict[str, tuple]) -> list[dict]:
 
 
 def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict]:
-    """Greedily, with every row an extension of one in the pool."""
+    """Covers greedily; every row extends one of the pool."""
     rng = np.random.default_rng(0)
     groups = list(itertools.combinations(axes, strength))
     joint = [
@@ -181,12 +182,12 @@ def _cover(strength: int, axes: dict[str, tuple], pool: list[dict]) -> list[dict
 
 
 def accepted(row: dict) -> bool:
-    """Whether no method is asked, as far as `row` goes, for a cell it refuses."""
+    """Returns whether the method of a row runs its cell; True if one is missing."""
     return (row.get("method"), row.get("cell")) not in REFUSED
 
 
 def _gain(row: dict, name: str, groups: list, missing: dict) -> int:
-    """How many combinations not met so far the value of `name` would meet."""
+    """Returns the number of missing combinations that the value of `name` adds."""
     return sum(
         tuple((n, row[n]) for n in group) in missing
         for group in groups
@@ -195,13 +196,13 @@ def _gain(row: dict, name: str, groups: list, missing: dict) -> int:
 
 
 def build(name: str, structure: str, direction: str) -> jrnn.Cell:
-    """The cell of a combination, around or beside itself as structure and direction."""
+    """Returns the cell of a combination, stacked, wrapped or in both directions."""
     make = REGISTRY[name]
 
     def one() -> jrnn.Cell:
         cell = make(K, H)
         if structure == "stacked":
-            # No layer shows the one above it how much time has gone by.
+            # A layer does not pass elapsed time to the one above it.
             above = REGISTRY["s5"] if cell.elapsed is not None else make
             return jrnn.stack(cell, above(cell.spec.output_size, H))
         return jrnn.dropout(cell, 0.4) if structure == "dropout" else cell
@@ -210,13 +211,13 @@ def build(name: str, structure: str, direction: str) -> jrnn.Cell:
 
 
 def draw_params(cell: jrnn.Cell, name: str) -> Any:
-    """Non-symmetric weights and non-zero biases, the same on every run."""
+    """Returns non-symmetric weights and non-zero biases, the same on every run."""
     params = cell.init(jax.random.key(0), jnp.float64)
     return random_like(zlib.crc32(name.encode()), params, 0.5)
 
 
 def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
-    """The cell and the numbers of a combination."""
+    """Returns the cell and the data of a combination."""
     names = [combination[axis] for axis in ("cell", "structure", "direction")]
     cell = build(*names)
     params = draw_params(cell, " ".join(names))
@@ -249,12 +250,12 @@ def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
 
 
 def weigh(last: Any, ys: jax.Array, data: Data) -> jax.Array:
-    """A loss on outputs and final state, by the weights that the data hold."""
+    """Returns the loss: outputs and final state times the weights in the data."""
     return (ys * data.dys).sum() + paired(last, data.dstate)
 
 
 def differentiated(run: Any) -> Any:
-    """(data) -> (final state, outputs), gradients of parameters, state and inputs."""
+    """Returns data -> ((final state, outputs), gradients of params, state and xs)."""
 
     def loss(leaves: tuple, data: Data) -> Any:
         params, state, xs = leaves
@@ -271,7 +272,7 @@ def differentiated(run: Any) -> Any:
 
 @functools.cache
 def by_method(cell: jrnn.Cell, method: str, direction: str, checkpoints: bool) -> Any:
-    """The compiled function of a combination, by the library."""
+    """Returns the compiled function of a combination, using the library."""
 
     def run(data: Data) -> Any:
         return jrnn.unroll(
@@ -292,7 +293,7 @@ def by_method(cell: jrnn.Cell, method: str, direction: str, checkpoints: bool) -
 
 
 def by_loop(cell: jrnn.Cell, direction: str) -> Any:
-    """The same by a Python loop of `step`; nothing but the step is compiled."""
+    """Returns the same function as a Python loop of `step`; compiles only the step."""
 
     def run(data: Data) -> Any:
         key = jax.random.clone(data.key)
@@ -315,14 +316,14 @@ def by_loop(cell: jrnn.Cell, direction: str) -> Any:
 
 @functools.cache
 def stepper(cell: jrnn.Cell) -> Any:
-    """The cell's own step, compiled on its own."""
+    """Returns the cell's step, compiled."""
     return jax.jit(cell.step)
 
 
 def loop(
     cell: jrnn.Cell, params: Any, state: Any, data: Data, noise: Any, reverse: bool
 ) -> Any:
-    """One reading, with the semantics spelled out step by step and no gather."""
+    """Runs a cell in one direction, with the semantics written out step by step."""
     initial, ys, step = cell.init_state(params, (B,)), [None] * T, stepper(cell)
 
     def where(flags: jax.Array, new: Any, old: Any) -> Any:
@@ -330,7 +331,7 @@ def loop(
         return jax.tree.map(lambda a, b: jnp.where(over(a), a, b), new, old)
 
     for t in reversed(range(T)) if reverse else range(T):
-        # In reverse, the segment that begins at t + 1 has just been left.
+        # In reverse, the segment that begins at t + 1 has just ended.
         marked = t + 1 if reverse else t
         if marked < T:
             starts = data.resets[marked] & (marked < data.lengths)
@@ -358,22 +359,23 @@ FEATURES = (
 
 
 def table() -> str:
-    """The committed table, docs/support.md: which method runs which cell."""
+    """Returns the committed table, docs/support.md: which methods run which cell."""
     head = [
-        "# What runs with what",
+        "# Which methods run which cell",
         "",
-        "The methods that run each cell, as `tests/matrix.py` has it and the gradient",
-        "matrix tests it: outputs and all gradients equal a Python loop of `step`, in",
-        "float64, to 1e-9. A method that runs a cell runs it with every feature:",
+        "The table is that of `tests/matrix.py`, tested by the gradient matrix:",
+        "outputs and all gradients equal a Python loop of `step`, in float64, to 1e-9.",
+        "A method that runs a cell runs it with every feature:",
         f"{', '.join(FEATURES[:-1])}",
-        f"and {FEATURES[-1]}. A method that is not named refuses the cell with an",
-        "error that names the methods to take instead.",
+        f"and {FEATURES[-1]}. A method that is not listed for a cell",
+        "raises an error that names the methods to use instead.",
         "",
         "`scan` and `bptt` run everything; `associative` every cell that is linear in",
         "its state; `newton` every cell with a real state; `fused` every cell whose",
-        "gates are elementwise in one product with its state, here interpreted by JAX:",
-        "on a GPU or TPU in float32 or bfloat16 ([kernels.md](kernels.md)).",
-        "Checkpoints are `bptt(remat=...)`, and `jax.checkpoint` around the others.",
+        "gates are elementwise in one product with its state. JAX interprets `fused`",
+        "here; on a GPU or TPU it runs in float32 or bfloat16",
+        "([kernels.md](kernels.md)). Checkpoints are `bptt(remat=...)` for `bptt`, and",
+        "`jax.checkpoint` around the other methods.",
         "",
         "| cell | methods |",
         "|---|---|",

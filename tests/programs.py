@@ -1,8 +1,8 @@
-"""Reads what JAX traces: primitives by their names, loops, shapes of variables.
+"""Reads traced programs: primitives by name, loops, shapes of variables.
 
-Only what JAX's guide to interpreters of jaxprs shows is read: equations, the names of
+It reads only what JAX's guide to jaxpr interpreters documents: equations, the names of
 their primitives, their variables. Parameters of equations are searched for inner
-programs and never asked for by name, for names change from one version to the next.
+programs, but never looked up by name, as names change between versions.
 
     https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html
 """
@@ -14,7 +14,7 @@ import jax
 
 
 def _plain(program: Any) -> Any:
-    """Returns the jaxpr of a closed one, and anything else as it is."""
+    """Returns the jaxpr of a closed jaxpr, and anything else unchanged."""
     return getattr(program, "jaxpr", program)
 
 
@@ -30,7 +30,7 @@ def _inner(equation: Any) -> list[Any]:
 
 
 def equations(program: Any, loops: tuple[Any, ...] = ()) -> Iterator[Any]:
-    """Yields (equation, the scans around it), those of inner programs included."""
+    """Yields (equation, the scans around it), including those of inner programs."""
     for equation in _plain(program).eqns:
         yield equation, loops
         around = (*loops, equation) if equation.primitive.name == "scan" else loops
@@ -39,27 +39,27 @@ def equations(program: Any, loops: tuple[Any, ...] = ()) -> Iterator[Any]:
 
 
 def count(program: Any, name: str) -> int:
-    """Counts how often a primitive occurs, inner programs included."""
+    """Counts how often a primitive occurs, including inner programs."""
     return sum(eqn.primitive.name == name for eqn, _ in equations(program))
 
 
 def scans(program: Any) -> Iterator[tuple[int, Any]]:
-    """Yields (depth, scan); depth 1 is a scan inside of no other."""
+    """Yields (depth, scan); an outermost scan has depth 1."""
     for equation, loops in equations(program):
         if equation.primitive.name == "scan":
             yield len(loops) + 1, equation
 
 
 def body(scan: Any) -> Any:
-    """Returns what a scan repeats."""
+    """Returns the body of a scan."""
     (only,) = _inner(scan)
     return only
 
 
 def carried(scan: Any) -> set[tuple[int, ...]]:
-    """Returns the shapes of what a scan hands on from step to step.
+    """Returns the shapes of a scan's carry.
 
-    A body returns this and what is stacked, and the scan returns the latter stacked.
+    A body returns the carry and one slice of each output, which the scan stacks.
     """
     pairs = zip(body(scan).outvars, scan.outvars, strict=True)
     shapes = [(one.aval.shape, all_of_it.aval.shape) for one, all_of_it in pairs]
@@ -67,6 +67,6 @@ def carried(scan: Any) -> set[tuple[int, ...]]:
 
 
 def runs_over(scan: Any, steps: int) -> bool:
-    """Whether a scan reads or writes arrays of so many rows."""
+    """Returns whether a scan reads or writes arrays with `steps` rows."""
     variables = [*scan.invars, *scan.outvars]
     return any(v.aval.shape[:1] == (steps,) for v in variables)

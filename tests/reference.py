@@ -1,26 +1,26 @@
-"""The truth that every test leans on: NumPy loops in float64, one step after the other.
+"""The reference of all tests: NumPy loops in float64, one step after the other.
 
-Imports neither jax nor jrnn. Row vectors, the notes' letters, time on axis 0, one batch
-axis: xs is (T, B, k), a state's arrays are (B, h). Parameters are dicts with the field
-names of jrnn's NamedTuples; an absent bias is None.
+It imports neither jax nor jrnn. Row vectors, the notes' letters, time on axis 0, one
+batch axis: xs is (T, B, k), a state's arrays are (B, h). Parameters are dicts with the
+field names of jrnn's NamedTuples; an absent bias is None.
 
-Each cell is a pair of functions, and where it shows something else than h_t, a third
-entry, the pair of its output:
+Each cell is a pair of functions; a cell whose output is not h_t has a third entry, the
+pair of functions of its output:
 
-    forward(p, x_t, s_{t-1})    -> s_t, what the backward step needs
+    forward(p, x_t, s_{t-1})    -> s_t, the residuals of the backward step
     backward(p, needs, ds_t)    -> ds_{t-1}, dx_t, this step's gradients
     output(p, x_t, s_t)         -> y_t
     its backward(p, x_t, s_t, dy_t) -> the direct ds_t, dx_t, this step's gradients
 
-`bptt` walks them as the notes do: the gradient of s_t is the direct one from the loss
-plus what flows back from step t + 1; the parameters' gradients are sums over the steps.
+`bptt` follows the notes: the gradient of s_t is the direct one from the loss plus that
+from step t + 1; the parameters' gradients are sums over the steps.
 """
 
 import numpy as np
 
 
 def sigmoid(a):
-    """1 / (1 + e^-a), without overflow on either side."""
+    """Returns 1 / (1 + e^-a), without overflow on either side."""
     e = np.exp(-np.abs(a))
     return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
 
@@ -40,7 +40,7 @@ ACTIVATIONS = {
 
 
 def plus(a, b):
-    """a + b, where b may be absent."""
+    """Returns a + b, or a if b is None."""
     return a if b is None else a + b
 
 
@@ -63,7 +63,7 @@ def elman(activation="tanh"):
 
 
 def lstm():
-    """Gates i f g o; peepholes p (rows i f o) and projection W_p where present."""
+    """Gates i f g o; peepholes p (rows i f o) and projection W_p if present."""
 
     def forward(p, x, s):
         h_tm1, c_tm1 = s["h"], s["c"]
@@ -253,13 +253,13 @@ def layer_norm_gru():
     return forward, backward
 
 
-# Cells made for evaluation in parallel. Where a state is complex, its gradient d is the
-# number for which a small change e of the state changes the loss by Re(d e): products
-# then go back as they do for real numbers, and real parameters take the real part.
+# Cells for parallel evaluation. The gradient of a complex state is the d for which a
+# small change e of the state changes the loss by Re(d e): products then have the same
+# backward formulas as for real numbers, and real parameters take the real part.
 
 
 def min_gru(activation="identity"):
-    """h_t = (1 - z) h_{t-1} + z n, both from the input alone."""
+    """h_t = (1 - z) h_{t-1} + z n, with z and n functions of the input only."""
     phi, slope = ACTIVATIONS[activation]
 
     def forward(p, x, s):
@@ -380,8 +380,8 @@ def s5(irregular=False):
 def rg_lru(unscaled_start=False):
     """h_t = a h_{t-1} + sqrt(1 - a^2) i x_t, a = sigmoid(Lambda)^(8 r).
 
-    With `unscaled_start` the root is 1, and so it is where the state is fresh; between
-    0 and 1, as central differences need, it is what lies between.
+    With `unscaled_start` the root is 1 where the state is fresh; for values of `fresh`
+    between 0 and 1, which central differences need, it is interpolated.
     """
     if unscaled_start:
         return _rg_lru_from_starts()
@@ -421,7 +421,7 @@ def _rg_lru_from_starts():
     def backward_with_starts(p, needs, ds):
         (x, v, h_tm1, r, i, a, root), fresh = needs
         ds_tm1, dx, grads = backward(p, needs[0], ds)
-        # Of (1 - root) fresh i v, whose root falls by a / root as a grows.
+        # The gradient of (1 - root) fresh i v; d root / da = -a / root.
         written = ds["h"] * fresh
         dlog_a = written * i * v * a * a / root
         dr = dlog_a * 8 * np.log(sigmoid(p["Lambda"]))
@@ -492,7 +492,7 @@ def ind_rnn(activation="relu"):
 
 
 def diagonal_lstm(coupled=False):
-    """Gates i f g o, or f g o with i = 1 - f; peepholes p where present."""
+    """Gates i f g o, or f g o with i = 1 - f; peepholes p if present."""
     gates = 3 if coupled else 4
 
     def forward(p, x, s):
@@ -559,14 +559,14 @@ def diagonal_gru():
 
 
 def show(cell):
-    """output(p, x_t, s_t) of a cell, and its derivative; h_t where it names none."""
+    """Returns output(p, x_t, s_t) of a cell, and its derivative; the default is h_t."""
     if len(cell) == 3:
         return cell[2]
     return lambda p, x, s: s["h"], lambda p, x, s, dy: ({"h": dy}, 0.0, {})
 
 
 def unroll(cell, p, xs, s):
-    """Final state, outputs (T, B, m), all states, and what BPTT needs."""
+    """Returns the final state, outputs (T, B, m), all states, and BPTT's residuals."""
     forward, (output, _) = cell[0], show(cell)
     states, ys, needs = [], [], []
     for x in xs:
@@ -578,9 +578,9 @@ def unroll(cell, p, xs, s):
 
 
 def bptt(cell, p, xs, s_0, dys, ds_T):
-    """Backpropagation through time, given dL/dy_t directly and dL/ds_T of the end.
+    """Backpropagation through time, given the direct dL/dy_t and the final dL/ds_T.
 
-    Returns the parameters' gradients, dL/dxs, dL/ds_0, and every dL/ds_t in full.
+    Returns the parameters' gradients, dL/dxs, dL/ds_0, and every total dL/ds_t.
     """
     backward, (_, output_backward) = cell[1], show(cell)
     _, _, states, needs = unroll(cell, p, xs, s_0)
@@ -590,7 +590,7 @@ def bptt(cell, p, xs, s_0, dys, ds_T):
     for t in reversed(range(len(xs))):
         direct, dx, shown = output_backward(p, xs[t], states[t], dys[t])
         ds = {name: d + direct.get(name, 0.0) for name, d in ds.items()}
-        adjoints[t] = ds  # the direct one, beside what flows back
+        adjoints[t] = ds  # the direct gradient plus what flows back
         ds, dxs[t], grads = backward(p, needs[t], ds)
         dxs[t] = dxs[t] + dx
         for name in totals:
@@ -599,12 +599,12 @@ def bptt(cell, p, xs, s_0, dys, ds_T):
 
 
 def one_hot(ids, size):
-    """Rows of the identity."""
+    """Returns rows of the identity."""
     return np.eye(size)[ids]
 
 
 def log_softmax(a):
-    """a - log sum exp a, safely."""
+    """Returns a - log sum exp a, without overflow."""
     a = a - a.max(-1, keepdims=True)
     return a - np.log(np.exp(a).sum(-1, keepdims=True))
 
@@ -632,7 +632,10 @@ def notes_model(p, W_y, b_y, xs, ys, h_0):
 
 
 def differences(f, array, step=1e-6):
-    """The gradient of f() with respect to `array`, entry by entry, in place."""
+    """Returns the gradient of f() with respect to `array`, by central differences.
+
+    Changes the entries of `array` in place, one at a time, and restores them.
+    """
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         kept = array[index]

@@ -1,4 +1,4 @@
-"""The truth of the cells made for long memories: NumPy loops, as in tests/reference.py.
+"""The reference of the cells for long memory: NumPy loops, as in tests/reference.py.
 
 The exponential of a skew-symmetric S is taken by the eigenvalues of the Hermitian iS,
 which shares no idea with scaling and squaring, and its derivative by divided
@@ -11,7 +11,7 @@ from tests.reference import plus, sigmoid
 
 
 def rotation(A):
-    """expm(A - A^T), and what takes its gradient to that of A."""
+    """Returns expm(A - A^T), and the pullback from its gradient to that of A."""
     w, U = np.linalg.eigh(1j * (A - A.T))  # A - A^T = U diag(-i w) U^H
     W = (U * np.exp(-1j * w)) @ U.conj().T
 
@@ -100,7 +100,7 @@ def co_rnn(dt, gamma, epsilon, implicit=False):
 
 
 def lem(dt):
-    """Two averages, z and h, with step sizes s and r of their own."""
+    """Two averages, z and h, with their own step sizes s and r."""
 
     def forward(p, x, s):
         h_tm1, z_tm1 = s["h"], s["z"]

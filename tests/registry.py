@@ -1,7 +1,7 @@
-"""The registry of cells, each beside the reference that shares no code with it.
+"""The registry of cells, each with a reference that shares no code with it.
 
-A new cell is tested by adding one line here: every contract test runs over it, and so
-does `python -m experiments.gradient_check`.
+To test a new cell, add one line here: every contract test then covers it, and so does
+`python -m experiments.gradient_check`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests import reference, reference_long
 
 
 class Case(NamedTuple):
-    """A cell under test, beside the reference that shares no code with it."""
+    """A cell under test, and a reference that shares no code with it."""
 
     name: str
     make: Callable[[int, int], jrnn.Cell]
@@ -23,11 +23,11 @@ class Case(NamedTuple):
 
 
 def generic(make):
-    """The same cell as a user would write it, without hand-derived derivatives."""
+    """Returns the factory of the same cell without hand-derived derivatives."""
     return lambda k, h: make(k, h)._replace(gated=None, adjoint=None)
 
 
-# A new cell is tested by adding one line.
+# To test a new cell, add one line.
 CELLS = [
     Case("elman", jrnn.elman, reference.elman()),
     Case(

@@ -1,10 +1,11 @@
-"""Calls every public function with every wrong kind of argument, and tells the faults.
+"""Calls every public function with every wrong kind of argument; reports the faults.
 
     python -m tests.wrong_arguments [words of an entry's name]
 
-An error has to be jrnn's: raised inside jrnn and not below it, of the right type, with
-the name of the argument, what came, and no word of JAX, before any loop is traced. Run
-on its own, without the checks of annotations that the tests switch on.
+An error must be jrnn's own: raised inside jrnn and not below it, of the right type,
+with the name of the argument and its value, without terms of JAX's internals, before
+any loop is traced. Run in a separate process, without the annotation checks that tests
+enable.
 """
 
 import functools
@@ -28,16 +29,16 @@ LOOPS = ("scan", "while_loop", "fori_loop", "map", "associative_scan")
 
 
 class LoopTracedError(Exception):
-    """A loop was traced although an argument is wrong."""
+    """Raised when a loop is traced although an argument is wrong."""
 
 
 def fault(argument: str, call: Any) -> str | None:
-    """Returns what is wrong with the error that a call raises; None: nothing."""
+    """Returns the fault of the error that a call raises; None if it has none."""
     try:
         call()
     except (TypeError, ValueError) as error:
         return _fault_of(argument, error)
-    except Exception as error:  # noqa: BLE001 whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 every kind of error is reported
         return f"{type(error).__name__}: {str(error)[:160]}"
     return "is accepted"
 
@@ -62,7 +63,7 @@ def _refuse(*arguments: Any, **keywords: Any) -> NoReturn:
     raise LoopTracedError("a loop was traced before the arguments were checked")
 
 
-# Entries that are also called where all arrays are traced, and what is refused there.
+# Entries that are also called with all arrays traced; VALUES are not checked there.
 UNDER_JIT = (
     "jrnn.unroll lru",
     "jrnn.unroll tokens",
@@ -86,7 +87,7 @@ def faults_of(name: str, entry: Entry) -> list[str]:
             for label, arguments in given.items()
         }
         valid = entry.valid[argument]
-        if type(valid) in (bool, int):  # static: what jax.jit traces is refused
+        if type(valid) in (bool, int):  # static arguments must reject traced values
             calls["traced"] = functools.partial(_traced, entry, argument)
         if name in UNDER_JIT:
             for label in (label for label in wrong if label not in VALUES):
@@ -119,7 +120,7 @@ def _abstractly(call: Any, others: dict[str, Any], fixed: dict[str, Any]) -> Any
 
 
 def main(words: str) -> dict[str, list[str]]:
-    """Returns the faults of each entry that has some."""
+    """Returns the faults of each entry that has any."""
     jax.config.update("jax_traceback_filtering", "off")
     for name in LOOPS:
         setattr(jax.lax, name, _refuse)

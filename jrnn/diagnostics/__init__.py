@@ -1,4 +1,4 @@
-"""What happens inside a recurrent network: gradients, Jacobians, growth and memory."""
+"""Diagnostics: gradient flow, Jacobians, Lyapunov exponents, gates, memory, NaNs."""
 
 from jrnn.core.cell import GateView as GateView
 from jrnn.core.cell import StepBound as StepBound

@@ -1,21 +1,21 @@
-r"""A product of many matrices whose sizes and directions both outlast rounding.
+r"""Long products of Jacobians, without overflow and without losing small directions.
 
-Over long lags such a product under- or overflows, and its directions become parallel,
-so that a direction which later turns out to matter may be lost to rounding. The
-transposed product is therefore kept as Q diag(2^d) T: Q orthonormal, the sizes d whole
-numbers, and the largest entry of each row of T within 1 and 2. A step replaces
+Over long lags such a product under- or overflows and its directions become parallel, so
+that rounding may erase a direction that matters later. The transposed product is
+therefore stored as Q diag(2^d) T: Q orthonormal, the exponents d integers, and the
+largest entry of each row of T between 1 and 2. One step computes
 
     J^T Q = Q' R        columns first ordered by size
     diag(2^d') T' = R diag(2^d) T
 
-Multiplication by a power of 2 is exact, so that sizes gather no rounding over lags.
+Multiplication by a power of 2 is exact, so that d accumulates no rounding error.
 
-R is triangular, so that a small row never takes up the rounding of a larger one
-(the stratification of Bai et al. 2011, Linear Algebra and its Applications 435,
+R is triangular, so that rounding errors of large rows do not reach small ones (the
+stratification of Bai et al. 2011, Linear Algebra and its Applications 435,
 https://doi.org/10.1016/j.laa.2010.06.023).
 
-The derivative goes through Q, R and T. That of Q divides by R's diagonal, so that it is
-NaN where a J is singular.
+The derivative goes through Q, R and T. The derivative of Q divides by the diagonal of
+R, so that it is NaN where a J is singular.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from jrnn.core.products import spectral_norm
 
 
 class Product(NamedTuple):
-    """Some rows of a product, transposed: Q diag(2^d) T."""
+    """Rows of a product, transposed and factorised as Q diag(2^d) T."""
 
     Q: Array
     d: Array
@@ -40,9 +40,9 @@ Factor = Callable[[Array], tuple[Array, Array]]
 
 
 def multiply(product: Product, J: Array, factor: Factor) -> Product:
-    """Returns the product with one more step at its end.
+    """Returns the product times the Jacobian of one more step.
 
-    The sizes d are a choice of units, which cancels: no derivative goes through them.
+    The exponents d only choose units, which cancel: no derivative goes through them.
     """
     order = jnp.argsort(-product.d, axis=-1)
     d = jnp.take_along_axis(product.d, order, axis=-1)
@@ -57,17 +57,17 @@ def multiply(product: Product, J: Array, factor: Factor) -> Product:
 
 
 def qr(M: Array) -> tuple[Array, Array]:
-    """Returns M = Q R, by reflections."""
+    """Returns M = Q R, by Householder reflections."""
     Q, R = jnp.linalg.qr(M)
     return Q, R
 
 
 def gram_schmidt(M: Array) -> tuple[Array, Array]:
-    """Returns M = Q R, each column made orthogonal to those before it, twice.
+    """Returns M = Q R, by Gram-Schmidt with each column orthogonalised twice.
 
-    A row of Q is made of the same row of M alone, so that a target far below the rest
-    keeps its digits, and what is 0 stays 0; a reflection would put the rounding of the
-    largest row into every other. A column that the others span is 0 in Q, as in R.
+    Each row of Q depends only on the same row of M, so that rows far smaller than the
+    rest keep their digits and zeros stay 0; a reflection would spread the rounding
+    error of the largest row to all others. A linearly dependent column is 0 in Q and R.
     """
 
     def column(Q: Array, j: Array) -> tuple[Array, Array]:
@@ -93,25 +93,25 @@ def _norm(column: Array) -> Array:
 
 
 def _exponent(x: Array) -> Array:
-    """Returns floor(log2|x|), -inf where x is 0; a choice of units, of no slope."""
+    """Returns floor(log2|x|), -inf where x is 0, without gradients."""
     return jax.lax.stop_gradient(jnp.floor(jnp.log2(jnp.abs(x))))
 
 
 def _power(exponent: Array) -> Array:
-    """Returns 2^exponent, exact, and never infinite."""
+    """Returns 2^exponent, exact and finite; the exponent is clipped."""
     limits = jnp.finfo(exponent.dtype)
     within = jnp.clip(exponent, 2 * limits.minexp, limits.maxexp - 1)
     return jnp.ldexp(jnp.ones_like(exponent), within.astype(jnp.int32))
 
 
 def _scaled(R: Array, d: Array, new: Array) -> Array:
-    """Returns diag(2^-new) R diag(2^d), no entry of which is above 2 in size."""
+    """Returns diag(2^-new) R diag(2^d), whose entries are at most 2 in magnitude."""
     units = jnp.where(jnp.isneginf(new), 0.0, new)
     return jnp.triu(R) * jnp.triu(_power(d[..., None, :] - units[..., None]))
 
 
 def log_norm(product: Product, columns: slice) -> Array:
-    """Returns the logarithm of the norm of some columns; -inf where it is 0."""
+    """Returns the log of the spectral norm of the given columns; -inf if it is 0."""
     Q, d, T = product
     most = d.max(axis=-1)
     scale = jnp.where(jnp.isneginf(most), 0.0, most)

@@ -1,7 +1,7 @@
-r"""What every diagnostic begins with: checks, a run of the cell, and a flat state.
+r"""Shared by all diagnostics: argument checks, a run of the cell, and a flat state.
 
-The state is taken whole: all its arrays side by side as one real vector, (h, c) for an
-LSTM, every layer's for a stack, a complex array as its real part and then its imaginary
+The flat state is one real vector of all the state's arrays: (h, c) for an LSTM, the
+arrays of all layers for a stack; a complex array is its real part, then its imaginary
 part. With row vectors, the Jacobian of a step is
 
 .. math:: J_t[i, j] = \partial s_t[j] / \partial s_{t-1}[i],
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class Run(NamedTuple):
-    """A cell along a sequence: the state before each step, and the input's share."""
+    """A run of a cell: the state before each step, the projected inputs, the end."""
 
     states_tm1: State
     us: Any
@@ -42,10 +42,10 @@ class Run(NamedTuple):
 
 
 def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Jits a function, with `cell` and `static` static, at full precision.
+    """Jits a function, with `cell` and `static` static, at full matmul precision.
 
-    Products in TensorFloat-32 or bfloat16, an accelerator's default, would blur what is
-    measured here. What is compiled for a `loss`, a keyword, lives as long as that does.
+    TensorFloat-32 or bfloat16 products, an accelerator's default, are too coarse for
+    these measurements. A function compiled for a `loss` is freed with that loss.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -82,7 +82,7 @@ def _for_each_loss(function: Callable[..., R], static: tuple[str, ...]) -> Any:
 def prepare(
     cell: Cell, params: Params, xs: Any, state: State | None
 ) -> tuple[Array, State]:
-    """Returns inputs and the starting state, or raises what `jrnn.unroll` raises.
+    """Returns checked inputs and the initial state.
 
     Raises:
       TypeError: As `jrnn.unroll`.
@@ -91,9 +91,9 @@ def prepare(
     check_cell(cell)
     if reads_ahead(cell):
         raise ValueError(
-            f"Expected a cell that reads forwards alone, got {cell}, which has no one "
-            "state per step, so that there is no product of Jacobians; pass each "
-            "direction's cell by itself, the second with its inputs reversed."
+            f"Expected a cell that reads only forwards, got {cell}, which has no "
+            "single state per step and therefore no product of Jacobians; pass each "
+            "direction's cell separately, the second with its inputs reversed."
         )
     xs = widen_integers(check_array("xs", xs))
     check_params(cell, params)
@@ -108,12 +108,12 @@ def prepare(
 
 
 def batch_shape(xs: Array) -> tuple[int, ...]:
-    """Returns the batch axes of inputs: all between time and features."""
+    """Returns the batch shape of inputs: the axes between time and features."""
     return xs.shape[1:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape[1:]
 
 
 def run(cell: Cell, params: Params, xs: Array, state: State) -> Run:
-    """Walks a cell along a sequence, and keeps what Jacobians need."""
+    """Runs a cell along a sequence and returns what Jacobians are computed from."""
     params = prepared(cell, params)  # once, not at each step
     us = cell.project(params, xs)
 
@@ -125,7 +125,7 @@ def run(cell: Cell, params: Params, xs: Array, state: State) -> Run:
 
 
 def after(states_tm1: State, final: State) -> State:
-    """Returns the state after each step, of those before each and the last."""
+    """Returns the state after each step, from those before each and the final one."""
     join = lambda old, last: jnp.concatenate([old[1:], last[None]])
     return jax.tree.map(join, states_tm1, final)
 
@@ -135,7 +135,7 @@ def flatten(state: State, lead: int) -> Array:
 
     Args:
       state: Any state.
-      lead: How many axes of time and batch stand in front.
+      lead: The number of leading time and batch axes.
     """
     parts = []
     for leaf in jax.tree.leaves(state):
@@ -146,7 +146,7 @@ def flatten(state: State, lead: int) -> Array:
 
 
 def unflatten(vector: Array, like: State, lead: int) -> State:
-    """Returns the state that `flatten` flattened, of the structure of `like`."""
+    """Inverts `flatten`; returns a state with the structure of `like`."""
     leaves, structure = jax.tree.flatten(like)
     parts, start = [], 0
     for leaf in leaves:
@@ -163,7 +163,7 @@ def unflatten(vector: Array, like: State, lead: int) -> State:
 
 
 def fields(state: State, lead: int) -> dict[str, slice]:
-    """Returns where in the flat state each array stands: "h", "c", or "[0].h"."""
+    """Returns the slice of each array in the flat state, by name: "h" or "[0].h"."""
     found, start = {}, 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
@@ -175,7 +175,7 @@ def fields(state: State, lead: int) -> dict[str, slice]:
 
 
 def field(name: str | None, state: State, lead: int, argument: str = "field") -> slice:
-    """Returns where a field stands; None is the whole state.
+    """Returns the slice of a field in the flat state; None is the whole state.
 
     Raises:
       ValueError: The state has no such field.
@@ -194,7 +194,7 @@ def field(name: str | None, state: State, lead: int, argument: str = "field") ->
 def step_jacobian(
     cell: Cell, params: Params, state_tm1: State, u: Any, lead: int
 ) -> Array:
-    """Returns J (*lead axes, n, n) of a step, or of many at once."""
+    """Returns J (*lead axes, n, n) of one or several steps."""
     vector = flatten(state_tm1, lead)
 
     def moved(vector: Array) -> Array:
@@ -211,9 +211,9 @@ def step_jacobian(
 
 
 def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
-    """Returns where each layer stands in the flat state, from the bottom to the top.
+    """Returns the slice of each layer in the flat state, from the bottom to the top.
 
-    A layer reads those below it, never one above; what is no stack is one layer.
+    A layer reads only those below it; a cell that is not a stack is one layer.
     """
     slices, start = [], 0
     for leaf in leaves(cell):
@@ -225,9 +225,9 @@ def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
 
 
 def euclidean_norm(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Returns the norm over `axis`, whose squares neither over- nor underflow.
+    """Returns the Euclidean norm over `axis`; its squares do not over- or underflow.
 
-    Its slope at 0 is taken to be 0. What is NaN has a norm that is NaN.
+    Its gradient at 0 is defined as 0. NaN gives NaN.
     """
     largest = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
     scale = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)

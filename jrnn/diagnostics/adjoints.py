@@ -1,4 +1,4 @@
-r"""The notes' dL/dh_t, made visible: the gradient that arrives at every state."""
+r"""State adjoints, the notes' dL/dh_t: the gradient that arrives at every state."""
 
 from collections.abc import Callable
 
@@ -20,21 +20,21 @@ def state_adjoints(
     loss: Loss,
     state: State | None = None,
 ) -> State:
-    r"""Returns every dL/ds_t, with all that flows back from later steps in it.
+    r"""Returns dL/ds_t of every step, including what flows back from later steps.
 
     .. math::
       \frac{dL}{ds_t} = \frac{\partial L}{\partial s_t}
         + \frac{dL}{ds_{t+1}} \frac{\partial s_{t+1}}{\partial s_t}
 
-    Found as the derivative with respect to a zero added to each state, by JAX, so that
-    it also checks what `jrnn.bptt` carries.
+    JAX computes it as the derivative with respect to a zero added to each state, so
+    that it is an independent check of the cotangents in `jrnn.bptt`.
 
     Args:
       cell: The cell.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
       loss: (final state, outputs) -> scalar, as `jrnn.unroll` returns them.
-      state: Where the sequence starts; None takes `cell.init_state`.
+      state: The initial state; None: `cell.init_state`.
 
     Returns:
       The adjoints, with leaves (T, *batch, ...): entry t-1 is dL/ds_t.
@@ -60,7 +60,7 @@ def state_adjoints(
 def adjoints(
     cell: Cell, params: Params, xs: Array, state: State, *, loss: Loss
 ) -> State:
-    """As `state_adjoints`, unchecked, from a state of the right type."""
+    """Computes `state_adjoints` from checked arguments."""
     us = cell.project(params, xs)
 
     def step(state: State, inputs: tuple[Array, State]) -> tuple[State, State]:

@@ -2,12 +2,11 @@ r"""The notes' upper bound on how far gradients travel: beta^(t-k).
 
     ||ds_t/ds_k|| <= ||J_{k+1}|| ... ||J_t|| <= beta_{k+1} ... beta_t <= beta^(t-k)
 
-A bound is *proven* where beta_t >= ||J_t|| holds whatever the state (within what the
-cell can reach), and *measured* where it is the norm along this one run. A cell brings
-its proof along, in its field `bound`; it holds of the functions that it was made for,
-and of no cell in which one of them is replaced. The proofs stand in
-`jrnn.cells._bounds`. Where a step reads NaN, in its state or its input, its bound is
-NaN.
+A bound is *proven* if beta_t >= ||J_t|| for every state that the cell can reach, and
+*measured* if it is the norm along this one run. A cell provides its proof in its field
+`bound`; the proof applies to the functions for which it was made, not to a cell in
+which one of them is replaced. The proofs are in `jrnn.cells._bounds`. If the state or
+the input of a step contains NaN, its bound is NaN.
 
 The notes' beta is Bengio et al. 1994, https://doi.org/10.1109/72.279181, and Pascanu et
 al. 2013, https://arxiv.org/abs/1211.5063, section 2.1.
@@ -41,13 +40,13 @@ MEASURED = "measured: the norm of each step's Jacobian along this run"
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """How a bound is known; static under `jax.jit`.
+    """Whether a bound is proven, and how; static under `jax.jit`.
 
     Attributes:
-      proven: Whether the bound holds for every state that the cell can reach, from
-        this start; of an LSTM and of cells that are linear in their state, with these
-        inputs. False: it is the norm along this run, which tells nothing of another.
-      label: How it is known, in words.
+      proven: Whether the bound holds for every state that the cell can reach from this
+        start (for an LSTM and cells that are linear in their state: with these inputs).
+        False: it is the norm along this run and does not apply to another.
+      label: The proof or measurement, in words.
       fields: The names of the state's fields, in the order of the bound's blocks.
     """
 
@@ -57,7 +56,7 @@ class Proof:
 
 
 class JacobianBound(NamedTuple):
-    """Upper bounds on the norm of a step's Jacobian, and how they are known.
+    """Upper bounds on the norm of each step's Jacobian, with their proof.
 
     log ||ds_t/ds_k|| is at most `log_steps[k:t].sum(0)`, which is at most
     `(t - k) * log_beta`.
@@ -66,8 +65,9 @@ class JacobianBound(NamedTuple):
       log_steps: log beta_t of each step, (T, *batch).
       log_beta: log beta, the largest of these, (*batch,).
       blocks: Bounds on the norms of the blocks of J_t, (T, *batch, F, F) for F fields:
-        entry [..., i, j] is of field j of s_t by field i of s_{t-1}. The matrix product
-        of the blocks of steps k+1..t bounds the blocks of ds_t/ds_k.
+        entry [..., i, j] bounds the Jacobian of field j of s_t with respect to field i
+        of s_{t-1}. The matrix product of the blocks of steps k+1..t bounds the blocks
+        of ds_t/ds_k.
       proof: Whether it is proven, and how.
     """
 
@@ -78,12 +78,12 @@ class JacobianBound(NamedTuple):
 
     @property
     def proven(self) -> bool:
-        """Whether it holds for every state that the cell can reach."""
+        """Whether the bound holds for every state that the cell can reach."""
         return self.proof.proven
 
     @property
     def label(self) -> str:
-        """How it is known, in words."""
+        """The proof or measurement, in words."""
         return self.proof.label
 
 
@@ -93,26 +93,27 @@ def jacobian_bound(
     xs: Num[Array, "T ..."],
     state: State | None = None,
 ) -> JacobianBound:
-    r"""Returns the notes' beta: a bound on how much a step stretches a gradient.
+    r"""Returns the notes' beta: an upper bound on how much a step grows a gradient.
 
     .. math:: \left\| \frac{ds_t}{ds_k} \right\|
       \le \prod_{j=k+1}^{t} \beta_j \le \beta^{t-k}
 
-    Over the whole flattened state, in the spectral norm. Proven for `elman` and
-    `ind_rnn` with a known activation, for every cell that is linear in its state, for
-    `exp_rnn`, `antisymmetric_rnn`, `gru`, and `lstm` without peepholes or projection,
-    and for these inside `orthogonal`, `zoneout`, `learned_initial_state`, `residual`
-    and dropout of either kind. For any other cell it is measured, and says so: a stack,
-    a cell in which a function was replaced, one of your own without a `bound`.
+    The norm is the spectral norm over the whole flattened state. The bound is proven
+    for `elman` and `ind_rnn` with a known activation, for every cell that is linear in
+    its state, for `exp_rnn`, `antisymmetric_rnn`, `gru`, and `lstm` without peepholes
+    or projection, and for these inside `orthogonal`, `zoneout`,
+    `learned_initial_state`, `residual` and dropout of either kind. For any other cell
+    it is measured: a stack, a cell with a replaced function, your own cell without a
+    `bound`.
 
     Args:
-      cell: Any cell that reads forwards alone.
+      cell: Any cell that reads only forwards.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
-      state: Where the sequence starts; None takes `cell.init_state`.
+      state: The initial state; None: `cell.init_state`.
 
     Returns:
-      The bound; `proven` and `label` tell which it is.
+      The bound; `proven` and `label` state whether it is proven or measured.
 
     Raises:
       TypeError: As `jrnn.unroll`.
@@ -147,13 +148,13 @@ def _bounded(cell: Cell, params: Params, xs: Array, state: State) -> JacobianBou
 def _proven(
     bound: StepBound, params: Params, done: Run, lead: int
 ) -> tuple[Array, Array]:
-    """Returns log beta_t and bounds on the blocks; NaN where a step reads NaN."""
+    """Returns log beta_t and bounds on the blocks; NaN where a step's input is NaN."""
     assert bound.blocks is not None
     count = len(fields(done.final, lead))
     read = [flatten(tree, lead + 1) for tree in (done.states_tm1, done.us)]
     kept = share_kept(bound, count, read[0])
     blocks = bound.blocks(params, done.states_tm1, done.us, kept)
-    # Zoneout's step; each column of blocks is what goes into one array of the state.
+    # Zoneout's step; each column of blocks contributes to one array of the state.
     blocks = blocks * expand(1 - kept, blocks.ndim)
     blocks = blocks + expand(jnp.diag(kept), blocks.ndim)
     lost = jnp.isnan(jnp.concatenate(read, axis=-1)).any(axis=-1)

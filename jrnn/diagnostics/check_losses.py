@@ -1,4 +1,4 @@
-"""Losses of a run: functions of its final state and outputs that return one number."""
+"""Checks losses: functions of the final state and the outputs, returning a scalar."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from jrnn.core.cell import Cell, Params, State
 def check_loss(loss: Any, cell: Cell, params: Params, xs: Array, state: State) -> None:
     """Raises TypeError unless `loss` is a function that returns one number.
 
-    It is traced with a final state and outputs such as a run leaves, so that nothing
-    is run before.
+    The loss is traced with abstract values of the final state and the outputs; nothing
+    is executed.
     """
     check_function("loss", loss)
     batch = xs.shape[:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape

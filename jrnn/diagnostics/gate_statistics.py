@@ -1,8 +1,8 @@
-r"""Gate statistics: where gates are, and how often they are open or shut for good.
+r"""Gate statistics: the mean of each gate, and how often it is saturated.
 
-A gate that is saturated passes little gradient to its argument: its slope is near 0.
-Low and high are the outer tenths of what a gate can be, as in the figures of Karpathy
-et al. 2015, https://arxiv.org/abs/1506.02078, section 4.2.
+A saturated gate passes little gradient to its argument: its slope is near 0. Low and
+high are the outer tenths of a gate's range, as in the figures of Karpathy et al. 2015,
+https://arxiv.org/abs/1506.02078, section 4.2.
 """
 
 import functools
@@ -27,12 +27,13 @@ Gate = tuple[Array, tuple[float, float]]
 
 
 class GateStatistics(NamedTuple):
-    """Of each unit of a gate, over time and batch.
+    """Statistics of each unit of a gate, over time and batch.
+
+    All are NaN for a unit that is NaN at any step.
 
     Attributes:
       mean: The mean.
-      low: The share of steps in the lowest tenth of the gate's range; NaN, as the mean,
-        of a unit that is NaN at any step.
+      low: The share of steps in the lowest tenth of the gate's range.
       high: The share of steps in the highest tenth.
     """
 
@@ -47,39 +48,39 @@ def gate_statistics(
     xs: Num[Array, "T ..."],
     state: State | None = None,
 ) -> dict[str, GateStatistics]:
-    r"""Returns how each gate is set along a sequence, and how often it is saturated.
+    r"""Returns the mean of each gate along a sequence, and how often it is saturated.
 
-    What is looked at, and its range:
+    The gates and their ranges:
 
     - `gru`, `diagonal_gru`, `layer_norm_gru`: r, z (0 to 1) and n (-1 to 1);
     - `lstm`, `diagonal_lstm`, `layer_norm_lstm`: i, f, o (0 to 1), g and tanh_c (-1 to
-      1), the last of the normalised c where there is one; no i where gates are coupled;
+      1), computed from the normalised c if there is one; no i if gates are coupled;
     - `lem`: s, r (0 to dt), n and m (-1 to 1);
-    - `antisymmetric_rnn`: z (0 to 1) where it is gated, and n (-1 to 1);
-    - `co_rnn`: tanh_a (-1 to 1), what drives the oscillators;
-    - of a cell that is linear in its state, by an elementwise factor, that factor's
-      modulus as "a" (0 to 1), what is kept of the past;
-    - `elman`, `ind_rnn`, `layer_norm_elman`: h, where the activation is tanh, sin, hard
-      tanh, soft sign (-1 to 1), the logistic function or its hard kin (0 to 1), which
-      says where the slope is gone.
+    - `antisymmetric_rnn`: z (0 to 1) if it is gated, and n (-1 to 1);
+    - `co_rnn`: tanh_a (-1 to 1), the force on the oscillators;
+    - a cell that multiplies its state elementwise by a factor: the modulus of that
+      factor as "a" (0 to 1), the share of the past that is kept;
+    - `elman`, `ind_rnn`, `layer_norm_elman`: h, if the activation is tanh, sin, hard
+      tanh, soft sign (-1 to 1), the logistic function or its hard version (0 to 1); it
+      shows where the activation has lost its slope.
 
-    A state without bounds has no outer tenths: `exp_rnn` and a relu are left out. What
-    is around a cell is looked through: of `zoneout` the gates are those of the step
-    that it takes a share of. A cell tells its gates in its field `gates`; one in which
-    a function was replaced does not, and is refused.
+    An unbounded state has no outer tenths: `exp_rnn` and a relu are left out. Wrappers
+    are ignored: for `zoneout` the gates are those of the wrapped step. A cell defines
+    its gates in its field `gates`; a cell with a replaced function raises ValueError.
 
     Args:
-      cell: Any cell; the layers of stacks and the directions of pairs each by itself.
+      cell: Any cell; each layer of a stack and each direction of a pair is separate.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
-      state: Where the sequence starts; None takes `cell.init_state`.
+      state: The initial state; None: `cell.init_state`.
 
     Returns:
       For each gate, such as "f", or "[1].f" in a stack, its statistics.
 
     Raises:
       TypeError: As `jrnn.unroll`.
-      ValueError: As `jrnn.unroll`; or the cell, or one inside, does not tell its gates.
+      ValueError: As `jrnn.unroll`; or the gates of the cell, or of one inside, are not
+        known.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -124,7 +125,7 @@ def _saturation(
 def _gates(
     leaf: Leaf, params: Params, xs: Array, state: State
 ) -> tuple[Array, dict[str, Gate]]:
-    """Runs one cell, and returns its outputs and its gates."""
+    """Runs one cell; returns its outputs and its gates."""
     cell, done = leaf.cell, run(leaf.cell, params, xs, state)
     ys = cell.output(params, after(done.states_tm1, done.final), xs)
     join = f"{leaf.name}." if leaf.name else ""
@@ -134,15 +135,15 @@ def _gates(
 
 
 def _check_views(cell: Cell) -> None:
-    """Raises ValueError where a cell, or one inside, does not tell its gates."""
+    """Raises ValueError unless the gates of the cell and of all inside are known."""
     for leaf in leaves(cell):
         for one in leaf.cells:
             if held(one, one.gates) is None:
                 raise ValueError(
-                    f"Expected a cell that tells its gates, got {one}, which has no "
-                    "`gates` made for the functions that it consists of: one of them "
-                    "was replaced, or it is a cell of your own; say what its gates are "
-                    "with jrnn.diagnostics.claim(cell, "
+                    f"Expected a cell with known gates, got {one}, which has no "
+                    "`gates` made for its present functions: one of them was replaced, "
+                    "or it is your own cell; define its gates with "
+                    "jrnn.diagnostics.claim(cell, "
                     "gates=jrnn.diagnostics.GateView(...))."
                 )
 
@@ -153,7 +154,7 @@ def _statistics(gate: Array, span: tuple[float, float]) -> GateStatistics:
     mean = rows.mean(axis=0)
 
     def share(flags: Array) -> Array:
-        # A comparison with NaN is False, and would count it as not saturated.
+        # A comparison with NaN is False and would count as not saturated.
         known = flags.mean(axis=0, dtype=rows.dtype)
         return jnp.where(jnp.isnan(mean), jnp.nan, known)
 

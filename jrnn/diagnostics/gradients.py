@@ -1,14 +1,14 @@
-r"""How much of the gradient comes from how far back.
+r"""The gradient of the parameters, split by how far back it comes from.
 
-A loss that reads y_t reaches the parameters through every earlier step:
+A loss of y_t reaches the parameters through every earlier step:
 
 .. math:: \frac{dL}{d\theta} = \sum_{l \ge 0} G_l, \quad G_l = \sum_t
   \frac{\partial L}{\partial s_t} \frac{ds_t}{ds_{t-l}}
   \frac{\partial s_{t-l}}{\partial \theta}
 
-with direct derivatives of the loss on the left, and immediate ones of the step, its
-previous state held fixed, on the right. All t are taken back one step at once, so that
-L lags cost L steps of T x batch rows in parallel.
+with the direct derivative of the loss on the left, and on the right the immediate
+derivative of the step, its previous state held fixed. All t go back one step at a time
+in parallel, so that L lags cost L steps over T x batch rows.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ Loss = Callable[[State, Array], Array]
 
 
 class GradientByLag(NamedTuple):
-    """The gradient of the recurrent parameters, taken apart by distance.
+    """The gradient of the recurrent parameters, split by lag.
 
     Attributes:
       norms: ||G_l||, over all parameters, for l = 0, 1, ..., `lags`.
-      shares: <G_l, G> / <G, G>, where G = dL/dtheta is the sum over all lags: signed,
-        and over all lags 1 in sum; 0 where G is 0.
-      by_parameter: ||G_l|| of each array of the parameters by itself.
+      shares: <G_l, G> / <G, G>, where G = dL/dtheta is the sum over all lags; signed,
+        they sum to 1 over all lags; 0 if G is 0.
+      by_parameter: ||G_l|| of each array of the parameters.
     """
 
     norms: Float[Array, " lags"]
@@ -52,24 +52,24 @@ def gradient_by_lag(
     *,
     lags: int | None = None,
 ) -> GradientByLag:
-    r"""Returns how much of dL/dtheta comes from each distance back.
+    r"""Returns how much of dL/dtheta comes from each lag.
 
-    Of parameters that the loss reaches through states; what `cell.output` alone reads,
-    and a learned starting state, have no part in it. Over a batch the gradients are
-    summed before norms are taken. Compiled once for each `loss`, so define it once
-    and not anew for each call. There are no lengths: padding is measured as steps are,
-    unless the loss leaves it out. What over- or underflows on its way back is inf, NaN
-    or 0 here too: float64 reaches further. Costs `lags` steps, each over all of the
-    sequence at once, and of a cell that prepares its parameters (`exp_rnn`) as many
-    derivatives of that.
+    It covers parameters that the loss reaches through states: not those that only
+    `cell.output` reads, nor a learned initial state. Gradients are summed over the
+    batch before norms are taken. The function is compiled once for each `loss`: define
+    the loss once, not in each call. There are no lengths: padding counts as steps,
+    unless the loss leaves it out. Gradients that over- or underflow on their way back
+    give inf, NaN or 0; float64 reaches further. The cost is `lags` steps, each over the
+    whole sequence in parallel; a cell that prepares its parameters (`exp_rnn`) adds one
+    derivative of the preparation per lag.
 
     Args:
-      cell: Any cell that reads forwards alone.
+      cell: Any cell that reads only forwards.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
       loss: (final state, outputs) -> scalar, as `jrnn.unroll` returns them.
-      state: Where the sequence starts; None takes `cell.init_state`.
-      lags: The longest distance; None: T - 1, all there is.
+      state: The initial state; None: `cell.init_state`.
+      lags: The longest lag; None: T - 1, the whole sequence.
 
     Returns:
       Norms and shares for l = 0..lags.
@@ -93,7 +93,7 @@ def gradient_by_lag(
     lags = steps - 1 if lags is None else check_size("lags", lags, least=0)
     if lags >= steps:
         raise ValueError(
-            f"Expected lags within 0..{steps - 1}, for the sequence has {steps} steps, "
+            f"Expected lags within 0..{steps - 1}, as the sequence has {steps} steps, "
             f"got {lags}."
         )
     return _by_lag(cell, params, xs, state, loss=loss, lags=lags)
@@ -103,8 +103,8 @@ def gradient_by_lag(
 def _by_lag(
     cell: Cell, params: Params, xs: Array, state: State, *, loss: Loss, lags: int
 ) -> GradientByLag:
-    # What is costly to make of the parameters is made once, and once for each lag its
-    # derivative is taken, not at each step.
+    # Parameters are prepared once; that preparation is differentiated once per lag, not
+    # at each step.
     ready, unprepare = jax.vjp(lambda params: prepared(cell, params), params)
     done = run(cell, ready, xs, state)
 
@@ -141,18 +141,18 @@ def _states(cell: Cell, params: Params, xs: Array, state: State) -> State:
 
 
 def _one_step_back(dstates_tm1: State) -> State:
-    """Returns the cotangents of s_1..s_T, of those of s_0..s_{T-1}; s_0 is no step."""
+    """Shifts the cotangents of s_0..s_{T-1} to s_1..s_T; that of s_0 is dropped."""
     shift = lambda leaf: jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])])
     return jax.tree.map(shift, dstates_tm1)
 
 
 def _wide(gradient: Params) -> Params:
-    """Returns a gradient in at least float32, for what is summed over it."""
+    """Returns a gradient in at least float32, to sum over it."""
     return jax.tree.map(lambda leaf: leaf.astype(state_dtype(leaf)), gradient)
 
 
 def _size(norms: Params) -> Array:
-    """Returns the norm of all parameters, of the norms of each array."""
+    """Returns the norm over all parameters, from the norms of the arrays."""
     return euclidean_norm(jnp.stack(jax.tree.leaves(norms)), 0)
 
 

@@ -1,18 +1,17 @@
-r"""How far gradients travel: the Jacobian of a step, and the norms of long products.
+r"""How far gradients reach: Jacobians of steps, and norms of their long products.
 
 The notes: ||dh_t/dh_k|| = ||prod_{j=k+1..t} dh_j/dh_{j-1}||. With row vectors,
 
 .. math:: \frac{ds_t}{ds_k} = J_{k+1} J_{k+2} \cdots J_t,
   \quad J_t[i, j] = \partial s_t[j] / \partial s_{t-1}[i].
 
-Such products are kept by `jrnn.diagnostics._graded`, so that no lag is too long.
-What is found are the norms for Jacobians
-that differ from J by its rounding: where small changes of J grow, as along a chain of
-dozens of units that each stretch what they hand on, so does that difference.
+`jrnn.diagnostics._graded` computes such products for lags of any length. The norms are
+exact for Jacobians that differ from J by rounding. Where small changes of J grow, as in
+a chain of dozens of units that each amplify their input, that difference grows too.
 
-Of a block, from a source to a target, only the source's rows are carried along, and
-only through the layers from the one to the other: the rest takes no part in it, and
-would bury a block that lies far below under its rounding.
+For a block, from a source to a target, only the rows of the source are carried, and
+only through the layers between the two: other entries do not contribute, and their
+rounding errors would swamp a block that is far smaller.
 """
 
 from collections.abc import Iterable
@@ -54,13 +53,13 @@ def step_jacobians(
     .. math:: J_t[i, j] = \partial s_t[j] / \partial s_{t-1}[i]
 
     Args:
-      cell: Any cell that reads forwards alone, a stack included.
+      cell: Any cell that reads only forwards, including stacks.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
-      state: Where the sequence starts; None takes `cell.init_state`.
-      source: The field of s_{t-1} that is varied, such as "c"; in a stack "[0].c".
+      state: The initial state; None: `cell.init_state`.
+      source: The field of s_{t-1} to differentiate by, such as "c"; in a stack "[0].c".
         None: the whole flattened state, complex arrays as real part, imaginary part.
-      target: The field of s_t that is looked at; None: the whole.
+      target: The field of s_t to differentiate; None: the whole state.
 
     Returns:
       (T, *batch, m, n), for m numbers in the source and n in the target.
@@ -103,28 +102,28 @@ def jacobian_products(
     source: str | None = None,
     target: str | None = None,
 ) -> Float[Array, "k t *batch"]:
-    r"""Returns log ||ds_t/ds_k||, the logarithm of the spectral norm, of all pairs.
+    r"""Returns log ||ds_t/ds_k||, the log of the spectral norm, for all pairs k, t.
 
-    Time goes with T^2, memory with T^2 numbers: no product is kept, only norms. For one
-    k and long lags see `jacobian_products_by_lag`.
+    Time is proportional to T^2, and so is memory: only norms are stored, no products.
+    For one k and long lags use `jacobian_products_by_lag`.
 
     Args:
       cell: As in `step_jacobians`.
       params: As in `step_jacobians`.
       xs: As in `step_jacobians`.
-      state: s_0; None takes `cell.init_state`.
-      source: The field of s_k that is varied, such as "c"; None: the whole state. A
-        block is exact to its own rounding, however far below the whole it lies: within
-        one layer down to the smallest number of the type, times what else the source
-        moves there, and 0 below that; across layers without end. An upper layer's
-        state does not reach a lower one's: -inf.
-      target: The field of s_t that is looked at; None: the whole.
+      state: s_0; None: `cell.init_state`.
+      source: The field of s_k to differentiate by, such as "c"; None: the whole state.
+        A block is exact up to its own rounding, however small it is beside the whole:
+        across layers without limit; within one layer down to the smallest number of the
+        dtype times the source's largest effect in that layer, and 0 below that. An
+        upper layer's state does not reach a lower one's: -inf.
+      target: The field of s_t to differentiate; None: the whole state.
 
     Returns:
-      Entry [k, t], for k and t in 0..T: 0 where k = t, -inf where the norm is 0, and
-      where k > t, for the past does not depend on the future. Its derivative is exact
-      where the norm is a single largest singular value and all J on the way are
-      invertible; NaN where one is singular, such as of a relu that is shut.
+      Entry [k, t], for k and t in 0..T: 0 where k = t, -inf where the norm is 0 and
+      where k > t, as the past does not depend on the future. Its derivative is exact
+      where the largest singular value is simple and every J between k and t is
+      invertible; NaN where one is singular, such as that of an inactive relu.
 
     Raises:
       TypeError: As `jrnn.unroll`.
@@ -162,23 +161,23 @@ def jacobian_products_by_lag(
     source: str | None = None,
     target: str | None = None,
 ) -> Float[Array, "starts lag *batch"]:
-    r"""Returns log ||ds_{k+l}/ds_k||, the logarithm of the spectral norm, by lag l.
+    r"""Returns log ||ds_{k+l}/ds_k||, the log of the spectral norm, by lag l.
 
-    Finite at any lag: sizes are kept as logarithms, directions orthonormal.
+    It does not overflow at any lag: magnitudes are logarithms, directions orthonormal.
 
     Args:
       cell: As in `step_jacobians`.
       params: As in `step_jacobians`.
       xs: As in `step_jacobians`.
-      state: s_0; None takes `cell.init_state`.
+      state: s_0; None: `cell.init_state`.
       lags: The longest lag; None: T.
-      starts: Every k to begin at, in 0..T; more than one tells the spread.
+      starts: The values of k, in 0..T; several of them show the spread.
       source: As in `jacobian_products`.
       target: As in `jacobian_products`.
 
     Returns:
-      Entry [i, l], for k = starts[i] and l in 0..lags; NaN where k + l > T. Its
-      derivative is that of `jacobian_products`.
+      Entry [i, l], for k = starts[i] and l in 0..lags; NaN where k + l > T. For its
+      derivative see `jacobian_products`.
 
     Raises:
       TypeError: As `jrnn.unroll`; a start or `lags` is not an integer.
@@ -189,7 +188,7 @@ def jacobian_products_by_lag(
       >>> cell = jrnn.elman(2, 3)
       >>> params, xs = cell.init(jax.random.key(0)), jnp.zeros((1000, 2))
       >>> found = jrnn.diagnostics.jacobian_products_by_lag(cell, params, xs)
-      >>> found.shape, bool(abs(found).max() < 1e-3)  # orthogonal, as it is drawn
+      >>> found.shape, bool(abs(found).max() < 1e-3)  # the initial W_h is orthogonal
       ((1, 1001), True)
     """
     xs, state = prepare(cell, params, xs, state)
@@ -209,15 +208,15 @@ def jacobian_products_by_lag(
 
 
 class _Block(NamedTuple):
-    """Which block of a product is looked at, as (start, stop) of the flat state.
+    """A block of a product, as (start, stop) in the flat state.
 
     Attributes:
-      path: The layers from the source's to the target's: what goes from one to the
-        other passes through no other layer, so that the block of the product is that
-        of the product of these layers' blocks. None: no way leads up to the target.
-      rows: The source, counted from the start of the path.
-      columns: The target, counted likewise.
-      whole: Whether the target is all of the path.
+      path: The layers from the source's to the target's. No other layer lies between,
+        so that the block of the product is the product of these layers' blocks. None:
+        the source does not reach the target.
+      rows: The source, relative to the start of the path.
+      columns: The target, relative to the start of the path.
+      whole: Whether the target is the whole path.
     """
 
     path: tuple[int, int] | None
@@ -299,7 +298,7 @@ def _walk(
 
 
 def _begin(block: _Block, like: Array) -> Product:
-    """Returns the rows of the source before any step: those of the identity."""
+    """Returns the product at lag 0: the rows of the identity for the source."""
     assert block.path is not None
     n, m = block.path[1] - block.path[0], block.rows[1] - block.rows[0]
     wide = lambda matrix: jnp.broadcast_to(matrix, (*like.shape[:-1], *matrix.shape))

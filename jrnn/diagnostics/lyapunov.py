@@ -1,14 +1,14 @@
-r"""Lyapunov exponents: how fast small differences grow, along each direction.
+r"""Lyapunov exponents: how fast small differences grow in each direction.
 
-The QR method: orthonormal directions are moved by the Jacobian of each step and made
-orthonormal again,
+The QR method multiplies orthonormal directions by the Jacobian of each step and
+orthonormalises them again,
 
 .. math:: V_{t-1} J_t = R_t V_t, \quad
   \lambda_i = \frac{1}{T} \sum_t \log |R_t[i, i]|
 
-with the directions as rows of V. The largest exponent is negative where the network
-forgets its past, and positive where it is chaotic; T times it is the logarithm of the
-norm that the notes bound.
+with the directions as rows of V. The largest exponent is negative if the network
+forgets its past, and positive if it is chaotic; T times it is the logarithm of the norm
+that the notes bound.
 
 Source: G. Benettin et al., Meccanica 15 (1980), https://doi.org/10.1007/BF02128236, as
 for recurrent networks in R. Engelken et al., Physical Review Research 5 (2023),
@@ -34,22 +34,22 @@ from jrnn.diagnostics._run import (
     unflatten,
 )
 
-# Of the steps, what is left out at first, while the directions settle.
-SETTLE = 4  # one in four
-BLOCKS = 20  # of which each gives an estimate of its own
+# One step in SETTLE is discarded at the start, while the directions converge.
+SETTLE = 4
+BLOCKS = 20  # each gives one estimate, for the standard error
 
 
 class LyapunovSpectrum(NamedTuple):
     """Exponents in nats per step, the largest first.
 
     Attributes:
-      exponents: The exponents, (*batch, count); -inf for a direction that is lost: a
-        step made it 0, or shorter than the longest by more than the type can tell
-        (sqrt(n) units in the last place, for n numbers in the state).
+      exponents: The exponents, (*batch, count); -inf for a lost direction: a step made
+        it 0, or too short beside the longest for the dtype (sqrt(n) units in the last
+        place, for n numbers in the state).
       errors: The standard error of each, from the spread over consecutive blocks of
-        time: too small where the memory of the run is longer than a block, and where
-        exponents lie closer than about 1 / T, for directions then settle slower than
-        the run is long. NaN for a direction that is lost.
+        time. It is too small if the memory of the run is longer than a block, or if
+        exponents are closer than about 1 / T, as directions then take longer than the
+        run to converge. NaN for a lost direction.
     """
 
     exponents: Float[Array, "*batch count"]
@@ -67,19 +67,19 @@ def lyapunov_spectrum(
 ) -> LyapunovSpectrum:
     r"""Returns the Lyapunov exponents of a cell along a sequence of inputs.
 
-    Of a linear network without more, they are the logarithms of the moduli of the
-    eigenvalues of W_h.
+    For a plain linear network they are the logarithms of the moduli of the eigenvalues
+    of W_h.
 
     Args:
-      cell: Any cell that reads forwards alone. The state is the whole flattened one.
+      cell: Any cell that reads only forwards. The state is the whole flattened one.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch); zeros for the
-        network by itself.
-      state: Where the sequence starts; None takes `cell.init_state`. From a state of
-        zeros without inputs a network without biases never moves.
-      count: How many exponents, from the largest; None: all.
-      discard: Steps at first that are left out, while state and directions settle;
-        None: a quarter of T.
+        autonomous network.
+      state: The initial state; None: `cell.init_state`. Without inputs and biases a
+        network that starts at zero stays there.
+      count: The number of exponents, from the largest; None: all.
+      discard: The number of first steps to leave out, while the state and the
+        directions converge; None: a quarter of T.
 
     Returns:
       Exponents and their standard errors, (*batch, count).
@@ -104,7 +104,7 @@ def lyapunov_spectrum(
     count = check_size("count", size if count is None else count)
     if count > size:
         raise ValueError(
-            f"Expected count within 1..{size}, for the state of {cell} holds {size} "
+            f"Expected count within 1..{size}, as the state of {cell} holds {size} "
             f"numbers, got {count}."
         )
     if discard is None:
@@ -112,8 +112,8 @@ def lyapunov_spectrum(
     discard = check_size("discard", discard, least=0)
     if discard > steps - 2:
         raise ValueError(
-            f"Expected at least 2 steps beside those that are left out, got T={steps} "
-            f"and discard={discard}; pass a longer sequence or a smaller discard."
+            f"Expected at least 2 steps after the discarded ones, got T={steps} and "
+            f"discard={discard}; pass a longer sequence or a smaller discard."
         )
     return _spectrum(cell, params, xs, state, count=count, discard=discard)
 
@@ -137,7 +137,7 @@ def _spectrum(
         Q, R = jnp.linalg.qr(W)
         return (state, Q.mT), jnp.log(_sizes(W, R))
 
-    # Directions at random, so that none is at first outside what it would grow into.
+    # Random directions, so that each has a component in the direction that grows most.
     key = jax.random.key(0)
     V = jax.random.normal(key, (vector.shape[-1], count), vector.dtype)
     V = jnp.broadcast_to(jnp.linalg.qr(V)[0].T, (*vector.shape[:-1], *V.T.shape))
@@ -151,10 +151,10 @@ def _spectrum(
 
 
 def _sizes(W: Array, R: Array) -> Array:
-    """Returns |R[i, i]|, and 0 where that is the rounding of the columns of W.
+    """Returns |R[i, i]|, set to 0 where it is below the rounding error of W's columns.
 
-    The QR of a matrix that lacks a rank leaves some units in the last place there, of
-    its largest column, and their logarithm would be taken for an exponent.
+    For a rank-deficient matrix, QR leaves some units in the last place of the largest
+    column there, and their logarithm would pass for an exponent.
     """
     sizes = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
     largest = euclidean_norm(W, -2).max(axis=-1, keepdims=True)
@@ -163,7 +163,7 @@ def _sizes(W: Array, R: Array) -> Array:
 
 
 def _standard_error(logs: Array) -> Array:
-    """Returns that of the mean over time, from the means of consecutive blocks."""
+    """Returns the standard error of the mean over time, from means of time blocks."""
     blocks = min(BLOCKS, logs.shape[0])
     each = logs.shape[0] // blocks
     cut = logs[: blocks * each].reshape(blocks, each, *logs.shape[1:])

@@ -1,15 +1,15 @@
-r"""Linear memory: how much of past inputs can be read off the state.
+r"""Linear memory capacity: how well a linear readout of the state recalls past inputs.
 
-Jaeger's memory capacity: a cell is driven by independent inputs nu_t, and for each
-delay k a linear readout of the state is fitted to nu_{t-k},
+Jaeger's memory capacity drives a cell by independent inputs nu_t, and for each delay k
+fits a linear readout of the state to nu_{t-k},
 
 .. math:: MC_k = \max_w \frac{\mathrm{cov}^2(\nu_{t-k}, s_t w)}
   {\mathrm{var}(\nu_t) \, \mathrm{var}(s_t w)}, \quad MC = \sum_{k \ge 1} MC_k .
 
-No state of n numbers has more than n. Readouts are fitted on the first half of the run
-and judged on the second, m steps. What two sequences that know nothing of each other
-share there by chance, r^2 = 1 / (m - 1) in the mean, is taken off, lest many delays
-without memory add up to some:
+A state of n numbers has a capacity of at most n. Readouts are fitted on the first half
+of the run and evaluated on the second, of m steps. Two independent sequences have
+r^2 = 1 / (m - 1) there on average; it is subtracted, as otherwise many delays without
+memory would add up to some:
 
 .. math:: MC_k = \frac{r_k^2 - 1 / (m - 1)}{1 - 1 / (m - 1)} .
 
@@ -34,12 +34,12 @@ from jrnn.diagnostics._run import after, compiled, flatten, prepare, run
 
 
 class MemoryCapacity(NamedTuple):
-    """What a linear readout recalls.
+    """The memory capacity, by delay and in total.
 
     Attributes:
       by_delay: MC_k for k = 0..max_delay, summed over input features; k = 0, the input
-        just read, does not count as memory. Around 0, and so also below, where nothing
-        is recalled. NaN where the run is not finite.
+        just read, does not count as memory. Without memory it scatters around 0 and may
+        be negative. NaN if the run is not finite.
       total: MC, the sum over k = 1..max_delay.
     """
 
@@ -58,24 +58,24 @@ def memory_capacity(
     washout: int | None = None,
     scale: float = 1.0,
 ) -> MemoryCapacity:
-    r"""Returns the linear memory capacity of a cell, by delay and in sum.
+    r"""Returns the linear memory capacity of a cell, by delay and in total.
 
     Args:
-      cell: Any cell that reads floats, forwards alone.
+      cell: Any cell that reads floats, only forwards.
       params: Its parameters.
-      key: Draws the inputs, uniform in (-scale, scale), each feature by itself.
+      key: Draws the inputs, uniform in (-scale, scale), independent for each feature.
       max_delay: The longest delay k.
-      steps: How many steps count, half of them to fit and half to judge.
-      washout: Steps before these, for the starting state to be forgotten; at least
-        `max_delay`. None: the larger of 100 and `max_delay`.
-      scale: Of the inputs. Large ones drive a network out of its linear range, which
-        costs memory.
+      steps: The number of steps measured: half to fit, half to evaluate.
+      washout: The number of steps before these, in which the cell forgets its initial
+        state; at least `max_delay`. None: the larger of 100 and `max_delay`.
+      scale: The scale of the inputs. Large inputs drive a network out of its linear
+        range, which costs memory.
 
     Returns:
       The capacities.
 
     Raises:
-      TypeError: A number is not an integer, or `key` is no key.
+      TypeError: A number is not an integer, or `key` is not a key.
       ValueError: The cell reads in both directions; `washout` is below `max_delay`; or
         fewer than two steps per number of the state would be fitted; or an input
         feature of the cell is elapsed time.
@@ -107,7 +107,7 @@ def memory_capacity(
     if steps < 4 * size:
         raise ValueError(
             f"Expected steps of at least {4 * size}, two for each of the {size} "
-            f"numbers of the state in the half that is fitted, got {steps}."
+            f"numbers of the state in the half used for fitting, got {steps}."
         )
     xs = jax.random.uniform(key, xs.shape, dtype, minval=-scale, maxval=scale)
     by_delay = _recalled(cell, params, xs, state, max_delay=max_delay, steps=steps)
@@ -126,7 +126,7 @@ def _recalled(
     ).reshape(steps, -1)  # delays x features
     half = steps // 2
     with_one = lambda part: jnp.pad(part, ((0, 0), (0, 1)), constant_values=1)
-    # Units that hardly move say as much as others: to a readout their size is nothing.
+    # Normalise each unit: a readout can scale up a unit that hardly moves.
     size = jnp.linalg.norm(s[:half], axis=0, keepdims=True)
     s = s / jnp.where(size == 0, 1, size)
     w = jnp.linalg.lstsq(with_one(s[:half]), targets[:half], rcond=_cutoff(s))[0]
@@ -137,15 +137,15 @@ def _recalled(
 
 
 def _cutoff(s: Array) -> float:
-    """Returns below which share of the largest a singular value is rounding alone.
+    """Returns the relative cutoff below which a singular value is rounding error.
 
-    NumPy's default grows with the steps, and in float32 takes small signals for noise.
+    NumPy's default grows with the number of steps and in float32 cuts small signals.
     """
     return 8 * float(jnp.finfo(s.dtype).eps)
 
 
 def _squared_correlation(a: Array, b: Array) -> Array:
-    """Returns that of each column; 0 where one does not vary."""
+    """Returns the squared correlation of each column; 0 if one is constant."""
     a, b = (x - x.mean(axis=0, keepdims=True) for x in (a, b))
     below = jnp.square(a).sum(axis=0) * jnp.square(b).sum(axis=0)
     above = jnp.square((a * b).sum(axis=0))

@@ -1,7 +1,7 @@
-"""Where the first NaN or infinity came from, forwards or backwards.
+"""Finds where the first NaN or infinity came from, forwards or backwards.
 
-The cell is run with taps (`jrnn.diagnostics.taps`) at every array, and they are looked
-through in the order in which they were computed.
+The cell is run with taps (`jrnn.diagnostics.taps`) at every array, and the arrays are
+searched in the order in which they were computed.
 """
 
 import functools
@@ -32,16 +32,16 @@ Loss = Callable[[State, Array], Array]
 
 
 class NonFinite(NamedTuple):
-    """The first array that held NaN or an infinity.
+    """The first array that contained NaN or an infinity.
 
     Attributes:
       backward: Whether it was a gradient; False: a value.
-      layer: Which cell, as a path such as "[1]" through stacks and pairs; "" where
-        there is but one, or where the array belongs to the whole.
-      step: Which step, from 0; None for what has no time.
-      tensor: Which array: "params.W_h", "xs", "state.c", "y", "loss".
-      place: Where in that array, time left out.
-      value: What was found there.
+      layer: The cell, as a path such as "[1]" through stacks and pairs; "" if there is
+        only one, or if the array belongs to the whole.
+      step: The step, from 0; None for an array without a time axis.
+      tensor: The name of the array: "params.W_h", "xs", "state.c", "y", "loss".
+      place: The index in that array, without the time axis.
+      value: The value there.
     """
 
     backward: bool
@@ -52,7 +52,7 @@ class NonFinite(NamedTuple):
     value: float | complex
 
     def __str__(self) -> str:
-        """Tells it in one line."""
+        """Returns a description in one line."""
         kind = "gradient of " if self.backward else ""
         layer = f" of layer {self.layer}" if self.layer else ""
         step = "" if self.step is None else f" at step {self.step}"
@@ -75,22 +75,23 @@ def find_non_finite(
 ) -> NonFinite | None:
     """Returns the first (layer, step, tensor) that became NaN or infinite.
 
-    Forwards first: parameters, inputs, starting state, then layer after layer from the
-    bottom, each in the order in which it reads. What is found is an origin: nothing
-    that an earlier step or layer computed was non-finite; where several arrays of one
-    step are, the first of the state's fields is told. With a `loss`, and where all
-    values are finite, backwards: the layers from the top, each from the last step it
-    read to the first, then the gradients of parameters, inputs and starting state.
+    The forward search comes first: parameters, inputs, initial state, then layer by
+    layer from the bottom, each in the order in which it reads. The result is an origin:
+    everything that earlier steps and layers computed was finite; if several arrays of
+    one step are not, the first field of the state is reported. With a `loss`, and if
+    all values are finite, the backward search follows: the layers from the top, each
+    from the last step it read to the first, then the gradients of parameters, inputs
+    and initial state.
 
-    Not jitted as a whole: it returns Python numbers, and is meant for a batch that went
+    It cannot be jitted, as it returns Python numbers; use it on a batch that went
     wrong. Gradients are JAX's own, of the same equations.
 
     Args:
       cell: As in `jrnn.unroll`.
       params: As in `jrnn.unroll`.
-      xs: As in `jrnn.unroll`; padding is not looked at.
+      xs: As in `jrnn.unroll`; padding is ignored.
       state: As in `jrnn.unroll`.
-      loss: (final state, outputs) -> scalar; None looks forwards alone.
+      loss: (final state, outputs) -> scalar; None: only the forward search.
       lengths: As in `jrnn.unroll`.
       resets: As in `jrnn.unroll`.
       mask: As in `jrnn.unroll`.
@@ -98,7 +99,7 @@ def find_non_finite(
       key: As in `jrnn.unroll`: the same noise as there.
 
     Returns:
-      What was found, or None where everything is finite.
+      The first non-finite array, or None if everything is finite.
 
     Raises:
       TypeError: As `jrnn.unroll`.
@@ -184,13 +185,13 @@ def _look(
 def _in_layers(
     leaves: list[Leaf], lengths: Array | None, tree: Any, backward: bool
 ) -> NonFinite | None:
-    """Looks through each layer in its order of reading, or in that order backwards."""
+    """Searches each layer in its order of reading, or in reverse order backwards."""
     for leaf in leaves:
         taps = leaf.share(tree)
         named = [*_named("state", taps.state), ("y", taps.y)]
         named = named[::-1] if backward else named
         steps = len(taps.y)
-        if leaf.reverse and backward:  # forwards they are in the order of reading
+        if leaf.reverse and backward:  # forward taps are already in reading order
             named = [(name, flip(lengths, steps, array)) for name, array in named]
         found = _first(named, leaf.name, backward)
         if found is not None:
@@ -214,7 +215,7 @@ def _first(
 
 
 def _unflip(found: NonFinite, lengths: Array | None, steps: int) -> NonFinite:
-    """Returns where a step of the reading in reverse stands in the sequence."""
+    """Converts a step of the reverse reading to its position in the sequence."""
     assert found.step is not None
     length = steps if lengths is None else int(lengths[found.place[: lengths.ndim]])
     step = length - 1 - found.step if found.step < length else found.step
@@ -253,5 +254,5 @@ def _named(name: str, tree: Any) -> list[tuple[str, Array]]:
 
 
 def _valid(xs: Array, lengths: Array | None, mask: Array | None) -> Array:
-    """Returns the inputs that are read, zeros elsewhere."""
+    """Returns the inputs, with zeros at inactive steps."""
     return silence(active_steps(xs.shape[0], lengths, mask), xs)

@@ -1,7 +1,8 @@
-"""A method that shows every array of a run, and lets gradients flow to each.
+"""A method that returns every array of a run and allows gradients for each.
 
-A zero is added to each array of the state at each step, and to the outputs: the arrays
-are then all that a cell computes, and the gradients of the zeros all that flows back.
+It adds zeros to each array of the state at each step, and to the outputs. The sums are
+everything a cell computes, and the gradients of the zeros are everything that flows
+back.
 """
 
 from typing import Any, NamedTuple
@@ -19,22 +20,22 @@ from jrnn.methods.scan import scan
 
 
 class Taps(NamedTuple):
-    """A cell's states after each step and its outputs, or what is added to them."""
+    """A cell's states after each step and its outputs, or the zeros added to them."""
 
     state: State
     y: Array
 
 
 def tapped() -> Method:
-    """Returns `jrnn.scan()` that adds `Sequence.guess`, `Taps` of each cell, to a run.
+    """Returns a `jrnn.scan()` that adds `Sequence.guess`, each cell's `Taps`, to a run.
 
-    Its report is what it computed, `Taps` in the order of reading.
+    Its report is `Taps` of the computed arrays, in the order of reading.
     """
     return Method(_run)
 
 
 def zero_taps(cell: Cell, state: State, xs: Array) -> Any:
-    """Returns `Taps` of zeros for each cell inside, nested as the state is."""
+    """Returns `Taps` of zeros for each cell inside, nested like the state."""
     lead = xs.shape[:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape
 
     def visit(leaf: Leaf, xs: None, noise: None) -> tuple[None, Taps]:
@@ -66,7 +67,7 @@ def _run(
 
 
 def _tap(cell: Cell) -> Cell:
-    """Returns a cell that adds a part of its noise to its state."""
+    """Returns a cell whose noise is (noise, zeros); it adds zeros to its state."""
 
     def project(params: Params, x: Array, noise: Any) -> Any:
         inner, zeros = noise

@@ -1,4 +1,4 @@
-"""Heads, one per file: a dense layer, and the distribution of what comes next."""
+"""Heads, one per file: a dense layer and the distribution of the next symbol."""
 
 from jrnn.heads.bernoulli import bernoulli as bernoulli
 from jrnn.heads.categorical import categorical as categorical

@@ -1,7 +1,7 @@
-"""The arguments of heads' factories, cast before they are compared.
+"""Casts the arguments of head factories before they become keys of a cache.
 
-3, 3.0, True and np.float32(3) are equal and hash alike, so that a cache would take one
-for another: what a factory refuses would pass once its equal has been accepted.
+3, 3.0, True and np.float32(3) are equal and have equal hashes, so a cache treats them
+as one key: without the cast, a factory would accept 3.0 once it had been called with 3.
 """
 
 import math
@@ -18,16 +18,17 @@ R = TypeVar("R")
 def casting(
     **casts: Callable[[str, Any], Any],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Returns a decorator: arguments are cast, or refused, and then memoised.
+    """Returns a decorator that casts or rejects arguments, then memoises the factory.
 
     Args:
-      **casts: For each argument that needs it, (name, value) -> what the factory gets.
+      **casts: For each argument to cast, (name, value) -> the value that the factory
+        receives.
     """
     return lambda factory: memoize(factory, **casts)
 
 
 def size_or_none(name: str, value: Any) -> int | None:
-    """Returns how many components there are; None: a symbol is one number."""
+    """Returns the number of components; None means that a symbol is one number."""
     return None if value is None else check_size(name, value)
 
 
@@ -38,17 +39,17 @@ def whether_missing(name: str, value: Any) -> bool:
     except TypeError as error:
         raise TypeError(
             f"Expected {name} to be True or False, whether values may be missing, got "
-            f"{tell(value)}; which ones are is the mask of log_prob."
+            f"{tell(value)}; log_prob takes the mask that says which ones are."
         ) from error
 
 
 def finite(name: str, value: Any) -> float:
-    """Returns any real number as a float, or raises unless it is finite."""
+    """Returns a real number as a float; raises unless it is finite."""
     return check_kind(name, value, float)
 
 
 def above_zero(name: str, value: Any) -> float:
-    """Returns any real number as a float, or raises unless finite and above 0."""
+    """Returns a real number as a float; raises unless it is finite and above 0."""
     number = check_real(name, value)
     if not 0 < number < math.inf:
         raise ValueError(

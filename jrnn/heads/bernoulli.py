@@ -1,4 +1,4 @@
-r"""The Bernoulli head: what is 0 or 1.
+r"""The Bernoulli head: values that are 0 or 1.
 
 P(x = 1 | h) = sigmoid(l),    ln P(x | h) = -softplus((1 - 2 x) l)
 """
@@ -22,25 +22,24 @@ BINARY = Support(lambda x: (x == 0) | (x == 1), "zeros and ones", whole=True)
 
 @casting(size=size_or_none, missing=whether_missing)
 def bernoulli(size: int | None = None, missing: bool = False) -> Head:
-    """Makes a head of zeros and ones, each with a logit that is a function of h.
+    """Makes a head for values that are 0 or 1, with logits that are functions of h.
 
-    Components are independent given h. Symbols are 0 or 1: floats,
-    integers or booleans; a cell reads, and samples are, floats.
+    Components are independent given h. Symbols may be floats, integers or booleans;
+    the cell reads floats, and samples are floats.
 
     Args:
-      size: n, how many components a value has, (T, *batch, n); None: it is one number,
-        (T, *batch).
-      missing: Whether values may be missing: the cell then reads n values and n flags
-        that tell which are known, and has twice the input size.
+      size: n, the number of components of a value, (T, *batch, n); None: a value is one
+        number, (T, *batch).
+      missing: Whether values may be missing. The cell then reads n values and n flags,
+        1 where a value is known, so its input size doubles.
 
     Returns:
       A head that predicts distributions whose parameters are the logits, and whose
-      `mean` is P(x = 1). What is neither 0 nor 1 scores NaN. Samples of temperature
-      tau divide the logits by it; 0 gives the likelier one.
+      `mean` is P(x = 1). A value other than 0 or 1 scores NaN. Sampling at temperature
+      tau divides the logits by tau; at 0 it returns the more probable value.
 
     Raises:
-      TypeError: An argument is of the wrong type, or a `cdf` or a `quantile` is asked
-        for.
+      TypeError: An argument is of the wrong type, or `cdf` or `quantile` is called.
       ValueError: `size` is below 1.
 
     Example:
@@ -71,7 +70,7 @@ def _same(raw: Array) -> Array:
 
 @memoize
 def independent(size: int | None) -> Family:
-    """Returns the family of logits."""
+    """Returns the Bernoulli family, whose parameters are the logits."""
 
     def log_prob(logits: Array, x: Array, mask: Array | None = None) -> Array:
         x, logits = common(x, logits)
@@ -88,7 +87,7 @@ def _variance(logits: Array) -> Array:
 def _sample(key: Key, logits: Array, temperature: float | Array = 1.0) -> Array:
     tiny = jnp.finfo(logits.dtype).tiny
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
-    # logits / tau + noise > 0, without the quotient; at 0 the sign of the logit alone.
+    # logits / tau + noise > 0, without the quotient; at tau = 0 only the logit's sign.
     tau = jnp.maximum(per_sequence(temperature, logits), tiny)
     return (logits + tau * noise > 0).astype(logits.dtype)
 

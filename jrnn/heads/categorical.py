@@ -29,11 +29,11 @@ from jrnn.heads.numerics import hide, sample_symbols
 def categorical(vocab_size: int) -> Head:
     """Makes the head of the notes: a dense layer, and a softmax over the vocabulary.
 
-    Symbols are names, not numbers: `mean`, `variance`, `cdf` and `quantile` are
-    refused, and what is missing from a sequence gets a token id of its own.
+    Symbols are names, not numbers: `mean`, `variance`, `cdf` and `quantile` raise
+    TypeError, and missing symbols need a token id of their own.
 
     Args:
-      vocab_size: v, how many symbols there are; token ids are 0..v-1.
+      vocab_size: v, the number of symbols; token ids are 0..v-1.
 
     Returns:
       A head with parameters `DenseParams(W_y, b_y)`. Ids out of range score NaN.
@@ -95,7 +95,7 @@ def _log_prob(log_p: Array, ids: Array, mask: Array | None = None) -> Array:
 
 
 def _none(what: str, symbols: str) -> Callable[..., NoReturn]:
-    """Returns a function that refuses a question to categories."""
+    """Returns a function that raises TypeError, for what categories do not have."""
 
     def refuse(log_p: Array, *_: Array) -> NoReturn:
         raise TypeError(
@@ -121,7 +121,7 @@ CATEGORIES = Family(
 
 
 def _symbols(ids: Array, mask: Array | None = None) -> Array:
-    """Returns ids as int32; one below 0 leaves the range above, for -1 is `_blank`."""
+    """Returns ids as int32; negative ids become too large, as -1 means `_blank`."""
     del mask
     ids = token_ids(ids)
     return jnp.where(ids < 0, jnp.iinfo(jnp.int32).max, ids)

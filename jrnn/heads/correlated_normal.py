@@ -4,10 +4,10 @@ Components are generated in order, each by a regression on those before it,
 
     e_i = (x_i - mu_i) - sum_{j<i} phi_ij (x_j - mu_j),    e_i ~ N(0, s_i^2)
 
-which is the Cholesky factor of Sigma, T Sigma T' = diag(s^2), T = I - phi: any phi and
-any positive s give a covariance, and no system is solved to score a value. Where
-components are missing, the mean m and covariance C of x - mu given the known ones so
-far go from one component to the next, as in a Kalman filter: the marginal is exact.
+which is a Cholesky factorisation of Sigma: T Sigma T' = diag(s^2), T = I - phi. Any phi
+and any positive s give a covariance, and scoring a value solves no linear system. Where
+components are missing, a loop over the components carries the mean m and covariance C
+of x - mu given the known ones so far, as in a Kalman filter: the marginal is exact.
 
 Source: P. Williams, Neural Computation 8 (1996), https://doi.org/10.1162/neco.1996.8.4.843;
 M. Pourahmadi, Biometrika 86 (1999), https://doi.org/10.1093/biomet/86.3.677.
@@ -36,12 +36,12 @@ from jrnn.heads.numerics import common, deviation, heat, most_multiplied
 
 
 class CorrelatedNormal(NamedTuple):
-    """Normal numbers, each given by a regression on those before it.
+    """Parameters of normal numbers, each a regression on the components before it.
 
     Attributes:
       mean: mu, (..., n).
-      scale: s, the standard deviation of each given those before it, (..., n).
-      weights: phi, (..., n, n), 0 on the diagonal and above.
+      scale: s, each component's standard deviation given those before it, (..., n).
+      weights: phi, (..., n, n), 0 on and above the diagonal.
     """
 
     mean: Float[Array, "... n"]
@@ -69,9 +69,9 @@ class _Belief(NamedTuple):
 
 
 def _marginal_log_prob(predicted: CorrelatedNormal, x: Array, mask: Array) -> Array:
-    """Returns the log-density of the components that are known."""
+    """Returns the log-density of the known components."""
     mean, scale, phi = predicted
-    # In units of the largest scale, so that no variance leaves the range of a float.
+    # In units of the largest scale, so that no variance overflows.
     unit = jax.lax.stop_gradient(scale.max(axis=-1, keepdims=True))
     d = deviation(x, mean, jnp.broadcast_to(unit, x.shape))
     variance = jnp.maximum(jnp.square(scale / unit), jnp.finfo(scale.dtype).tiny)
@@ -79,7 +79,8 @@ def _marginal_log_prob(predicted: CorrelatedNormal, x: Array, mask: Array) -> Ar
     log_p = jnp.zeros_like(d[..., 0])
     for i in range(d.shape[-1]):
         w, known, r = phi[..., i, :], mask[..., i], variance[..., i]
-        # C is 0 beside what is known: no gradient may come through 1 / v from there.
+        # C is 0 in the rows and columns of known components; the masks keep gradients
+        # from reaching those through 1 / v.
         Cw = jnp.einsum("...ij,...j->...i", belief.C, jnp.where(mask, 0, w))
         Cw = jnp.where(mask, 0, Cw)
         v = (w * Cw).sum(axis=-1) + r
@@ -98,7 +99,7 @@ def _marginal_log_prob(predicted: CorrelatedNormal, x: Array, mask: Array) -> Ar
 def _observe(
     belief: _Belief, i: int, w: Array, Cw: Array, v: Array, r: Array, e: Array, d: Array
 ) -> _Belief:
-    """Returns the belief after component i is known; C stays positive (P. Joseph)."""
+    """Returns the belief after observing component i; C stays positive (P. Joseph)."""
     gain = Cw / v[..., None]
     keep = _eye(w) - gain[..., :, None] * w[..., None, :]
     C = jnp.einsum("...ij,...jk,...lk->...il", keep, belief.C, keep)
@@ -108,20 +109,20 @@ def _observe(
 
 
 def _join(belief: _Belief, i: int, Cw: Array, v: Array, foreseen: Array) -> _Belief:
-    """Returns the belief after component i is missing."""
+    """Returns the belief that includes component i, which is missing."""
     C = belief.C.at[..., i, :].set(Cw).at[..., :, i].set(Cw)
     return _Belief(belief.m.at[..., i].set(foreseen), C.at[..., i, i].set(v))
 
 
 def factor(predicted: CorrelatedNormal) -> Array:
-    """Returns L, lower triangular, with L L' the covariance."""
+    """Returns the lower triangular L, where L L' is the covariance."""
     eye = _eye(predicted.scale)
     D = predicted.scale[..., None] * eye
     return jax.scipy.linalg.solve_triangular(eye - predicted.weights, D, lower=True)
 
 
 def _eye(like: Array) -> Array:
-    """Returns the identity of n rows, with the axes before the last of `like`."""
+    """Returns the n x n identity, with leading axes that broadcast against `like`."""
     eye = jnp.eye(like.shape[-1], dtype=like.dtype)
     return expand(eye, like.ndim + 1)
 
@@ -139,7 +140,7 @@ def _variance(predicted: CorrelatedNormal) -> Array:
 
 
 def _alone(predicted: CorrelatedNormal) -> Normal:
-    """Returns the distribution of each component on its own."""
+    """Returns the marginal distribution of each component."""
     return Normal(predicted.mean, jnp.sqrt(_variance(predicted)))
 
 

@@ -1,9 +1,10 @@
-"""What heads share: the dense layer in front of a family of distributions.
+"""The dense layer that every head has in front of its family of distributions.
 
     raw_t = h_t W_y + b_y
     P(x_t | h_t) = p(x_t; predicted_t),    predicted_t = shape(raw_t)
 
-`shape` makes scales positive, and so on: what a family's parameters have to be.
+`shape` maps the outputs to valid parameters of the family; it makes scales positive,
+for example.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class DenseParams(NamedTuple):
 
 
 def dense(params: DenseParams, features: Array) -> Array:
-    """Returns h W_y + b_y, in the type of a state."""
+    """Returns h W_y + b_y, in the dtype of a state."""
     dtype = state_dtype(params, features)
     raw = product(features, params.W_y, dtype)
     return raw + expand(params.b_y.astype(dtype), raw.ndim)
@@ -47,13 +48,13 @@ def dense_head(
     check: Callable[..., tuple[Array, Array | None]],
     **symbols: Any,
 ) -> Head:
-    """Returns the head of a dense layer of `spec.output_size` outputs.
+    """Returns a head with a dense layer of `spec.output_size` outputs.
 
     Args:
-      spec: What the head is.
+      spec: The factory call that made the head.
       shape: The outputs (..., v) -> the parameters of the family.
-      family: What the head predicts.
-      check: (name, targets, mask) -> both as arrays; raises on types and shapes.
+      family: The family of the predicted distributions.
+      check: (name, targets, mask) -> both as arrays; raises on wrong types or shapes.
       **symbols: The other fields of a head: how symbols are read.
     """
 
@@ -87,7 +88,7 @@ def dense_head(
 
 
 def _check_dense(spec: Spec, params: Any, features: Array) -> None:
-    """Raises unless these are a head's parameters, and features that it reads."""
+    """Raises unless the parameters and the features fit the head."""
     if not jnp.issubdtype(features.dtype, jnp.floating):
         raise TypeError(
             f"Expected features of a floating type, got {features.dtype}; cast them "

@@ -1,7 +1,6 @@
-"""Distributions: a family together with its parameters, and what one can ask of them.
+"""Distributions: a family with its parameters; log_prob, mean, cdf, samples and so on.
 
-Heads and models return them: `head.predict(params, features)`, `model.predict` and
-`model.predictive`. All questions, such as the mean, are asked here.
+`head.predict(params, features)`, `model.predict` and `model.predictive` return them.
 """
 
 import dataclasses
@@ -29,13 +28,13 @@ from jrnn.heads.numerics import hide
 class Family(NamedTuple):
     """A family of distributions, as pure functions of its parameters.
 
-    Parameters have any leading axes; x and mask have the same leading axes, and an axis
-    of components behind them where there are some. What a family does not offer raises
-    TypeError.
+    Parameters have any leading axes; x and mask have the same leading axes, then an
+    axis of components if values have several. A function that the family does not
+    offer raises TypeError.
 
     Attributes:
-      log_prob: (parameters, x, mask=None) -> log-density or log-probability in nats, of
-        all components together. Where the mask is False a component is missing: it adds
+      log_prob: (parameters, x, mask=None) -> log-density or log-probability in nats,
+        summed over components. Where the mask is False a component is missing: it adds
         exactly 0, whatever its value.
       sample: (key, parameters, temperature) -> x.
       mean: parameters -> the expectation of x.
@@ -44,10 +43,10 @@ class Family(NamedTuple):
         x) at least the probability, of each component. Gradients end here.
       variance: parameters -> the variance of x, of each component.
       shape: parameters -> the shape of x.
-      check: (name, x, mask) -> both as arrays, the mask of the shape of x; raises where
-        types or shapes are wrong.
+      check: (name, x, mask) -> both as arrays, the mask of the shape of x; raises on
+        wrong types or shapes.
       event_shape: The shape of one value.
-      values: What x holds, in an error.
+      values: The word for the elements of x in error messages.
     """
 
     log_prob: Callable[..., Array]
@@ -71,8 +70,9 @@ class Family(NamedTuple):
 class Distribution:
     """Distributions of one family, one for each index of the leading axes.
 
-    A pytree whose leaves are the parameters: `jax.jit` and `jax.vmap` take and return
-    it, and `jax.tree.map(lambda a: a[-1], distribution)` is the one of the last step.
+    A pytree whose leaves are the parameters: it can pass through `jax.jit` and
+    `jax.vmap`, and `jax.tree.map(lambda a: a[-1], distribution)` is the distribution of
+    the last step.
 
     Attributes:
       family: The family, static.
@@ -104,7 +104,7 @@ class Distribution:
         """The shape of x.
 
         Raises:
-          TypeError: The parameters are not those of the family, or not floats.
+          TypeError: The parameters do not fit the family, or are not floats.
         """
         try:
             shape = self.family.shape(self.parameters)
@@ -125,8 +125,8 @@ class Distribution:
         """Returns the log-density or log-probability of x in nats, (...).
 
         Args:
-          x: Values, (...) or (..., size); one that the family does not hold, such as a
-            token id out of range, scores NaN.
+          x: Values, (...) or (..., size); a value outside the family's support, such
+            as a token id out of range, scores NaN.
           mask: Which values are known, of the shape of x or (...); a missing component
             adds exactly 0, whatever its value. None: all.
         """
@@ -137,19 +137,20 @@ class Distribution:
     def cdf(self, x: Array, mask: Array | None = None) -> Array:
         """Returns P(X <= x) of each component, for probability integral transforms.
 
-        Of sequences with lengths, as a model predicts them,
+        For sequences with lengths,
         `distribution.cdf(xs, jnp.arange(len(xs))[:, None] < lengths[None])` is 0 past
-        each length; with `... & mask` it is 0 at missing values, too.
+        each length; with `... & mask` it is also 0 at missing values.
 
         Args:
           x: Values, (...) or (..., size).
-          mask: Where False the result is 0, of the shape of x or (...). None: nowhere.
+          mask: The result is 0 where this is False; of the shape of x or (...). None:
+            nowhere.
 
         Returns:
-          Probabilities of the shape of x, without gradients.
+          Probabilities, of the shape of x, without gradients.
 
         Raises:
-          TypeError: The family has no order, as categories have none.
+          TypeError: The values have no order, such as categories.
         """
         x, mask = self._checked(x, mask)
         return hide(mask, self.family.cdf(self.parameters, x))
@@ -159,13 +160,13 @@ class Distribution:
         """Returns the least x with P(X <= x) at least `probability`: a value-at-risk.
 
         Args:
-          probability: Within 0..1, one number, or an array of the shape of x.
+          probability: Within 0..1; one number, or an array of the shape of x.
 
         Returns:
           The quantile of each component, of the shape of x, without gradients.
 
         Raises:
-          TypeError: The family has no order, as categories have none.
+          TypeError: The values have no order, such as categories.
           ValueError: A probability is out of range.
         """
         shape = self.shape
@@ -176,22 +177,22 @@ class Distribution:
 
     @own_constants
     def mean(self) -> Array:
-        """Returns the expectation of x; categories have none and raise TypeError."""
+        """Returns the expectation of x; raises TypeError for categories."""
         return self.family.mean(self._widened())
 
     @own_constants
     def variance(self) -> Array:
-        """Returns the variance of each component; as `mean` for categories."""
+        """Returns the variance of each component; raises TypeError for categories."""
         return self.family.variance(self._widened())
 
     @own_constants
     def sample(self, key: Key, temperature: float | Array = 1.0) -> Array:
-        """Returns one sample of each distribution, of the shape of x.
+        """Draws one sample from each distribution, of the shape of x.
 
         Args:
           key: A PRNG key.
-          temperature: One number of at least 0, or an array of one for each
-            distribution; each head's page says what it does.
+          temperature: One number of at least 0, or an array with one for each
+            distribution; the docstring of each head defines its effect.
         """
         key, shape = check_given_key(key), self.shape
         batch = shape[: len(shape) - len(self.family.event_shape)]
@@ -199,28 +200,28 @@ class Distribution:
         return self.family.sample(key, self.parameters, tau)
 
     def _checked(self, x: Any, mask: Any) -> tuple[Array, Array | None]:
-        """Returns values and mask as arrays, or raises where types or shapes differ."""
+        """Returns values and mask as arrays; raises on wrong types or shapes."""
         check_shape(f"x, the {self.family.values},", check_array("x", x), self.shape)
         return self.family.check("x", x, mask)
 
     def _widened(self) -> Any:
-        """Returns the parameters in float32 or wider, to be summed in."""
+        """Returns the parameters cast to float32 or wider, to sum in."""
         self.shape  # noqa: B018 it raises
         dtype = state_dtype(self.parameters)
         return jax.tree.map(lambda a: jnp.asarray(a, dtype), self.parameters)
 
 
 def check_shape(name: str, x: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where `x` is not of the shape that is predicted."""
+    """Raises ValueError unless `x` has the shape of the prediction."""
     if jnp.shape(x) != shape:
         raise ValueError(
             f"Expected {name} of shape {shape}, one for each predicted distribution, "
-            f"got {jnp.shape(x)}; nothing is broadcast, jnp.broadcast_to does it."
+            f"got {jnp.shape(x)}; it is not broadcast, use jnp.broadcast_to."
         )
 
 
 def _check_probability(probability: Any) -> Array:
-    """Returns an array, or raises ValueError where one is concrete and outside 0..1."""
+    """Returns an array; raises ValueError if a concrete value is outside 0..1."""
     p = check_array("probability", probability)
     if not any(jnp.issubdtype(p.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise TypeError(
@@ -232,8 +233,8 @@ def _check_probability(probability: Any) -> Array:
         wrong = ~((known >= 0) & (known <= 1))
         if wrong.any():
             raise ValueError(
-                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; a "
-                "percentage is divided by 100."
+                f"Expected a probability within 0..1, got {known[wrong].flat[0]}; "
+                "divide a percentage by 100."
             )
     return p
 

@@ -2,8 +2,8 @@ r"""The Gaussian head, with independent components or a full covariance.
 
     p(x_t | h_t) = N(x_t; mu_t, Sigma_t)
 
-Independent components, Sigma = diag(s^2), are those of `jrnn.heads.normal`; a full
-covariance is that of `jrnn.heads.correlated_normal`.
+`jrnn.heads.normal` implements independent components, Sigma = diag(s^2), and
+`jrnn.heads.correlated_normal` a full covariance.
 """
 
 import functools
@@ -35,29 +35,30 @@ def gaussian(
     """Makes a Gaussian head: the mean and the scale are functions of h.
 
     Args:
-      size: n, how many components a value has, (T, *batch, n); None: it is one number,
-        (T, *batch).
+      size: n, the number of components of a value, (T, *batch, n); None: a value is one
+        number, (T, *batch).
       full: Whether components are correlated given h; False: they are independent.
-      missing: Whether values may be missing: the cell then reads n values and n flags
-        that tell which are known, and has twice the input size.
-      least_scale: What the scale stays above, in the units of x; at zero weights the
-        scale is 1 more. The density of a value has no bound otherwise.
+      missing: Whether values may be missing. The cell then reads n values and n flags,
+        1 where a value is known, so its input size doubles.
+      least_scale: The lower bound of the scale, in the units of x; at zero weights the
+        scale is 1 + least_scale. Without it the density would be unbounded.
 
     Returns:
-      A head that predicts distributions of parameters `Normal(mean, scale)`, or
-      `CorrelatedNormal(mean, scale, weights)` where `full`. Samples of temperature tau
-      have tau times the variance; 0 gives the mean.
+      A head that predicts distributions with parameters `Normal(mean, scale)`, or
+      `CorrelatedNormal(mean, scale, weights)` if `full`. Sampling at temperature tau
+      multiplies the variance by tau; at 0 it returns the mean.
 
-      A log-density ends at minus half the largest float for each component, which is
-      where |z| is about 2e19 in float32; its gradient is that of the end, finite, and
-      points to the value. With `full` this holds of weights and deviations within 1e15
-      (float32), which they are held to; and where components are missing, while the
-      squares of weights and of ratios of scales stay within the range of a float.
+      The log-density of each component is clipped at minus half the largest float,
+      reached at |z| of about 2e19 in float32; there its gradient is that at the bound:
+      finite, and pointing to the value. With `full` this applies to weights and
+      deviations within 1e15 (float32), to which they are clipped; and where components
+      are missing, as long as the squares of weights and of ratios of scales do not
+      overflow.
 
     Raises:
       TypeError: An argument is of the wrong type.
-      ValueError: `size` is below 1, or `least_scale` is not above 0; `full` without a
-        size.
+      ValueError: `size` is below 1, `least_scale` is not above 0, or `full` is True
+        without a size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn

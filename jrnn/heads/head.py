@@ -1,7 +1,7 @@
-r"""What a head is: a distribution of the next symbol as a function of the state.
+r"""The interface of a head: the distribution of the next symbol given the state.
 
 The notes' output layer is some function of h; a head is that function together with the
-family of distributions whose parameters it gives: P(x_t | h_t).
+family of distributions whose parameters it computes: P(x_t | h_t).
 """
 
 from collections.abc import Callable
@@ -17,28 +17,30 @@ from jrnn.heads.distribution import Distribution, Family
 
 @pickled_by_call
 class Head(NamedTuple):
-    """What a model shows of its features, and how it scores what it is to predict.
+    """Predicts and scores symbols from features, as pure functions.
 
-    Symbols are token ids or numbers: `event_shape` is () where a symbol is one number,
-    so that xs is (T, *batch), and (size,) where it has components, (T, *batch, size).
+    Symbols are token ids or numbers: `event_shape` is () if a symbol is one number, so
+    that xs is (T, *batch), and (size,) if it has components, (T, *batch, size).
 
     Attributes:
       init: (key, feature_size, dtype=None) -> params.
-      predict: (params, features) -> `Distribution`, one for each feature vector, of
-        which mean, variance, quantile, cdf and samples are asked.
+      predict: (params, features) -> `Distribution`, one for each feature vector, with
+        methods for mean, variance, quantile, cdf and samples.
       log_prob: (params, features, targets, mask=None) -> log-density of each target,
         nats; where the mask is False a component is missing and adds exactly 0.
       check: (name, xs, mask=None) -> xs and mask as arrays, the mask of the shape of
-        xs; raises where shapes or types are wrong.
-      check_values: (name, xs, mask=None) -> None; raises where a concrete value is none
-        that the head can score. Under `jax.jit` such a value scores NaN.
-      symbols: (xs, mask=None) -> symbols, a pytree: what a model's state keeps of them.
-      encode: symbols -> what the cell reads.
-      blank: (batch_shape, dtype) -> what stands for "no symbol yet".
-      seen: symbols -> bool, False where there is none yet.
+        xs; raises on wrong types or shapes.
+      check_values: (name, xs, mask=None) -> None; raises if the head cannot score a
+        concrete value. Under `jax.jit` such a value scores NaN.
+      symbols: (xs, mask=None) -> symbols, the pytree in which a model's state keeps
+        them.
+      encode: symbols -> the input of the cell.
+      blank: (batch_shape, dtype) -> the symbols that mean "no symbol yet".
+      seen: symbols -> bool, False for "no symbol yet".
       family: The family of the distributions that `predict` returns.
-      spec: What the head is; its `input_size` is that of the cell that reads symbols.
-      missing: Whether what the cell reads says which values are missing.
+      spec: The factory call that made the head; its `input_size` is that of the cell
+        that reads the symbols.
+      missing: Whether the cell's input includes flags for missing values.
     """
 
     init: Callable[..., Params]

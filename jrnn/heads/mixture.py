@@ -1,9 +1,9 @@
-r"""The mixture head: several modes, skew, heavy tails; and signals that are quantised.
+r"""The mixture head: several modes, skew, heavy tails, and quantised signals.
 
     p(x_t | h_t) = sum_k w_k prod_i p(x_i; mu_ik, s_ik)
 
-The weights are shared by the components of x, which therefore depend on one another
-given h, as is usual for mixture density networks.
+All components of x share the weights and therefore depend on one another given h, as is
+usual for mixture density networks.
 
 Source: C. Bishop, Mixture density networks, 1994,
 https://publications.aston.ac.uk/id/eprint/373/.
@@ -28,11 +28,11 @@ from jrnn.heads.numerics import bisect, common, heat, largest, positive, sample_
 
 
 class Mixture(NamedTuple):
-    """A mixture of K; without a size, the axis before the last is not there.
+    """Parameters of a mixture of K; without a size, there is no axis n.
 
     Attributes:
       log_weights: ln w, (..., K).
-      loc: mu, (..., n, K), in the units that the kernel's location has.
+      loc: mu, (..., n, K), in the units of the kernel's location.
       scale: s, (..., n, K).
     """
 
@@ -57,26 +57,26 @@ def mixture(
     """Makes a mixture head: weights, locations and scales are functions of h.
 
     Args:
-      components: K, how many there are to mix.
-      kernel: What is mixed: `jrnn.heads.gaussian_kernel`, `jrnn.heads.logistic_kernel`,
+      components: K, the number of distributions in the mixture.
+      kernel: Their family: `jrnn.heads.gaussian_kernel`, `jrnn.heads.logistic_kernel`,
         or `jrnn.heads.discretised_logistic(lowest, step, levels)` for quantised
         signals.
       size: n, how many numbers a value has, (T, *batch, n), which share the weights;
-        None: it is one number, (T, *batch).
-      missing: Whether values may be missing: the cell then reads n values and n flags
-        that tell which are known, and has twice the input size.
-      least_scale: What scales stay above, in the units of x, or of half the range of a
-        quantised signal; at zero weights scales are 1 more.
+        None: a value is one number, (T, *batch).
+      missing: Whether values may be missing. The cell then reads n values and n flags,
+        1 where a value is known, so its input size doubles.
+      least_scale: The lower bound of the scales, in the units of x, or of half the
+        range of a quantised signal; at zero weights scales are 1 + least_scale.
 
     Returns:
-      A head that predicts distributions of parameters `Mixture(log_weights, loc,
-      scale)`. Samples of temperature tau take component k with probability proportional
-      to w_k^(1/tau) and multiply its variance by tau (D. Ha and D. Eck,
-      https://arxiv.org/abs/1704.03477); 0 gives the location of the heaviest.
-      Quantiles are sought between the least and the greatest of the components' own,
-      by bisection down to 2^-48 of that width in float32 and 2^-80 in float64. A
-      component's log-density ends at a finite number, as that of `jrnn.gaussian` does,
-      and any finite number has a finite gradient.
+      A head that predicts distributions with parameters `Mixture(log_weights, loc,
+      scale)`. Sampling at temperature tau picks component k with probability
+      proportional to w_k^(1/tau) and multiplies its variance by tau (D. Ha and D. Eck,
+      https://arxiv.org/abs/1704.03477); at 0 it returns the location of the heaviest.
+      Quantiles are found by bisection between the lowest and the highest quantile of
+      the components, down to 2^-48 of that width in float32 and 2^-80 in float64. A
+      component's log-density is clipped at a finite number, as in `jrnn.gaussian`, and
+      its gradient is finite at any finite number.
 
     Raises:
       TypeError: An argument is of the wrong type.
@@ -128,12 +128,12 @@ def _family(kernel: Kernel, size: int | None) -> Family:
         terms = kernel.log_prob(x[..., None], loc, scale)
         if mask is not None:
             terms = jnp.where(mask[..., None], terms, 0)
-        if size is not None:  # sums may leave the range, of all components at once
+        if size is not None:  # every component's sum may overflow at once
             terms = jnp.maximum(terms.sum(axis=-2), -largest(terms))
         scored = jax.scipy.special.logsumexp(log_w + terms, axis=-1)
         if mask is None:
             return scored
-        # All missing: the weights sum to 1, but not to the last bit.
+        # All missing: exactly 0, as the weights sum to 1 only up to rounding.
         return jnp.where(mask if size is None else mask.any(axis=-1), scored, 0)
 
     def sample(key: Key, predicted: Mixture, temperature: Array) -> Array:
@@ -166,7 +166,7 @@ def _family(kernel: Kernel, size: int | None) -> Family:
         x, *rest = jax.lax.stop_gradient(common(x, *predicted))
         predicted = Mixture(*rest)
         below = kernel.cdf(x[..., None], predicted.loc, predicted.scale)
-        # The weights may sum to more than 1 by their last bits.
+        # Rounding may make the weights sum to more than 1.
         return jnp.clip(_weigh(predicted, below), 0, 1)
 
     def _weigh(predicted: Mixture, values: Array) -> Array:

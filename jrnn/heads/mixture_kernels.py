@@ -1,10 +1,10 @@
-r"""What mixtures are mixed of: Gaussians, logistics, and logistics cut into bins.
+r"""The kernels of mixtures: Gaussians, logistics, and logistics cut into bins.
 
     gaussian    N(x; mu, s^2)
     logistic    F(x) = sigmoid((x - mu) / s),   p(x) = F (1 - F) / s
     discretised P(x) = F(x + step / 2) - F(x - step / 2), outer bins with their tails
 
-The difference of two sigmoids is a product, so that nothing cancels: with u above v,
+A product avoids the cancellation in a difference of two sigmoids: for u > v,
 
     ln(sigmoid(u) - sigmoid(v)) = ln sigmoid(u) + ln sigmoid(-v) + ln(1 - exp(v - u))
 
@@ -28,23 +28,24 @@ from jrnn.heads.normal import normal_log_prob
 from jrnn.heads.number_head import FINITE, Support
 from jrnn.heads.numerics import common, standard, with_slopes
 
-# A bin of this many scales has all the probability between its edges, in any float.
+# In any float type, the probability within a bin this many scales wide rounds to 1.
 WIDEST = 1e3
 
 
 @pickled_by_call
 class Kernel(NamedTuple):
-    """A family with a location and a scale, elementwise.
+    """An elementwise location-scale family.
 
     Attributes:
       log_prob: (x, loc, scale) -> log-density or log-probability.
       sample: (key, loc, scale) -> x.
       mean: (loc, scale) -> the expectation of x.
       cdf: (x, loc, scale) -> P(X <= x).
-      quantile: (probability, loc, scale) -> the least x with P(X <= x) at least it.
+      quantile: (probability, loc, scale) -> the least x with P(X <= x) at least
+        `probability`.
       variance: (loc, scale) -> the variance of x.
-      support: Which x there are; loc and scale are in the units that a cell reads.
-      spec: What the kernel is.
+      support: Which x are valid; loc and scale are in the units that a cell reads.
+      spec: The factory call that made the kernel, or its name.
     """
 
     log_prob: Callable[[Array, Array, Array], Array]
@@ -139,20 +140,20 @@ logistic_kernel = Kernel(
 
 @casting(lowest=finite, step=above_zero, levels=functools.partial(check_size, least=2))
 def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
-    """Makes the kernel of a quantised signal: logistics cut into the signal's bins.
+    """Makes the kernel for a quantised signal: logistics cut into the signal's bins.
 
-    Values are lowest, lowest + step, ..., lowest + (levels - 1) step. Cells read them,
-    and locations and scales are, in units of half that range around its middle, -1..1.
-    The lowest bin has all of the lower tail, the highest all of the upper: the
+    Values are lowest, lowest + step, ..., lowest + (levels - 1) step. The values that
+    cells read, locations and scales are in units of half that range around its middle,
+    -1..1. The lowest bin includes the lower tail and the highest the upper tail, so the
     probabilities of all levels sum to 1. The mean is exact, a sum over levels.
 
     Args:
       lowest: The value of the lowest level.
-      step: From one level to the next, above 0, in the units of the values.
-      levels: How many there are, 2 or more.
+      step: The distance between levels, above 0, in the units of the values.
+      levels: The number of levels, 2 or more.
 
     Returns:
-      A kernel for `jrnn.heads.mixture`. A value that is no level scores NaN.
+      A kernel for `jrnn.heads.mixture`. A value that is not a level scores NaN.
 
     Raises:
       TypeError: A number is of the wrong type.
@@ -174,14 +175,14 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
     )
 
     def read(index: Array) -> Array:
-        """Returns the place of a level, or of an edge, in units of half the range."""
+        """Returns the position of a level or an edge, in units of half the range."""
         return 2 * index / (levels - 1) - 1
 
     def level(x: Array) -> Array:
         return jnp.round((x - lowest) / step)
 
     def edges(x: Array, loc: Array, scale: Array) -> tuple[Array, ...]:
-        """Returns the level, its edges in scales from the location, and its width."""
+        """Returns the level, its edges as (edge - loc) / scale, and their distance."""
         i = level(x)
         upper, lower = (standard(read(i + e), loc, scale) for e in (0.5, -0.5))
         return i, upper, lower, jnp.minimum(2 / (levels - 1) / scale, WIDEST)
@@ -192,7 +193,7 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
     def log_prob(x: Array, loc: Array, scale: Array) -> Array:
         i, upper, lower, width = edges(x, loc, scale)
         below = jax.nn.log_sigmoid(upper)  # ln F at the upper edge
-        above = jax.nn.log_sigmoid(-lower)  # ln(1 - F) at the lower one
+        above = jax.nn.log_sigmoid(-lower)  # ln(1 - F) at the lower edge
         thin = width < jnp.finfo(width.dtype).eps
         within = jnp.log(-jnp.expm1(-jnp.where(thin, 1, width)))
         narrow = math.log(2 / (levels - 1)) - jnp.log(scale)  # where width may be 0
@@ -216,7 +217,7 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
         return lowest + step * i
 
     def over_edges(term: Callable[[Array, Array], Array], like: Array) -> Array:
-        """Sums term(i, edge above level i), one by one, to bound memory."""
+        """Sums term(i, edge above level i) in a loop, to bound memory."""
 
         def add(i: Array, sum_: Array) -> Array:
             i = i.astype(like.dtype)
@@ -233,8 +234,8 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
         return lowest + step * mean_level(loc, scale)
 
     def variance(loc: Array, scale: Array) -> Array:
-        # E (X - c)^2 = sum_j (2 j + 1) (P(X - c > j) + P(c - X > j)), of positive terms
-        # alone, about the level c nearest to the mean.
+        # E (X - c)^2 = sum_j (2 j + 1) (P(X - c > j) + P(c - X > j)), positive terms
+        # only, about the level c nearest to the mean.
         loc, scale = common(loc, scale)
         m = mean_level(loc, scale)
         c = jax.lax.stop_gradient(jnp.round(m))
@@ -254,7 +255,7 @@ def discretised_logistic(lowest: float, step: float, levels: int) -> Kernel:
 
     def quantile(p: Array, loc: Array, scale: Array) -> Array:
         z = _logistic_quantile(p, loc, scale)
-        i = jnp.ceil((z + 1) * (levels - 1) / 2 - 0.5)  # its upper edge is at or above
+        i = jnp.ceil((z + 1) * (levels - 1) / 2 - 0.5)  # first upper edge at or above z
         return lowest + step * jnp.clip(i, 0, levels - 1)
 
     spec = Spec(

@@ -28,7 +28,7 @@ LOG_2_PI = math.log(2 * math.pi)
 
 
 class Normal(NamedTuple):
-    """Independent normal numbers; without a size, the last axis is not there.
+    """Parameters of independent normal numbers, (..., n), or (...) without a size.
 
     Attributes:
       mean: mu.
@@ -58,7 +58,7 @@ def mean(predicted: Any) -> Array:
 
 
 def mean_shape(predicted: Any) -> tuple[int, ...]:
-    """Returns the shape of mu, which is that of x."""
+    """Returns the shape of mu, which equals the shape of x."""
     return jnp.shape(predicted.mean)
 
 
@@ -90,7 +90,7 @@ def cdf(predicted: Normal, x: Array) -> Array:
 
 
 def quantile(predicted: Normal, p: Array) -> Array:
-    """Returns where the distribution function is p, without gradients."""
+    """Returns the x with P(X <= x) = p, without gradients."""
     p, mean, scale = jax.lax.stop_gradient(common(p, *predicted))
     return mean + scale * jax.scipy.special.ndtri(p)
 

@@ -1,6 +1,6 @@
-"""Symbols that are numbers, some of which may be missing: what the cell reads of them.
+"""Heads whose symbols are numbers, and how the cell reads missing values.
 
-A cell reads each component x_i, or, where values may be missing, the pair
+A cell reads each component x_i, or, if values may be missing, the pair
 
     (m_i x_i, m_i)        m_i = 1 where the component is known, 0 where it is missing
 
@@ -30,7 +30,7 @@ class Numbers(NamedTuple):
     """Symbols that are numbers, as a model's state keeps them.
 
     Attributes:
-      x: The values; 0 where there is none.
+      x: The values; 0 where a value is missing.
       known: 1 where a value is known, 0 where it is missing, -1 before the first.
     """
 
@@ -42,11 +42,11 @@ class Support(NamedTuple):
     """Which numbers can be symbols, and how a cell reads them.
 
     Attributes:
-      holds: x -> bool, at concrete and traced values alike.
-      words: What it holds of, in an error.
+      holds: x -> bool, whether x is valid; for concrete and traced values.
+      words: The valid numbers in words, for error messages.
       shift: Subtracted from x before a cell reads it.
-      scale: What it is then divided by.
-      whole: Whether integers and booleans can stand for these numbers.
+      scale: x - shift is divided by this before a cell reads it.
+      whole: Whether x may be given as integers or booleans.
       nearest: x -> the nearest number of the support.
     """
 
@@ -58,7 +58,7 @@ class Support(NamedTuple):
     nearest: Callable[[Array], Array] = lambda x: x
 
     def cast(self, x: Array) -> Array:
-        """Returns integers and booleans as floats, where they can stand for them."""
+        """Returns integers and booleans as floats, if the support allows them."""
         kinds = jnp.integer, jnp.bool_
         whole = self.whole and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
         return x.astype(jnp.float32) if whole else x
@@ -82,12 +82,12 @@ def number_head(
     """Returns a head whose symbols are numbers.
 
     Args:
-      name: The factory's.
-      outputs: How many numbers the dense layer shows.
-      shape: Those numbers -> the parameters of the family.
-      family: What the head predicts, of the same support.
+      name: The name of the factory.
+      outputs: The number of outputs of the dense layer.
+      shape: Those outputs -> the parameters of the family.
+      family: The family of the predicted distributions, with the same support.
       support: Which numbers can be symbols.
-      **arguments: The factory's, `size` and `missing` among them.
+      **arguments: The arguments of the factory, including `size` and `missing`.
     """
     missing, event = arguments["missing"], family.event_shape
     inputs = math.prod(event) * (2 if missing else 1)
@@ -106,14 +106,14 @@ def number_head(
 
 
 def mask_of(given: str) -> str:
-    """Returns the name of the argument that masks the argument `given`."""
+    """Returns the name of the mask argument of the argument `given`."""
     return f"{given}_mask" if given in ("prompt", "labels") else "mask"
 
 
 def check_mask(
     mask: Any, xs: Array, event: tuple[int, ...], given: str = "xs"
 ) -> Array | None:
-    """Returns a mask of the shape of `xs`; one without components holds for all."""
+    """Returns the mask broadcast to the shape of `xs`; raises unless it fits."""
     if mask is None:
         return None
     name = mask_of(given)
@@ -139,13 +139,13 @@ def family_of_numbers(
     size: int | None,
     support: Support = FINITE,
 ) -> Family:
-    """Returns a family of numbers; what is none of the support scores NaN.
+    """Returns a family of numbers; a number outside the support scores NaN.
 
     Args:
-      log_prob: Of numbers of the support alone.
+      log_prob: Called with numbers of the support only.
       *functions: The other functions of the family, in its order.
-      size: How many components a value has; None: it is one number.
-      support: Which numbers there are.
+      size: The number of components of a value; None: a value is one number.
+      support: Which numbers are valid.
     """
 
     def held(parameters: Any, x: Array, mask: Array | None = None) -> Array:
@@ -170,7 +170,7 @@ def check_numbers(
     mask: Any = None,
     support: Support = FINITE,
 ) -> tuple[Array, Array | None]:
-    """Returns numbers and their mask as arrays, or raises on shapes and types."""
+    """Returns numbers and their mask as arrays; raises on wrong types or shapes."""
     xs = support.cast(check_array(given, xs))
     if not jnp.issubdtype(xs.dtype, jnp.floating):
         raise TypeError(
@@ -188,7 +188,7 @@ def check_numbers(
 def check_held(
     name: str, support: Support, given: str, xs: Array, mask: Array | None = None
 ) -> None:
-    """Raises ValueError where a concrete number is none that `name` can score."""
+    """Raises ValueError if `name` cannot score a concrete number."""
     if is_traced(xs) or is_traced(mask):
         return
     shown = np.asarray(hide(mask, xs))

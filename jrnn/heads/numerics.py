@@ -1,17 +1,18 @@
-r"""The arithmetic of families: slopes, casts, masks, and bisection.
+r"""The arithmetic of families: derivatives, casts, masks, and bisection.
 
-The gradients of log-densities are derived by hand, finite at any finite number. Of
+The gradients of log-densities are derived by hand and finite at any finite number. For
 
     z = (x - mu) / s,    d ln p / dx = (d ln p / dz) / s,    and so on
 
-JAX would form z^2, 1 / s^2 and their products on the way, which leave the range of a
-float long before the gradient does, and then 0 times infinity is NaN. Here
+JAX would compute z^2, 1 / s^2 and their products, which overflow long before the
+gradient does, and then 0 times infinity is NaN. Here
 
-- z is formed from halves, so that x - mu does not overflow, and held within the range;
-- each slope is a closed form, held within 2^-24 of the largest float, so that sums of
-  millions of them are finite as well.
+- z is computed from halves, so that x - mu does not overflow, and clipped to the range
+  of a float;
+- each derivative is a closed form, clipped to 2^-24 times the largest float, so that
+  sums of millions of them are finite as well.
 
-Slopes within that bound, and densities within the range, are what they would be.
+Derivatives and densities within these bounds are unchanged.
 """
 
 import math
@@ -32,13 +33,14 @@ def with_slopes(
     slopes: Callable[..., Sequence[Array]],
     most: Callable[[Array], float] | None = None,
 ) -> Callable[..., Array]:
-    """Returns `value`, differentiated by its slopes.
+    """Returns `value` with a custom JVP: its derivatives are `slopes`, clipped.
 
     Args:
-      value: Elementwise, of arrays of one type and rank.
-      slopes: The same arguments -> its derivative by each, of the shape of the value.
-      most: An array -> what slopes of its type are held within; None: 2^-24 of the
-        largest float.
+      value: An elementwise function of arrays of one dtype and rank.
+      slopes: The same arguments -> the derivative with respect to each, of the shape of
+        the value.
+      most: An array -> the bound to which slopes of its dtype are clipped; None: 2^-24
+        times the largest float.
     """
     most = _with_headroom if most is None else most
     function = jax.custom_jvp(value)
@@ -56,7 +58,7 @@ def with_slopes(
 
 
 def standard(x: Array, loc: Array, scale: Array, most: float | None = None) -> Array:
-    """Returns (x - loc) / scale, held within `most`; None: the largest float."""
+    """Returns (x - loc) / scale, clipped to `most`; None: to the largest float."""
     most = largest(x) if most is None else most
     return jnp.clip(2 * ((x / 2 - loc / 2) / scale), -most, most)
 
@@ -67,12 +69,12 @@ def largest(like: Array) -> float:
 
 
 def most_squared(like: Array) -> float:
-    """Returns a number whose square is just within the range."""
+    """Returns the largest number, nearly, whose square does not overflow."""
     return math.sqrt(largest(like)) * (1 - 1e-6)
 
 
 def most_multiplied(like: Array) -> float:
-    """Returns the largest magnitude whose products of two are bounded as slopes."""
+    """Returns the largest magnitude whose pairwise products obey the slope bound."""
     return 2.0 ** (jnp.finfo(like.dtype).maxexp // 2 - 14)
 
 
@@ -90,58 +92,58 @@ def _deviation_slopes(x: Array, loc: Array, unit: Array) -> tuple[Array, ...]:
     return slope, -slope, jnp.zeros_like(slope)
 
 
-# (x, loc, unit) -> (x - loc) / unit, to be multiplied by others of its like; the unit
-# is a constant.
+# (x, loc, unit) -> (x - loc) / unit, clipped so that products of two do not overflow;
+# the unit is a constant.
 deviation = with_slopes(_deviation_value, _deviation_slopes)
 
 
 def positive(raw: Array, least: float) -> Array:
-    """Returns least + softplus(raw + ln(e - 1)): 1 + least at raw = 0.
+    """Returns least + softplus(raw + ln(e - 1)), which is 1 + least at raw = 0.
 
-    Neither overflows nor reaches 0, and its slope is between 0 and 1.
+    It does not overflow and stays above 0, and its slope is between 0 and 1.
     """
     # softplus(ln(e - 1)) = 1
     return jax.nn.softplus(raw + 0.5413248546129181) + least
 
 
 def common(x: Array, *others: Array) -> tuple[Array, ...]:
-    """Casts to one floating type: the widest, and float32 at least."""
+    """Casts to one floating dtype: the widest, at least float32."""
     dtype = state_dtype(x, *others)
     return tuple(jnp.asarray(a, dtype) for a in (x, *others))
 
 
 def heat(temperature: float | Array, like: Array) -> Array:
-    """Returns what deviations are multiplied by: their variance by the temperature."""
+    """Returns sqrt(temperature), the factor for deviations from the mean."""
     return jnp.sqrt(per_sequence(temperature, like))
 
 
 def per_sequence(temperature: float | Array, like: Array) -> Array:
-    """Returns a temperature, or one for each sequence, to be multiplied with `like`."""
+    """Returns the temperature, shaped to broadcast against `like`."""
     tau = jnp.asarray(temperature).astype(like.dtype)
     return tau.reshape(tau.shape + (1,) * (like.ndim - tau.ndim)) if tau.ndim else tau
 
 
 def hide(mask: Array | None, x: Array) -> Array:
-    """Returns x with 0 in the place of what is missing."""
+    """Returns x with 0 where the mask is False."""
     return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
 
 
 def total(components: int | None, terms: Array, mask: Array | None) -> Array:
-    """Sums over the axis of components, if there is one; what is missing adds 0."""
+    """Sums over the axis of components, if there is one; masked terms add 0."""
     terms = hide(mask, terms)
     return terms if components is None else terms.sum(axis=-1)
 
 
 def bisect(below: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """Returns where an increasing function passes a value, elementwise.
+    """Finds where an increasing function crosses a value, elementwise.
 
-    The bracket is halved 48 times in float32 and 80 times in float64, each element on
-    its own: what is left of it is below the rounding of either of its ends.
+    Each element's bracket is halved 48 times in float32 and 80 times in float64, after
+    which its width is below the rounding error of its ends.
 
     Args:
       below: x -> whether the function is below the value at x.
-      low: Where it is, or a lower bound of what is sought.
-      high: Where it is not, or an upper bound.
+      low: A lower bound of the result.
+      high: An upper bound of the result.
     """
 
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -157,12 +159,12 @@ def bisect(below: Callable[[Array], Array], low: Array, high: Array) -> Array:
 def sample_symbols(
     key: Key, log_p: Float[Array, "*batch v"], temperature: Num[Array, "..."]
 ) -> Int[Array, "*batch"]:
-    """Draws from softmax(log_p / temperature); at 0 the most probable symbol.
+    """Draws from softmax(log_p / temperature); at 0, returns the most probable symbol.
 
-    The temperature is one number, or one for each sequence, of the batch shape.
+    The temperature is one number, or an array of the batch shape.
     """
     below = log_p - log_p.max(axis=-1, keepdims=True)
-    # At temperature 0 the most probable symbol keeps 0, all others fall to -inf.
+    # At temperature 0 the most probable symbol keeps 0 and all others become -inf.
     heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
     heat = heat[..., None] if heat.ndim else heat
     return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)

@@ -5,10 +5,10 @@ r"""The Student-t head: heavy tails, such as those of returns.
 
     r(a) = Gamma(a + 1/2) / Gamma(a)
 
-The difference of two log-gammas loses all its digits where nu is large. Here r is taken
-from a series in 1 / a (NIST, https://dlmf.nist.gov/5.11, for a ratio of gammas), eight
-steps above a, and brought down by r(a) = r(a + 1) a / (a + 1/2). Where z^2 would leave
-the range of a float, ln(1 + z^2 / nu) is 2 ln |x - mu| - 2 ln s - ln nu.
+For large nu the difference of two log-gammas loses all its digits. Here r comes from a
+series in 1 / a (NIST, https://dlmf.nist.gov/5.11, for a ratio of gammas), evaluated at
+a + 8 and carried down by r(a) = r(a + 1) a / (a + 1/2). Where z^2 would overflow,
+ln(1 + z^2 / nu) is computed as 2 ln |x - mu| - 2 ln s - ln nu.
 
 A quantile lies between those of the normal and of two degrees of freedom, which both
 have closed forms, and is found between them by bisection of asinh z.
@@ -39,17 +39,17 @@ from jrnn.heads.numerics import (
     with_slopes,
 )
 
-# softplus(4) + 2: about six degrees of freedom at zero weights, as daily returns have.
+# softplus(4) + 2: about six degrees of freedom at zero weights, like daily returns.
 DOF_OFFSET = 4.0
 # ln r(a) - ln(a) / 2 = sum_k c_k a^(1 - 2k), from Stirling's series.
 SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
 STEPS_ABOVE = 8
-# Where |z| / sqrt(nu) is above, 1 + z^2 / nu is z^2 / nu but for 1e-12 of it.
+# Where |z| / sqrt(nu) is above this, 1 + z^2 / nu equals z^2 / nu within 1e-12 of it.
 FAR = 2.0**20
 
 
 class StudentT(NamedTuple):
-    """Independent Student-t numbers; without a size, the last axis is not there.
+    """Parameters of independent Student-t numbers, (..., n), or (...) without a size.
 
     Attributes:
       loc: mu, the mean.
@@ -69,25 +69,25 @@ def student_t(
     """Makes a Student-t head: location, scale and degrees of freedom depend on h.
 
     There are more than 2 degrees of freedom, so that mean and variance exist.
-    Components are independent given h, each with degrees of freedom of its own.
+    Components are independent given h, each with its own degrees of freedom.
 
     Args:
-      size: n, how many components a value has, (T, *batch, n); None: it is one number,
-        (T, *batch).
-      missing: Whether values may be missing: the cell then reads n values and n flags
-        that tell which are known, and has twice the input size.
-      least_scale: What the scale stays above, in the units of x; at zero weights the
-        scale is 1 more.
+      size: n, the number of components of a value, (T, *batch, n); None: a value is one
+        number, (T, *batch).
+      missing: Whether values may be missing. The cell then reads n values and n flags,
+        1 where a value is known, so its input size doubles.
+      least_scale: The lower bound of the scale, in the units of x; at zero weights the
+        scale is 1 + least_scale.
 
     Returns:
-      A head that predicts distributions of parameters `StudentT(loc, scale, dof)`.
-      Samples of temperature tau
-      have tau times the variance; 0 gives the location.
+      A head that predicts distributions with parameters `StudentT(loc, scale, dof)`.
+      Sampling at temperature tau multiplies the variance by tau; at 0 it returns the
+      location.
 
-      Any finite number has a log-density, right to rounding, and a finite gradient.
-      Quantiles and `cdf` are as right as JAX's incomplete beta function, which in
-      float32 loses digits where there are many degrees of freedom. The variance of a
-      distribution made by hand is infinite for 1 < dof <= 2, and NaN for dof <= 1.
+      Any finite number has a log-density, exact up to rounding, and a finite gradient.
+      `quantile` and `cdf` are as accurate as JAX's incomplete beta function, which in
+      float32 loses digits for many degrees of freedom. For parameters constructed
+      directly, the variance is infinite for 1 < dof <= 2, and NaN for dof <= 1.
 
     Raises:
       TypeError: An argument is of the wrong type.
@@ -114,7 +114,7 @@ def student_t(
 def _shape(size: int | None, least: float, raw: Array) -> StudentT:
     loc, scale, dof = jnp.split(raw, 3, axis=-1)
     dof = 2 + jax.nn.softplus(dof + DOF_OFFSET)
-    # Where softplus is less than the gap between numbers at 2, it is that gap.
+    # 2 + softplus may round to 2: keep dof at least one rounding step above 2.
     dof = jnp.maximum(dof, 2 * (1 + jnp.finfo(raw.dtype).eps))
     predicted = StudentT(loc, positive(scale, least), dof)
     return predicted if size is not None else StudentT(*(p[..., 0] for p in predicted))
@@ -147,7 +147,7 @@ def student_t_log_prob(x: Array, loc: Array, scale: Array, dof: Array) -> Array:
 
 
 def _ratio(x: Array, loc: Array, scale: Array, dof: Array) -> tuple[Array, ...]:
-    """Returns z, whether it is far out, and z^2 / nu, 0 there."""
+    """Returns z, whether |z| / sqrt(nu) is above FAR, and z^2 / nu, 0 if it is."""
     z = standard(x, loc, scale)
     far = jnp.abs(z) / jnp.sqrt(dof) > FAR
     near = jnp.where(far, 0, z)
@@ -184,7 +184,7 @@ _tail = with_slopes(_tail_value, _tail_slopes)
 
 
 def _log_ratio(a: Array) -> Array:
-    """Returns ln(r(a) / sqrt(a)), for a of at least 1."""
+    """Returns ln(r(a) / sqrt(a)), for a >= 1."""
     above = a + STEPS_ABOVE
     inverse = 1 / above
     square = jnp.square(inverse)
@@ -217,7 +217,7 @@ def _standard(predicted: StudentT, x: Array) -> tuple[Array, Array]:
 def _within(z: Array, dof: Array) -> tuple[Array, Array]:
     """Returns P(|Z| < |z|) and P(|Z| > |z|).
 
-    Each is accurate where the other is the difference of near equals.
+    Each is accurate where 1 minus the other would cancel.
     """
     square = jnp.square(z)
     half = jnp.full_like(dof, 0.5)
@@ -228,7 +228,7 @@ def _within(z: Array, dof: Array) -> tuple[Array, Array]:
 
 def _quantile(predicted: StudentT, p: Array) -> Array:
     p, loc, scale, dof = jax.lax.stop_gradient(common(p, *predicted))
-    q = jnp.minimum(p, 1 - p)  # beyond z, on its side
+    q = jnp.minimum(p, 1 - p)  # the probability of the tail beyond z
     light = -jax.scipy.special.ndtri(q)
     heavy = (1 - 2 * q) / jnp.sqrt(2 * q * (1 - q))
 

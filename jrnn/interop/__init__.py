@@ -1,4 +1,4 @@
-"""Weights of other libraries as cells and parameters of jrnn, one module for each."""
+"""Converts weights of other libraries to cells and parameters, one module for each."""
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 

@@ -1,29 +1,29 @@
-r"""Weights of PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU` as cells of jrnn.
+r"""Converts PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU` to cells of jrnn.
 
-PyTorch multiplies by transposes and keeps two biases, one for each product:
+PyTorch multiplies by transposes and has two biases, one for each product:
 
     a_t = x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh
 
-The order of the gates is the same here, i f g o and r z n, and so, with W_hr the
-projection of an LSTM and b_hh = (b_hr, b_hz, b_hn) in a GRU,
+The order of the gates is the same in jrnn, i f g o and r z n. With W_hr the projection
+of an LSTM and b_hh = (b_hr, b_hz, b_hn) in a GRU,
 
     W_x = W_ih^T,    W_h = W_hh^T,    W_p = W_hr^T
     b = b_ih + b_hh                                   RNN, LSTM
     b = b_ih + (b_hr, b_hz, 0),    b_h = b_hn         GRU
 
-Elsewhere the two differ in form alone:
+Other differences are only in form:
 
-    batch_first     a layout of data and not of weights; jrnn reads (T, *batch, k), so
-                    batch-first data goes in as `jnp.swapaxes(xs, 0, 1)`
+    batch_first     a layout of data, not of weights; jrnn reads (T, *batch, k), so pass
+                    batch-first data as `jnp.swapaxes(xs, 0, 1)`
     packed          a padded sequence and `jrnn.unroll(..., lengths=...)`
-    train(), eval() `jrnn.unroll(..., key=...)` drops out, without a key nothing does
-    h_0, c_0        packed into (layers * directions, batch, size), and batch second
-                    even under batch_first; `from_torch_state` takes them apart
+    train(), eval() `jrnn.unroll` applies dropout if it gets a `key`, otherwise not
+    h_0, c_0        packed into (layers * directions, batch, size), even with
+                    batch_first; `from_torch_state` unpacks them
 
 PyTorch is imported when `from_torch` is called; the other functions work without it.
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html, and GRU.html
-and RNN.html beside it.
+and RNN.html in the same folder.
 """
 
 from collections.abc import Mapping
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
-Arrays = Mapping[str, Any]  # PyTorch's parameters by their names
+Arrays = Mapping[str, Any]  # PyTorch's parameters by name
 Held = dict[str, Array]  # the same, checked and moved to JAX
 
 
 class TorchSpec(NamedTuple):
-    """What a recurrent module of PyTorch is: its attributes, under its own names.
+    """The attributes of a recurrent module of PyTorch, under PyTorch's names.
 
     Attributes:
       mode: RNN_TANH, RNN_RELU, LSTM or GRU.
@@ -60,7 +60,7 @@ class TorchSpec(NamedTuple):
       hidden_size: Number of units.
       num_layers: Number of layers.
       bias: Whether there are biases.
-      dropout: Share of the features that are dropped between layers, in [0, 1).
+      dropout: Share of the features dropped between layers, in [0, 1).
       bidirectional: Whether each layer reads the sequence from both ends.
       proj_size: Size of an LSTM's projection; 0: none.
     """
@@ -76,22 +76,22 @@ class TorchSpec(NamedTuple):
 
 
 def from_torch(module: "RNNBase") -> tuple[Cell, Params]:
-    """Returns the cell that a recurrent module of PyTorch is, and its parameters.
+    """Converts a recurrent module of PyTorch to a cell and its parameters.
 
     Args:
       module: A `torch.nn.RNN`, `torch.nn.LSTM` or `torch.nn.GRU`, on any device.
 
     Returns:
-      One layer in one direction is the bare cell; both directions are a
-      `jrnn.bidirectional` of two, more layers a `jrnn.stack`, in which `jrnn.dropout`
-      goes around all but the first, at the module's rate. The parameters are copies in
-      the type of the module's; the sum of two biases is rounded to it.
+      A cell and its parameters. One layer in one direction is the bare cell; two
+      directions are a `jrnn.bidirectional`, several layers a `jrnn.stack`, with
+      `jrnn.dropout` at the module's rate around all but the first. The parameters are
+      copies in the dtype of the module's; the sum of two biases is rounded to it.
 
     Raises:
       ImportError: PyTorch is not installed.
       TypeError: `module` is something else.
-      ValueError: Its parameters are float64 and JAX would make them float32, or its
-        dropout is 1.
+      ValueError: Its parameters are float64 and JAX would convert them to float32, or
+        its dropout is 1.
 
     Example:
         module = torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
@@ -102,35 +102,35 @@ def from_torch(module: "RNNBase") -> tuple[Cell, Params]:
         import torch.nn as nn  # pyright: ignore[reportMissingImports] optional
     except ImportError as error:
         raise ImportError(
-            "Expected PyTorch to read its modules, got none: `pip install torch`, or "
-            "give arrays to jrnn.interop.torch.from_arrays, which needs none."
+            "Expected PyTorch to be installed, got none: `pip install torch`, or pass "
+            "arrays to jrnn.interop.torch.from_arrays, which works without it."
         ) from error
     if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
         raise TypeError(
             "Expected a torch.nn.RNN, torch.nn.LSTM or torch.nn.GRU, got "
             f"{type(module).__name__}; pass the recurrent module itself, such as "
-            "model.lstm. For an LSTMCell and its kin, load its weights into a module "
-            "of one layer, where _l0 follows their names."
+            "model.lstm. For an LSTMCell or similar, load its weights into a module of "
+            "one layer, with _l0 appended to their names."
         )
     spec = TorchSpec(*(getattr(module, name) for name in TorchSpec._fields))
-    # Attributes and not named_parameters(), which under weight_norm hold other arrays.
+    # Attributes, as named_parameters() has other arrays under weight_norm.
     return from_arrays(spec, {name: getattr(module, name) for name in _shapes(spec)})
 
 
 def from_arrays(spec: TorchSpec, arrays: Arrays) -> tuple[Cell, Params]:
-    """Returns the cell that `spec` describes, and its parameters; needs no PyTorch.
+    """Converts PyTorch parameters to a cell and its parameters, without PyTorch.
 
     Args:
-      spec: What the module is.
-      arrays: Its parameters, NumPy arrays or tensors, under the names and in the
-        shapes of its `state_dict()`.
+      spec: The attributes of the module.
+      arrays: Its parameters, NumPy arrays or tensors, with the names and shapes of its
+        `state_dict()`.
 
     Returns:
       A cell and its parameters, as `from_torch`.
 
     Raises:
-      ValueError: The mode is none of PyTorch's; a parameter is missing, or has another
-        shape than `spec` says, or no place in it; or as in `from_torch`.
+      ValueError: The mode is unknown to PyTorch; a parameter is missing, unexpected, or
+        of another shape than `spec` implies; or as in `from_torch`.
 
     Example:
       >>> import numpy as np
@@ -156,17 +156,17 @@ def from_arrays(spec: TorchSpec, arrays: Arrays) -> tuple[Cell, Params]:
 
 
 def from_torch_state(cell: Cell, state: Any) -> State:
-    """Takes a packed state of PyTorch's apart, into the state of `cell`.
+    """Unpacks a state of PyTorch into the state of `cell`.
 
     PyTorch packs layer by layer, the forward direction of each before the backward.
 
     Args:
-      cell: What `from_torch` returned.
+      cell: The cell that `from_torch` returned.
       state: h of shape (layers * directions, *batch, size), or an LSTM's pair (h, c),
         as PyTorch takes and returns it; tensors or NumPy arrays.
 
     Returns:
-      The state of `cell`, with leaves (*batch, size), in the type of `state`.
+      The state of `cell`, with leaves (*batch, size), in the dtype of `state`.
 
     Raises:
       TypeError: `cell` is not a cell, or the state is not floating.
@@ -199,7 +199,7 @@ def from_torch_state(cell: Cell, state: Any) -> State:
 
 
 def _to_jax(array: Any, name: str) -> Array:
-    """Moves an array or a tensor to JAX, or raises where JAX would narrow its type."""
+    """Moves an array or a tensor to JAX; raises if JAX would narrow its dtype."""
     held = _to_numpy(array)
     moved = check_array(name, held)
     if moved.dtype != held.dtype:
@@ -211,10 +211,10 @@ def _to_jax(array: Any, name: str) -> Array:
 
 
 def _to_numpy(array: Any) -> np.ndarray:
-    """Copies an array or a tensor: JAX may share memory that PyTorch writes to."""
+    """Returns a copy, as JAX could otherwise share memory that PyTorch writes to."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
-        # NumPy reads no tensor of bfloat16; float32 holds all its values.
+        # NumPy cannot read bfloat16 tensors; float32 represents all their values.
         if str(array.dtype) == "torch.bfloat16":
             return array.float().numpy().astype(jnp.bfloat16)
         array = array.numpy()
@@ -222,7 +222,7 @@ def _to_numpy(array: Any) -> np.ndarray:
 
 
 def _checked(spec: TorchSpec, arrays: Arrays) -> Held:
-    """Returns copies, or raises where names and shapes are not what `spec` says."""
+    """Returns copies; raises unless names and shapes are those that `spec` implies."""
     if spec.mode not in GATES:
         raise ValueError(
             f"Expected mode to be one of {list(GATES)}, got {spec.mode!r}."
@@ -246,7 +246,7 @@ def _checked(spec: TorchSpec, arrays: Arrays) -> Held:
 
 
 def _shapes(spec: TorchSpec) -> dict[str, tuple[int, ...]]:
-    """The parameters of a module, by name."""
+    """Returns the shapes of a module's parameters, by name."""
     units, shown = spec.hidden_size, spec.proj_size or spec.hidden_size
     n, shapes = GATES[spec.mode] * units, {}
     for layer in range(spec.num_layers):
@@ -262,7 +262,7 @@ def _shapes(spec: TorchSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _suffixes(spec: TorchSpec, layer: int) -> list[str]:
-    """How names end, for each direction of a layer."""
+    """Returns the suffixes of parameter names, for each direction of a layer."""
     ends = ["", "_reverse"] if spec.bidirectional else [""]
     return [f"_l{layer}{end}" for end in ends]
 
@@ -295,7 +295,7 @@ def _child(spec: TorchSpec, held: Held, suffix: str) -> tuple[Cell, Params]:
 def _gru_biases(
     b_ih: Array | None, b_hh: Array | None
 ) -> tuple[Array | None, Array | None]:
-    """Folds b_hr and b_hz into b; b_hn stays apart, for the reset multiplies it."""
+    """Adds b_hr and b_hz to b; b_hn stays separate, as the reset gate multiplies it."""
     if b_ih is None or b_hh is None:
         return None, None
     rz = 2 * b_ih.size // 3

@@ -1,4 +1,4 @@
-"""Models, one per file: a cell and a head together, and Markov chains beside them."""
+"""Models, one per file: cell and head combined, Markov chains, autoregressions."""
 
 from jrnn.models.linear_gaussian_markov import (
     LinearGaussianMarkov as LinearGaussianMarkov,

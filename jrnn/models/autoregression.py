@@ -1,7 +1,7 @@
-r"""What a linear-Gaussian Markov model works out, given its regressions.
+r"""The compiled functions of a linear-Gaussian Markov model, given its regressions.
 
-The next value is predicted by the regression of order m, the number of values that are
-known right before it. Forecasts carry z, the mean of the last k values, and P, their
+The regression of order m predicts the next value, where m is the number of known values
+right before it. Forecasts carry z, the mean of the last k values, and P, their
 covariance, from step to step:
 
     x_t = b_m + sum_j z_j A_{m,j},    Cov(x_t) = Q_m + A_m' P A_m
@@ -28,8 +28,8 @@ class Lags(NamedTuple):
     """The last k values, the latest last.
 
     Attributes:
-      x: (k, *batch, n), with n = 1 where there is no size; 0 where not known.
-      known: (k, *batch), whether all components are.
+      x: (k, *batch, n), with n = 1 if there is no size; 0 where unknown.
+      known: (k, *batch), whether all components are known.
     """
 
     x: Float[Array, "k *batch n"]
@@ -37,7 +37,7 @@ class Lags(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """Mean and spread of the values 1, 2, ... steps ahead.
+    """Mean and variance of the values 1, 2, ... steps ahead.
 
     Attributes:
       mean: (steps, *batch), or (steps, *batch, n) with a size.
@@ -57,7 +57,7 @@ class Values(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What is static of a model."""
+    """The static arguments of a model."""
 
     order: int
     size: int | None
@@ -69,20 +69,20 @@ class Form(NamedTuple):
 
     @property
     def spec(self) -> Spec:
-        """What the model is."""
+        """The call that makes the model."""
         n = self.size or 1
         arguments = (("order", self.order), ("size", self.size))
         return Spec("linear_gaussian_markov", arguments, n, n)
 
 
 def known_lags(known: Bool[Array, "k *batch"]) -> Int[Array, "*batch"]:
-    """Returns how many of the latest values are known without a gap."""
+    """Returns the number of known values before the next, up to the first gap."""
     run = jnp.cumprod(known[::-1].astype(jnp.int32), axis=0)
     return run.sum(axis=0, dtype=jnp.int32)
 
 
 def _around(form: Form, params: Regressions, mean: Array, m: Array) -> Distribution:
-    """Returns the distributions of the given means, by the regressions of order m."""
+    """Returns distributions with the given means and the noise of order m."""
     L = jnp.linalg.cholesky(params.Q)
     s = jnp.diagonal(L, axis1=-2, axis2=-1)
     if form.size is None:
@@ -96,7 +96,7 @@ def _around(form: Form, params: Regressions, mean: Array, m: Array) -> Distribut
 
 
 def foresee(form: Form, params: Regressions, lags: Lags) -> Distribution:
-    """Returns the distribution of the value after each stretch of k."""
+    """Returns the distribution of the value after each window of k."""
     m = known_lags(lags.known)
     mean = params.b[m]
     for j in range(form.order):
@@ -133,7 +133,7 @@ def score(
     x, known = values.x, values.known
     if not form.event:
         x, known = x[..., 0], known[..., 0]
-    # Without a mask no marginals are needed: what is past a length is whole, and 0.
+    # Without a mask no marginals are needed: steps past a length hold complete zeros.
     log_p = predicted.log_prob(x, known if masked else None)
     return state, jnp.where(values.known.any(axis=-1), log_p, 0)
 
@@ -147,7 +147,7 @@ def generate(
     state: Lags,
     temperature: Array,
 ) -> Array:
-    """Returns samples that follow the lags, (length, *batch) or with a size behind."""
+    """Returns samples that follow the lags, (length, *batch) or (..., size)."""
     dtype = state_dtype(params, state.x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
 
@@ -171,7 +171,7 @@ def _push(state: Lags, x: Float[Array, "*batch n"]) -> Lags:
 
 @jitted(("form", "steps"))
 def propagate(form: Form, steps: int, params: Regressions, state: Lags) -> Forecast:
-    """Carries the mean and the covariance of the last k values from step to step."""
+    """Returns the forecast, carrying the mean and covariance of the last k values."""
     dtype = state_dtype(params, state.x)
     A, b, Q = (a.astype(dtype) for a in params)
     k, n, batch = form.order, form.size or 1, state.known.shape[1:]

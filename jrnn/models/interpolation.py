@@ -2,8 +2,8 @@ r"""Probabilities of n-grams, each order interpolated with the one below it.
 
     P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
 
-`jrnn.models.markov_chain` says what the letters are. These are the functions that a
-chain compiles; their arguments are checked before.
+`jrnn.models.markov_chain` defines the letters. These are the compiled functions of a
+chain; its public functions check their arguments.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ PIECE = 1 << 20
 
 
 class Form(NamedTuple):
-    """What is static of a chain."""
+    """The static arguments of a chain."""
 
     vocab_size: int
     order: int
@@ -59,9 +59,9 @@ def _score(
 def score(
     form: Form, params: Levels, state: Array, xs: Array
 ) -> Float[Array, "T *batch"]:
-    """Returns log P of each symbol, NaN where it is none of the vocabulary.
+    """Returns log P of each symbol, NaN where it is not in the vocabulary.
 
-    A long text is scored piece by piece, each of a length that was compiled before.
+    A long text is scored in pieces of one length, so that one compilation serves all.
     """
     if is_traced(xs):
         return _score(form, params, state, xs)
@@ -83,7 +83,7 @@ def _power_of_two(size: int) -> int:
 
 @jitted(("form",))
 def foresee(form: Form, params: Levels, state: Array) -> Float[Array, "*batch V"]:
-    """Returns log P of every symbol of the vocabulary after each stretch of k."""
+    """Returns log P of every symbol of the vocabulary after each window of k."""
     vocab_size, batch = form.vocab_size, state.shape[1:]
     p = jnp.full((*batch, vocab_size), 1 / vocab_size)
     every = jnp.broadcast_to(
@@ -108,7 +108,7 @@ def generate(
     state: Array,
     temperature: Array,
 ) -> Array:
-    """Returns the symbols that follow a stretch of k, (length, *batch)."""
+    """Returns sampled symbols that follow a window of k, (length, *batch)."""
 
     def step(state: Array, key: Key) -> tuple[Array, Array]:
         log_p = foresee(form, params, state)

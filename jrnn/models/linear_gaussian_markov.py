@@ -2,11 +2,11 @@ r"""The linear-Gaussian Markov model: autoregression of order k, by least square
 
     x_t = b + x_{t-1} A_1 + ... + x_{t-k} A_k + e_t,    e_t ~ N(0, Q)
 
-Several components make it a vector autoregression. Where fewer than k values are known
-right before a step, because the sequence has just begun or there is a gap, the step is
-predicted by the regression of that lower order, which is fitted as well: order 0 is the
-training values' own mean and covariance. So every step has a proper density given those
-before it, and their product is a density of the whole.
+With several components it is a vector autoregression. Where fewer than k values are
+known right before a step, because the sequence has just begun or there is a gap, the
+regression of that lower order predicts the step; regressions of all orders are fitted,
+and order 0 is the mean and covariance of the training values. Every step therefore has
+a proper density given those before it, and their product is the sequence's density.
 
 Source: H. Luetkepohl, New Introduction to Multiple Time Series Analysis (2005),
 chapters 2 and 3, https://doi.org/10.1007/978-3-540-27752-1.
@@ -61,19 +61,19 @@ class LinearGaussianMarkov(NamedTuple):
       init_state: (params, batch_shape=()) -> state, before the first value.
       predict: (params, state) -> the `Distribution` of the next value, of parameters
         `Normal(mean, scale)`, or `CorrelatedNormal(mean, scale, weights)` with a size.
-      predictive: arguments as `log_prob` -> (state, distribution), that of each x_t
-        given x_<t, (T, *batch).
+      predictive: arguments as `log_prob` -> (state, distribution) of each x_t given
+        x_<t, (T, *batch).
       log_prob: (params, xs, state=None, lengths=None, mask=None) -> (state, log_probs),
-        with log p(x_t | x_<t) in nats, (T, *batch); 0 past a length and for what is
-        missing.
+        with log p(x_t | x_<t) in nats, (T, *batch); 0 past a length and for missing
+        values.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
         state=None, prompt_mask=None) -> the `length` values that follow the state and
         then the prompt. The temperature is one number, or an array of the batch shape
         with one for each sequence. A state or a prompt without batch axes serves a
-        whole batch. `prompt_mask` says of the prompt what `mask` does of xs.
+        whole batch. `prompt_mask` is the mask of the prompt.
       forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
-        ahead, exact: what infinitely many samples would have.
-      spec: What the model is.
+        ahead; exact, the limit of infinitely many samples.
+      spec: The factory call that made the model.
     """
 
     fit: Callable[..., Regressions]
@@ -90,12 +90,12 @@ class LinearGaussianMarkov(NamedTuple):
 
 @memoize
 def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussianMarkov:
-    """Makes the autoregressive model of order k, to be fitted by least squares.
+    """Makes the autoregressive model of order k, fitted by least squares.
 
     Args:
-      order: k, how many values back the next one depends on; 0 or more.
-      size: n, how many components a value has, (T, *batch, n); None: it is one number,
-        (T, *batch).
+      order: k, the number of past values on which the next one depends; 0 or more.
+      size: n, the number of components of a value, (T, *batch, n); None: a value is one
+        number, (T, *batch).
 
     Returns:
       A model with the interface of `jrnn.markov_chain`, and `forecast`.
@@ -131,8 +131,8 @@ def linear_gaussian_markov(order: int, size: int | None = None) -> LinearGaussia
 def _fit(form: Form, xs: Any, lengths: Any = None, mask: Any = None) -> Regressions:
     if any(map(is_traced, (xs, lengths, mask))):
         raise TypeError(
-            "Expected values that are known, got traced ones: how many windows there "
-            "are depends on them. Call fit outside jax.jit."
+            "Expected concrete values, got traced ones: the number of windows depends "
+            "on them. Call fit outside jax.jit."
         )
     values = _checked(form, xs, lengths, mask)
     n = form.size or 1
@@ -143,7 +143,7 @@ def _fit(form: Form, xs: Any, lengths: Any = None, mask: Any = None) -> Regressi
 
 
 def _checked(form: Form, xs: Any, lengths: Any, mask: Any) -> Values:
-    """Returns values and which are known, or raises on the first mistake."""
+    """Returns the values and which are known; raises on invalid arguments."""
     name = describe(form.spec)
     xs, mask = check_numbers(name, form.event, "xs", xs, mask)
     batch = check_steps(xs, form.event)

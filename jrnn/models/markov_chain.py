@@ -1,17 +1,18 @@
-r"""Markov chains: the notes' baseline, well estimated, very simple, obviously wrong.
+r"""Markov chains, the notes' baseline: well estimated, very simple, obviously wrong.
 
     P(x_1..x_T) = P(x_1) P(x_2|x_1) ... P(x_T|x_{T-1})            first order
     P(x_t | x_1..x_{t-1}) = P(x_t | x_{t-k}..x_{t-1})             order k
 
-Most long contexts are seen seldom or never, so each order leans on the one below it, by
-as much as its context has surprised before (Witten and Bell 1991). With n(c, s) how
-often s followed the context c, d(c) how many different symbols did, w the smoothing,
-and c' the context without its oldest symbol:
+Most long contexts are seen seldom or never, so each order is interpolated with the one
+below it, whose weight grows with the number of different symbols that have followed the
+context (Witten and Bell 1991). With n(c, s) the number of times that s followed the
+context c, n(c) their sum over s, d(c) the number of different symbols that followed c,
+w the smoothing, and c' the context without its oldest symbol:
 
     P_m(s | c) = (n(c, s) + w d(c) P_{m-1}(s | c')) / (n(c) + w d(c))
     P_{-1}(s)  = 1 / V
 
-Only strings that occur are kept, in the order of `jrnn.models.ngram_counts`.
+Only strings that occur are stored, in the order of `jrnn.models.ngram_counts`.
 
 Source: I. Witten and T. Bell, IEEE Transactions on Information Theory 37 (1991),
 https://doi.org/10.1109/18.87000; compared by S. Chen and J. Goodman, Computer Speech
@@ -50,12 +51,12 @@ class MarkovChain(NamedTuple):
     Attributes:
       fit: (xs, lengths=None) -> params, one `Level` per order from 0 to k; the first
         m + 1 of them are the parameters of the chain of order m.
-      init_state: (params, batch_shape=()) -> the last k symbols, (k, *batch); -1 where
-        there is none yet.
+      init_state: (params, batch_shape=()) -> the last k symbols, (k, *batch); -1 means
+        no symbol yet.
       predict: (params, state) -> the `Distribution` of the next symbol, with
         log-probabilities (*batch, V) as its parameters.
-      predictive: arguments as `log_prob` -> (state, distribution), that of each x_t
-        given x_<t, (T, *batch).
+      predictive: arguments as `log_prob` -> (state, distribution) of each x_t given
+        x_<t, (T, *batch).
       log_prob: (params, xs, state=None, lengths=None) -> (state, log_probs), with
         log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
@@ -63,7 +64,7 @@ class MarkovChain(NamedTuple):
         (length, *batch). The temperature is one number, or an array of the batch shape
         with one for each sequence. A state or a prompt without batch axes serves a
         whole batch.
-      spec: What the chain is.
+      spec: The factory call that made the chain.
     """
 
     fit: Callable[..., Levels]
@@ -79,16 +80,16 @@ class MarkovChain(NamedTuple):
 
 @memoize
 def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovChain:
-    """Makes a Markov chain of order k, smoothed by all orders below.
+    """Makes a Markov chain of order k, interpolated with all lower orders.
 
     Args:
-      vocab_size: V, how many symbols there are; token ids are 0..V-1.
-      order: k, how many symbols back the next one depends on; 0 or more.
-      smoothing: w, how much an order leans on the one below; above 0.
+      vocab_size: V, the number of symbols; token ids are 0..V-1.
+      order: k, the number of past symbols on which the next one depends; 0 or more.
+      smoothing: w, the weight of the next lower order in each order; above 0.
 
     Returns:
-      A model with the functions of `jrnn.sequence_model`. Token ids out
-      of range score NaN under `jax.jit`.
+      A model with the functions of `jrnn.sequence_model`. Token ids out of range score
+      NaN under `jax.jit`.
 
     Raises:
       TypeError: A number is of the wrong type.
@@ -107,7 +108,7 @@ def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovC
     if not 0 < smoothing < math.inf:
         raise ValueError(
             f"Expected a finite smoothing above 0, got {smoothing}: at 0 an unseen "
-            "symbol has probability 0, at infinity the counts say nothing."
+            "symbol has probability 0, at infinity the counts have no effect."
         )
     form = Form(vocab_size, order, smoothing)
     return MarkovChain(
@@ -124,11 +125,11 @@ def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovC
 
 
 def _fit(form: Form, xs: Any, lengths: Any = None) -> Levels:
-    """Counts every string of length 1 to k + 1. Not under `jax.jit`: sizes are data."""
+    """Counts all strings of length 1 to k + 1; not jittable: sizes depend on data."""
     if is_traced(xs) or is_traced(lengths):
         raise TypeError(
-            "Expected a text whose symbols are known, got a traced one: how many "
-            "strings occur depends on the text. Call fit outside jax.jit."
+            "Expected concrete symbols, got traced ones: the number of different "
+            "strings depends on them. Call fit outside jax.jit."
         )
     xs, valid = _checked(form, xs, lengths)
     if not valid.any():
@@ -168,7 +169,7 @@ def _predictive(
 def _prepared(
     form: Form, params: Levels, xs: Any, state: Any, lengths: Any
 ) -> tuple[Array, Array, Array]:
-    """Returns symbols, which of them count, and the state, or raises on a mistake."""
+    """Returns symbols, which are valid, and the state; raises on invalid arguments."""
     check_levels(params, form.order)
     xs, valid = _checked(form, xs, lengths)
     batch = xs.shape[1:]
@@ -226,7 +227,7 @@ def _sample(
 def _checked(
     form: Form, xs: Any, lengths: Any, name: str = "xs"
 ) -> tuple[Array, Array]:
-    """Returns the symbols as int32, -1 where there is none, and which of them count."""
+    """Returns the symbols as int32, -1 where there is none, and which are valid."""
     xs = check_tokens(xs, name)
     if lengths is not None:
         lengths = check_lengths(lengths, xs.shape[0], xs.shape[1:])

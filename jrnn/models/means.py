@@ -1,4 +1,4 @@
-r"""Means over the steps that count: what losses and scores of sequences are."""
+r"""Means over valid steps, for losses and scores of sequences."""
 
 import math
 
@@ -25,19 +25,19 @@ def mean_over_steps(
     .. math:: \frac{\sum_{t,n} m_{tn} v_{tn}}{\sum_{t,n} m_{tn}}
 
     Long sequences weigh more than short ones; with `per_sequence` each sequence is
-    averaged over its own steps first (the notes' 1/T), and those without steps are
-    left out. Sums are float32, or float64 where the values are; steps are counted in
-    integers.
+    averaged over its own steps first (the notes' 1/T), and sequences without valid
+    steps are left out. Sums are float32, or float64 for float64 values; steps are
+    counted in integers.
 
     Args:
-      values: One number per step, such as a loss: of any floating type, integers, or
+      values: One number per step, such as a loss: of any floating dtype, integers, or
         booleans such as hits.
-      lengths: Steps that count, integers of any width; None: all.
-      mask: Steps that count, True; with `lengths`, both must hold.
-      per_sequence: Whether each sequence counts alike.
+      lengths: The number of valid steps, integers of any width; None: all.
+      mask: True at valid steps; with `lengths`, a step must be valid by both.
+      per_sequence: Whether all sequences have equal weight.
 
     Returns:
-      A scalar, float32, or float64 for values of float64; NaN where no step counts.
+      A scalar, float32, or float64 for float64 values; NaN if no step is valid.
 
     Example:
       >>> import jax.numpy as jnp, jrnn
@@ -64,11 +64,11 @@ def bits_per_symbol(
     """Returns the mean of -log2 P over valid steps, from log-probabilities in nats.
 
     Args:
-      log_probs: ln P(x_t | x_<t), as a model's `log_prob` returns them.
-      lengths: Steps that count, integers of any width; None: all.
+      log_probs: ln P(x_t | x_<t), as returned by a model's `log_prob`.
+      lengths: The number of valid steps, integers of any width; None: all.
 
     Returns:
-      Bits per symbol, a scalar of the type that `mean_over_steps` returns.
+      Bits per symbol, a scalar of the dtype that `mean_over_steps` returns.
 
     Example:
       >>> import jax.numpy as jnp, jrnn

@@ -1,9 +1,9 @@
-"""The n-grams that occur in a text, counted: what a Markov chain is made of.
+"""Counts of the n-grams that occur in a text: the parameters of a Markov chain.
 
-Only strings that occur are kept. Level m holds the strings of length m + 1, in order: a
-string's id is its rank among the pairs (id of the string without its last symbol,
-last symbol), so that the symbols that followed a context stand side by side, and one
-of them is found by binary search. No number ever exceeds the length of the text.
+Only strings that occur are stored. Level m holds the strings of length m + 1, in order:
+a string's id is its rank among the pairs (id of the string without its last symbol,
+last symbol), so that the symbols that followed a context are adjacent and binary search
+finds one of them. No number exceeds the length of the text.
 """
 
 from typing import Any, NamedTuple
@@ -22,10 +22,10 @@ class Level(NamedTuple):
     """The strings of one length that occur, sorted by context, then by last symbol.
 
     Attributes:
-      start: Where each context's symbols begin, and where the last one's end.
+      start: The index of each context's first symbol, then the number of strings.
       symbols: The last symbol of each string.
       counts: How often each string occurs.
-      totals: How often each context is followed by anything, n(c).
+      totals: How often any symbol follows each context, n(c).
     """
 
     start: Int[Array, " contexts_plus_1"]
@@ -38,14 +38,14 @@ Levels = tuple[Level, ...]
 
 
 class ContextCounts(NamedTuple):
-    """How well the terms of one order are estimated."""
+    """The number of contexts of one order, and the median of their counts."""
 
     contexts: int
     median: float
 
 
 def count_strings(symbols: Int[Array, "T B"], order: int) -> Levels:
-    """Returns the strings of length 1 to `order` + 1; a symbol below 0 is in none."""
+    """Counts strings of length 1 to `order` + 1, except those with negative ids."""
     context = jnp.where(symbols >= 0, 0, -1)
     levels, contexts = [], 1
     for _ in range(order + 1):
@@ -58,7 +58,7 @@ def count_strings(symbols: Int[Array, "T B"], order: int) -> Levels:
 
 class _Ranked(NamedTuple):
     context: Array  # sorted
-    symbol: Array  # sorted along
+    symbol: Array  # sorted within a context
     first: Array  # where a new pair begins
     ids: Array  # the rank of each position's pair, -1 where there is none
 
@@ -79,7 +79,7 @@ def _rank(context: Int[Array, "T B"], symbol: Int[Array, "T B"]) -> _Ranked:
 
 
 def _trim(ranked: _Ranked, contexts: int) -> Level:
-    """Keeps what occurs: how much that is depends on the text, so not under jit."""
+    """Drops the padding; not jittable, as the number of strings depends on the text."""
     first = np.flatnonzero(np.asarray(ranked.first))
     context = np.asarray(ranked.context)
     present = int(np.searchsorted(context, np.iinfo(np.int32).max))
@@ -95,9 +95,9 @@ def _trim(ranked: _Ranked, contexts: int) -> Level:
 
 
 def find(vocab_size: int, level: Level, context: Array, symbol: Array) -> Array:
-    """Returns the id of each string (context, symbol), -1 where it never occurred.
+    """Returns the id of each string (context, symbol), -1 if it never occurred.
 
-    A binary search among the symbols that followed the context, V at most.
+    Searches by bisection among the symbols that followed the context, at most V.
     """
     known = jnp.maximum(context, 0)
     last = level.symbols.size - 1
@@ -119,12 +119,12 @@ def find(vocab_size: int, level: Level, context: Array, symbol: Array) -> Array:
 
 
 def occurring(params: Levels) -> Levels:
-    """Leaves out levels longer than the text: they hold nothing, nor can a gather."""
+    """Drops empty levels, of strings longer than the text: gathers need an element."""
     return tuple(level for level in params if level.symbols.size)
 
 
 def later(ids: Array) -> Array:
-    """Moves the ids of strings to where they are contexts: one step later."""
+    """Shifts the ids of strings by one step, to where they are contexts."""
     edge = [(1, 0)] + [(0, 0)] * (ids.ndim - 1)
     return jnp.pad(ids, edge, constant_values=-1)
 
@@ -138,12 +138,12 @@ def context_totals(level: Level, context: Array) -> tuple[Array, Array]:
 
 
 def context_counts(params: Levels) -> list[ContextCounts]:
-    """Returns, for each order, the contexts seen and the median of their counts.
+    """Returns, for each order, the number of contexts and the median of their counts.
 
-    Whether "the terms will likely be well estimated" is a matter of these.
+    They show whether "the terms will likely be well estimated".
 
     Args:
-      params: What `fit` returned.
+      params: The parameters that `fit` returned.
 
     Returns:
       One entry per order, from 0.

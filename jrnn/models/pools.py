@@ -1,4 +1,4 @@
-"""Pools: one vector for a sequence, of what the cell showed at its active steps."""
+"""Pools: one vector per sequence, from the cell's outputs at active steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,11 @@ Pool = Callable[[Array, Bool[Array, "T *batch"]], Array]
 def last_pool(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
-    """Returns what the cell showed at each sequence's own last active step.
+    """Returns the cell's output at the last active step of each sequence.
 
     Args:
       ys: Outputs, time first.
-      active: Which steps count.
+      active: Which steps are active.
 
     Returns:
       One vector per sequence; zeros for a sequence without active steps.
@@ -47,14 +47,14 @@ def last_pool(
 def mean_pool(
     ys: Float[Array, "T *batch h"], active: Bool[Array, "T *batch"]
 ) -> Float[Array, "*batch h"]:
-    """Returns the mean over active steps of what the cell showed.
+    """Returns the mean of the cell's outputs over active steps.
 
     Args:
       ys: Outputs, time first.
-      active: Which steps count.
+      active: Which steps are active.
 
     Returns:
-      One vector per sequence, summed in float32 or wider and returned in the type of
+      One vector per sequence, summed in float32 or wider and returned in the dtype of
       `ys`; zeros for a sequence without active steps.
 
     Example:
@@ -71,7 +71,7 @@ def mean_pool(
 
 
 def _check_pooled(ys: Any, active: Any) -> tuple[Array, Array]:
-    """Returns outputs and flags as arrays, or raises where they do not go together."""
+    """Returns outputs and flags as arrays; raises unless their shapes agree."""
     ys, active = check_array("ys", ys), check_array("active", active)
     if not jnp.issubdtype(ys.dtype, jnp.floating):
         raise TypeError(f"Expected ys of a floating type, got {ys.dtype}.")

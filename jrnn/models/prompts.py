@@ -1,4 +1,4 @@
-"""Where sampling starts: a state, then a prompt; without batch axes they serve all."""
+"""The start of sampling: broadcasts the state to the batch, then reads the prompt."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,20 +20,20 @@ from jrnn.core.check_inputs import check_prompt
 from jrnn.core.check_kinds import dtype_of, shape_of
 from jrnn.core.countable import check_countable
 
-Init = Callable[..., State]  # batch_shape=() -> a state before anything
+Init = Callable[..., State]  # batch_shape=() -> the initial state
 
 
 class Reader(NamedTuple):
     """How a model reads a prompt.
 
     Attributes:
-      init: batch_shape=() -> a state before anything.
+      init: batch_shape=() -> the initial state.
       read: (prompt, state, mask) -> the state after the prompt.
-      check: (name, prompt, mask) -> both as arrays; raises on types and shapes.
-      check_values: (name, prompt, mask) -> None; raises where a value is wrong.
-      dtype: Of a prompt without symbols.
+      check: (name, prompt, mask) -> both as arrays; raises on wrong types or shapes.
+      check_values: (name, prompt, mask) -> None; raises on an invalid value.
+      dtype: The dtype of an empty prompt.
       event: The shape of one symbol.
-      axis: Where the batch axes of a state's leaves begin.
+      axis: The first batch axis of a state's leaves.
     """
 
     init: Init
@@ -57,15 +57,15 @@ def begin(
 ) -> tuple[int, Key, State, Array]:
     """Returns the length, the key, the state to sample from, and the temperature.
 
-    Arguments are those of every model's `sample`; raises on the first mistake.
+    Arguments are those of every model's `sample`; raises if one is invalid.
     """
     key = check_given_key(key)
     length = check_size("length", length, least=0)
     check_countable(length, "sampling", name="symbols of length")
     if prompt_mask is not None and prompt is None:
         raise ValueError(
-            "Expected a prompt beside prompt_mask, which tells what is known of it, "
-            "got none; leave prompt_mask out."
+            "Expected a prompt together with prompt_mask, which says which of its "
+            "values are known, got none; leave prompt_mask out."
         )
     init, event, axis, mask = reader.init, reader.event, reader.axis, None
     batch = check_batch_shape(batch_shape) or _batch_of(init, state, axis)
@@ -84,7 +84,7 @@ def begin(
 
 
 def _typed(prompt: Any, dtype: DTypeLike, event: tuple[int, ...]) -> Array:
-    """Returns a prompt as an array; one without symbols, such as [], of that type."""
+    """Returns a prompt as an array; an empty one, such as [], gets that dtype."""
     prompt = check_array("prompt", prompt)
     if prompt.shape[:1] != (0,):
         return prompt
@@ -93,7 +93,7 @@ def _typed(prompt: Any, dtype: DTypeLike, event: tuple[int, ...]) -> Array:
 
 
 def _batch_of(init: Init, state: Any, axis: int) -> tuple[int, ...]:
-    """Returns the batch shape of a state, whose batch axes begin at `axis`."""
+    """Returns the batch shape of a state whose first batch axis is `axis`."""
     if state is None:
         return ()
     like = jax.eval_shape(init)
@@ -105,13 +105,13 @@ def _batch_of(init: Init, state: Any, axis: int) -> tuple[int, ...]:
 
 
 def _spread(init: Init, state: Any, batch: tuple[int, ...], axis: int) -> Any:
-    """Returns a state of that batch shape, or raises where it is of another.
+    """Returns a state broadcast to a batch shape; raises if it has another one.
 
     Args:
-      init: Makes such a state, of any batch shape.
-      state: None: the one that `init` makes.
+      init: Makes an initial state of any batch shape.
+      state: The state; None: the initial state.
       batch: The batch shape.
-      axis: Where a leaf's batch axes begin.
+      axis: The first batch axis of a leaf.
     """
     if state is None:
         return init(batch)
@@ -131,7 +131,7 @@ def _spread(init: Init, state: Any, batch: tuple[int, ...], axis: int) -> Any:
 
 
 def check_single(init: Init, state: Any, axis: int = 0) -> Any:
-    """Returns a state of any batch shape, or raises where it is none."""
+    """Returns a state of any batch shape; raises unless it is a state."""
     if state is None:
         raise TypeError(
             "Expected state to be what init_state(params, batch_shape) returns, got "

@@ -1,8 +1,8 @@
 """How a cell reads symbols, one step behind the symbol that its output predicts.
 
-At step t the cell reads x_{t-1}, or the learned start vector where there is none, and
-what it then shows predicts x_t. These are the functions that a sequence model compiles;
-their arguments are checked before.
+At step t the cell reads x_{t-1}, or the learned start vector if there is none, and its
+output predicts x_t. These are the compiled functions of a sequence model; its public
+functions check their arguments.
 """
 
 from typing import Any, NamedTuple
@@ -33,14 +33,14 @@ class SequenceParams(NamedTuple):
 
 
 class SequenceState(NamedTuple):
-    """The cell's state before it reads `last`, the symbol that came last."""
+    """The last symbol, and the cell's state before it reads that symbol."""
 
     cell: State
     last: Array
 
 
 class Symbols(NamedTuple):
-    """The symbols of a sequence, and how they are read, checked."""
+    """The checked arguments with which a sequence is read."""
 
     xs: Array
     mask: Array | None
@@ -72,7 +72,7 @@ def foresee(
 def _read(
     cell: Cell, head: Head, method: Method, params: SequenceParams, given: Symbols
 ) -> tuple[SequenceState, Array]:
-    """Returns the state after a sequence, and what the cell shows before each step."""
+    """Returns the state after a sequence, and the outputs that predict each symbol."""
     xs, mask, state, lengths, key = given
     batch = xs.shape[1 : xs.ndim - len(head.event_shape)]
     params = params._replace(cell=prepared(cell, params.cell))
@@ -95,7 +95,7 @@ def _read(
 def _after(
     state: SequenceState, inner: State, symbols: Any, lengths: Array | None
 ) -> SequenceState:
-    """Returns the state after a sequence's own last symbol, not read yet."""
+    """Returns the state after the last symbol of each sequence, still to be read."""
     before = jax.tree.map(_widen, state.last, symbols)
     symbols = jax.tree.map(lambda a, b: a.astype(b.dtype), symbols, before)
     if lengths is None:
@@ -111,7 +111,7 @@ def _after(
 
 
 def _widen(last: Array, xs: Array) -> Array:
-    """Casts numbers to the wider type of both, token ids and flags to the head's."""
+    """Casts numbers to the wider dtype of both, token ids and flags to the head's."""
     if jnp.issubdtype(last.dtype, jnp.integer):
         return saturate(last, xs.dtype)
     return last.astype(state_dtype(last, xs))

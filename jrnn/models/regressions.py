@@ -1,11 +1,11 @@
-r"""Regressions of a value on the values before it, one of each order from 0 to k.
+r"""Regressions of a value on the values before it, for each order from 0 to k.
 
     x_t = b_m + x_{t-1} A_{m,1} + ... + x_{t-m} A_{m,m} + e_t,    e_t ~ N(0, Q_m)
 
-Each is fitted by least squares on all windows of m + 1 known values, which never cross
-a gap or the end of a sequence. Values are centred, and the system is solved through the
-singular values of the lagged values, not through their products, whose condition number
-is the square.
+Each is fitted by least squares on all windows of m + 1 known values that do not cross a
+gap or the end of a sequence. Values are centred, and the system is solved by a singular
+value decomposition of the lagged values; the normal equations would square its
+condition number.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 
 
 class Regressions(NamedTuple):
-    """The regressions of order 0 to k, side by side; n is 1 where there is no size.
+    """The regressions of order 0 to k, stacked; n is 1 if there is no size.
 
     Attributes:
-      A: A[m, j - 1] is what x_{t-j} is multiplied by in that of order m; 0 for j > m.
+      A: A[m, j - 1] multiplies x_{t-j} in the regression of order m; 0 for j > m.
       b: Intercepts.
-      Q: Covariances of what is left, over the number of windows (maximum likelihood).
+      Q: Covariances of residuals over the number of windows (maximum likelihood).
     """
 
     A: Float[Array, "m k n n"]
@@ -35,11 +35,11 @@ def regress_orders(
 
     Args:
       xs: (T, B, n).
-      known: (T, B), where all components of a value are known.
+      known: (T, B), whether all components of a value are known.
       order: k.
 
     Raises:
-      ValueError: There are too few windows for an order, or what is left has no spread.
+      ValueError: There are too few windows for an order, or residuals have no variance.
     """
     n = xs.shape[-1]
     A = np.zeros((order + 1, order, n, n))
@@ -55,7 +55,7 @@ def regress_orders(
 def _windows(
     xs: np.ndarray, known: np.ndarray, m: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns every value after m known ones, (N, n), and those, (N, m, n)."""
+    """Returns each value that follows m known ones, (N, n), and those, (N, m, n)."""
     T = max(len(xs) - m, 0)
     lags = [slice(m - j, m - j + T) for j in range(m + 1)]  # 0 is the value itself
     whole = np.all([known[lag] for lag in lags], axis=0)
@@ -74,7 +74,7 @@ def _regress(Y: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _check_count(count: int, m: int, n: int) -> None:
-    least = (m + 1) * n + 1  # an intercept, the lags, and n of what is left
+    least = (m + 1) * n + 1  # the intercept, the lags, and n for the residuals
     if count < least:
         raise ValueError(
             f"Expected at least {least} windows of {m + 1} known values to fit order "
@@ -87,7 +87,7 @@ def _check_spread(Q: np.ndarray, m: int) -> None:
         np.linalg.cholesky(Q)
     except np.linalg.LinAlgError as error:
         raise ValueError(
-            f"Expected values that the regression of order {m} does not foretell "
-            "exactly, got residuals without spread in some direction; leave out "
+            f"Expected values that the regression of order {m} does not predict "
+            "exactly, got residuals without variance in some direction; leave out "
             "components that are constant or sums of others."
         ) from error

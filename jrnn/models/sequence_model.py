@@ -1,13 +1,13 @@
-r"""Models of sequences: a cell and a head together are P(x_1..x_T).
+r"""Models of sequences: a cell and a head define P(x_1..x_T).
 
     P(x_1..x_T) = prod_t P(x_t | x_<t),   P(x_t | x_1..x_{t-1}) = P(x_t | h_t)
 
 The state that predicts x_t has read x_1..x_{t-1} and not x_t: at step t the cell reads
-x_{t-1}, and a learned start vector where t = 1. A model's state is (cell state, last
-symbol), so that a sequence scored in chunks scores as the whole.
+x_{t-1}, or a learned start vector at t = 1. A model's state is (cell state, last
+symbol), so that a sequence scored in chunks scores the same as in one piece.
 
-Symbols are what the head makes them: token ids (T, *batch), numbers (T, *batch), or
-numbers of several components (T, *batch, size).
+The head defines the symbols: token ids (T, *batch), numbers (T, *batch), or numbers of
+several components (T, *batch, size).
 """
 
 import functools
@@ -59,29 +59,27 @@ class SequenceModel(NamedTuple):
     Attributes:
       init: (key, dtype=None) -> params.
       init_state: (params, batch_shape=()) -> state, before the first symbol.
-      step: (params, state, x, mask=None) -> (state, log P(x | what came before)).
+      step: (params, state, x, mask=None) -> (state, log P(x | the symbols before x)).
       log_prob: (params, xs, state=None, lengths=None, method=None, key=None, mask=None)
         -> (state, log_probs), with log P(x_t | x_<t) in nats, (T, *batch); 0 past a
         length. A key draws the cell's noise, as in `jrnn.unroll`. Where the mask, of
         the shape of xs or (T, *batch), is False, a value or a component of it is
-        missing: it adds exactly 0, whatever stands in its place, and the cell goes on
-        by a step in which it reads that nothing was known. The head is then made with
+        missing: it adds exactly 0, whatever its value, and the cell still takes a step,
+        reading a flag that says the value is missing. A mask requires a head made with
         `missing=True`.
       predict: (params, state) -> the `Distribution` of the next symbol.
-      predictive: arguments as `log_prob` -> (state, distribution), that of each x_t
-        given x_<t, (T, *batch); without meaning past a length. Of it one asks mean,
-        variance, quantile and cdf; `distribution.cdf(xs, mask)` is 0 where the mask is
-        False, and `jnp.arange(len(xs))[:, None] < lengths[None]` is a mask of the steps
-        within lengths.
+      predictive: arguments as `log_prob` -> (state, distribution) of each x_t given
+        x_<t, (T, *batch); meaningless past a length. `distribution.cdf(xs, mask)` is 0
+        where the mask is False, and `jnp.arange(len(xs))[:, None] < lengths[None]` is
+        the mask of the steps within lengths.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
         state=None, prompt_mask=None) -> the `length` symbols that follow the state and
         then the prompt, (length, *batch). The temperature is one number, or an array of
         the batch shape with one for each sequence. A state or a prompt without batch
-        axes serves a whole batch. `prompt_mask` says of the prompt what `mask` does of
-        xs.
-      cell: The cell it was made of.
-      head: The head it was made of.
-      spec: What the model is.
+        axes serves a whole batch. `prompt_mask` is the mask of the prompt.
+      cell: The cell.
+      head: The head.
+      spec: The factory call that made the model.
     """
 
     init: Callable[..., SequenceParams]
@@ -100,23 +98,23 @@ class SequenceModel(NamedTuple):
 
 @memoize
 def sequence_model(cell: Cell, head: Head) -> SequenceModel:
-    """Makes a model of sequences: the cell reads what came, the head scores what comes.
+    """Makes a sequence model: the cell reads past symbols, the head scores the next.
 
     Args:
-      cell: Reads the encoded symbols; its input size is `head.spec.input_size`. Where
-        they are token ids, make it with `input_init=jrnn.initializers.embedding`.
+      cell: Reads the encoded symbols; its input size is `head.spec.input_size`. For
+        token ids, make it with `input_init=jrnn.initializers.embedding`.
       head: Encodes symbols and scores them, such as `jrnn.categorical(vocab_size)`, or
-        `jrnn.gaussian()` for numbers. A head without a size reads every axis behind
-        time as one of the batch: (T, B, 1) is a batch of shape (B, 1), scored as
-        (T, B, 1), and not B sequences of one component.
+        `jrnn.gaussian()` for numbers. For a head without a size, every axis after time
+        is a batch axis: (T, B, 1) is a batch of shape (B, 1), scored as (T, B, 1), not
+        B sequences of one component.
 
     Returns:
-      A model; equal arguments give the identical one.
+      A model; equal arguments return the same object.
 
     Raises:
       TypeError: `cell` is not a cell, or `head` is not a head.
-      ValueError: The cell's input size is not what the head encodes symbols to, the
-        cell reads ahead, or it takes one of its input features for elapsed time.
+      ValueError: The cell's input size differs from the head's, the cell reads ahead,
+        or it reads elapsed time from one of its input features.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -131,16 +129,16 @@ def sequence_model(cell: Cell, head: Head) -> SequenceModel:
     check_head(head)
     if reads_ahead(cell):
         raise ValueError(
-            f"Expected a cell that reads forwards alone, got {cell}: its outputs have "
+            f"Expected a cell that reads only forwards, got {cell}: its outputs have "
             "seen the symbols they would predict."
         )
     if cell.spec.input_size != head.spec.input_size:
         raise ValueError(
-            f"Expected a cell with input_size={head.spec.input_size}, which is what "
-            f"{head} encodes symbols to, got {cell}."
+            f"Expected a cell with input_size={head.spec.input_size}, the size to "
+            f"which {head} encodes symbols, got {cell}."
         )
     check_no_elapsed(
-        "sequence_model", cell, f"all that it reads here is what {head} encodes"
+        "sequence_model", cell, f"it reads only the symbols that {head} encodes"
     )
     return SequenceModel(
         init=functools.partial(_init, cell, head),
@@ -213,14 +211,14 @@ def _through(
     key: Key | None = None,
     mask: Array | None = None,
 ) -> tuple[SequenceState, Any]:
-    """Checks the arguments, and hands over to a compiled function."""
+    """Checks the arguments and calls a compiled function."""
     xs, mask = head.check("xs", xs, mask)
     batch = check_steps(xs, head.event_shape)
     if mask is not None and not head.missing:
         raise ValueError(
-            f"Expected a head that knows missing values, got a mask for {head}: make a "
-            "head of numbers with missing=True, and give a missing token id one of its "
-            "own."
+            f"Expected a head that reads missing values, got a mask for {head}: make a "
+            "head of numbers with missing=True; for token ids, use an extra id for "
+            "missing symbols."
         )
     if lengths is not None:
         lengths = check_lengths(lengths, xs.shape[0], batch)
@@ -273,7 +271,7 @@ def _sample(
     state: SequenceState | None = None,
     prompt_mask: Any = None,
 ) -> Array:
-    """Checks the arguments, reads the prompt, and hands over to the compiled loop."""
+    """Checks the arguments, reads the prompt, and calls the compiled loop."""
     _check_params(cell, head, params)
 
     def read(prompt: Array, state: SequenceState, mask: Array | None) -> SequenceState:

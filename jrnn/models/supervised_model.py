@@ -1,4 +1,4 @@
-"""Supervised models: a cell and a head together predict labels of a sequence.
+"""Supervised models: a cell and a head predict the labels of a sequence.
 
 P(label_t | x_1..x_t) = P(label_t | h_t),    or one label from a pool of all h_t
 """
@@ -34,22 +34,21 @@ class SupervisedParams(NamedTuple):
 
 @pickled_by_call
 class SupervisedModel(NamedTuple):
-    """Labels for a sequence, one per step or one in all, as pure functions.
+    """Predicts labels, one per step or one per sequence, as pure functions.
 
     Attributes:
       init: (key, dtype=None) -> params.
       predict: (params, xs, **keywords) -> the `Distribution` of each label, (T, *batch)
-        or (*batch,). Keywords are those of `jrnn.unroll`: lengths, resets, mask,
-        reverse, key, method. Of it one asks mean, variance, quantile and cdf, without
-        meaning at steps that do not count; `distribution.cdf(labels, mask)` is 0 where
-        the mask is False.
+        or (*batch,); meaningless at inactive steps. Keywords are those of
+        `jrnn.unroll`: lengths, resets, mask, reverse, key, method.
+        `distribution.cdf(labels, mask)` is 0 where the mask is False.
       log_prob: (params, xs, labels, labels_mask=None, **keywords) -> log P(label | xs)
-        in nats, one for each label; 0 at steps that do not count. Labels are token ids,
-        or numbers (T, *batch) or (T, *batch, size), as the head has it; where
+        in nats, one for each label; 0 at inactive steps. Labels are the symbols of the
+        head: token ids, or numbers (T, *batch) or (T, *batch, size). Where
         `labels_mask` is False a label, or a component of one, is missing and adds 0.
-      cell: The cell it was made of.
-      head: The head it was made of.
-      spec: What the model is.
+      cell: The cell.
+      head: The head.
+      spec: The factory call that made the model.
     """
 
     init: Callable[..., SupervisedParams]
@@ -70,12 +69,12 @@ def supervised_model(
 
     Args:
       cell: Reads the inputs.
-      head: Predicts labels from what the cell shows.
+      head: Predicts labels from the cell's outputs.
       pool: None labels each step; `jrnn.models.last_pool`, `jrnn.models.mean_pool`
         or any function (ys, active) -> features labels each sequence.
 
     Returns:
-      A model; equal arguments give the identical one.
+      A model; equal arguments return the same object.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -103,7 +102,7 @@ def supervised_model(
     def checked(
         params: SupervisedParams, xs: Any, keywords: dict[str, Any]
     ) -> tuple[Array, Array]:
-        """Returns inputs and which steps count, (T, *batch); raises on mistakes."""
+        """Returns inputs and active steps, (T, *batch); raises on invalid arguments."""
         source = lambda: f"supervised_model({cell}, {head}).init(key)"
         check_like("params", params, like(), source)
         check_floating("params", params)
@@ -155,7 +154,7 @@ def supervised_model(
 def _check_labels(
     head: Head, labels: Array, mask: Array | None, active: Bool[Array, "..."]
 ) -> tuple[Array, Array | None]:
-    """Returns labels, 0 where no step counts, and which are known."""
+    """Returns labels, 0 at inactive steps, and which are known."""
     if labels.shape != (*active.shape, *head.event_shape):
         raise ValueError(
             f"Expected labels of shape {(*active.shape, *head.event_shape)}, got "

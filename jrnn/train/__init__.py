@@ -1,12 +1,12 @@
 r"""Training: one jitted step, truncated backpropagation through time, checkpoints.
 
 A loss is a pure function of the parameters, a batch, the state carried over from the
-window before, and a key:
+previous window, and a key:
 
     loss(params, batch, carry, key) -> (scalar, (carry, metrics))
 
 Truncated backpropagation through time cuts a long sequence into windows: the state is
-handed on from one to the next, the gradient is not. Clipping and schedules are optax's:
+passed from one to the next, the gradient is not. Use optax for clipping and schedules:
 
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 100, 2000)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))

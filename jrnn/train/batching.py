@@ -1,6 +1,6 @@
-r"""Sequences of unequal length in batches of few shapes, so that little is compiled.
+r"""Pads sequences of unequal length into batches of few shapes (bucketing).
 
-Every shape is compiled once, and every padded step is computed and not read. A few
+Every new shape costs a compilation, and every padded step a useless computation; a few
 lengths to pad to (buckets) keep both small. This runs on the host, in NumPy, before
 anything is jitted.
 """
@@ -15,12 +15,12 @@ from jrnn.core.arguments import check_size, tell
 
 
 class PaddedBatch(NamedTuple):
-    """Sequences side by side, time first, filled up with zeros.
+    """A batch of sequences, time first, padded with zeros.
 
     Attributes:
       xs: (T, B, ...), T one of the bounds.
-      lengths: (B,), int32; 0 where a column is empty.
-      members: (B,), int32: which of the sequences each column is; -1 where it is empty.
+      lengths: (B,), int32; 0 for an empty column.
+      members: (B,), int32: the index of each column's sequence; -1 for an empty column.
     """
 
     xs: Shaped[np.ndarray, "T B ..."]
@@ -33,15 +33,15 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
 
     .. math:: \min_{b_1 < \dots < b_k} \sum_i \min \{ b_j : b_j \ge l_i \} - l_i
 
-    found exactly, by dynamic programming over the distinct lengths, in
+    The minimum is exact, by dynamic programming over the distinct lengths, in
     O(count * distinct^2).
 
     Args:
-      lengths: Of the sequences, each at least 0.
-      count: How many bounds at most.
+      lengths: The lengths of the sequences, each at least 0.
+      count: The maximum number of bounds.
 
     Returns:
-      The bounds, ascending; the last is the greatest length (at least 1).
+      The bounds, ascending; the last is the maximum length (at least 1).
 
     Raises:
       TypeError: A length is not an integer.
@@ -56,8 +56,8 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
     known = _check_lengths(lengths)
     at, weights = np.unique(np.maximum(known, 1), return_counts=True)
     seen = np.concatenate([[0], np.cumsum(weights)])
-    # cost[i, j]: steps of the distinct lengths i..j, all padded to the last of them.
-    # How many of them are true is the same for every choice.
+    # cost[i, j]: total steps of the distinct lengths i..j, all padded to the last one.
+    # It includes the unpadded steps, whose number is the same for every choice.
     n = len(at)
     cost = (seen[None, 1:] - seen[:, None]) * at[None].astype(float)
     cost[np.arange(n + 1)[:, None] > np.arange(n)[None]] = np.inf
@@ -71,7 +71,7 @@ def bucket_bounds(lengths: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def _walk_back(at: np.ndarray, cuts: list[np.ndarray]) -> tuple[int, ...]:
-    """Reads the bounds off the decisions, from the greatest length down."""
+    """Recovers the bounds from the cuts, starting at the maximum length."""
     bounds, end = [], len(at)
     for cut in reversed(cuts):
         bounds.append(int(at[end - 1]))
@@ -88,27 +88,26 @@ def padded_batches(
     *,
     seed: int | None = None,
 ) -> Iterator[PaddedBatch]:
-    """Returns every sequence once, in batches of `len(bounds)` shapes and no more.
+    """Returns every sequence once, in batches of at most `len(bounds)` shapes.
 
-    A sequence goes to the smallest bound that holds it. What is left of a bucket is
-    filled up with empty columns, of length 0: they change no output, no gradient and
-    no `jrnn.models.mean_over_steps`.
+    A sequence is padded to the smallest bound that fits. The last batch of a bucket is
+    filled up with empty columns, of length 0, which do not change outputs, gradients or
+    `jrnn.models.mean_over_steps`.
 
     Args:
-      sequences: Each (length, ...), of equal type and trailing axes: features
+      sequences: Each (length, ...), of equal dtype and trailing axes: features
         (length, k), or token ids (length,).
-      batch_size: B, how many columns each batch has.
+      batch_size: B, the number of columns of each batch.
       bounds: Lengths to pad to, ascending, such as `bucket_bounds` returns.
       seed: Shuffles sequences and batches; equal seeds give equal batches. None keeps
-        the order, bucket after bucket.
+        the order, bucket by bucket.
 
     Returns:
-      An iterator of batches; `batch.xs` and `batch.lengths` are what `jrnn.unroll`
-      takes.
+      An iterator of batches; pass `batch.xs` and `batch.lengths` to `jrnn.unroll`.
 
     Raises:
-      ValueError: A sequence is longer than the last bound, the sequences do not go
-        together, or the bounds do not ascend.
+      ValueError: A sequence is longer than the last bound, the sequences differ in
+        dtype or trailing axes, or the bounds do not ascend.
 
     Example:
       >>> import numpy as np
@@ -124,7 +123,7 @@ def padded_batches(
         raise TypeError(f"Expected sequences to be a list, got {tell(sequences)}.")
     if seed is not None:
         check_size("seed", seed, least=0)
-    bounds = np.asarray(bounds).tolist()  # Python's integers, which do not wrap
+    bounds = np.asarray(bounds).tolist()  # Python integers, which do not overflow
     arrays = [np.asarray(sequence) for sequence in sequences]
     known = _check_bounds(arrays, bounds)
     rng = None if seed is None else np.random.default_rng(seed)
@@ -169,7 +168,7 @@ def _check_lengths(lengths: Sequence[int]) -> np.ndarray:
 
 
 def _check_bounds(arrays: list[np.ndarray], bounds: Sequence[int]) -> np.ndarray:
-    """Returns the sequences' lengths, or raises what does not go together."""
+    """Returns the sequences' lengths; raises unless sequences and bounds fit."""
     kinds = {(array.shape[1:], array.dtype.name) for array in arrays if array.ndim}
     if len(kinds) != 1 or not all(array.ndim for array in arrays):
         raise ValueError(

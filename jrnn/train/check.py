@@ -1,4 +1,4 @@
-"""What training is given: optimisers, trees of arrays, long sequences, batches."""
+"""Checks arguments of training: optimisers, trees of arrays, sequences, batches."""
 
 import inspect
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from jrnn.core.check_kinds import dtype_of, told_type
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raises TypeError unless `optimizer` is one of optax, called."""
+    """Raises TypeError unless `optimizer` is an optax optimiser, not a factory."""
     parts = (getattr(optimizer, name, None) for name in ("init", "update"))
     if inspect.isclass(optimizer) or not all(map(callable, parts)):
         shown = getattr(optimizer, "__name__", tell(optimizer))
         raise TypeError(
-            "Expected optimizer to be one of optax, made by a factory such as "
+            "Expected optimizer to be an optax optimizer, made by a factory such as "
             f"optax.adam(1e-3), got {shown}; a factory must be called."
         )
 
@@ -35,7 +35,7 @@ def check_arrays(name: str, tree: Any) -> None:
 
 
 def check_long(name: str, xs: Any) -> Any:
-    """Returns a sequence as it came, or raises unless it has an axis of time."""
+    """Returns a sequence unchanged; raises unless it has a time axis."""
     array: Array = check_array(name, xs)
     if array.ndim < 1:
         raise ValueError(f"Expected {name} of shape (T, ...), got a scalar.")
@@ -43,7 +43,7 @@ def check_long(name: str, xs: Any) -> Any:
 
 
 def check_batches(batches: Any) -> None:
-    """Raises TypeError unless `batches` can be gone through."""
+    """Raises TypeError unless `batches` is iterable."""
     if not isinstance(batches, Iterable) or isinstance(batches, str):
         raise TypeError(
             "Expected batches to be an iterable, one batch per step, got "

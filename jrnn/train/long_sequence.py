@@ -1,4 +1,4 @@
-"""One long sequence, laid out as streams and cut into windows."""
+"""Lays out one long sequence as parallel streams, and cuts it into windows."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,11 @@ from jrnn.train.check import check_long
 
 @own_constants
 def streams(tokens: Num[Array, " N"], batch_size: int) -> Num[Array, "T B"]:
-    """Lays one long sequence out as `batch_size` consecutive pieces, side by side.
+    """Splits one long sequence into `batch_size` consecutive pieces, as columns.
 
     Args:
       tokens: The sequence.
-      batch_size: How many pieces; what is left over at the end is dropped.
+      batch_size: B, the number of pieces; leftover tokens at the end are dropped.
 
     Returns:
       An array (T, B), T = N // B: column b holds piece b, time first.
@@ -47,10 +47,10 @@ def windows(
 
     Args:
       xs: (T, ...), time first.
-      length: Steps per window; T or more gives one window, which is no truncation.
-      start: How many windows are left out first: where a resumed run goes on.
-      keep_last: Whether a shorter window at the end is yielded too; it compiles a
-        second time.
+      length: Steps per window; T or more gives one window, without truncation.
+      start: The number of windows to skip, to resume a run.
+      keep_last: Whether to yield a shorter window at the end too; its shape costs a
+        second compilation.
 
     Yields:
       xs[0:length], xs[length:2 * length], ...

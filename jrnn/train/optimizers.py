@@ -1,4 +1,4 @@
-"""What a step of training asks of an optimiser."""
+"""Calls any optax optimiser, including those whose update needs the loss."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jrnn.core.cell import Params
 
 State = Any  # a pytree; its arrays are donated
 
-# What Python says where an argument is not taken, and what optax's line searches say.
+# The error of Python, and of optax's line searches, for an unexpected argument.
 UNEXPECTED = re.compile("unexpected keyword argument", re.IGNORECASE)
 
 
@@ -22,14 +22,15 @@ def update(
     value: jax.Array,
     value_fn: Callable[[Params], jax.Array],
 ) -> tuple[Params, State]:
-    """Returns the updates and the new state, for any optimiser of optax.
+    """Returns the updates and the new state, for any optax optimiser.
 
     Args:
-      optimizer: With whatever further arguments its `update` wants, of those below.
-      gradient: Of the loss.
-      state: The optimiser's.
-      params: Where the gradient was taken.
-      value: The loss there.
+      optimizer: The optimiser; its `update` may take further arguments, such as `value`
+        and `value_fn`.
+      gradient: The gradient of the loss.
+      state: The state of the optimiser.
+      params: The parameters at which the gradient was taken.
+      value: The loss at these parameters.
       value_fn: params -> the loss, for the same batch, carry and key.
     """
     extra = {
@@ -39,7 +40,7 @@ def update(
         "obj_fn": value_fn,  # `optax.contrib.sophia`
         "grad_fn": lambda params, _=0: jax.grad(value_fn)(params),  # its `sam`
     }
-    while True:  # What an update takes does not always show in its signature.
+    while True:  # The signature of an update does not always list what it takes.
         try:
             return optimizer.update(gradient, state, params, **extra)
         except TypeError as error:

@@ -33,29 +33,28 @@ def gradient_norm_penalty(
     *,
     immediate: bool = True,
 ) -> Float[Array, ""]:
-    r"""Returns by how much a step changes the size of the gradient that passes it.
+    r"""Returns a penalty for steps that change the norm of the gradient.
 
     .. math:: \Omega = \sum_{t=1}^{T-1} \left( \frac{
       \left\| \lambda_{t+1} \, \partial s_{t+1} / \partial s_t \right\|}{
       \left\| \lambda_{t+1} \right\|} - 1 \right)^2,
       \quad \lambda_t = \frac{dL}{ds_t}
 
-    over the whole flattened state of each sequence, and the mean over the batch: 0
-    where every gradient keeps its norm on its way back, in the one direction that
-    matters, its own. A gradient that is 0, or too small for its type, has no direction,
-    and adds nothing; one that overflows gives NaN. To be minimised as
-    `loss + weight * penalty`. Compiled once for each `loss`, so define it once and not
-    anew for each call.
+    over the whole flattened state of each sequence, averaged over the batch. It is 0 if
+    every gradient keeps its norm on its way back; only its own direction counts. A
+    gradient that is 0, or underflows, has no direction and adds nothing; one that
+    overflows gives NaN. Minimise `loss + weight * penalty`. The function is compiled
+    once for each `loss`: define the loss once, not in each call.
 
     Args:
-      cell: Any cell that reads forwards alone.
+      cell: Any cell that reads only forwards.
       params: Its parameters.
       xs: Inputs (T, *batch, input_size), or token ids (T, *batch).
       loss: (final state, outputs) -> scalar, as `jrnn.unroll` returns them.
-      state: Where the sequence starts; None takes `cell.init_state`.
-      immediate: Whether states and lambda are held fixed where the penalty is
-        differentiated, as in the paper, so that its gradient takes one step and cannot
-        itself explode. False: the gradient in full, through both.
+      state: The initial state; None: `cell.init_state`.
+      immediate: Whether the gradient of the penalty holds states and lambda fixed, as
+        in the paper, so that it goes through one step and cannot itself explode. False:
+        the full gradient, through both.
 
     Returns:
       The penalty, a scalar.

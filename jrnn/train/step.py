@@ -1,4 +1,4 @@
-"""One jitted step of training: the loss, its gradient, the optimiser's update."""
+"""One jitted training step: the loss, its gradient, the optimiser's update."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,14 +28,14 @@ Loss = Callable[[Params, Any, Carry, Key], tuple[Array, tuple[Carry, Metrics]]]
 
 
 class TrainState(NamedTuple):
-    """All that training goes on from.
+    """The state of training between steps.
 
     Attributes:
-      params: What is trained.
-      opt_state: The optimiser's.
+      params: The parameters.
+      opt_state: The state of the optimiser.
       carry: The recurrent state after the last window; () if there is none.
-      key: Split at each step, never used twice.
-      step: Steps taken, int32.
+      key: The PRNG key, split at each step and never used twice.
+      step: The number of steps taken, int32.
     """
 
     params: Params
@@ -56,7 +56,7 @@ def check_train_state(state: Any) -> None:
 
 if TYPE_CHECKING:
     Step = Program[[TrainState, Any], tuple[TrainState, Metrics]]
-else:  # old releases of beartype cannot check what a ParamSpec stands for
+else:  # old releases of beartype cannot check a ParamSpec
     Step = Program
 
 
@@ -70,16 +70,17 @@ def init_train_state(
     """Makes the state before the first step.
 
     Args:
-      params: Initial parameters; copied, for the first step takes the state's memory.
-      optimizer: Any of optax, with `init` and `update`.
-      key: Of the run.
-      carry: The recurrent state that the first window starts from; copied.
+      params: Initial parameters; copied, as the first step donates the state's memory.
+      optimizer: Any optax optimiser, with `init` and `update`.
+      key: The PRNG key of the run.
+      carry: The recurrent state before the first window; copied.
 
     Returns:
-      The state. No array in it is the caller's, the optimiser's, or stands there twice.
+      The state. It shares no array with the caller or the optimiser, and no array
+      occurs in it twice.
 
     Raises:
-      TypeError: `optimizer` is none.
+      TypeError: `optimizer` is not an optax optimiser.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -97,30 +98,29 @@ def init_train_state(
 
 
 def make_train_step(loss: Loss, optimizer: Optimizer) -> Step:
-    """Makes a jitted step of training; equal arguments give the identical one.
+    """Makes a jitted training step; equal arguments return the same object.
 
-    What is compiled is kept as long as the loss and the optimiser are, and no longer,
-    nor is anything that they close over: so define the loss once, and not anew for
-    each step. A bound method lives as long as its object. A loss that Python cannot
-    refer to weakly (an instance whose `__slots__` lack `__weakref__`) is kept, with
-    what was compiled for it, as long as the step is held.
+    Compiled code, and everything that the loss and the optimiser close over, is freed
+    together with them: define the loss once, not for each step. A bound method lives as
+    long as its object. A loss without weak references (an instance whose `__slots__`
+    lack `__weakref__`) is kept, with its compiled code, as long as the step is.
 
     Args:
       loss: (params, batch, carry, key) -> (scalar, (carry, metrics)); hashable.
-      optimizer: Any of optax, but those of single examples' gradients
-        (`optax.contrib.dpsgd`). Where its `update` wants `value`, `grad`, `value_fn`,
-        `obj_fn` or `grad_fn`, it is given them: the loss, its gradient, and both as
+      optimizer: Any optax optimiser, except those for per-example gradients
+        (`optax.contrib.dpsgd`). If its `update` takes `value`, `grad`, `value_fn`,
+        `obj_fn` or `grad_fn`, these are passed: the loss, its gradient, and both as
         functions of the parameters, for the same batch, carry and key.
 
     Returns:
-      step(state, batch) -> (state, metrics), with `lower` as `jax.jit` has it. The old
-      state's memory is donated: it must not be used again. `metrics` are the loss's
-      own, with `loss`, and with `gradient_norm`, the global norm of the gradient before
-      the optimiser saw it, in float32 or wider. A loss that is not finite shows there;
-      nothing is hidden.
+      step(state, batch) -> (state, metrics), with `lower` as in `jax.jit`. The old
+      state's memory is donated: do not use it again. `metrics` are those of the loss,
+      plus `loss` and `gradient_norm`, the global norm of the gradient before the
+      optimiser's update, in float32 or wider. A non-finite loss shows there.
 
     Raises:
-      TypeError: `loss` is no function, `optimizer` is none, or one is not hashable.
+      TypeError: `loss` is not a function, `optimizer` is not an optax optimiser, or one
+        of them is not hashable.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -142,7 +142,7 @@ def _make_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         loss, optimizer = arguments()
         key, used = jax.random.split(state.key)
-        # Under `optax.lookahead` there are two sets of parameters, and one is trained.
+        # `optax.lookahead` has two sets of parameters; the fast ones are trained.
         both = isinstance(state.params, optax.LookaheadParams)
         params = state.params.fast if both else state.params
         (value, (carry, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(

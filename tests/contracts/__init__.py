@@ -1,1 +1,1 @@
-"""What every cell, method and argument keeps to."""
+"""Contracts that every cell, method and argument fulfils."""

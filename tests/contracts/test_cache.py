@@ -1,4 +1,4 @@
-"""JAX's cache of compiled programs, which CI's stages share, changes no bit."""
+"""JAX's compilation cache, which the stages of CI share, changes no bit."""
 
 import ast
 from pathlib import Path

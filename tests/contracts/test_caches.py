@@ -1,4 +1,4 @@
-"""What is kept between calls: no longer than what it was made from, and bounded."""
+"""Caches between calls are bounded, and freed with the objects they were made from."""
 
 import functools
 import gc
@@ -236,7 +236,7 @@ def test_what_is_no_loss_and_no_optimizer_is_refused():
     # The tests check types of arguments, which users do not.
     unchecked = getattr(train.make_train_step, "__wrapped__", train.make_train_step)
     for wrong in (optax.sgd, object(), None):
-        with pytest.raises(TypeError, match="Expected optimizer to be one of optax"):
+        with pytest.raises(TypeError, match="to be an optax optimizer"):
             unchecked(closure(), wrong)
     with pytest.raises(TypeError, match="Expected loss to be a function"):
         unchecked(3, KEPT)

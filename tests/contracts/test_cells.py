@@ -1,4 +1,4 @@
-"""Every cell, by every method, beside a loop of its own step and beside NumPy."""
+"""Every cell, by every method, compared with a loop of its own step and with NumPy."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Cells inside cells: one field says which, one module walks it, anyone may use it."""
+"""Cells inside cells: `Cell.children`, the module that walks it, custom wrappers."""
 
 import ast
 import functools

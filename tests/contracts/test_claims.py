@@ -1,4 +1,4 @@
-"""What is claimed of a cell holds of its functions, and of no cell by its name."""
+"""Claims about a cell apply to its functions, never to its name."""
 
 import ast
 import pathlib
@@ -183,7 +183,7 @@ def test_gates_that_nobody_tells_are_refused():
     both = params, params
     alone = changed, own, jrnn.residual(changed)
     for unseen, given in (*((c, params) for c in alone), (jrnn.stack(cell, own), both)):
-        with pytest.raises(ValueError, match="Expected a cell that tells its gates"):
+        with pytest.raises(ValueError, match="Expected a cell with known gates"):
             gate_statistics(unseen, given, xs)
 
 

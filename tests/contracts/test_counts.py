@@ -1,9 +1,9 @@
-"""What a step costs does not grow unnoticed: counted, not timed.
+"""The cost of a step does not grow unnoticed: operations are counted, not timed.
 
-The compiled training step and forward pass, by the method that `unroll` takes itself,
-may hold no more operations and matrix products in their loops over chunks and over
-steps, and no more temporary memory, than tests/results/counts.json says.
-`python -m tests.contracts.test_counts` writes it anew.
+The compiled training step and forward pass, by the default method of `unroll`, may have
+no more operations and matrix products in their loops over chunks and over steps, and no
+more temporary memory, than tests/results/counts.json.
+`python -m tests.contracts.test_counts` writes that file again.
 """
 
 import functools

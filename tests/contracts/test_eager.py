@@ -1,4 +1,4 @@
-"""What an eager call does beside the compiled program: little, and no text is made."""
+"""The overhead of an eager call is small: it checks by look-up and formats no text."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Elapsed time is taken from inputs alone, and no other feature is taken for it."""
+"""Elapsed time is read only from its input feature, and no other is mistaken for it."""
 
 import jax
 import jax.numpy as jnp

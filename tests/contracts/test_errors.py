@@ -1,8 +1,8 @@
-"""Bad input: what came, what was expected, the remedy; before anything is traced.
+"""Errors say what was expected, what was given and the remedy, before any tracing.
 
     JAX_ENABLE_X64=1 python -m tests.contracts.test_errors
 
-writes the messages down, for `test_every_message_is_the_committed_one_and_its_own`.
+writes the file of `test_every_message_is_the_committed_one_and_its_own`.
 """
 
 import json
@@ -151,7 +151,7 @@ MISTAKES = {
             jrnn.bidirectional(CELL, CELL), jrnn.categorical(3)
         ),
         ValueError,
-        "reads forwards alone",
+        "reads only forwards",
     ),
     "stack of sizes that do not fit": (
         lambda: jrnn.stack(CELL, CELL),
@@ -401,7 +401,7 @@ MISTAKES |= {
     "missing values as an array": (
         lambda: jrnn.gaussian(missing=1),
         TypeError,
-        "which ones are is the mask of log_prob",
+        "log_prob takes the mask that says which ones are",
     ),
     "scale that may be zero": (
         lambda: jrnn.heads.student_t(least_scale=0),
@@ -446,7 +446,7 @@ MISTAKES |= {
     "values beside predictions of another shape": (
         lambda: REAL.predictive(REAL_PARAMS, NUMBERS)[1].log_prob(NUMBERS[..., :1]),
         ValueError,
-        r"x, the values, of shape \(5, 2, 3\).*got \(5, 2, 1\); nothing is broadcast",
+        r"x, the values, of shape \(5, 2, 3\).*got \(5, 2, 1\); it is not broadcast",
     ),
     "prompt with a gap": (
         lambda: REAL.sample(
@@ -458,7 +458,7 @@ MISTAKES |= {
     "gaps in no prompt": (
         lambda: REAL.sample(REAL_PARAMS, jax.random.key(0), 3, prompt_mask=NUMBERS > 0),
         ValueError,
-        "a prompt beside prompt_mask",
+        "a prompt together with prompt_mask",
     ),
     "sample from a state of another batch": (
         lambda: REAL.sample(

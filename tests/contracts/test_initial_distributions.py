@@ -1,11 +1,11 @@
-"""Every cell starts as its file says: beside the formulas of its authors' code.
+"""Initial distributions of all cells match the formulas of their authors' code.
 
-Each cell is drawn DRAWS times, nothing of which is compiled as a whole. A sample of n
-numbers follows a distribution if its empirical distribution function stays within
+Each cell is drawn DRAWS times, without compiling the whole. A sample of n numbers
+follows a distribution if its empirical distribution function stays within
 DEVIATIONS / sqrt(n) of it (Kolmogorov and Smirnov: by chance one sample in 8,000 does
-not, and seeds are fixed). Of the 20,000 numbers that are looked at of a matrix that
-tells apart scales that differ by 7%, and a normal distribution from a truncated one of
-the same variance; of the 2,240 of a vector, scales that differ by 20%.
+not, and seeds are fixed). With 20,000 numbers of a matrix, the test distinguishes
+scales that differ by 7%, and a normal distribution from a truncated one of the same
+variance; with 2,240 of a vector, scales that differ by 20%.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Every initialiser has the property it is named for."""
+"""Every initialiser has the property in its name."""
 
 import jax
 import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""Integers of every width, wherever they are taken: ids, labels, lengths, positions.
+"""Integers of every width, wherever they are accepted: ids, labels, lengths, positions.
 
-`ENTRIES` holds one line for each public function and argument that takes integers, and
-a test over signatures notices one that is missing. Sizes are such that narrow types
-wrap: 300 symbols, 256 steps.
+`ENTRIES` has one line for each public function and argument that takes integers, and a
+test of the signatures finds missing ones. Sizes are chosen so that narrow types wrap:
+300 symbols, 256 steps.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""Cells made against vanishing gradients: a published claim of each, verified."""
+"""Cells designed against vanishing gradients: a published claim of each is verified."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The gradient matrix: pairs, triples, and at night all of it.
+"""The gradient matrix: pairs, triples, and at night all combinations.
 
     pytest test_matrix.py             one in twelve of the pairs' programs
     pytest -m slow test_matrix.py     the other pairs, and half of the triples
@@ -6,7 +6,7 @@
 
 Pairs: every two axes take every joint value. Triples: every three.
 
-How many cases that were is printed at the end of each run (tests/conftest.py).
+The number of cases is printed at the end of each run (tests/conftest.py).
 """
 
 import itertools

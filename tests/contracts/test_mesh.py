@@ -1,4 +1,4 @@
-"""On a mesh of devices: inside `shard_map`, and where arrays say how they are split."""
+"""On a mesh of devices: inside `shard_map`, and with sharded arrays."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is orthogonal stays so, and is worked out once for a whole sequence."""
+"""Orthogonal matrices stay orthogonal, and are computed once per sequence."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What is particular to the cells made for evaluation in parallel over time."""
+"""Particular properties of the cells for parallel evaluation over time."""
 
 import jax
 import jax.numpy as jnp

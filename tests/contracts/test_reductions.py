@@ -1,6 +1,7 @@
-"""Sums and means of narrow types: accumulated in float32 or wider, steps counted whole.
+"""Sums and means of narrow types accumulate in float32 or wider; steps are integers.
 
-Sizes are such that float16 overflows, bfloat16 stands still (at 256) and uint8 wraps.
+Sizes are chosen so that float16 overflows, sums in bfloat16 stop growing (at 256) and
+uint8 wraps.
 """
 
 import jax

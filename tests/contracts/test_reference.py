@@ -1,4 +1,4 @@
-"""The reference itself: against central differences, and against paper and pencil."""
+"""The reference itself, compared with central differences and hand calculations."""
 
 import ast
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The rule of RecurrentGemma's RG-LRU at the first step of a segment.
 
-Beside a plain loop of its equations in NumPy: where a segment begins the factor
-sqrt(1 - a^2) is 1, under every method, and however a sequence is cut or read.
+Compared with a plain loop of its equations in NumPy: at the start of a segment the
+factor sqrt(1 - a^2) is 1, under every method, for any chunks and either direction.
 """
 
 import functools

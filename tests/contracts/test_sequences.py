@@ -1,4 +1,4 @@
-"""Real sequences: what lengths, resets, direction, depth and noise mean."""
+"""Sequences: the meaning of lengths, resets, direction, depth and noise."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Under a transfer guard, arrays on the device go in and nothing else has to."""
+"""Everything runs under a transfer guard with arrays on the device."""
 
 from typing import Any
 

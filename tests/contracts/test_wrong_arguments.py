@@ -1,4 +1,4 @@
-"""Every public function refuses every wrong kind of argument, in words of its own."""
+"""Every public function rejects every wrong kind of argument, with its own message."""
 
 import functools
 import inspect

@@ -1,6 +1,6 @@
-"""Cells made from public names alone run like jrnn's own: those of the page about it.
+"""Cells made only from public names run like jrnn's own: those of your_own_cell.md.
 
-pytest test_your_own_cell.py           one combination, and what is refused
+pytest test_your_own_cell.py           one combination, and errors
 pytest -m slow test_your_own_cell.py   matrix, wrappers, diagnostics
 """
 

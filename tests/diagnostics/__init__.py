@@ -1,1 +1,1 @@
-"""Gradients, Jacobians, gates and numbers that are not finite."""
+"""Gradients, Jacobians, gates and non-finite numbers."""

@@ -1,4 +1,4 @@
-"""Products of Jacobians equal brute force, stay finite, and lie below their bound."""
+"""Products of Jacobians equal brute force, stay finite, and are below their bound."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity came from: put there on purpose, and found."""
+"""`find_non_finite` finds NaN and infinities that were put in on purpose."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Gates are counted as NumPy counts them, in every cell and in whatever is around."""
+"""Gate statistics equal NumPy's, for every cell and inside every wrapper."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The command that compares two commits: what is equal, differs, is missing."""
+"""The comparison of two commits reports equal, different and missing results."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The benchmark of chunks and of unrolled loops: what it times and what it tells."""
+"""The benchmark of chunks and unrolled loops: what it times and what it reports."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The benchmark of kernels, as far as it can be checked without a GPU."""
+"""The benchmark of kernels, as far as it can be tested without a GPU."""
 
 from concurrent.futures import ThreadPoolExecutor
 

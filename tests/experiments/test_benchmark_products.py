@@ -1,4 +1,4 @@
-"""The benchmark of products: every way of one computes the same numbers."""
+"""The benchmark of products: all variants compute the same numbers."""
 
 import json
 

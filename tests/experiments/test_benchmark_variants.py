@@ -1,4 +1,4 @@
-"""The benchmark of variants: each computes what it varies."""
+"""The benchmark of variants: each computes the same as the original."""
 
 import json
 

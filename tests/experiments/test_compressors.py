@@ -1,4 +1,4 @@
-"""The reference compressors: sizes that are right, priming that primes, or says not."""
+"""The reference compressors: sizes are right, and priming works or reports failure."""
 
 import builtins
 import bz2

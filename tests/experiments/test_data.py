@@ -1,4 +1,4 @@
-"""The texts: read as promised, split alike on every run, refused with a reason."""
+"""The texts: read and split the same on every run, rejected with a reason."""
 
 import hashlib
 from importlib.metadata import PackageNotFoundError

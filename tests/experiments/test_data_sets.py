@@ -1,4 +1,4 @@
-"""The data sets: parsed as they stand, split without touching, scaled by training."""
+"""The data sets: parsed exactly, split with gaps, scaled by the training part."""
 
 import gzip
 import subprocess

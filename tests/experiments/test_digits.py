@@ -1,4 +1,4 @@
-"""Digits in steps: laid out, moved, learnt; nothing known of the test part."""
+"""Digits as sequences: layout, augmentation and training, blind to the test part."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The experiment on DNA: codes are proper, and no choice sees the test part."""
+"""The experiment on DNA: codes are proper, and no choice uses the test part."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The electrocardiogram: probabilities of integers, beats, and no look at the test."""
+"""The electrocardiogram: probabilities of integers, beats, and a blind test part."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Every command says at once what it wants that is not installed; its help works."""
+"""Every command reports missing packages at once, and its help works."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Glucose ahead: equal pairs for all, no look ahead, nothing learned of the test."""
+"""Glucose forecasts: the same pairs for all models, causal, blind to the test part."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The check of checks runs, and says no where a gradient is wrong."""
+"""The gradient check runs, and fails for a wrong gradient."""
 
 import json
 

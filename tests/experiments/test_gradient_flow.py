@@ -1,4 +1,4 @@
-"""Gradient flow: both halves of the argument are tested, and told as they are found."""
+"""Gradient flow: both halves of the argument are tested, and reported as found."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""What experiments share: settings with bounds, one command line, one training loop."""
+"""The code that experiments share: settings, command line and training loop."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The main job, end to end, on a text that takes seconds."""
+"""The main experiment, end to end, on a text that takes seconds."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Tasks of a long memory: right by definition; fresh data; a store that is filled."""
+"""Long-memory tasks: definitions, fresh data, and the store of results."""
 
 import dataclasses
 import functools

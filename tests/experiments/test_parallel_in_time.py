@@ -1,4 +1,4 @@
-"""Evaluation parallel in time: what is timed, what is skipped, what Newton is told."""
+"""The parallel-in-time experiment: what is timed and skipped, and Newton's reports."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""README's numbers of the experiments are those of the committed runs."""
+"""The numbers of experiments in README are those of the committed runs."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Forecasts of returns: causal, scored as the field scores them, blind to the test."""
+"""Forecasts of returns: causal, scored by the field's measures, blind to the test."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Generated tasks: right by brute force; cells that run in parallel over time learn."""
+"""Generated tasks equal brute force; cells for parallel evaluation learn them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Spoken digits: read, split and checked for leaks as promised; padding stays out."""
+"""Spoken digits: reading, splitting, checks for leaks; padding has no effect."""
 
 import dataclasses
 import json

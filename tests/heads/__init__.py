@@ -1,1 +1,1 @@
-"""What a state says about the next symbol."""
+"""Distributions of the next symbol."""

@@ -1,4 +1,4 @@
-"""Heads beside SciPy: densities, samples, means, distribution functions, gradients."""
+"""Heads against SciPy: densities, samples, means, distribution functions, gradients."""
 
 import itertools
 from fractions import Fraction

@@ -1,1 +1,1 @@
-"""Other libraries' models."""
+"""Models of other libraries."""

@@ -1,4 +1,4 @@
-"""PyTorch's modules as cells: beside golden arrays, and beside PyTorch where it is."""
+"""PyTorch's modules as cells: against golden arrays, and PyTorch if installed."""
 
 import json
 import sys

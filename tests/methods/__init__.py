@@ -1,1 +1,1 @@
-"""One way to run a cell each."""
+"""The methods that run a cell."""

@@ -1,4 +1,4 @@
-"""Kernels for gated cells, interpreted by JAX, and lowered for machines not at hand."""
+"""Kernels for gated cells, interpreted by JAX, and lowered for GPUs and TPUs."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""Blocks of long products keep their digits; and products have derivatives."""
+"""Blocks of long products keep their precision, and products have derivatives."""
 
 import jax
 import jax.numpy as jnp

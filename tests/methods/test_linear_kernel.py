@@ -1,4 +1,4 @@
-"""The linear recurrence as a kernel, interpreted by JAX, and lowered for machines."""
+"""The kernel of the linear recurrence, interpreted by JAX and lowered for GPU, TPU."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Parallel in time: the numbers of one step after another, and never a wrong one."""
+"""Parallel over time: the same numbers as step by step, or NaN."""
 
 import functools
 

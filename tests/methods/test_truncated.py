@@ -1,7 +1,7 @@
-"""Truncated BPTT: each output's gradient reaches as far as its window, no further.
+"""Truncated BPTT: each output's gradient reaches back to the start of its window.
 
 The oracle gives every step its own copy of parameters and input, differentiates each
-output by each copy, and adds up the pairs that lie within a window.
+output by each copy, and sums the pairs that are within one window.
 """
 
 import functools

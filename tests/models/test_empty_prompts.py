@@ -1,4 +1,4 @@
-"""Prompts without symbols, and prompts that contradict the batch, in every model."""
+"""Empty prompts, and prompts that contradict the batch, in every model."""
 
 import functools
 

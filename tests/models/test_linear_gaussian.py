@@ -1,4 +1,4 @@
-"""The linear-Gaussian Markov model beside NumPy's least squares and closed forms."""
+"""The linear-Gaussian Markov model, against NumPy's least squares and closed forms."""
 
 import functools
 
@@ -245,7 +245,7 @@ MISTAKES = {
         lambda model: model.fit(np.array([1.0, 0.0, 2.0, 5.0])),
         "at least 4 windows of 3 known values",
     ),
-    "constant": (lambda model: model.fit(np.ones(20)), "residuals without spread"),
+    "constant": (lambda model: model.fit(np.ones(20)), "residuals without variance"),
     "another order": (
         lambda model: model.log_prob(
             jrnn.models.linear_gaussian_markov(1).fit(series(0, 9)), np.ones(3)

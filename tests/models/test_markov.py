@@ -1,4 +1,4 @@
-"""Markov chains beside counts in Python dicts."""
+"""Markov chains, against counts in Python dicts."""
 
 import functools
 import math

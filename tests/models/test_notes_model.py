@@ -1,4 +1,4 @@
-"""The notes' whole model, P(x_t | x_1..x_{t-1}) with a mean over T, beside NumPy."""
+"""The notes' whole model, P(x_t | x_1..x_{t-1}) with a mean over T, against NumPy."""
 
 import jax
 import jax.numpy as jnp

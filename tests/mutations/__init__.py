@@ -1,1 +1,1 @@
-"""Breaks the source on purpose, and asks which test notices."""
+"""Breaks the source on purpose, and reports which test notices."""

@@ -1,4 +1,4 @@
-"""The mistakes, and the quick tests that ought to notice each."""
+"""The mistakes, and the quick tests that should notice each."""
 
 from tests.mutations.runner import Mutation
 

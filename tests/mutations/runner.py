@@ -14,14 +14,14 @@ TIMEOUT = 480  # seconds; a mutant that hangs counts as not noticed
 
 
 class Mutation(NamedTuple):
-    """One mistake that somebody could make.
+    """One possible mistake in the source.
 
     Attributes:
-      name: What the mistake is, in words.
-      file: The source file that is changed, below the package's root.
+      name: A description of the mistake.
+      file: The source file to change, relative to the root.
       old: A piece of it that occurs exactly once.
-      new: What stands there instead.
-      tests: The quick tests that ought to notice, as pytest's arguments.
+      new: Its replacement.
+      tests: The quick tests that should notice, as pytest's arguments.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Mutation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the tests said.
+    """The result of the tests.
 
     Attributes:
-      passed: How many passed.
-      failed: The tests in which numbers differed: those that failed an assertion.
-      broken: Errors of collecting, importing and setting up, and tests that crashed.
-      output: All that was printed.
+      passed: The number of tests that passed.
+      failed: The tests that failed an assertion, because numbers differed.
+      broken: Errors of collection, imports and setup, and tests that crashed.
+      output: The printed output.
     """
 
     passed: int
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 def make_copy(folder: Path, mutation: Mutation | None = None) -> None:
-    """Copies package and tests to `folder`, and puts the mistake in.
+    """Copies package and tests to `folder`, and inserts the mistake.
 
     Raises:
       ValueError: The mistake does not fit the source.
@@ -69,7 +69,7 @@ def mistaken(source: str, mutation: Mutation) -> str:
 
     Raises:
       ValueError: The piece to replace does not occur exactly once: the source has
-        moved on, and the mutation must follow it.
+        changed, and the mutation must be updated.
     """
     if source.count(mutation.old) != 1:
         raise ValueError(
@@ -84,10 +84,10 @@ def run_tests(folder: Path, tests: tuple[str, ...]) -> Outcome:
     """Runs pytest in the copy, up to the first failure.
 
     Raises:
-      RuntimeError: The tests imported another jrnn than the copy, or told nothing.
+      RuntimeError: The tests did not import the copied jrnn, or wrote no report.
     """
     report = folder / "witness.json"
-    # Without the type checker of pyproject.toml's addopts: numbers are to notice.
+    # Without the type checker of pyproject.toml's addopts: numbers should notice.
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutations.witness"]
     selection = ["-o", "addopts=", "-m", "not slow and not nightly"]
     run = subprocess.run(
@@ -109,7 +109,7 @@ def run_tests(folder: Path, tests: tuple[str, ...]) -> Outcome:
 
 
 def _environment(folder: Path, report: Path) -> dict[str, str]:
-    """The environment less what an outer pytest put there, and the copy in front."""
+    """Returns the environment without pytest's variables, with the copy first."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     return kept | {
         "PYTHONPATH": str(folder),

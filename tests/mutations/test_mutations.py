@@ -1,4 +1,4 @@
-"""A test counts only once it has been seen to fail: each mistake must be noticed."""
+"""Each mistake must be noticed: a test counts only once it has been seen to fail."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A pytest plugin: writes down what was imported and which test failed, and how.
+"""A pytest plugin that records what was imported, and which tests failed and how.
 
 Loaded by `-p tests.mutations.witness` in the patched copy; where to write comes in the
 environment variable WITNESS.

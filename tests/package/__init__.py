@@ -1,1 +1,1 @@
-"""What is installed, imported and documented."""
+"""Installation, imports and documentation."""

@@ -1,6 +1,6 @@
-"""Only what libraries document is used: no private name, no parameter of an equation.
+"""Only documented names of libraries are used: no private name, no equation parameter.
 
-Both change from one minor version to the next, and jrnn runs on many.
+Private names and parameters change between minor versions, and jrnn runs on many.
 """
 
 import ast

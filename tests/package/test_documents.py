@@ -1,4 +1,4 @@
-"""What README and docs tell the reader to type runs, as it stands there."""
+"""The code in README and docs runs exactly as written."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Imports run one way, read off the import statements without importing anything."""
+"""Imports go one way between folders, by the import statements, without importing."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""What is there after a bare `import jrnn`, and what is told where a library misses."""
+"""What a bare `import jrnn` provides, and the errors for missing libraries."""
 
 import json
 import pkgutil

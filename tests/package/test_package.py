@@ -1,4 +1,4 @@
-"""What a user installs: bare imports, public names, and one version everywhere."""
+"""The installed package: bare imports, public names, and one version everywhere."""
 
 import ast
 import re

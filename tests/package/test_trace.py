@@ -1,7 +1,7 @@
-"""How far a reader walks: what a trace of one LSTM and its gradient enters of jrnn.
+"""How much a reader must read: the files and functions in a trace of an LSTM.
 
 `python -m tests.package.test_trace` prints files and functions. The aim is 9 files and
-100 functions; the bounds here are what there is today, and only ever fall.
+100 functions; the bounds here are the present numbers, and may only fall.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""What pyproject.toml says of versions is what CI tries, and extras are to be had."""
+"""CI tests the versions in pyproject.toml, and all extras can be installed."""
 
 import importlib.metadata
 import re

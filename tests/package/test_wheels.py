@@ -1,4 +1,4 @@
-"""Files out of wheels: checked before they are read, refused with what to run."""
+"""Files from wheels are checked before reading; errors name the command to run."""
 
 import hashlib
 import sys

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, checked before they are believed, whole or never."""
+"""Checkpoints: exact, verified before they are read, and atomic."""
 
 import json
 import shutil

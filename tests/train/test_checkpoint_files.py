@@ -1,4 +1,4 @@
-"""Checkpoints on disk: altered, damaged, locked, in groups, on full disks."""
+"""Checkpoints on disk: altered, damaged, locked, several processes, full disks."""
 
 import copy
 import errno

@@ -1,4 +1,4 @@
-"""Checkpoints give back the value that was saved, to the bit, or refuse it."""
+"""Checkpoints restore every value exactly, or raise an error."""
 
 import shutil
 from pathlib import Path

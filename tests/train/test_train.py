@@ -1,4 +1,4 @@
-"""Training: windows, donated state, clipping, and a resumed run equal to the bit."""
+"""Training: windows, donated state, clipping, and bitwise equal resumed runs."""
 
 import subprocess
 import sys

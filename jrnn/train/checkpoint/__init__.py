@@ -1,13 +1,13 @@
-"""Checkpoints: arrays by orbax, under a SHA-256 manifest of every file.
+"""Checkpoints: arrays written by orbax, with a SHA-256 manifest of every file.
 
 A checkpoint is a folder:
 
-    arrays/         the leaves of the tree, as orbax writes them
+    arrays/         the leaves of the tree, written by orbax
     contents.json   path, shape and type of each leaf, and the caller's metadata
     MANIFEST.json   size and SHA-256 of every file; written last, checked first
 
-Orbax alone restores most flipped bits in silence; the manifest is what notices. There
-is no `arrays` where no leaf has elements.
+Orbax alone restores most flipped bits silently; the manifest detects them. There is no
+`arrays` if no leaf has elements.
 """
 
 import json
@@ -39,27 +39,27 @@ def save_checkpoint(
     tree: Any,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a tree of arrays to a folder, whole or not at all.
+    """Writes a tree of arrays to a folder, atomically.
 
-    Every value is kept to the bit, whether 64-bit types are on or off. The folder has
-    the modes that the umask gives. Of a job of several processes the first one saves,
-    and waits for no other; each of them may load.
+    All values are stored exactly, with 64-bit types on or off. The permissions of the
+    folder follow the umask. In a job of several processes only the first one saves,
+    without waiting for the others; all of them may load.
 
     Args:
       path: The folder; an older checkpoint there is replaced, an empty folder filled.
-      tree: A pytree of arrays of JAX or NumPy of any numeric type, typed PRNG keys, and
-        Python numbers, integers of up to 64 bits. It may be empty, and so may arrays.
+      tree: A pytree of JAX or NumPy arrays of any numeric dtype, typed PRNG keys, and
+        Python numbers, integers of up to 64 bits. The tree and its arrays may be empty.
       metadata: Anything that JSON can hold, such as settings and data position; tuples
         come back as lists, and keys as strings.
 
     Raises:
-      CheckpointError: `path` holds something that is no checkpoint, or another thread
+      CheckpointError: `path` holds something other than a checkpoint, or another thread
         or process is saving there; a ValueError.
       TypeError: `metadata` is not JSON, or a leaf is something else, such as a string.
       ValueError: A leaf is a deleted array, is spread over processes, or is an integer
         of more than 64 bits; or this is not the first process of its job.
-      OSError: The folder cannot be written, as on a full disk. What was there before
-        stays.
+      OSError: The folder cannot be written, such as on a full disk. An older checkpoint
+        there is kept.
 
     Example:
       >>> import tempfile, jax.numpy as jnp
@@ -97,25 +97,25 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | os.PathLike[str], like: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Reads a checkpoint, after every file was found to be what it was.
+    """Reads a checkpoint, after checking every file against the manifest.
 
-    A crash while saving can leave two checkpoints, the newer in its place and the one
-    before it under another name. Where files of the newer are damaged, the one before
-    it is read, and a UserWarning says so.
+    A crash while saving can leave two checkpoints: the newer in its place, and the
+    older under another name. If files of the newer are damaged, the older is read, with
+    a UserWarning.
 
     Args:
       path: The folder that `save_checkpoint` wrote.
-      like: A tree of the structure, shapes and types that are expected; arrays, or
-        placeholders as `jax.eval_shape` gives them. Where it has an array of NumPy, a
-        scalar of NumPy or a Python number, so has the result; elsewhere arrays of JAX.
+      like: A tree with the expected structure, shapes and types: arrays, or
+        placeholders from `jax.eval_shape`. Where it has a NumPy array, a NumPy scalar
+        or a Python number, so has the result; all other leaves are JAX arrays.
 
     Returns:
       The tree, and the metadata.
 
     Raises:
       CheckpointError: There is no checkpoint; a file is missing, added or altered; the
-        tree is not like `like`; or `like` cannot hold a value exactly. A ValueError.
-      TypeError: A leaf of `like` is no array, key or number.
+        tree differs from `like`; or `like` cannot hold a value exactly. A ValueError.
+      TypeError: A leaf of `like` is not an array, a key or a number.
 
     Example:
       >>> import tempfile
@@ -137,25 +137,25 @@ def load_checkpoint(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns a checkpoint's metadata alone, checked like the rest.
+    """Returns only a checkpoint's metadata, after checking every file.
 
     Args:
       path: The folder that `save_checkpoint` wrote.
 
     Returns:
-      What was passed as `metadata`.
+      The `metadata` that was saved.
 
     Raises:
-      CheckpointError: As `load_checkpoint`, which also says when it warns.
+      CheckpointError: As `load_checkpoint`; warnings too are the same.
     """
     return read_sound(_folder.resolve(path), lambda _: None)[0]["metadata"]
 
 
 def has_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Returns whether `load_checkpoint` has something to read, sound or damaged.
+    """Returns whether a checkpoint exists, intact or damaged.
 
-    `path.exists()` misses what a crash between two moves leaves under another name, and
-    takes an empty folder for a checkpoint.
+    `path.exists()` would miss a checkpoint that a crash left under another name, and
+    count an empty folder as one.
 
     Args:
       path: The folder that `save_checkpoint` wrote, or will write.
@@ -171,7 +171,7 @@ def has_checkpoint(path: str | os.PathLike[str]) -> bool:
 
 
 def _check_process() -> None:
-    # Orbax writes NumPy's arrays in the first process alone, and says nothing.
+    # Orbax writes NumPy arrays only in the first process, and ignores others silently.
     here = jax.process_index()
     if here != 0:
         raise ValueError(

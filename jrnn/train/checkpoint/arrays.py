@@ -1,4 +1,4 @@
-"""Arrays to files and back, by orbax, which leaves the process as it found it."""
+"""Writes and reads arrays with orbax, without its side effects on the process."""
 
 import contextlib
 import errno
@@ -24,10 +24,10 @@ with needed_by("jrnn.train", "orbax-checkpoint"):
 
 T = TypeVar("T")
 
-# Seconds that the other arrays are given to end when one has failed.
+# Seconds to wait for the other arrays when one has failed.
 LINGER = 0.05
 
-# Orbax 0.11 starts and ends event loops in a way that two threads cannot share.
+# Orbax 0.11 manages event loops in a way that is not thread-safe.
 _one_at_a_time = threading.Lock()
 
 
@@ -67,13 +67,13 @@ def read_arrays(folder: Path, names: list[str]) -> list[np.ndarray]:
         return _apart(read)
     except Exception as error:
         raise CheckpointError(
-            f"Expected arrays of orbax in {folder}, got {_first_line(error)}; use an "
+            f"Expected orbax arrays in {folder}, got {_first_line(error)}; use an "
             "older checkpoint, or the version of orbax that wrote this one."
         ) from error
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Orbax, told not to wait for the other processes of a job, which do not save."""
+    """Returns a checkpointer that does not wait for other processes of the job."""
     if jax.process_count() == 1:
         return ocp.PyTreeCheckpointer()
     here = jax.process_index()
@@ -85,10 +85,10 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def _apart(task: Callable[[], T]) -> T:
-    """Runs a task in a thread of its own and returns its result.
+    """Runs a task in a separate thread and returns its result.
 
-    Orbax replaces the event loop of the thread that calls it, and fails where one is
-    running, as in a notebook.
+    Orbax replaces the event loop of the calling thread, and fails if one is running, as
+    in a notebook.
     """
     with _one_at_a_time, _without_reports(), _without_stragglers():
         with ThreadPoolExecutor(1) as pool:
@@ -97,10 +97,10 @@ def _apart(task: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
-    """Drops orbax's log records, whatever its threads: errors are raised as well.
+    """Drops the log records of all orbax threads; errors are raised anyway.
 
-    Each call adds and removes a filter of its own. A level that is set and put back
-    would stay changed where two threads overlap.
+    Each call adds and removes its own filter. Setting and restoring the log level
+    instead could leave it changed when two threads overlap.
     """
     drop = lambda record: "orbax" not in record.pathname
     logger = logging.getLogger("absl")
@@ -113,9 +113,9 @@ def _without_reports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_stragglers() -> Iterator[None]:
-    """Drops what arrays report that are still under way when another one has failed.
+    """Drops the reports of unfinished arrays after another one has failed.
 
-    Each would print a traceback, for the event loop that they report to is closed.
+    Each would print a traceback, as the event loop that it reports to is closed.
     """
     before = sys.unraisablehook
 
@@ -135,9 +135,9 @@ def _without_stragglers() -> Iterator[None]:
 
 
 def _as_os_error(error: Exception, folder: Path) -> OSError:
-    """Finds the system's number in what tensorstore raises of a full disk."""
+    """Converts a tensorstore error, as on a full disk, to an OSError with its errno."""
     found = re.search(r"(?:OS error |os_error_code=')(\d+)", str(error))
-    if found is None or os.name == "nt":  # whose numbers are not C's
+    if found is None or os.name == "nt":  # Windows error codes are not errno values
         return OSError(errno.EIO, f"Arrays not written, {_first_line(error)}")
     code = int(found[1])
     return OSError(code, f"{os.strerror(code)}, arrays not written", str(folder))

@@ -1,4 +1,4 @@
-"""The one exception that reading and replacing a checkpoint raises."""
+"""The exception raised when a checkpoint cannot be read or replaced."""
 
 
 class CheckpointError(ValueError):

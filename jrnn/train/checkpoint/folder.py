@@ -1,7 +1,7 @@
-"""The folder of a checkpoint: its names, its manifest, and how it gets to its place.
+"""The folder of a checkpoint: file names, manifest, and atomic replacement.
 
-It is written beside its place and then moved there, the old one kept until the new one
-is complete: after a crash at any moment one of the two can be loaded.
+A folder is written beside its place and then moved there; the old one is kept until the
+new one is complete. After a crash at any moment one of the two can be loaded.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ SHOWN = 300  # characters of a value in a message
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """Returns the place that a path names; that of its target, if it is a link.
+    """Returns a path as the place of a checkpoint; follows a symbolic link.
 
     Raises:
-      CheckpointError: The path has no last part to name a folder by.
-      TypeError: It is no path.
+      CheckpointError: The path does not end in the name of a folder.
+      TypeError: It is not a path.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(
@@ -35,43 +35,43 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     place = Path(os.path.realpath(place)) if place.is_symlink() else place
     if place.name in {"", ".."}:
         raise CheckpointError(
-            f"Expected the path of a folder by its name, got {str(path)!r}; name a "
-            "folder in it."
+            f"Expected a path that ends in the name of a folder, got {str(path)!r}; "
+            "name a folder in it."
         )
     return place
 
 
 def older(place: Path) -> Path:
-    """Returns where the checkpoint before waits until the new one is in its place."""
+    """Returns where the old checkpoint is kept until the new one is in its place."""
     return place.with_name(f".{place.name}.old")
 
 
 def is_vacant(place: Path) -> bool:
-    """Returns whether nothing is there, or an empty folder."""
+    """Returns whether the place does not exist or is an empty folder."""
     return not place.exists() or (place.is_dir() and not any(place.iterdir()))
 
 
 def check_replaceable(place: Path) -> None:
-    """Keeps a folder that `save_checkpoint` never wrote from being replaced.
+    """Raises unless the place is free or holds a checkpoint.
 
     Raises:
       CheckpointError: It holds something else.
     """
     if is_vacant(place):
         return
-    # By listing, for a system that ignores case takes manifest.json for ours.
+    # List names: a case-insensitive file system would accept manifest.json.
     names = set(os.listdir(place)) if place.is_dir() else set()
     if MANIFEST not in names:
         raise CheckpointError(
-            f"Expected a free place or a checkpoint to replace, got {place}, which "
-            f"holds no {MANIFEST}; choose another path."
+            f"Expected a new path or a checkpoint to replace, got {place}, which has "
+            f"no {MANIFEST}; choose another path."
         )
 
 
 def tidy(place: Path) -> None:
-    """Removes what a crash left; an old checkpoint only where the newer is sound.
+    """Removes what a crash left; an old checkpoint only if the newer one is intact.
 
-    Only the one writer of the place calls it.
+    Only the writer that holds the lock calls it.
     """
     for name in os.listdir(place.parent):
         if name.startswith(_partial(place)):
@@ -89,9 +89,9 @@ def tidy(place: Path) -> None:
 
 
 def new_folder(place: Path) -> Path:
-    """Makes an empty folder beside a place, with the modes that the user's umask gives.
+    """Makes an empty folder beside a place, with permissions from the user's umask.
 
-    `tempfile` would make it readable for the user alone.
+    `tempfile` would make it readable only for the user.
     """
     folder = _beside(place)
     folder.mkdir()
@@ -99,9 +99,9 @@ def new_folder(place: Path) -> Path:
 
 
 def move_into_place(folder: Path, place: Path) -> None:
-    """Puts a complete folder in its place."""
-    # A folder cannot be replaced by another in one step on every system. Between the
-    # two moves the old one still stands under its other name, where loading finds it.
+    """Moves a complete folder to its place."""
+    # Not every system can replace a folder in one step. Between the two moves the old
+    # one has its other name, under which loading finds it.
     if is_vacant(place):
         with contextlib.suppress(FileNotFoundError):
             place.rmdir()
@@ -113,13 +113,13 @@ def move_into_place(folder: Path, place: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON and brings it to the disk."""
+    """Writes JSON and syncs it to the disk."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     _sync(path)
 
 
 def write_manifest(folder: Path) -> None:
-    """Brings every file to the disk, and writes down its size and SHA-256."""
+    """Syncs every file to the disk, and writes the manifest of sizes and SHA-256."""
     for path in folder.rglob("*"):
         _sync(path)
     write_json(folder / MANIFEST, digests(folder))
@@ -127,12 +127,12 @@ def write_manifest(folder: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns size and SHA-256 of every file but the manifest, by its path inside."""
+    """Returns size and SHA-256 of every file except the manifest, by relative path."""
     return {name: _digest(path) for name, path in _files(folder).items()}
 
 
 def is_sound(folder: Path) -> bool:
-    """Returns whether every file is as the manifest says."""
+    """Returns whether every file matches the manifest."""
     try:
         check_manifest(folder)
     except (CheckpointError, OSError):
@@ -171,10 +171,10 @@ def check_manifest(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object that a file holds.
+    """Returns the JSON object in a file.
 
     Raises:
-      CheckpointError: The file is unreadable, or holds something else.
+      CheckpointError: The file is unreadable, or not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -189,7 +189,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Returns a value from a file for a message, shortened."""
+    """Returns a value as text for a message, shortened."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested deeply; an integer of many digits
@@ -220,9 +220,9 @@ def _digest(path: Path) -> dict[str, Any]:
 
 
 def _sync(path: Path) -> None:
-    """Brings a file, or a folder's names, to the disk, where the system can."""
+    """Syncs a file, or a folder's entries, to the disk, if the system can."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""What a leaf of a tree is, as a checkpoint describes it, and its array.
+"""Describes the leaves of a tree for a checkpoint, and converts them to arrays.
 
-A leaf is described by its path in the tree, its shape and its type: NumPy's name of it,
-`key<fry>` and the like for typed PRNG keys, `Python int` for a number of Python. A leaf
-without elements is its description.
+A description is a leaf's path in the tree, its shape and its type: a NumPy dtype name,
+`key<fry>` and the like for typed PRNG keys, or `Python int` for a Python number. For a
+leaf without elements only the description is stored.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def describe(path: str, leaf: Any) -> Entry:
-    """Returns path, shape and type of an array, its placeholder, a key or a number.
+    """Returns path, shape and type of an array, a placeholder, a key or a number.
 
     Raises:
       TypeError: The leaf is something else.
@@ -54,7 +54,7 @@ def describe(path: str, leaf: Any) -> Entry:
 
 
 def is_entry(entry: Any) -> bool:
-    """Returns whether a description read from a file is one."""
+    """Returns whether an object read from a file is a valid description."""
     return (
         isinstance(entry, dict)
         and set(entry) == {"path", "shape", "dtype"}
@@ -66,22 +66,22 @@ def is_entry(entry: Any) -> bool:
 
 
 def has_elements(entry: Entry) -> bool:
-    """Returns whether a described leaf has any."""
+    """Returns whether a described leaf has elements."""
     return 0 not in entry["shape"]
 
 
 def to_array(path: str, leaf: Any) -> np.ndarray:
-    """Returns the values of a leaf that `describe` knows, in a type that orbax knows.
+    """Returns the values of a leaf as an array of a dtype that orbax supports.
 
     Raises:
-      TypeError: The leaf has no value, being traced or a placeholder.
-      ValueError: Its value is out of reach, or has no exact form.
+      TypeError: The leaf has no value: it is traced or a placeholder.
+      ValueError: Its value is not accessible, or cannot be stored exactly.
     """
     _check_present(path, leaf)
     if python_type(leaf) is int:
         return _integer(path, leaf)
     array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    array = array.astype(np.dtype(array.dtype.name), copy=False)  # of native byte order
+    array = array.astype(np.dtype(array.dtype.name), copy=False)  # native byte order
     return array.view(np.uint8) if is_narrow(array.dtype) else array
 
 
@@ -106,8 +106,8 @@ def _check_present(path: str, leaf: Any) -> None:
         )
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         raise ValueError(
-            f"Expected values to save, got an array at {path} that other processes "
-            "hold in part; gather it first (jax.experimental.multihost_utils)."
+            f"Expected values to save, got an array at {path} that is spread over "
+            "processes; gather it first (jax.experimental.multihost_utils)."
         )
 
 

@@ -1,7 +1,7 @@
-"""At most one writer of a checkpoint, over the threads and processes of a machine.
+"""A lock that allows one writer per checkpoint, across threads and processes.
 
-The lock is the operating system's, on a file beside the checkpoint. It ends with the
-process that holds it, killed or not, so that a file left behind blocks nobody.
+The operating system locks a file beside the checkpoint, and releases the lock when its
+process ends, even if killed: a file left behind does not block the next writer.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# What flock says where a file system has no locks (some of clusters). There only the
-# threads of one process are told apart.
+# The errors of flock on file systems without locks (on some clusters). There the lock
+# only works between threads of one process.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
-# What threads are writing. A fork copies the set, hence the process's number in it.
+# Paths that threads are writing. A fork copies the set, so entries include the pid.
 _written: set[tuple[int, str]] = set()
 _guard = threading.Lock()
 
@@ -39,7 +39,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
     Raises:
       Busy: Another thread or process holds it.
-      OSError: The lock's file cannot be made.
+      OSError: The lock file cannot be created.
     """
     entry = (os.getpid(), os.path.realpath(path))
     with _guard:
@@ -61,12 +61,12 @@ def _locked(file: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            if sys.platform != "win32":  # where an open file cannot be removed
+            if sys.platform != "win32":  # Windows cannot remove an open file
                 file.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
         if sys.platform == "win32":
-            with contextlib.suppress(OSError):  # the next writer has opened it
+            with contextlib.suppress(OSError):  # the next writer may have opened it
                 file.unlink()
 
 
@@ -80,7 +80,7 @@ def _acquire(file: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its holder removed it since it was opened
+        os.close(descriptor)  # its holder has removed the file in the meantime
 
 
 def _lock(descriptor: int) -> None:

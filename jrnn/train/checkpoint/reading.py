@@ -1,4 +1,4 @@
-"""Finds the checkpoint to read, checks what it says, and reads its leaves."""
+"""Finds the checkpoint to read, checks its contents, and reads its leaves."""
 
 import warnings
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from jrnn.train.checkpoint.leaves import Entry, has_elements, is_entry
 from jrnn.train.checkpoint.restoring import fits, remedy, restore
 
 FORMATS = ("jrnn checkpoint 1", "jrnn checkpoint 2")  # the last is written
-# How often a checkpoint that is replaced while it is read is begun anew.
+# Attempts to read a checkpoint that is being replaced.
 READINGS = 10
 
 T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """A checkpoint whose files are what they were.
+    """A checkpoint whose files match its manifest.
 
     Attributes:
-      folder: Where it is.
-      contents: What its `contents.json` says.
-      damage: What is wrong with the newer one, if this is the one before it.
+      folder: Its folder.
+      contents: Its `contents.json`.
+      damage: The error of the newer checkpoint, if this is the older one.
     """
 
     folder: Path
@@ -33,12 +33,12 @@ class Found(NamedTuple):
 
 
 def read_sound(place: Path, read: Callable[[Found], T]) -> tuple[dict[str, Any], T]:
-    """Returns the contents of a sound checkpoint, and what `read` makes of it.
+    """Returns the contents of an intact checkpoint, and the result of `read`.
 
-    Warns of damage. What another process replaces while it is read is read anew.
+    Warns of damage. Reads again if another process replaces the checkpoint meanwhile.
 
     Raises:
-      CheckpointError: There is none, or `read` raises it.
+      CheckpointError: There is no intact checkpoint, or `read` raises it.
     """
     for _ in range(READINGS):
         before = _identity(place)
@@ -53,7 +53,7 @@ def read_sound(place: Path, read: Callable[[Found], T]) -> tuple[dict[str, Any],
             raise CheckpointError(
                 f"Expected a checkpoint to read in {place}, got {error}."
             ) from error
-        if _identity(place) != before:  # contents of one, arrays of another
+        if _identity(place) != before:  # may mix contents and arrays of two checkpoints
             continue
         if found.damage is not None:
             warnings.warn(
@@ -77,7 +77,7 @@ def _identity(place: Path) -> tuple[int, ...] | None:
 
 
 def _find(place: Path) -> Found:
-    """Chooses between the checkpoint in a place and the one before it."""
+    """Chooses between the checkpoint in a place and the older one beside it."""
     before = _folder.older(place)
     if _folder.is_vacant(place) and before.exists():
         _folder.check_manifest(before)
@@ -114,7 +114,7 @@ def _contents(folder: Path, damage: Exception | None) -> Found:
 
 
 def check_structure(found: Found, wanted: list[Entry]) -> None:
-    """Compares the leaves with the descriptions of those of `like`.
+    """Compares the descriptions of the leaves with those of `like`.
 
     Raises:
       CheckpointError: One differs.
@@ -134,10 +134,10 @@ def check_structure(found: Found, wanted: list[Entry]) -> None:
 
 
 def read_leaves(found: Found, like: list[Any]) -> list[Any]:
-    """Returns the leaves in the form of those of `like`, to which they fit.
+    """Returns the leaves, each as the kind of number or array that `like` has.
 
     Raises:
-      CheckpointError: An array is not as described, or its form cannot hold it.
+      CheckpointError: An array is not as described, or `like` cannot hold its values.
     """
     entries = found.contents["leaves"]
     names = [str(i) for i, entry in enumerate(entries) if has_elements(entry)]

@@ -1,4 +1,4 @@
-"""Leaves of a checkpoint in the form that `like` has them, never of another value."""
+"""Restores leaves as the kinds of numbers and arrays in `like`, never inexactly."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from jrnn.train.checkpoint.types import (
     python_type,
 )
 
-# The types that "jrnn checkpoint 1" gave to NumPy's arrays where x64 was off.
+# The types that "jrnn checkpoint 1" recorded for NumPy arrays with x64 off.
 NARROW = {"int64": "int32", "uint64": "uint32", "float64": "float32"}
 NARROW |= {"complex128": "complex64"}
 
@@ -31,7 +31,7 @@ def fits(stored: Entry, wanted: Entry, oldest: bool) -> bool:
       stored: Description in the checkpoint.
       wanted: Description of the leaf of `like`.
       oldest: Whether the file is a "jrnn checkpoint 1", which described numbers and
-        NumPy's arrays by the types that JAX gives to them.
+        NumPy arrays by the types that JAX converts them to.
     """
     if stored == wanted:
         return True
@@ -44,7 +44,7 @@ def fits(stored: Entry, wanted: Entry, oldest: bool) -> bool:
 
 
 def remedy(stored: Entry, wanted: Entry) -> str:
-    """Returns what to do about a leaf that does not fit."""
+    """Returns the advice for a leaf that does not fit."""
     keys = [entry["dtype"].startswith("key<") for entry in (stored, wanted)]
     if all(keys) and stored["dtype"] != wanted["dtype"]:
         return (
@@ -60,12 +60,12 @@ def remedy(stored: Entry, wanted: Entry) -> str:
 
 
 def restore(array: np.ndarray | None, stored: Entry, leaf: Any) -> Any:
-    """Returns the values of a stored leaf in the form of the leaf of `like`.
+    """Returns a stored leaf as the same kind of number or array as that of `like`.
 
     Args:
-      array: As `to_array` gave it; None for a leaf without elements.
-      stored: Description in the checkpoint, which fits.
-      leaf: Of `like`: an array of JAX or NumPy, a placeholder, a key, a number.
+      array: The stored array, made by `to_array`; None for a leaf without elements.
+      stored: Its description in the checkpoint, which fits.
+      leaf: The leaf of `like`: a JAX or NumPy array, a placeholder, a key or a number.
 
     Raises:
       CheckpointError: The array is not as described, or `leaf` cannot hold its values.
@@ -93,7 +93,7 @@ def restore(array: np.ndarray | None, stored: Entry, leaf: Any) -> Any:
 
 
 def _weak_type(leaf: Any, stored: Entry) -> type | None:
-    """The type of a Python number whose placeholder `jax.eval_shape` has made."""
+    """Returns the type of a Python number, for a placeholder from `jax.eval_shape`."""
     name = stored["dtype"].removeprefix(PYTHON)
     if name == stored["dtype"] or not isinstance(leaf, jax.ShapeDtypeStruct):
         return None
@@ -102,7 +102,7 @@ def _weak_type(leaf: Any, stored: Entry) -> type | None:
 
 
 def _unpacked(array: np.ndarray, name: str) -> np.ndarray:
-    """Undoes what `to_array` did to a type that orbax may not know."""
+    """Reverts the view as uint8 that `to_array` takes of dtypes unknown to orbax."""
     dtype = dtype_of(name)
     if dtype is None or not is_narrow(dtype) or array.dtype != np.uint8:
         return array
@@ -110,20 +110,20 @@ def _unpacked(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _implementation(leaf: Any) -> Any:
-    """The PRNG implementation of a key, or of a key's placeholder."""
+    """Returns the PRNG implementation of a key, or of a key's placeholder."""
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
     return found[0]
 
 
 def _exactly(array: np.ndarray, stored: Entry, dtype: np.dtype) -> np.ndarray:
-    """Converts a number of Python, or of an older file, where no value changes."""
+    """Converts values to a dtype; raises if a value would change."""
     if array.dtype == dtype:
         return array
     with np.errstate(all="ignore"):
         converted = array.astype(dtype)
         same = converted.astype(array.dtype).tobytes() == array.tobytes()
-    # -1 becomes the largest unsigned integer, and that -1.
+    # -1 becomes the largest unsigned integer, which converts back to -1.
     signed = kind_of(dtype.name) == "int" and np.any((array < 0) != (converted < 0))
     if not same or signed:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Types of leaves by name: NumPy's and JAX's, of keys, and of Python's numbers."""
+"""Names of leaf types: NumPy and JAX dtypes, PRNG keys, and Python numbers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def python_type(leaf: Any) -> type | None:
 
 
 def kind_of(name: str) -> str | None:
-    """Returns what such a number is in Python; None for keys and what is unknown."""
+    """Returns "bool", "int", "float" or "complex"; None for keys and unknown types."""
     if name.startswith(PYTHON):
         return name.removeprefix(PYTHON)
     dtype = dtype_of(name)
@@ -31,7 +31,7 @@ def kind_of(name: str) -> str | None:
 
 
 def dtype_of(name: str) -> np.dtype | None:
-    """Returns the type of that name; None for keys, Python's and what is unknown."""
+    """Returns the dtype of a name; None for keys, Python numbers and unknown types."""
     try:
         return np.dtype(name) if hasattr(jnp, name) else None
     except TypeError:
@@ -45,7 +45,7 @@ def is_key(leaf: Any) -> bool:
 
 
 def is_numeric(dtype: Any) -> bool:
-    """Returns whether JAX has arrays of that type: not longdouble, dates or objects."""
+    """Returns whether JAX supports a dtype: not longdouble, dates or objects."""
     try:
         dtype = np.dtype(dtype)
     except TypeError:
@@ -55,5 +55,5 @@ def is_numeric(dtype: Any) -> bool:
 
 
 def is_narrow(dtype: np.dtype) -> bool:
-    """Returns whether NumPy lacks that type of one byte; orbax knows some of them."""
+    """Returns whether a dtype has one byte and is not NumPy's own, such as float8."""
     return dtype.itemsize == 1 and dtype.name not in {"bool", "int8", "uint8"}
