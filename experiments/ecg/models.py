@@ -8,21 +8,23 @@ baseline's steps of a unit or two are as large as the slopes of a beat. Training
 truncated backpropagation through time over streams that lie side by side.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
+from experiments import lab
 from experiments.ecg.problem import (
     DIFFERENCES,
     LEAST_DIFFERENCE,
+    Entrant,
     Stretch,
     differences,
     scored,
@@ -34,41 +36,31 @@ CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
 FLOAT = jnp.float32
 
 
-class Recipe(NamedTuple):
-    """How networks are trained; hashable.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How networks are trained."""
 
-    Attributes:
-      steps: Updates in all.
-      streams: Pieces of the training part that are read side by side.
-      window: Steps that a gradient goes back.
-      rate: Of Adam at its highest, after `warmup` updates; then a cosine down to 0.
-      warmup: Updates.
-      clip: What the norm of a gradient is clipped to.
-      every: Updates between two looks at the validation part, the best of which is
-        kept.
-    """
+    steps: lab.Count = 1_200
+    """Updates of each network."""
+    streams: lab.Count = 32
+    """Pieces of the training part that are read side by side."""
+    window: lab.Count = 128
+    """Samples that a gradient goes back; the state goes on."""
+    rate: Annotated[float, lab.FINITE] = 1e-2
+    """Learning rate of Adam at its highest; then it falls to 0 as a cosine."""
+    warmup: Annotated[int, lab.at_least(0)] = 100
+    """Updates in which the rate rises."""
+    clip: Annotated[float, lab.FINITE] = 1.0
+    """What the norm of a gradient is clipped to."""
+    every: lab.Count = 100
+    """Updates between two looks at the validation part, the best of which is kept."""
 
-    steps: int
-    streams: int
-    window: int
-    rate: float
-    warmup: int
-    clip: float
-    every: int
-
-
-class Learned(NamedTuple):
-    """One seed's network.
-
-    Attributes:
-      params: Those that did best on validation.
-      nats: Per sample of validation, then.
-      step: After how many updates.
-    """
-
-    params: Any
-    nats: float
-    step: int
+    def check(self) -> None:
+        """Raises ValueError where settings do not go together."""
+        if self.warmup >= self.steps:
+            raise ValueError(
+                f"Expected --warmup below --steps, {self.steps}, got {self.warmup}."
+            )
 
 
 @functools.cache
@@ -114,15 +106,6 @@ def make_model(
     return jrnn.sequence_model(CELLS[cell](2, hidden), head)
 
 
-@functools.cache
-def make_optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """Returns Adam behind clipping."""
-    rates = optax.warmup_cosine_decay_schedule(
-        0.0, recipe.rate, recipe.warmup, recipe.steps
-    )
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adam(rates))
-
-
 def read(units: Int[np.ndarray, " T"]) -> Float[Array, " T-1"]:
     """Returns differences as the networks take them."""
     return jnp.asarray(differences(units), FLOAT)
@@ -153,16 +136,17 @@ def train(
     recipe: Recipe,
     seed: int,
     on_step: Callable[[], object] = lambda: None,
-) -> Learned:
+) -> Entrant:
     """Trains one network, and keeps what did best on validation."""
     key_init, key = jax.random.split(jax.random.key(seed))
     params = model.init(key_init, FLOAT)
+    drawn = batches(read(part.units), recipe, seed)
     best = training.train(
         sequence_loss(model),
-        make_optimiser(recipe),
+        training.adam(recipe.rate, recipe.warmup, recipe.steps, recipe.clip),
         params,
         key,
-        itertools.islice(batches(read(part.units), recipe, seed), recipe.steps),
+        itertools.islice(drawn, recipe.steps),
         lambda params: -float(log_prob(model, params, valid).mean()),
         training.every(recipe.every, recipe.steps),
         model.init_state(params, (recipe.streams,)),
@@ -173,7 +157,8 @@ def train(
             "Expected validation to be finite at least once, got NaN each time; lower "
             "--rate."
         )
-    return Learned(best.params, best.score, best.step)
+    score = functools.partial(log_prob, model)
+    return Entrant(best.params, score, {"step": best.step}, best.score)
 
 
 def log_prob(
