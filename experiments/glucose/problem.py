@@ -89,6 +89,15 @@ def on_grid(segment: Segment, columns: np.ndarray) -> np.ndarray:
     return grid
 
 
+def reading_at(
+    segment: Segment, minutes: Int[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "..."], Bool[np.ndarray, "..."]]:
+    """Returns readings exactly so many minutes after the first, and where they are."""
+    own = segment.minutes
+    found = np.minimum(np.searchsorted(own, minutes), len(own) - 1)
+    return segment.glucose[found], own[found] == minutes
+
+
 def ahead(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     """Returns the readings exactly 30 and 60 minutes after each, and where they are.
 
@@ -97,11 +106,8 @@ def ahead(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     >>> later[:, 0].tolist(), due[:, 0].tolist()
     ([120.0, 0.0, 0.0, 0.0], [True, False, False, False])
     """
-    minutes = segment.minutes
-    wanted = minutes[:, None] + np.array(HORIZONS)
-    found = np.minimum(np.searchsorted(minutes, wanted), len(minutes) - 1)
-    due = minutes[found] == wanted
-    return np.where(due, segment.glucose[found], 0.0), due
+    later, due = reading_at(segment, segment.minutes[:, None] + np.array(HORIZONS))
+    return np.where(due, later, 0.0), due
 
 
 def pair(segments: Sequence[Segment]) -> Pairs:

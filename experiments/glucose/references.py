@@ -23,7 +23,6 @@ from experiments.data._scale import normalise
 from experiments.data.glucose import REPORTED, Segment
 from experiments.glucose.problem import (
     STEPS,
-    Pairs,
     Predicted,
     Scales,
     nats,
@@ -81,16 +80,19 @@ def lags(
     >>> x.tolist(), known.tolist()
     ([[0.0, 1.0, 0.0], [1.0, 2.0, 3.0]], [[False, True, False], [True, True, True]])
     """
-    found = []
+    found, before = [], np.zeros((k - 1, 2))
     for segment in segments:
-        values = normalise(scales.level, segment.glucose)
-        columns = np.stack([values, np.ones_like(values)], axis=1)
-        before = np.zeros((k - 1, 2))
-        grid = np.concatenate([before, on_grid(segment, columns)])
+        grid = np.concatenate([before, _normalised(segment, scales)])
         windows = np.lib.stride_tricks.sliding_window_view(grid, k, axis=0)
         found.append(windows[places(segment)])  # (n, 2, k)
     x, known = np.moveaxis(np.concatenate(found), 0, -1)
     return x, known == 1
+
+
+def _normalised(segment: Segment, scales: Scales) -> Float[np.ndarray, "length 2"]:
+    """Returns values on the grid, and 1 where there is one."""
+    values = normalise(scales.level, segment.glucose)
+    return on_grid(segment, np.stack([values, np.ones_like(values)], axis=1))
 
 
 def predict_persistence(
@@ -105,16 +107,16 @@ def predict_persistence(
 
 def fit_autoregression(train: Sequence[Segment], scales: Scales, k: int) -> Any:
     """Fits the regressions of orders 0 to k; the first m + 1 of them are AR(m)."""
-    sheets = []
-    for segment in train:
-        values = normalise(scales.level, segment.glucose)
-        columns = np.stack([values, np.ones_like(values)], axis=1)
-        sheets.append(on_grid(segment, columns))
-    longest = max(map(len, sheets))
-    (batch,) = padded_batches(sheets, len(sheets), (longest,))
+    batch = _side_by_side([_normalised(segment, scales) for segment in train])
     x, known = np.moveaxis(batch.xs, -1, 0)
     model = jrnn.models.linear_gaussian_markov(k)
     return model.fit(x, jnp.asarray(batch.lengths), jnp.asarray(known == 1))
+
+
+def _side_by_side(sequences: list[np.ndarray]) -> Any:
+    """Returns all sequences as one padded batch."""
+    longest = max(map(len, sequences))
+    return next(iter(padded_batches(sequences, len(sequences), (longest,))))
 
 
 def up_to(order: int, params: Any) -> Any:
@@ -135,12 +137,10 @@ def predict_autoregression(
     x, known = (jnp.asarray(a) for a in lags(segments, scales, k))
     state, _ = model.log_prob(params, x.astype(float), mask=known)
     forecast = model.forecast(params, state, max(STEPS))
-    at = np.array(STEPS) - 1
+    at, level = np.array(STEPS) - 1, scales.level
     mean, variance = (np.asarray(a, np.float64)[at].T for a in forecast)
-    level = scales.level
-    return normal(
-        mean * level.sd + level.mean, np.sqrt(variance) * level.sd, pair(segments).later
-    )
+    mean, sd = mean * level.sd + level.mean, np.sqrt(variance) * level.sd
+    return normal(mean, sd, pair(segments).later)
 
 
 def fit_direct(train: Sequence[Segment], scales: Scales, k: int) -> Direct:
@@ -179,12 +179,11 @@ def fit_chain(train: Sequence[Segment], width: int) -> Chain:
     for segment in train:
         holes = 1 + np.flatnonzero(np.diff(places(segment)) > 1)
         runs += np.split(_bin(segment.glucose, width), holes)
-    (batch,) = padded_batches(runs, len(runs), (max(map(len, runs)),))
+    batch = _side_by_side(runs)
     chain = jrnn.markov_chain(bins, order=1)
     params = chain.fit(jnp.asarray(batch.xs), batch.lengths.astype(int))
-    predicted = chain.predict(params, jnp.arange(bins, dtype=jnp.int32)[None])
-    log_P = predicted.parameters
-    P = np.exp(np.asarray(log_P, np.float64))
+    every = jnp.arange(bins, dtype=jnp.int32)[None]
+    P = np.exp(np.asarray(chain.predict(params, every).parameters, np.float64))
     P /= P.sum(axis=1, keepdims=True)  # of single precision
     return Chain(width, np.stack([np.linalg.matrix_power(P, h) for h in STEPS]))
 
@@ -219,7 +218,7 @@ def choose(
     valid: Sequence[Segment],
 ) -> Reference:
     """Returns the candidate with the fewest nats on the validation part."""
-    pairs: Pairs = pair(valid)
+    pairs = pair(valid)
     found = {
         choice: nats(predict(fitted, scales, valid), pairs)
         for choice, fitted in candidates.items()

@@ -12,8 +12,15 @@ import pytest
 from experiments.data._scale import Scale
 from experiments.data.glucose import Glucose, Segment
 from experiments.glucose import __main__ as command
-from experiments.glucose import networks, references, report
-from experiments.glucose.lagging import lags, readings_before
+from experiments.glucose import models, references, report
+from experiments.glucose.judge import (
+    compare,
+    draw_days,
+    lags,
+    mard,
+    readings_before,
+    score,
+)
 from experiments.glucose.problem import (
     HORIZONS,
     Pairs,
@@ -22,7 +29,7 @@ from experiments.glucose.problem import (
     pair,
     scales_of,
 )
-from experiments.glucose.scoring import Days, compare, draw_days, mard, score
+from experiments.lab.intervals import Groups
 from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
@@ -221,7 +228,7 @@ def test_drawn_days_are_whole_and_the_same_for_every_model():
     assert days.times.shape == (50, count)
     assert (days.times.sum(axis=1) == count).all()
     # Drawn once each, the days are the part.
-    once = Days(days.day, np.ones((1, count), int))
+    once = Groups(days.of, np.ones((1, count), int))
     found = score([run], pairs, once)["60"]
     due = pairs.due[:, 1]
     rmse = math.sqrt(np.square(mean[due, 1]).mean())
@@ -349,10 +356,10 @@ def test_no_forecast_sees_what_comes(fitted):
 @promotion
 def test_networks_read_a_segment_as_if_alone(fitted):
     name, segments = "GRU, no clock", whole().test
-    entrant = networks.entrants(TINY.hidden, TINY.head)[name]
+    entrant = models.entrants(TINY.hidden, TINY.head)[name]
     params = fitted.learned[name].params
-    together = networks.forecast(entrant, params, fitted.scales, segments)
-    alone = networks.forecast(entrant, params, fitted.scales, segments[1:2])
+    together = models.forecast(entrant, params, fitted.scales, segments)
+    alone = models.forecast(entrant, params, fitted.scales, segments[1:2])
     start = len(segments[0].times)
     own = slice(start, start + len(segments[1].times))
     due = pair(segments[1:2]).due
@@ -369,7 +376,7 @@ def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     assert command.main(command_line(TINY, out)) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report.tables(results) in capsys.readouterr().out
-    assert (out / command.FIGURE_FILE).stat().st_size > 10_000
+    assert (out / "glucose.png").stat().st_size > 10_000
     assert results["settings"]["hidden"] == TINY.hidden
     low, mean, high = (np.asarray(results["day"][n]) for n in ("low", "mean", "high"))
     assert (low < mean).all()

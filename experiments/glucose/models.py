@@ -59,6 +59,11 @@ class Sheet(NamedTuple):
     known: Bool[Array, "T B"]
     lengths: Int[Array, " B"]
 
+    def windows(self, index: Int[Array, " b"]) -> "Sheet":
+        """Returns some of the windows."""
+        xs, labels, due, known = (a[:, index] for a in self[:-1])
+        return Sheet(xs, labels, due, known, self.lengths[index])
+
 
 @functools.cache
 def entrants(hidden: int, head: str) -> dict[str, Entrant]:
