@@ -12,7 +12,7 @@ forecast of u is held against the readings at u, u - 5, ..., u - h minutes. The 
 the shift with the least error; 0 is a forecast in time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -22,14 +22,7 @@ from jaxtyping import Bool, Float
 from experiments import lab
 from experiments.data.glucose import REPORTED, STEP_MINUTES, Segment
 from experiments.glucose.models import Entrant, distributions, quantile
-from experiments.glucose.problem import (
-    HORIZONS,
-    Pairs,
-    Predicted,
-    Scales,
-    pair,
-    reading_at,
-)
+from experiments.glucose.problem import HORIZONS, Pairs, Part, Predicted, reading_at
 from experiments.lab import intervals
 from experiments.lab.intervals import Groups
 
@@ -38,6 +31,11 @@ LEVELS = tuple(i / 20 for i in range(1, 20))
 # Which horizon of a day is shown, and the tails that a central 90% interval leaves.
 SHOWN, TAILS = 0, (0.05, 0.95)
 MINUTES_PER_HOUR = 60
+
+
+def by_horizon(values: Iterable[Any]) -> dict[str, Any]:
+    """Returns one value for each horizon, by its minutes."""
+    return dict(zip(map(str, HORIZONS), values, strict=True))
 
 
 def draw_days(pairs: Pairs, draws: int, seed: int) -> Groups:
@@ -96,10 +94,8 @@ def score(runs: list[Predicted], pairs: Pairs, days: Groups) -> dict[str, Any]:
       pairs: What they are scored on.
       days: For the intervals.
     """
-    return {
-        str(horizon): _score_horizon(runs, pairs, days, h)
-        for h, horizon in enumerate(HORIZONS)
-    }
+    horizons = range(len(HORIZONS))
+    return by_horizon(_score_horizon(runs, pairs, days, h) for h in horizons)
 
 
 def _score_horizon(
@@ -141,15 +137,13 @@ def compare(
     runs: list[Predicted], others: list[Predicted], pairs: Pairs, days: Groups
 ) -> dict[str, Any]:
     """Returns how much lower the error is than another model's, on the same days."""
-    found = {}
-    for h, horizon in enumerate(HORIZONS):
+    found = []
+    for h in range(len(HORIZONS)):
         first, second = (np.mean(rmse(m, pairs, h)) for m in (others, runs))
         drawn = [redrawn_rmse(m, pairs, days, h) for m in (others, runs)]
-        found[str(horizon)] = {
-            "lower_by": float(first - second),
-            "interval": intervals.middle(drawn[0] - drawn[1]),
-        }
-    return found
+        interval = intervals.middle(drawn[0] - drawn[1])
+        found.append({"lower_by": float(first - second), "interval": interval})
+    return by_horizon(found)
 
 
 def readings_before(
@@ -200,9 +194,7 @@ def fullest_day(times: np.ndarray) -> np.datetime64:
     return dates[counts.argmax()]
 
 
-def show_day(
-    entrant: Entrant, params: Any, scales: Scales, segments: Sequence[Segment]
-) -> dict[str, Any]:
+def show_day(entrant: Entrant, params: Any, part: Part) -> dict[str, Any]:
     """Returns readings and forecasts of a day, of the first seed.
 
     The monitor shows 40 for all that is lower, 400 for all that is higher: so ends of
@@ -211,16 +203,15 @@ def show_day(
     Args:
       entrant: The network.
       params: Its parameters, (seeds, ...) each leaf.
-      scales: Of the training part.
-      segments: The test part.
+      part: The test part.
     """
-    pairs = pair(segments)
+    pairs = part.pairs
     date = fullest_day(pairs.times)
     own = pairs.times.astype("datetime64[D]") == date
     first = jax.tree.map(lambda a: a[:1], params)
-    predicted = distributions(entrant, first, scales, segments)
+    predicted = distributions(entrant, first, part)
     predicted = jax.tree.map(lambda a: a[0][own], predicted)
-    now, scale = pairs.now[own], scales.ahead[SHOWN]
+    now, scale = pairs.now[own], part.scales.ahead[SHOWN]
     in_units = lambda change: (now + scale * np.asarray(change)[:, SHOWN]).tolist()
     low, high = (quantile(predicted, p) for p in TAILS)
     minutes = (pairs.times[own] - date).astype("timedelta64[m]").astype(np.int64)

@@ -66,6 +66,20 @@ class Scales(NamedTuple):
     ahead: Float[np.ndarray, " 2"]
 
 
+class Part(NamedTuple):
+    """Segments that are read whole.
+
+    Attributes:
+      segments: In order of time.
+      pairs: Their readings, and what is forecast at each.
+      scales: Those of the training part.
+    """
+
+    segments: Sequence[Segment]
+    pairs: Pairs
+    scales: Scales
+
+
 def places(segment: Segment) -> Int[np.ndarray, " n"]:
     """Returns the place of each reading on a grid of 5 minutes.
 
@@ -132,6 +146,11 @@ def scales_of(train: Sequence[Segment]) -> Scales:
         math.sqrt(np.square(steps).mean()),
         np.sqrt(squares / pairs.due.sum(axis=0)),
     )
+
+
+def part_of(segments: Sequence[Segment], scales: Scales) -> Part:
+    """Returns a part with its pairs."""
+    return Part(segments, pair(segments), scales)
 
 
 def recent(segment: Segment) -> Float[np.ndarray, " n"]:

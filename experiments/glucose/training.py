@@ -7,7 +7,7 @@ all others do. Validation reads whole segments, as the test will.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -18,9 +18,8 @@ from jaxtyping import Array, Float, Int
 
 import jrnn
 from experiments import lab
-from experiments.data.glucose import Segment
 from experiments.glucose.models import Entrant, Sheet, lay_out
-from experiments.glucose.problem import Scales
+from experiments.glucose.problem import Part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +123,8 @@ class Runs(NamedTuple):
 
 def fit(
     entrant: Entrant,
-    train: Sequence[Segment],
-    valid: Sequence[Segment],
-    scales: Scales,
+    train: Part,
+    valid: Part,
     recipe: Recipe,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> Learned:
@@ -134,14 +132,13 @@ def fit(
 
     Args:
       entrant: One of `entrants`.
-      train: Segments to fit to.
-      valid: Segments to choose by: when each run was best, and the learning rate.
-      scales: Of the training part.
+      train: What is fitted to.
+      valid: What is chosen by: when each run was best, and the learning rate.
       recipe: How is trained.
       on_epoch: Called after each epoch.
     """
-    sheet = lay_out(train, scales, entrant.clock, recipe.window)
-    whole = lay_out(valid, scales, entrant.clock)
+    sheet = lay_out(train, entrant.clock, recipe.window)
+    whole = lay_out(valid, entrant.clock)
     windows = len(sheet.lengths)
     runs = _start(entrant.model, recipe, windows)
     rates = jnp.asarray(recipe.learning_rates, jnp.float32)
