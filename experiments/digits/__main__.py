@@ -18,15 +18,8 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments._extras import require
-from experiments.digits.models import (
-    CHOSEN,
-    DIGITS,
-    PUBLISHED,
-    Plan,
-    ablations,
-    attempt,
-    candidates,
-)
+from experiments.digits import models
+from experiments.digits.models import Plan
 from experiments.digits.report import draw, long_memory_rows, tables
 from experiments.digits.tasks import READERS, Task
 from experiments.lab import intervals
@@ -70,7 +63,7 @@ def choose(
     """
     tried, parts = [], (task.parts["train"], task.parts["valid"])
     for plan in plans:
-        accuracy, nats = attempt(task, plan, seed, *parts, on_epoch)[-1]
+        accuracy, nats = models.attempt(task, plan, seed, *parts, on_epoch)[-1]
         row = {"plan": dataclasses.asdict(plan), "valid": accuracy, "nats": nats}
         tried.append(row)
     best = min(range(len(plans)), key=lambda i: (-tried[i]["valid"], tried[i]["nats"]))
@@ -87,8 +80,8 @@ def study(
 ) -> dict[str, Any]:
     """Returns test accuracy over seeds, its interval, and who is taken for whom."""
     started = time.perf_counter()
-    asked, confusion = task.parts["test"], np.zeros((DIGITS, DIGITS), int)
-    runs = [attempt(task, plan, s, known(task), asked, on_epoch) for s in seeds]
+    asked, confusion = task.parts["test"], np.zeros((models.DIGITS, models.DIGITS), int)
+    runs = [models.attempt(task, plan, s, known(task), asked, on_epoch) for s in seeds]
     for _, log_p, _ in runs:
         np.add.at(confusion, (task.labels[asked], log_p.argmax(1)), 1)
     right, nats = zip(*(scored for *_, scored in runs), strict=True)
@@ -107,24 +100,24 @@ def study(
 
 def run(settings: Settings, tasks: dict[str, Task]) -> int:
     """Runs the experiment on tasks that are loaded, and writes what was found."""
-    run, models, searched = lab.begin(settings, "digits"), {}, {}
+    run, found, searched = lab.begin(settings, "digits"), {}, {}
     with tqdm(total=_epochs(settings), unit="epoch") as bar:
         for name, task in tasks.items():
-            plan = resized(CHOSEN[name], settings)
+            plan = resized(models.CHOSEN[name], settings)
             if settings.search:
                 bar.set_description(f"{name}, search")
-                plans = [resized(plan, settings) for plan in candidates(name)]
+                plans = [resized(plan, settings) for plan in models.candidates(name)]
                 seed = settings.seeds[0]
                 plan, searched[name] = choose(task, plans, seed, bar.update)
-            models[name] = {}
+            found[name] = {}
             for said, own in _studies(name, plan, settings).items():
                 bar.set_description(f"{name}, {said}")
-                models[name][said] = study(task, own, settings.seeds, bar.update)
+                found[name][said] = study(task, own, settings.seeds, bar.update)
     results = run.results(
         seconds=run.seconds(),
         data={name: task.card for name, task in tasks.items()},
-        published=PUBLISHED,
-        models=models,
+        published=models.PUBLISHED,
+        models=found,
         search=searched,
         long_memory=long_memory_rows(),
     )
@@ -132,16 +125,18 @@ def run(settings: Settings, tasks: dict[str, Task]) -> int:
 
 
 def _studies(name: str, plan: Plan, settings: Settings) -> dict[str, Plan]:
-    less = ablations(plan) if settings.ablations and name == "mnist1d" else {}
+    less = models.ablations(plan) if settings.ablations and name == "mnist1d" else {}
     return {WHOLE: plan, **less}
 
 
 def _epochs(settings: Settings) -> int:
     total = 0
     for name in settings.tasks:
-        plans = candidates(name) if settings.search else []
+        plans = models.candidates(name) if settings.search else []
         total += sum(resized(plan, settings).epochs for plan in plans)
-        plans = _studies(name, resized(CHOSEN[name], settings), settings).values()
+        plans = _studies(
+            name, resized(models.CHOSEN[name], settings), settings
+        ).values()
         total += sum(plan.epochs for plan in plans) * len(settings.seeds)
     return total
 

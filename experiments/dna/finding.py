@@ -10,18 +10,7 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments.data.genome import Genes
-from experiments.dna.genes import (
-    CODON,
-    Hypotheses,
-    area_intervals,
-    choose_window,
-    fit_chain,
-    ratios,
-    read_chains,
-    roc,
-    segments,
-    shuffled,
-)
+from experiments.dna import genes
 from experiments.dna.models import log_probs, step_count, train
 from experiments.dna.settings import Settings
 from experiments.dna.strands import blocks, both_strands, in_place
@@ -58,9 +47,9 @@ class Finders(NamedTuple):
 
 def work(settings: Settings, part: Labelled) -> int:
     """Returns by how much `fit_finders` moves its bar."""
-    lessons = zip(segments(*part), _epochs(settings), strict=True)
+    lessons = zip(genes.segments(*part), _epochs(settings), strict=True)
     steps = sum(
-        step_count(shuffled(stretches, 0), settings, epochs)
+        step_count(genes.shuffled(stretches, 0), settings, epochs)
         for stretches, epochs in lessons
     )
     models = 2 + len(settings.seeds)
@@ -84,18 +73,18 @@ def fit_finders(
       bar: Says what is being fitted, and moves by as much as `work` says.
     """
     bar.set_description("genes, markov")
-    order, stretches = settings.gene_order, segments(*train_part)
+    order, stretches = settings.gene_order, genes.segments(*train_part)
     chains = (
-        fit_chain(stretches.coding, order),
-        fit_chain(stretches.coding, order, CODON),
-        fit_chain(stretches.other, order),
+        genes.fit_chain(stretches.coding, order),
+        genes.fit_chain(stretches.coding, order, genes.CODON),
+        genes.fit_chain(stretches.other, order),
     )
     bar.set_description(f"genes, {NETWORK}")
     fitted = [_fit_pair(train_part, valid, settings, s, bar) for s in settings.seeds]
-    unchosen = Finders(chains, fitted, {})
+    unchosen, grid = Finders(chains, fitted, {}), settings.gene_windows
     windows = {
         name: [
-            choose_window(ways, valid.genes.coding, settings.gene_windows, bar.update)
+            genes.choose_window(ways, valid.genes.coding, grid, bar.update)
             for ways in readings
         ]
         for name, readings in _readings(unchosen, valid.bases, settings).items()
@@ -108,9 +97,9 @@ def _fit_pair(
 ) -> list[Trained]:
     """Returns a network of coding and one of other DNA."""
     network, pair = settings.network(NETWORK), []
-    lessons = (segments(*train_part), segments(*valid), _epochs(settings))
+    lessons = (genes.segments(*train_part), genes.segments(*valid), _epochs(settings))
     for stretches, unseen, epochs in zip(*lessons, strict=True):
-        strands, asked = shuffled(stretches, seed), shuffled(unseen, 0)
+        strands, asked = genes.shuffled(stretches, seed), genes.shuffled(unseen, 0)
         bits = lambda params, asked=asked: float(
             -np.mean(log_probs(network, params, asked), dtype=np.float64) / np.log(2)
         )
@@ -120,16 +109,16 @@ def _fit_pair(
 
 def _readings(
     finders: Finders, bases: np.ndarray, settings: Settings
-) -> dict[str, list[Hypotheses]]:
+) -> dict[str, list[genes.Hypotheses]]:
     """Returns what every model says of a part, one entry per seed."""
     plain, codons, other = finders.chains
     order, network = settings.gene_order, settings.network(NETWORK)
     strands = both_strands(bases)
     read = lambda fitted: in_place(log_probs(network, fitted.params, strands))
     return {
-        PLAIN: [read_chains(plain, other, order, 1, bases)],
-        CODONS: [read_chains(codons, other, order, CODON, bases)],
-        NETWORK: [Hypotheses(read(c), read(o)) for c, o in finders.fitted],
+        PLAIN: [genes.read_chains(plain, other, order, 1, bases)],
+        CODONS: [genes.read_chains(codons, other, order, genes.CODON, bases)],
+        NETWORK: [genes.Hypotheses(read(c), read(o)) for c, o in finders.fitted],
     }
 
 
@@ -144,7 +133,7 @@ def score_finders(
     readings = _readings(finders, test.bases, settings)
     scores = {
         name: [
-            ratios(ways, window)
+            genes.ratios(ways, window)
             for ways, (window, _) in zip(of, finders.windows[name], strict=True)
         ]
         for name, of in readings.items()
@@ -155,7 +144,7 @@ def score_finders(
     }
     firsts = {name: of[0] for name, of in curves.items()}
     drawn = blocks(len(test.bases), settings.block)
-    areas = area_intervals(firsts, PLAIN, drawn, REPEATS)
+    areas = genes.area_intervals(firsts, PLAIN, drawn, REPEATS)
     by_seed = lambda of: [list(map(of, pair)) for pair in finders.fitted]
     return {
         "models": {
@@ -165,7 +154,7 @@ def score_finders(
                 "test": lab.mean_sd([area(of) for of in curves[name]]),
                 "interval": areas[name][0][1:],
                 "to_plain_markov": areas[name][1]._asdict(),
-                "roc": roc(firsts[name]),
+                "roc": genes.roc(firsts[name]),
             }
             for name in scores
         },

@@ -19,25 +19,12 @@ from tqdm import tqdm
 from experiments import lab
 from experiments.data import ecg
 from experiments.data.ecg import GAP, HERTZ, UNITS_PER_MV, Ecg
-from experiments.ecg import models
-from experiments.ecg.judge import (
-    Window,
-    choose_window,
-    find_beats,
-    least_wide,
-    rank,
-    score,
-)
+from experiments.ecg import judge, models, references
 from experiments.ecg.problem import Entrant, Stretch, differences, stretch
-from experiments.ecg.references import (
-    AR_16,
-    fit_references,
-    sample_autoregression,
-    yardsticks,
-)
 from experiments.ecg.report import SECONDS, Traces, draw, tables
 from experiments.lab import intervals
 
+SHOWN = SECONDS * HERTZ  # samples
 TRACES_FILE = "traces.npz"  # what the figure shows, sample by sample
 LABELS = "wide at half height: a rule, not a cardiologist's annotation"
 
@@ -81,7 +68,7 @@ class Fitted(NamedTuple):
     learned: dict[str, list[Entrant]]
     shown: str
     wide: float
-    windows: dict[str, Window]
+    windows: dict[str, judge.Window]
 
     def nats(self, part: Stretch) -> dict[str, list[np.ndarray]]:
         """Returns nats of each sample under every model, one array for each seed."""
@@ -120,11 +107,12 @@ def fit(
         for cell in settings.cells
     }
     shown = min(learned, key=lambda cell: np.mean([one.valid for one in learned[cell]]))
-    wide = least_wide(find_beats(train.units))
-    fitted = Fitted(sd, fit_references(train, valid), learned, shown, wide, {})
-    beats = find_beats(valid.units[valid.skip :])
+    wide = judge.least_wide(judge.find_beats(train.units))
+    tried = references.fit_references(train, valid)
+    fitted = Fitted(sd, tried, learned, shown, wide, {})
+    beats = judge.find_beats(valid.units[valid.skip :])
     windows = {
-        name: choose_window(runs, beats, beats.width > wide)
+        name: judge.choose_window(runs, beats, beats.width > wide)
         for name, runs in fitted.nats(valid).items()
     }
     return fitted._replace(windows=windows)
@@ -140,7 +128,7 @@ def evaluate(
     block = min(len(own), max(1, round(settings.block_seconds * HERTZ)))
     random = (settings.draws, settings.seeds[0])
     starts = intervals.draw_starts(len(own), block, *random)
-    beats = find_beats(own)
+    beats = judge.find_beats(own)
     wide = beats.width > fitted.wide
     drawn = intervals.draw_places(len(wide), settings.beats_in_stretch, *random)
     generated = _generate(fitted, settings, prompt)
@@ -148,27 +136,28 @@ def evaluate(
     results = {
         "samples": len(own),
         "best_reference": reference,
-        "test": score(nats, reference, starts, block),
-        "yardsticks": yardsticks(train, test),
+        "test": judge.score(nats, reference, starts, block),
+        "yardsticks": references.yardsticks(train, test),
         "beats": {
             "labels": LABELS,
             "least_wide_seconds": fitted.wide,
             "beats": len(beats.at),
             "wide": int(wide.sum()),
             "by_model": {
-                name: rank(runs, beats, wide, fitted.windows[name], drawn)
+                name: judge.rank(runs, beats, wide, fitted.windows[name], drawn)
                 for name, runs in nats.items()
             },
         },
         "generated": {
             "network": fitted.shown,
             "seconds": SECONDS,
-            "recorded": _describe_trace(own[: SECONDS * HERTZ], fitted.wide),
+            "recorded": _describe_trace(own[:SHOWN], fitted.wide),
             "by_seed": [_describe_trace(units, fitted.wide) for units in generated],
         },
     }
-    params, seed = fitted.references[AR_16].fitted, settings.seeds[0]
-    regressed = sample_autoregression(16, params, prompt, SECONDS * HERTZ, seed)
+    regressed = references.sample_autoregression(
+        16, fitted.references[references.AR_16].fitted, prompt, SHOWN, settings.seeds[0]
+    )
     told = np.mean(nats[fitted.shown], axis=0)
     return results, Traces(own, generated[0], regressed, told, beats, wide)
 
@@ -179,13 +168,13 @@ def _generate(
     """Returns what each seed's network makes up where the test part would begin."""
     model = model_of(settings, fitted.sd, fitted.shown)
     return [
-        models.generate(model, run.fitted, prompt, SECONDS * HERTZ, seed)
+        models.generate(model, run.fitted, prompt, SHOWN, seed)
         for seed, run in zip(settings.seeds, fitted.learned[fitted.shown], strict=True)
     ]
 
 
 def _describe_trace(units: np.ndarray, wide: float) -> dict[str, Any]:
-    found = find_beats(units)
+    found = judge.find_beats(units)
     return {
         "beats": len(found.at),
         "wide": int((found.width > wide).sum()),
