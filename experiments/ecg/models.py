@@ -34,6 +34,8 @@ from jrnn.train import sequence_loss, streams, windows
 
 CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
 FLOAT = jnp.float32
+# What a kernel is asked; the last two arguments of each are location and scale.
+ASKED = ("log_prob", "sample", "mean", "cdf", "quantile", "variance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +73,11 @@ def kernel_in(sd: float) -> jrnn.heads.Kernel:
     half = kernel.support.scale
     # The kernel's own units are half the range, around the range's middle of -1/2.
     inner = lambda loc, scale: ((loc * sd + 0.5) / half, scale * sd / half)
+    asked = lambda name: (
+        lambda *args: getattr(kernel, name)(*args[:-2], *inner(*args[-2:]))
+    )
     return kernel._replace(
-        log_prob=lambda x, loc, scale: kernel.log_prob(x, *inner(loc, scale)),
-        sample=lambda key, loc, scale: kernel.sample(key, *inner(loc, scale)),
-        mean=lambda loc, scale: kernel.mean(*inner(loc, scale)),
-        cdf=lambda x, loc, scale: kernel.cdf(x, *inner(loc, scale)),
-        quantile=lambda p, loc, scale: kernel.quantile(p, *inner(loc, scale)),
-        variance=lambda loc, scale: kernel.variance(*inner(loc, scale)),
+        **{name: asked(name) for name in ASKED},
         support=kernel.support._replace(shift=0.0, scale=sd),
         spec=kernel.spec._replace(arguments=(*kernel.spec.arguments, ("sd", sd))),
     )
