@@ -164,8 +164,9 @@ def updates_of(recipe: Recipe, windows: int) -> tuple[int, int]:
 
 
 def _start(model: jrnn.models.SupervisedModel, recipe: Recipe, windows: int) -> Runs:
-    keys = [jax.random.key(s) for s in recipe.seeds] * len(recipe.learning_rates)
-    params = jax.vmap(lambda key: model.init(key, jnp.float32))(jnp.stack(keys))
+    seeds = jnp.asarray(recipe.seeds * len(recipe.learning_rates))
+    keys = jax.vmap(jax.random.key)(seeds)
+    params = jax.vmap(lambda key: model.init(key, jnp.float32))(keys)
     optimiser = make_optimiser(recipe, updates_of(recipe, windows)[0])
     nats = np.full(len(keys), np.inf)
     state = jax.vmap(optimiser.init)(params)
