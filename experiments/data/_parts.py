@@ -5,7 +5,10 @@ keeps what stands on both sides of a cut from being nearly the same: it lies in 
 part, and a model may read it, as all that came before, to warm up its state.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Parts(NamedTuple):
@@ -54,3 +57,23 @@ def cut(
 def lengths(parts: Parts) -> dict[str, int]:
     """Returns the number of entries of each part."""
     return {k: v.stop - v.start for k, v in parts._asdict().items()}
+
+
+def in_words(percent: tuple[int, ...]) -> str:
+    """Returns shares as a card has them.
+
+    >>> in_words((80, 10, 10))
+    '80/10/10'
+    """
+    return "/".join(map(str, percent))
+
+
+def in_order(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Returns indices of parts that stand one after the other, without a gap.
+
+    >>> {part: own.tolist() for part, own in in_order({"a": 2, "b": 1}).items()}
+    {'a': [0, 1], 'b': [2]}
+    """
+    ends = np.cumsum(list(sizes.values()))
+    pieces = np.split(np.arange(ends[-1]), ends[:-1])
+    return dict(zip(sizes, pieces, strict=True))

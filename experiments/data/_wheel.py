@@ -5,10 +5,14 @@ depends on. Its file needs none of that, and its SHA-256 says that it is the one
 the results are about.
 """
 
+import gzip
 import hashlib
+import io
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 
 class WheelFile(NamedTuple):
@@ -19,6 +23,7 @@ class WheelFile(NamedTuple):
       package: "NAME==VERSION".
       file: Its path below site-packages.
       sha256: Of its bytes, in hexadecimal.
+      licence: Of the package and of the data, as far as it is stated.
       no_deps: Whether the package should be installed without what it depends on,
         because nothing here imports it.
     """
@@ -27,6 +32,7 @@ class WheelFile(NamedTuple):
     package: str
     file: str
     sha256: str
+    licence: str = "not stated"
     no_deps: bool = True
 
     def pip(self, *options: str) -> str:
@@ -36,7 +42,12 @@ class WheelFile(NamedTuple):
 
     def card(self) -> dict[str, str]:
         """Returns where the file comes from, for a results file."""
-        return {"source": self.package, "file": self.file, "sha256": self.sha256}
+        return {
+            "source": self.package,
+            "file": self.file,
+            "sha256": self.sha256,
+            "licence": self.licence,
+        }
 
 
 def read_wheel(wheel: WheelFile) -> bytes:
@@ -61,3 +72,14 @@ def read_wheel(wheel: WheelFile) -> bytes:
             f"Run: {wheel.pip('--force-reinstall')}"
         )
     return raw
+
+
+def unzipped(wheel: WheelFile) -> bytes:
+    """Returns what a file compressed by gzip holds; errors as `read_wheel`."""
+    return gzip.decompress(read_wheel(wheel))
+
+
+def arrays(wheel: WheelFile, *names: str) -> list[np.ndarray]:
+    """Returns arrays of an npz file; errors as `read_wheel`."""
+    with np.load(io.BytesIO(read_wheel(wheel)), allow_pickle=False) as stored:
+        return [stored[name] for name in names]

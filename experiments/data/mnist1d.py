@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int32
 
+from experiments.data._parts import in_order
+
 PACKAGE = "mnist1d==0.0.2.post1"
 INSTALL = f"pip install {PACKAGE}"
 LICENCE = "Apache-2.0"
@@ -66,11 +68,9 @@ def load() -> Mnist1d:
 
 def with_parts(xs: np.ndarray, labels: np.ndarray) -> Mnist1d:
     """Returns examples in parts of the sizes that `SPLIT` names, in their order."""
-    ends = np.cumsum(list(SPLIT.values()))
-    if len(xs) != ends[-1]:
-        raise ValueError(f"Expected {ends[-1]} examples, got {len(xs)}.")
-    pieces = np.split(np.arange(len(xs)), ends[:-1])
-    parts = dict(zip(SPLIT, pieces, strict=True))
+    if len(xs) != sum(SPLIT.values()):
+        raise ValueError(f"Expected {sum(SPLIT.values())} examples, got {len(xs)}.")
+    parts = in_order(SPLIT)
     return Mnist1d(xs, labels, parts, _card(labels, parts))
 
 

@@ -8,14 +8,13 @@ finds 50 of every digit in a group, has found a voice.
 """
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from experiments.data._wheel import WheelFile, read_wheel
+from experiments.data._wheel import WheelFile, arrays
 
 WHEEL = WheelFile(
     "The spoken digits",
@@ -78,8 +77,7 @@ def load_digits() -> Digits:
       ModuleNotFoundError: The package that holds them is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    with np.load(io.BytesIO(read_wheel(WHEEL)), allow_pickle=False) as stored:
-        flat, labels, lengths = (stored[name] for name in ("X", "y", "lengths"))
+    flat, labels, lengths = arrays(WHEEL, "X", "y", "lengths")
     frames = np.zeros((len(lengths), lengths.max(), flat.shape[1]), np.float32)
     frames[np.arange(lengths.max()) < lengths[:, None]] = flat
     labels, lengths = labels.astype(np.int32), lengths.astype(np.int32)
@@ -95,22 +93,20 @@ def find_voices(
     k-means, then nearest centres in units of the spread within clusters. Clusters that
     hold 50 +- 2 of every digit are voices; the others are UNCLEAR, all together.
     """
-    heard = [
-        np.quantile(x[:n], QUANTILES, axis=0).ravel()
-        for x, n in zip(frames.astype(np.float64), lengths, strict=True)
-    ]
-    heard = np.array(heard)
+    pairs = zip(frames.astype(np.float64), lengths, strict=True)
+    heard = np.array([np.quantile(x[:n], QUANTILES, axis=0).ravel() for x, n in pairs])
     for digit in np.unique(labels):
         of = labels == digit
         heard[of] = (heard[of] - heard[of].mean(0)) / heard[of].std(0)
     groups = _whitened(heard, _k_means(heard, np.random.default_rng(0)))
-    digits = np.unique(labels)
     voices = np.full(len(labels), UNCLEAR)
-    clear = []
-    for group in range(VOICES):
-        counts = [(groups[labels == digit] == group).sum() for digit in digits]
-        if np.abs(np.array(counts) - TAKES).max() <= TAKES_OFF:
-            clear.append(group)
+    counts = np.array(
+        [
+            [(groups[labels == digit] == group).sum() for digit in np.unique(labels)]
+            for group in range(VOICES)
+        ]
+    )
+    clear = np.flatnonzero(np.abs(counts - TAKES).max(axis=1) <= TAKES_OFF)
     by_appearance = sorted(clear, key=lambda group: int(np.argmax(groups == group)))
     for voice, group in enumerate(by_appearance):
         voices[groups == group] = voice
@@ -168,13 +164,12 @@ def split_same_voices(digits: Digits) -> Split:
 
     Every voice is in every part: this measures how well known voices are understood.
     """
-    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    cut = []
     for voice in np.unique(digits.voices):
         for digit in np.unique(digits.labels):
             of = np.flatnonzero((digits.voices == voice) & (digits.labels == digit))
-            cuts = np.cumsum(SPLIT_PERCENT[:2]) * len(of) // 100
-            for part, piece in zip(parts, np.split(of, cuts), strict=True):
-                part.append(piece)
+            cut.append(np.split(of, np.cumsum(SPLIT_PERCENT[:2]) * len(of) // 100))
+    parts = zip(*cut, strict=True)
     return Split(*(np.sort(np.concatenate(part)) for part in parts))
 
 

@@ -6,22 +6,21 @@ return from Friday to Monday.
 """
 
 import csv
-import gzip
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from experiments.data._parts import Parts, cut, lengths
-from experiments.data._wheel import WheelFile, read_wheel
+from experiments.data._parts import Parts, cut, in_words, lengths
+from experiments.data._wheel import WheelFile, unzipped
 
 WHEEL = WheelFile(
     "The stock prices",
     "bokeh_sampledata==2026.1",
     "bokeh_sampledata/_data/stocks.csv.gz",
     "5abadf99b2d394f920120a27de6f0df129859d71d4cfb0bf661bcc99446ab1fd",
+    "public domain (Quandl WIKI prices), by the wheel's own list of licences",
 )
-LICENCE = "public domain (Quandl WIKI prices), by the wheel's own list of licences"
 SYMBOLS = ("AAPL", "IBM", "MSFT")
 SPLIT_PERCENT = (70, 15, 15)
 # A month of trading: the scale of the slowest memory in daily volatility that the
@@ -55,7 +54,7 @@ def load() -> Stocks:
       ModuleNotFoundError: The package that holds the prices is not installed.
       ValueError: The file is missing, or is not the expected one.
     """
-    return parse(gzip.decompress(read_wheel(WHEEL)).decode("utf-8"))
+    return parse(unzipped(WHEEL).decode("utf-8"))
 
 
 def parse(text: str) -> Stocks:
@@ -89,13 +88,12 @@ def _card(dates: np.ndarray, parts: Parts) -> dict[str, object]:
     return {
         "name": "stocks",
         **WHEEL.card(),
-        "licence": LICENCE,
         "symbols": list(SYMBOLS),
         "units": "percent: 100 log(p_t / p_t-1) of the adjusted close",
         "sampling": "trading days; nothing filled in",
         "longest_step_days": int(np.diff(dates).max().astype(int)),
         "length": len(dates),
-        "split": f"by date, {'/'.join(map(str, SPLIT_PERCENT))}, gaps of {GAP} days",
+        "split": f"by date, {in_words(SPLIT_PERCENT)}, gaps of {GAP} days",
         **lengths(parts),
         "dates": {name: span(part) for name, part in parts._asdict().items()},
     }

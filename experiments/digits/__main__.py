@@ -8,7 +8,6 @@ part; then the network is trained once more on both parts, and tested once.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,10 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments._extras import require
-from experiments.digits.plans import CHOSEN, PUBLISHED, ablations, candidates
+from experiments.digits import models
+from experiments.digits.models import Plan
 from experiments.digits.report import draw, long_memory_rows, tables
-from experiments.digits.tasks import READERS, WANTED, Task
-from experiments.digits.training import DIGITS, Fitted, Plan, fit, predict, score
+from experiments.digits.tasks import READERS, Task
 from experiments.lab import intervals
 
 WHOLE = "as chosen"
@@ -62,26 +61,17 @@ def choose(
 
     Each is trained on the training part; the test part is not looked at.
     """
-    tried = []
+    tried, parts = [], (task.parts["train"], task.parts["valid"])
     for plan in plans:
-        fitted = fit(task, plan, task.parts["train"], seed, on_epoch)
-        asked = task.parts["valid"]
-        log_p = predict(task, plan, fitted.params, task.parts["train"], asked)
-        accuracy, nats = score(log_p, task.labels[asked])
+        accuracy, nats = models.attempt(task, plan, seed, *parts, on_epoch)[-1]
         row = {"plan": dataclasses.asdict(plan), "valid": accuracy, "nats": nats}
         tried.append(row)
     best = min(range(len(plans)), key=lambda i: (-tried[i]["valid"], tried[i]["nats"]))
     return plans[best], tried
 
 
-def refit(
-    task: Task, plan: Plan, seed: int, on_epoch: Callable[[], object] = lambda: None
-) -> Fitted:
-    """Trains on training and validation part together, as nothing is chosen now."""
-    return fit(task, plan, _known(task), seed, on_epoch)
-
-
-def _known(task: Task) -> np.ndarray:
+def known(task: Task) -> np.ndarray:
+    """Returns training and validation part together, where nothing is chosen."""
     return np.concatenate([task.parts["train"], task.parts["valid"]])
 
 
@@ -90,81 +80,75 @@ def study(
 ) -> dict[str, Any]:
     """Returns test accuracy over seeds, its interval, and who is taken for whom."""
     started = time.perf_counter()
-    asked, rows, losses, parameters = task.parts["test"], [], [], 0
-    confusion = np.zeros((DIGITS, DIGITS), int)
-    for seed in seeds:
-        fitted = refit(task, plan, seed, on_epoch)
-        log_p = predict(task, plan, fitted.params, _known(task), asked)
-        rows.append(score(log_p, task.labels[asked]))
-        losses.append([round(loss, 4) for loss in fitted.losses])
+    asked, confusion = task.parts["test"], np.zeros((models.DIGITS, models.DIGITS), int)
+    runs = [models.attempt(task, plan, s, known(task), asked, on_epoch) for s in seeds]
+    for _, log_p, _ in runs:
         np.add.at(confusion, (task.labels[asked], log_p.argmax(1)), 1)
-        parameters = lab.parameter_count(fitted.params)
-    accuracy = lab.mean_sd([row[0] for row in rows])
+    right, nats = zip(*(scored for *_, scored in runs), strict=True)
+    accuracy = lab.mean_sd(right)
     return {
         "plan": dataclasses.asdict(plan),
-        "parameters": parameters,
+        "parameters": lab.parameter_count(runs[0][0].params),
         "test": accuracy,
         "test_interval": intervals.wilson(accuracy["mean"], len(asked)),
-        "test_nats": lab.mean_sd([row[1] for row in rows]),
+        "test_nats": lab.mean_sd(nats),
         "confusion": confusion.tolist(),
-        "training_losses": losses,
+        "training_losses": [[round(x, 4) for x in one.losses] for one, *_ in runs],
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
 def run(settings: Settings, tasks: dict[str, Task]) -> int:
     """Runs the experiment on tasks that are loaded, and writes what was found."""
-    run, models, searched = lab.begin(settings, "digits"), {}, {}
+    run, found, searched = lab.begin(settings, "digits"), {}, {}
     with tqdm(total=_epochs(settings), unit="epoch") as bar:
         for name, task in tasks.items():
-            plan = resized(CHOSEN[name], settings)
+            plan = resized(models.CHOSEN[name], settings)
             if settings.search:
                 bar.set_description(f"{name}, search")
-                plans = [resized(plan, settings) for plan in candidates(name)]
-                plan, searched[name] = choose(
-                    task, plans, settings.seeds[0], bar.update
-                )
-            bar.set_description(name)
-            models[name] = {WHOLE: study(task, plan, settings.seeds, bar.update)}
-            for less, other in _ablations(name, plan, settings).items():
-                bar.set_description(f"{name}, {less}")
-                models[name][less] = study(task, other, settings.seeds, bar.update)
+                plans = [resized(plan, settings) for plan in models.candidates(name)]
+                seed = settings.seeds[0]
+                plan, searched[name] = choose(task, plans, seed, bar.update)
+            found[name] = {}
+            for said, own in _studies(name, plan, settings).items():
+                bar.set_description(f"{name}, {said}")
+                found[name][said] = study(task, own, settings.seeds, bar.update)
     results = run.results(
         seconds=run.seconds(),
         data={name: task.card for name, task in tasks.items()},
-        published=PUBLISHED,
-        models=models,
+        published=models.PUBLISHED,
+        models=found,
         search=searched,
         long_memory=long_memory_rows(),
     )
     return run.finish(results, draw, said=f"{tables(results)}\n")
 
 
-def _ablations(name: str, plan: Plan, settings: Settings) -> dict[str, Plan]:
-    return ablations(plan) if settings.ablations and name == "mnist1d" else {}
+def _studies(name: str, plan: Plan, settings: Settings) -> dict[str, Plan]:
+    less = models.ablations(plan) if settings.ablations and name == "mnist1d" else {}
+    return {WHOLE: plan, **less}
 
 
 def _epochs(settings: Settings) -> int:
     total = 0
     for name in settings.tasks:
-        plan = resized(CHOSEN[name], settings)
-        plans = candidates(name) if settings.search else []
+        plans = models.candidates(name) if settings.search else []
         total += sum(resized(plan, settings).epochs for plan in plans)
-        studies = 1 + len(_ablations(name, plan, settings))
-        total += plan.epochs * len(settings.seeds) * studies
+        plans = _studies(
+            name, resized(models.CHOSEN[name], settings), settings
+        ).values()
+        total += sum(plan.epochs for plan in plans) * len(settings.seeds)
     return total
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
+def start(settings: Settings) -> int:
+    """Loads what is asked for and runs the experiment."""
+    require(*(READERS[name].wanted for name in settings.tasks))
+    return run(settings, {name: READERS[name].load() for name in settings.tasks})
 
-    def start(settings: Settings) -> int:
-        require(*(WANTED[name] for name in settings.tasks))
-        return run(settings, {name: READERS[name].load() for name in settings.tasks})
 
-    prog = "python -m experiments.digits"
-    return lab.command(Settings, arguments, __doc__, start, prog=prog)
+main = lab.main_of(Settings, __doc__, start, prog="python -m experiments.digits")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

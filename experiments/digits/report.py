@@ -35,15 +35,15 @@ def long_memory_rows() -> dict[str, Any]:
 def tables(results: dict[str, Any]) -> str:
     """Returns accuracies beside those published, and what a search found."""
     shown = [_accuracies(results)]
-    for task, tried in results["search"].items():
-        shown.append(_search(task, tried))
+    shown += [_search(task, tried) for task, tried in results["search"].items()]
     if "pixels" in results["models"] and results["long_memory"]:
-        body = [
-            (key, f"{row['accuracy']:.1%}", f"{row['sequences']:,}", row["stopped"])
-            for key, row in results["long_memory"].items()
-        ]
-        header = ("long_memory, pixels", "test", "sequences", "ended by")
-        shown.append(lab.format_table(header, body))
+        columns = {
+            "long_memory, pixels": lambda row: row[0],
+            "test": lambda row: f"{row[1]['accuracy']:.1%}",
+            "sequences": lambda row: f"{row[1]['sequences']:,}",
+            "ended by": lambda row: row[1]["stopped"],
+        }
+        shown.append(lab.table_of(results["long_memory"].items(), columns))
     return "\n\n".join(shown)
 
 
@@ -53,36 +53,31 @@ def _accuracies(results: dict[str, Any]) -> str:
         if task == "mnist1d":
             for name, percent in results["published"].items():
                 body.append((f"MNIST-1D, published: {name}", "", f"{percent}%", "", ""))
-        for name, row in rows.items():
-            test, (low, high) = row["test"], row["test_interval"]
-            body.append(
-                (
-                    f"{TASKS[task]}: {name}",
-                    f"{row['parameters']:,}",
-                    lab.percent(test, sign="%"),
-                    f"{low:.1%} to {high:.1%}",
-                    f"{row['seconds']:.0f}",
-                )
+        body += [
+            (
+                f"{TASKS[task]}: {name}",
+                f"{row['parameters']:,}",
+                lab.percent(row["test"], sign="%"),
+                "{:.1%} to {:.1%}".format(*row["test_interval"]),
+                f"{row['seconds']:.0f}",
             )
+            for name, row in rows.items()
+        ]
     header = ("", "parameters", "test accuracy", "95%, binomial", "seconds")
     return lab.format_table(header, body)
 
 
 def _search(task: str, tried: list[dict[str, Any]]) -> str:
-    same = {
-        name
-        for name in tried[0]["plan"]
-        if len({row["plan"][name] for row in tried}) == 1
+    plans = [row["plan"] for row in tried]
+    changed = [k for k in plans[0] if len({plan[k] for plan in plans}) > 1]
+    columns = {
+        f"{TASKS[task]}, candidates": lambda row: ", ".join(
+            f"{k} {row['plan'][k]}" for k in changed
+        ),
+        "validation": lambda row: f"{row['valid']:.1%}",
+        "nats": lambda row: f"{row['nats']:.3f}",
     }
-    body = [
-        (
-            ", ".join(f"{k} {v}" for k, v in row["plan"].items() if k not in same),
-            f"{row['valid']:.1%}",
-            f"{row['nats']:.3f}",
-        )
-        for row in tried
-    ]
-    return lab.format_table((f"{TASKS[task]}, candidates", "validation", "nats"), body)
+    return lab.table_of(tried, columns)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -91,14 +86,14 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 4, 5))
     for axes in (left, middle):
         _draw_accuracies(axes, results)
-    left.set_title("accuracy on the test part", fontsize=11)
-    left.legend(frameon=False, fontsize=8, loc="lower left")
-    middle.set_title("the same, near 100", fontsize=11)
+    figures.describe(left, "accuracy on the test part", size=11, loc="lower left")
+    figures.describe(middle, "the same, near 100", size=11)
     middle.set_xlim(*ZOOM)
     middle.set_yticklabels([])
     task, rows = next(iter(results["models"].items()))
     _draw_confusion(right, np.array(next(iter(rows.values()))["confusion"]))
-    right.set_title(f"who is taken for whom: {TASKS[task]}, as chosen", fontsize=11)
+    title = f"who is taken for whom: {TASKS[task]}, as chosen"
+    figures.describe(right, title, size=11)
     figures.save(figure, path)
 
 
@@ -127,11 +122,9 @@ def _draw_accuracies(axes: Axes, results: dict[str, Any]) -> None:
 
 def _draw_accuracy(axes: Axes, at: int, row: dict[str, Any]) -> None:
     """One of ours: mean, interval, and a stroke for each seed."""
-    mean = row["test"]["mean"]
+    mean, blue = row["test"]["mean"], figures.COLOURS[0]
     spread = np.abs(np.array(row["test_interval"]) - mean)[:, None]
-    axes.errorbar(
-        100 * mean, at, xerr=100 * spread, fmt="o", color=figures.COLOURS[0], capsize=3
-    )
+    axes.errorbar(100 * mean, at, xerr=100 * spread, fmt="o", color=blue, capsize=3)
     values = 100 * np.array(row["test"]["values"])
     axes.plot(values, np.full(len(values), at), "|", color="black", zorder=3)
 
@@ -146,5 +139,5 @@ def _draw_confusion(axes: Axes, confusion: np.ndarray) -> None:
             axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(percent)))
     axes.set_yticks(range(len(percent)))
-    axes.set_xlabel("predicted digit (numbers: % of the digit's test examples)")
-    axes.set_ylabel("true digit")
+    below = "predicted digit (numbers: % of the digit's test examples)"
+    figures.describe(axes, None, below, "true digit")

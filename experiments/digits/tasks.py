@@ -5,15 +5,16 @@ rows       an image of 28 rows, one after the other
 pixels     the same image, one pixel after the other: 784 steps
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from experiments._extras import Wheel
 from experiments.data import mnist1d, pixel_digits
+from experiments.data._parts import in_order
 from experiments.data._scale import normalise, scale_of
 from experiments.digits import warps
 
@@ -46,12 +47,14 @@ class Reader(NamedTuple):
       warp: (key, examples, strength) -> examples, moved a little.
       lay_out: (examples (B, ...), window) -> xs (T, B, k).
       inputs: window -> k.
+      wanted: What has to be installed.
     """
 
     load: Callable[[], Task]
     warp: Callable[[Array, Array, float], Array]
     lay_out: Callable[[Array, int], Array]
     inputs: Callable[[int], int]
+    wanted: str | Wheel = pixel_digits.WHEEL
 
 
 def windows(xs: Float[Array, "B T"], window: int) -> Float[Array, "T B k"]:
@@ -92,37 +95,23 @@ def load_curves() -> Task:
 def load_images(name: str) -> Task:
     """Returns the 5,000 handwritten digits, in the parts of `pixel_digits`."""
     parts = pixel_digits.load_pixels(permuted=False)
-    ends = np.cumsum([len(own.labels) for own in parts.values()])
-    pieces = np.split(np.arange(ends[-1]), ends[:-1])
-    indices = dict(zip(parts, pieces, strict=True))
-    images = np.concatenate([own.images for own in parts.values()])
-    labels = np.concatenate([own.labels for own in parts.values()])
-    card: dict[str, Any] = {
+    sizes = {part: len(own.labels) for part, own in parts.items()}
+    images, labels = map(np.concatenate, zip(*parts.values(), strict=True))
+    card = {
         "name": name,
         **pixel_digits.WHEEL.card(),
-        "licence": pixel_digits.LICENCE,
         "units": "grey values from 0 to 1",
         "length": len(labels),
         "split": "of each digit 400, 50 and 50, drawn once and for all",
-        **{part: len(own) for part, own in indices.items()},
+        **sizes,
     }
-    return Task(name, images.reshape(-1, SIDE, SIDE), labels, indices, card)
+    return Task(name, images.reshape(-1, SIDE, SIDE), labels, in_order(sizes), card)
 
 
 READERS: dict[str, Reader] = {
-    "mnist1d": Reader(load_curves, warps.curves, windows, lambda window: window),
-    "rows": Reader(
-        functools.partial(load_images, "rows"), warps.images, rows, lambda _: SIDE
-    ),
-    "pixels": Reader(
-        functools.partial(load_images, "pixels"), warps.images, pixels, lambda _: 1
-    ),
-}
-# What has to be installed for each.
-WANTED = {
-    "mnist1d": "mnist1d",
-    "rows": pixel_digits.WHEEL,
-    "pixels": pixel_digits.WHEEL,
+    "mnist1d": Reader(load_curves, warps.curves, windows, lambda k: k, "mnist1d"),
+    "rows": Reader(lambda: load_images("rows"), warps.images, rows, lambda _: SIDE),
+    "pixels": Reader(lambda: load_images("pixels"), warps.images, pixels, lambda _: 1),
 }
 
 

@@ -6,8 +6,6 @@ that none of them has seen; all that is chosen is chosen on another tenth. Then 
 models of genes and of what lies between them tell the two apart.
 """
 
-import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -16,7 +14,7 @@ from experiments import lab
 from experiments._extras import require
 from experiments.data import genome
 from experiments.data.genome import Genome
-from experiments.dna import bits, finding, networks
+from experiments.dna import bits, finding, models
 from experiments.dna.bits import Models
 from experiments.dna.finding import Finders, Labelled
 from experiments.dna.report import draw, tables
@@ -48,25 +46,16 @@ def cut(data: Genome, bases: int | None) -> Cut:
     found = [data.bases[part][:n] for part, n in zip(data.parts, counts, strict=True)]
     if any((part == genome.UNKNOWN).any() for part in found):
         raise ValueError("Expected a sequence of A, C, G and T alone, got others.")
-    return Cut(
-        *(
-            Labelled(part, genome.find_genes(part, trained_on=found[0]))
-            for part in found
-        )
-    )
+    genes = (genome.find_genes(part, trained_on=found[0]) for part in found)
+    return Cut(*map(Labelled, found, genes))
 
 
-def fit(
-    parts: Cut,
-    settings: Settings,
-    say: Callable[[str], object],
-    done: Callable[[], object],
-) -> Study:
+def fit(parts: Cut, settings: Settings, bar: tqdm) -> Study:
     """Fits and chooses everything; the test part is not looked at."""
     train, valid, _ = parts
     return Study(
-        bits.fit_models(train.bases, valid.bases, settings, say, done),
-        finding.fit_finders(train, valid, settings, say, done),
+        bits.fit_models(train.bases, valid.bases, settings, bar),
+        finding.fit_finders(train, valid, settings, bar),
     )
 
 
@@ -85,28 +74,26 @@ def run(settings: Settings, data: Genome) -> int:
     total = bits.work(settings, len(parts.train.bases))
     total += finding.work(settings, parts.train)
     with tqdm(total=total, unit="step") as bar:
-        study = fit(parts, settings, bar.set_description, bar.update)
-    found = score(parts, study, settings)
-    sizes = networks.networks(settings.hidden, settings.word)
+        study = fit(parts, settings, bar)
+    sizes = {name: models.size_of(settings.network(name)) for name in settings.networks}
     results = run.results(
         data=data.card,
         scored={name: len(part.bases) for name, part in parts._asdict().items()},
-        parameters={name: networks.size_of(sizes[name]) for name in settings.networks},
+        parameters=sizes,
+        **score(parts, study, settings),
         seconds=run.seconds(),
-        **found,
     )
     return run.finish(results, draw, said=f"\n{tables(results)}\n")
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
+def start(settings: Settings) -> int:
+    """Loads the chromosome and runs the experiment."""
+    require("pyrodigal")  # it finds the genes, and brings the chromosome
+    return run(settings, genome.load())
 
-    def start(settings: Settings) -> int:
-        require("pyrodigal")  # it finds the genes, and brings the chromosome
-        return run(settings, genome.load())
 
-    return lab.command(Settings, arguments, __doc__, start)
+main = lab.main_of(Settings, __doc__, start)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -4,28 +4,23 @@
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from tqdm import tqdm
 
 from experiments import lab
-from experiments.dna import baselines
-from experiments.dna.baselines import Chain
-from experiments.dna.networks import Fitted, log_probs, networks, step_count, train
+from experiments.dna import references
+from experiments.dna.models import log_probs, step_count, train
+from experiments.dna.references import Chain, Mixture
 from experiments.dna.repeats import in_repeats
 from experiments.dna.settings import Settings
-from experiments.dna.strands import both_strands, code_lengths, mean_interval
+from experiments.dna.strands import blocks, both_strands, code_lengths, mean_interval
+from experiments.lab.intervals import Groups
+from experiments.lab.training import Trained
 
 MIXTURE, EVERYTHING = "mixture of chains", "mixture of all"
-
-
-class Mixture(NamedTuple):
-    """What a mixture remembers, and its bits per base on validation."""
-
-    gamma: float
-    valid: float
 
 
 class Models(NamedTuple):
@@ -34,7 +29,6 @@ class Models(NamedTuple):
     Attributes:
       levels: Counts of all orders.
       chains: One per order, from 1.
-      best: The chain that did best on validation.
       mixture: Of all chains.
       fitted: For each network one per seed.
       everything: For each seed the mixture of chains and networks.
@@ -43,26 +37,21 @@ class Models(NamedTuple):
 
     levels: Any
     chains: list[Chain]
-    best: Chain
     mixture: Mixture
-    fitted: dict[str, list[Fitted]]
+    fitted: dict[str, list[Trained]]
     everything: list[Mixture]
     seconds: dict[str, float]
 
 
 def work(settings: Settings, bases: int) -> int:
-    """Returns how often `fit_models` calls `done`."""
-    steps = step_count(np.zeros((bases, 2), np.int8), settings.recipe(settings.epochs))
+    """Returns by how much `fit_models` moves its bar."""
+    steps = step_count(np.zeros((bases, 2), np.int8), settings, settings.epochs)
     chains = settings.largest_order * len(settings.smoothings)
     return chains + len(settings.networks) * len(settings.seeds) * steps
 
 
 def fit_models(
-    train_bases: np.ndarray,
-    valid: np.ndarray,
-    settings: Settings,
-    say: Callable[[str], object],
-    done: Callable[[], object],
+    train_bases: np.ndarray, valid: np.ndarray, settings: Settings, bar: tqdm
 ) -> Models:
     """Fits all models on one part and chooses on another.
 
@@ -70,44 +59,32 @@ def fit_models(
       train_bases: What models are fitted to.
       valid: What smoothing, order, gamma and the best step are chosen by.
       settings: Of the run.
-      say: Told what is being fitted.
-      done: Called as often as `work` says.
+      bar: Says what is being fitted, and moves by as much as `work` says.
     """
-    say("markov")
-    levels = baselines.fit_chains(train_bases, settings.largest_order)
-    orders = range(1, settings.largest_order + 1)
-    chosen = [
-        baselines.choose_smoothing(levels, m, settings.smoothings, valid, done)
-        for m in orders
+    bar.set_description("markov")
+    levels = references.fit_chains(train_bases, settings.largest_order)
+    chains = [
+        references.choose_smoothing(levels, m, settings.smoothings, valid, bar.update)
+        for m in range(1, settings.largest_order + 1)
     ]
-    chains = [chain for chain, _ in chosen]
     experts = _experts(levels, chains, settings, valid)
-    mixture = Mixture(*baselines.choose_gamma(experts, settings.gammas))
     strands, fitted, seconds = both_strands(train_bases), {}, {}
     for name in settings.networks:
-        say(name)
-        started, network = time.perf_counter(), _network(name, settings)
-        check = lambda params, network=network: _valid_bits(network, params, valid)
+        bar.set_description(name)
+        started, network = time.perf_counter(), settings.network(name)
+        check = lambda params, network=network: float(
+            code_lengths(log_probs(network, params, both_strands(valid))).mean()
+        )
         fitted[name] = [
-            train(network, strands, settings.recipe(settings.epochs), check, seed, done)
+            train(network, strands, settings, settings.epochs, check, seed, bar.update)
             for seed in settings.seeds
         ]
         seconds[name] = time.perf_counter() - started
-    everything = [
-        Mixture(*baselines.choose_gamma(all_experts, settings.gammas))
-        for all_experts in _with_networks(experts, fitted, settings, valid)
-    ]
-    best = min(chains, key=lambda chain: chain.valid)
-    return Models(levels, chains, best, mixture, fitted, everything, seconds)
-
-
-def _network(name: str, settings: Settings) -> Any:
-    return networks(settings.hidden, settings.word)[name]
-
-
-def _valid_bits(network: Any, params: Any, valid: np.ndarray) -> float:
-    log_p = log_probs(network, params, both_strands(valid))
-    return float(code_lengths(log_p).mean())
+    mixture, *everything = (
+        references.choose_gamma(each, settings.gammas)
+        for each in (experts, *_with_networks(experts, fitted, settings, valid))
+    )
+    return Models(levels, chains, mixture, fitted, everything, seconds)
 
 
 def _experts(
@@ -117,27 +94,27 @@ def _experts(
     trusting = Chain(settings.largest_order, min(settings.smoothings), np.nan)
     return np.stack(
         [
-            baselines.chain_log_probs(levels, chain.order, chain.smoothing, bases)
+            references.chain_log_probs(levels, chain.order, chain.smoothing, bases)
             for chain in [*chains, trusting]
         ]
     )
 
 
 def _with_networks(
-    experts: np.ndarray, fitted: dict[str, list[Fitted]], settings: Settings, bases: Any
-) -> list[np.ndarray]:
+    experts: np.ndarray,
+    fitted: dict[str, list[Trained]],
+    settings: Settings,
+    bases: np.ndarray,
+) -> list[Float[np.ndarray, "K N 2"]]:
     """Returns for each seed log P of the chains and of its networks."""
-    strands = both_strands(bases)
-    return [
-        np.concatenate(
-            [experts]
-            + [
-                log_probs(_network(name, settings), fits[i].params, strands)[None]
-                for name, fits in fitted.items()
-            ]
-        )
-        for i in range(len(settings.seeds))
-    ]
+    strands, found = both_strands(bases), []
+    for i in range(len(settings.seeds)):
+        own = [
+            log_probs(settings.network(name), fits[i].params, strands)
+            for name, fits in fitted.items()
+        ]
+        found.append(np.concatenate([experts, *(log_p[None] for log_p in own)]))
+    return found
 
 
 def score_models(
@@ -148,72 +125,73 @@ def score_models(
     Of networks the interval is that of the mean of the seeds' code lengths; the spread
     over seeds stands beside it.
     """
-    experts = _experts(models.levels, models.chains, settings, test)
-    orders = len(models.chains)
-    bits = {f"markov {i + 1}": [code_lengths(experts[i])] for i in range(orders)}
-    valid = {f"markov {c.order}": [c.valid] for c in models.chains}
-    mixed = baselines.mix(experts, models.mixture.gamma)
-    bits[MIXTURE] = [code_lengths(mixed)]
-    valid[MIXTURE] = [models.mixture.valid]
-    everything = _with_networks(experts, models.fitted, settings, test)
-    for i, (name, fits) in enumerate(models.fitted.items()):
-        place = len(experts) + i
-        bits[name] = [code_lengths(of_seed[place]) for of_seed in everything]
-        valid[name] = [fitted.valid for fitted in fits]
-    bits[EVERYTHING] = [
-        code_lengths(baselines.mix(of_seed, mixture.gamma))
-        for of_seed, mixture in zip(everything, models.everything, strict=True)
-    ]
-    valid[EVERYTHING] = [mixture.valid for mixture in models.everything]
-    against = {"best_markov": bits[f"markov {models.best.order}"][0]}
-    against["mixture"] = bits[MIXTURE][0]
+    found = _bits_of(models, test, settings)
+    best = min(models.chains, key=lambda chain: chain.valid)
+    against = {"best_markov": f"markov {best.order}", "mixture": MIXTURE}
+    against = {name: found[reference][0][0] for name, reference in against.items()}
     repeated = in_repeats(train_bases, test, settings.repeat)
+    drawn = blocks(len(test), settings.block)
+    by_seed = lambda of: {k: list(map(of, runs)) for k, runs in models.fitted.items()}
     return {
         "models": {
-            name: _row(bits[name], valid[name], against, repeated, settings)
-            for name in bits
+            name: {
+                "valid": lab.mean_sd(valid),
+                "test": lab.mean_sd([of_seed.mean() for of_seed in bits]),
+                **_row(np.mean(bits, axis=0), against, repeated, drawn),
+            }
+            for name, (bits, valid) in found.items()
         },
         "repeats": {"length": settings.repeat, "share": float(repeated.mean())},
-        "best_markov": models.best._asdict(),
+        "best_markov": best._asdict(),
         "smoothing": {chain.order: chain.smoothing for chain in models.chains},
         "gamma": {
             MIXTURE: models.mixture.gamma,
             EVERYTHING: [mixture.gamma for mixture in models.everything],
         },
-        "courses": {
-            name: [fitted.course for fitted in fits]
-            for name, fits in models.fitted.items()
-        },
-        "steps_kept": {
-            name: [fitted.step for fitted in fits]
-            for name, fits in models.fitted.items()
-        },
+        "courses": by_seed(lambda one: one.looks),
+        "steps_kept": by_seed(lambda one: one.step),
         "seconds": models.seconds,
-        "lzma": baselines.lzma_bits(train_bases, test),
+        "lzma": references.lzma_bits(train_bases, test),
     }
 
 
+def _bits_of(
+    models: Models, test: np.ndarray, settings: Settings
+) -> dict[str, tuple[list[np.ndarray], list[float]]]:
+    """Returns by model the bits of each base, and those on validation, by seed."""
+    experts = _experts(models.levels, models.chains, settings, test)
+    everything = _with_networks(experts, models.fitted, settings, test)
+
+    def mixed(each: list[np.ndarray], of: list[Mixture]) -> Any:
+        pairs = zip(each, of, strict=True)
+        bits = [code_lengths(references.mix(p, one.gamma)) for p, one in pairs]
+        return bits, [one.valid for one in of]
+
+    found = {
+        f"markov {chain.order}": ([code_lengths(log_p)], [chain.valid])
+        for chain, log_p in zip(models.chains, experts, strict=False)
+    }
+    found[MIXTURE] = mixed([experts], [models.mixture])
+    for i, (name, fits) in enumerate(models.fitted.items(), len(experts)):
+        bits = [code_lengths(of_seed[i]) for of_seed in everything]
+        found[name] = (bits, [one.score for one in fits])
+    return found | {EVERYTHING: mixed(everything, models.everything)}
+
+
 def _row(
-    bits: list[np.ndarray],
-    valid: list[float],
+    bits: Float[np.ndarray, " N"],
     against: dict[str, np.ndarray],
-    repeated: np.ndarray,
-    settings: Settings,
+    repeated: Bool[np.ndarray, " N"],
+    drawn: Groups,
 ) -> dict[str, Any]:
     """Differences are paired: both models on the same bases, in the same blocks."""
-    mean, block, rest = np.mean(bits, axis=0), settings.block, ~repeated
-    less = {name: mean - reference for name, reference in against.items()}
-    apart = mean_interval(less["mixture"], block, among=rest)
+    less = {name: bits - reference for name, reference in against.items()}
+    apart = mean_interval(less["mixture"], drawn, ~repeated)
     return {
-        "valid": lab.mean_sd(valid),
-        "test": lab.mean_sd([of_seed.mean() for of_seed in bits]),
-        "interval": mean_interval(mean, block)[1:],
-        **{
-            f"to_{name}": mean_interval(gap, block)._asdict()
-            for name, gap in less.items()
-        },
-        "in_repeats": float(mean[repeated].mean()) if repeated.any() else None,
-        "elsewhere": float(mean[rest].mean()),
-        "elsewhere_interval": mean_interval(mean, block, among=rest)[1:],
+        "interval": mean_interval(bits, drawn)[1:],
+        **{f"to_{k}": mean_interval(gap, drawn)._asdict() for k, gap in less.items()},
+        "in_repeats": float(bits[repeated].mean()) if repeated.any() else None,
+        "elsewhere": float(bits[~repeated].mean()),
+        "elsewhere_interval": mean_interval(bits, drawn, ~repeated)[1:],
         "to_mixture_elsewhere": apart._asdict(),
     }

@@ -3,37 +3,19 @@
 `fit_finders` is given no test part; `score_finders` changes nothing.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from experiments import lab
 from experiments.data.genome import Genes
-from experiments.dna.genes import (
-    CODON,
-    Hypotheses,
-    area,
-    area_intervals,
-    choose_window,
-    curve,
-    fit_chain,
-    ratios,
-    read_chains,
-    roc,
-    segments,
-    shuffled,
-)
-from experiments.dna.networks import (
-    Fitted,
-    Network,
-    log_probs,
-    networks,
-    step_count,
-    train,
-)
+from experiments.dna import genes
+from experiments.dna.models import log_probs, step_count, train
 from experiments.dna.settings import Settings
-from experiments.dna.strands import both_strands, in_place
+from experiments.dna.strands import blocks, both_strands, in_place
+from experiments.lab.intervals import area, curve
+from experiments.lab.training import Trained
 
 PLAIN, CODONS, NETWORK = "markov", "markov by codon place", "lstm"
 # Resamplings of blocks for an area, each of which goes through all positions.
@@ -59,32 +41,28 @@ class Finders(NamedTuple):
     """
 
     chains: tuple[Any, Any, Any]
-    fitted: list[tuple[Fitted, Fitted]]
+    fitted: list[list[Trained]]
     windows: dict[str, list[tuple[int, float]]]
 
 
 def work(settings: Settings, part: Labelled) -> int:
-    """Returns how often `fit_finders` calls `done`."""
+    """Returns by how much `fit_finders` moves its bar."""
+    lessons = zip(genes.segments(*part), _epochs(settings), strict=True)
     steps = sum(
-        step_count(shuffled(stretches, 0), settings.recipe(epochs))
-        for stretches, epochs in _lessons(settings, part)
+        step_count(genes.shuffled(stretches, 0), settings, epochs)
+        for stretches, epochs in lessons
     )
     models = 2 + len(settings.seeds)
     return len(settings.seeds) * steps + models * len(settings.gene_windows)
 
 
-def _lessons(settings: Settings, part: Labelled) -> Any:
-    """Returns the two kinds of DNA, and how often each is read."""
-    epochs = (settings.gene_epochs, settings.spacer_epochs)
-    return list(zip(segments(*part), epochs, strict=True))
+def _epochs(settings: Settings) -> tuple[float, float]:
+    """Returns how often coding DNA and other DNA are read."""
+    return settings.gene_epochs, settings.spacer_epochs
 
 
 def fit_finders(
-    train_part: Labelled,
-    valid: Labelled,
-    settings: Settings,
-    say: Callable[[str], object],
-    done: Callable[[], object],
+    train_part: Labelled, valid: Labelled, settings: Settings, bar: tqdm
 ) -> Finders:
     """Fits models of coding and of other DNA on one part, chooses windows on another.
 
@@ -92,22 +70,21 @@ def fit_finders(
       train_part: What models are fitted to.
       valid: What windows and the networks' best steps are chosen by.
       settings: Of the run.
-      say: Told what is being fitted.
-      done: Called as often as `work` says.
+      bar: Says what is being fitted, and moves by as much as `work` says.
     """
-    say("genes, markov")
-    order, stretches = settings.gene_order, segments(*train_part)
+    bar.set_description("genes, markov")
+    order, stretches = settings.gene_order, genes.segments(*train_part)
     chains = (
-        fit_chain(stretches.coding, order),
-        fit_chain(stretches.coding, order, CODON),
-        fit_chain(stretches.other, order),
+        genes.fit_chain(stretches.coding, order),
+        genes.fit_chain(stretches.coding, order, genes.CODON),
+        genes.fit_chain(stretches.other, order),
     )
-    say(f"genes, {NETWORK}")
-    fitted = [_fit_pair(train_part, valid, settings, s, done) for s in settings.seeds]
-    unchosen = Finders(chains, fitted, {})
+    bar.set_description(f"genes, {NETWORK}")
+    fitted = [_fit_pair(train_part, valid, settings, s, bar) for s in settings.seeds]
+    unchosen, grid = Finders(chains, fitted, {}), settings.gene_windows
     windows = {
         name: [
-            choose_window(ways, valid.genes.coding, settings.gene_windows, done)
+            genes.choose_window(ways, valid.genes.coding, grid, bar.update)
             for ways in readings
         ]
         for name, readings in _readings(unchosen, valid.bases, settings).items()
@@ -115,41 +92,33 @@ def fit_finders(
     return unchosen._replace(windows=windows)
 
 
-def _network(settings: Settings) -> Network:
-    return networks(settings.hidden, settings.word)[NETWORK]
-
-
 def _fit_pair(
-    train_part: Labelled,
-    valid: Labelled,
-    settings: Settings,
-    seed: int,
-    done: Callable[[], object],
-) -> tuple[Fitted, Fitted]:
-    network, pair = _network(settings), []
-    held_out = segments(*valid)
-    lessons = _lessons(settings, train_part)
-    for (stretches, epochs), unseen in zip(lessons, held_out, strict=True):
-        strands, asked = shuffled(stretches, seed), shuffled(unseen, 0)
+    train_part: Labelled, valid: Labelled, settings: Settings, seed: int, bar: tqdm
+) -> list[Trained]:
+    """Returns a network of coding and one of other DNA."""
+    network, pair = settings.network(NETWORK), []
+    lessons = (genes.segments(*train_part), genes.segments(*valid), _epochs(settings))
+    for stretches, unseen, epochs in zip(*lessons, strict=True):
+        strands, asked = genes.shuffled(stretches, seed), genes.shuffled(unseen, 0)
         bits = lambda params, asked=asked: float(
             -np.mean(log_probs(network, params, asked), dtype=np.float64) / np.log(2)
         )
-        pair.append(train(network, strands, settings.recipe(epochs), bits, seed, done))
-    return pair[0], pair[1]
+        pair.append(train(network, strands, settings, epochs, bits, seed, bar.update))
+    return pair
 
 
 def _readings(
     finders: Finders, bases: np.ndarray, settings: Settings
-) -> dict[str, list[Hypotheses]]:
+) -> dict[str, list[genes.Hypotheses]]:
     """Returns what every model says of a part, one entry per seed."""
     plain, codons, other = finders.chains
-    order, network = settings.gene_order, _network(settings)
+    order, network = settings.gene_order, settings.network(NETWORK)
     strands = both_strands(bases)
     read = lambda fitted: in_place(log_probs(network, fitted.params, strands))
     return {
-        PLAIN: [read_chains(plain, other, order, 1, bases)],
-        CODONS: [read_chains(codons, other, order, CODON, bases)],
-        NETWORK: [Hypotheses(read(c), read(o)) for c, o in finders.fitted],
+        PLAIN: [genes.read_chains(plain, other, order, 1, bases)],
+        CODONS: [genes.read_chains(codons, other, order, genes.CODON, bases)],
+        NETWORK: [genes.Hypotheses(read(c), read(o)) for c, o in finders.fitted],
     }
 
 
@@ -164,7 +133,7 @@ def score_finders(
     readings = _readings(finders, test.bases, settings)
     scores = {
         name: [
-            ratios(ways, window)
+            genes.ratios(ways, window)
             for ways, (window, _) in zip(of, finders.windows[name], strict=True)
         ]
         for name, of in readings.items()
@@ -174,7 +143,9 @@ def score_finders(
         for name, of in scores.items()
     }
     firsts = {name: of[0] for name, of in curves.items()}
-    areas = area_intervals(firsts, PLAIN, settings.block, REPEATS)
+    drawn = blocks(len(test.bases), settings.block)
+    areas = genes.area_intervals(firsts, PLAIN, drawn, REPEATS)
+    by_seed = lambda of: [list(map(of, pair)) for pair in finders.fitted]
     return {
         "models": {
             name: {
@@ -183,14 +154,12 @@ def score_finders(
                 "test": lab.mean_sd([area(of) for of in curves[name]]),
                 "interval": areas[name][0][1:],
                 "to_plain_markov": areas[name][1]._asdict(),
-                "roc": roc(firsts[name]),
+                "roc": genes.roc(firsts[name]),
             }
             for name in scores
         },
-        "steps_kept": [[fitted.step for fitted in pair] for pair in finders.fitted],
-        "bits_on_own_kind": [
-            [fitted.valid for fitted in pair] for pair in finders.fitted
-        ],
+        "steps_kept": by_seed(lambda one: one.step),
+        "bits_on_own_kind": by_seed(lambda one: one.score),
         "coding_share": float(test.genes.coding.mean()),
         "shown": _stretch({name: of[0] for name, of in scores.items()}, test, settings),
     }
@@ -205,6 +174,7 @@ def _stretch(
     """
     length = min(settings.shown, len(test.bases))
     first = (len(test.bases) - length) // 2
+    shown = slice(first, first + length, SHOWN_EVERY)
     spans = [
         [int(max(a, first)), int(min(b, first + length)), int(strand)]
         for a, b, strand in test.genes.spans
@@ -216,9 +186,7 @@ def _stretch(
         "every": SHOWN_EVERY,
         "genes": spans,
         "ratios": {
-            name: [
-                round(float(x), 3) for x in ratio[first : first + length : SHOWN_EVERY]
-            ]
+            name: [round(float(x), 3) for x in ratio[shown]]
             for name, ratio in scores.items()
         },
     }

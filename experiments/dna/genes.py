@@ -17,19 +17,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 import jrnn
 from experiments.data.genome import Genes, reverse_complement
-from experiments.dna.strands import (
-    BASES,
-    Interval,
-    block_weights,
-    blocks_of,
-    both_strands,
-    in_place,
-    interval,
-)
+from experiments.dna.strands import BASES, Interval, both_strands, in_place, interval
+from experiments.lab.intervals import Curve, Groups, area, both_kinds, curve
 
 # Shorter stretches between genes are left out of training: mostly a few bases.
 LEAST_SPACER = 12
@@ -148,62 +141,24 @@ def _log_mean_exp(log_p: Float[np.ndarray, "N S"]) -> Float[np.ndarray, " N"]:
     return top[:, 0] + np.log(np.exp(log_p - top).mean(axis=1))
 
 
-class Curve(NamedTuple):
-    """Scores in ascending order of distinct values, ready to be weighed by block."""
-
-    rank: np.ndarray
-    labels: Bool[np.ndarray, " N"]
-
-
-def curve(scores: Float[np.ndarray, " N"], labels: np.ndarray) -> Curve:
-    """Sorts scores.
-
-    Raises:
-      ValueError: One of the two kinds is missing.
-    """
-    if labels.all() or not labels.any():
-        raise ValueError("Expected positions of both kinds for a curve, got one kind.")
-    return Curve(np.unique(scores, return_inverse=True)[1], labels)
-
-
-def area(of: Curve, weights: np.ndarray | None = None) -> float:
-    """Returns P(a coding position scores above another), a tie counting half.
-
-    Args:
-      of: The scores.
-      weights: How often each position counts; None: once.
-
-    >>> round(area(curve(np.array([1, 2, 3.0]), np.array([False, True, False]))), 2)
-    0.5
-    """
-    weights = np.ones(len(of.labels)) if weights is None else weights
-    yes = np.bincount(of.rank, weights * of.labels)
-    no = np.bincount(of.rank, weights * ~of.labels)
-    below = np.cumsum(no) - no / 2
-    return float(yes @ below / (yes.sum() * no.sum()))
-
-
 def area_intervals(
-    curves: dict[str, Curve], reference: str, block: int, repeats: int, seed: int = 0
+    curves: dict[str, Curve], reference: str, drawn: Groups, repeats: int
 ) -> dict[str, tuple[Interval, Interval]]:
     """Returns each area and its difference to a reference's, by resampling blocks.
 
     All are resampled alike, so that what a block does to both cancels.
     """
-    labels = curves[reference].labels
-    at = blocks_of(len(labels), block)
-    drawn = block_weights(int(at[-1]) + 1, seed)[:repeats]
-    both = [w for w in drawn if np.unique(labels[w[at] > 0]).size == 2]
+    labels, at = curves[reference].labels, drawn.of
+    both = [w for w in drawn.times[:repeats] if both_kinds(labels[w[at] > 0])]
     samples = {
         name: np.array([area(of, w[at]) for w in both]) for name, of in curves.items()
     }
     whole = {name: area(of) for name, of in curves.items()}
+    less = lambda of, name: of[name] - of[reference]
     return {
         name: (
             interval(whole[name], samples[name]),
-            interval(
-                whole[name] - whole[reference], samples[name] - samples[reference]
-            ),
+            interval(less(whole, name), less(samples, name)),
         )
         for name in curves
     }
@@ -215,7 +170,7 @@ def roc(of: Curve, points: int = 101) -> list[tuple[float, float]]:
     tpr, fpr = (np.concatenate([[0], a.cumsum() / a.sum()]) for a in (yes, no))
     grid = np.linspace(0, 1, points)
     shown = np.interp(grid, fpr, tpr)
-    return [(float(x), float(y)) for x, y in zip(grid, shown, strict=True)]
+    return list(zip(grid.tolist(), shown.tolist(), strict=True))
 
 
 def choose_window(

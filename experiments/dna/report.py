@@ -1,6 +1,7 @@
 """What the experiment on DNA has to say: three tables and a figure."""
 
 import functools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.lab.figures import GREY
 UNIFORM = 2.0  # bits: four bases, all alike
 
 _between = functools.partial(lab.span, to=" .. ")
+_name = operator.itemgetter("name")
 
 
 def less(found: dict[str, float]) -> tuple[str, str]:
@@ -29,6 +31,10 @@ def tables(results: dict[str, Any]) -> str:
     """Returns bits per base, in repeats and elsewhere, and areas under the curve."""
     bits = results["bits"]
     return "\n\n".join((_whole(bits), _apart(bits), _areas(results["genes"])))
+
+
+def _named(models: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, **row} for name, row in models.items()]
 
 
 def _whole(bits: dict[str, Any]) -> str:
@@ -55,35 +61,27 @@ def _whole(bits: dict[str, Any]) -> str:
 def _apart(bits: dict[str, Any]) -> str:
     """Bits where the training part holds what stands beside a base, and elsewhere."""
     length, share = bits["repeats"]["length"], bits["repeats"]["share"]
-    body = [
-        (
-            name,
-            "" if row["in_repeats"] is None else f"{row['in_repeats']:.4f}",
-            f"{row['elsewhere']:.4f}",
-            _between(row["elsewhere_interval"]),
-            *less(row["to_mixture_elsewhere"]),
-        )
-        for name, row in bits["models"].items()
-    ]
-    title = f"exact repeats of {length} bases: {share:.2%} of the test part"
-    header = (title, "in them", "elsewhere", "95%", "less mixture", "95%")
-    return lab.format_table(header, body)
+    shown = lambda bits: "" if bits is None else f"{bits:.4f}"
+    columns = {
+        f"exact repeats of {length} bases: {share:.2%} of the test part": _name,
+        "in them": lambda row: shown(row["in_repeats"]),
+        "elsewhere": lambda row: shown(row["elsewhere"]),
+        "95%": lambda row: _between(row["elsewhere_interval"]),
+        ("less mixture", "95%"): lambda row: less(row["to_mixture_elsewhere"]),
+    }
+    return lab.table_of(_named(bits["models"]), columns)
 
 
 def _areas(genes: dict[str, Any]) -> str:
-    body = [
-        (
-            name,
-            " ".join(map(str, row["window"])),
-            lab.spread(row["valid"]),
-            lab.spread(row["test"]),
-            _between(row["interval"]),
-            *less(row["to_plain_markov"]),
-        )
-        for name, row in genes["models"].items()
-    ]
-    header = ("coding or not, area", "window", "validation", "test", "95%")
-    return lab.format_table((*header, "less markov", "95%"), body)
+    columns = {
+        "coding or not, area": _name,
+        "window": lambda row: " ".join(map(str, row["window"])),
+        "validation": lambda row: lab.spread(row["valid"]),
+        "test": lambda row: lab.spread(row["test"]),
+        "95%": lambda row: _between(row["interval"]),
+        ("less markov", "95%"): lambda row: less(row["to_plain_markov"]),
+    }
+    return lab.table_of(_named(genes["models"]), columns)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -95,12 +93,10 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     """
     figure = figures.figure_of(11.5, 8.6)
     grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
-    panels = [figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1))]
-    along = figure.add_subplot(grid[1, :])
-    _bits(panels[0], results["bits"])
-    _curves(panels[1], results["genes"])
-    _stretch(along, results["genes"])
-    figures.tidy((*panels, along))
+    _bits(figure.add_subplot(grid[0, 0]), results["bits"])
+    _curves(figure.add_subplot(grid[0, 1]), results["genes"])
+    _stretch(figure.add_subplot(grid[1, :]), results["genes"])
+    figures.tidy(figure.axes)
     figures.save(figure, path)
 
 
@@ -113,53 +109,34 @@ def _bits(axes: Axes, bits: dict[str, Any]) -> None:
     places = np.cumsum(apiece)
     values = np.array([models[name]["test"]["mean"] for name in names])
     ends = np.array([models[name]["interval"] for name in names]).T
-    label = "whole test part, and 95% interval over blocks"
-    axes.errorbar(
-        places,
-        values,
-        np.abs(ends - values),
-        fmt="o",
-        capsize=2,
-        color=every,
-        markersize=4,
-        linewidth=1.2,
-        label=label,
-    )
+    look = {"fmt": "o", "capsize": 2, "markersize": 4, "linewidth": 1.2}
+    look["label"] = "whole test part, and 95% interval over blocks"
+    axes.errorbar(places, values, np.abs(ends - values), color=every, **look)
     axes.plot(places[: len(chains)], values[: len(chains)], color=every, linewidth=1)
     rest = [models[name]["elsewhere"] for name in names]
     length, share = bits["repeats"]["length"], bits["repeats"]["share"]
     label = f"without exact repeats of {length} bases ({share:.1%} of it)"
     axes.plot(places, rest, "o", color=apart, fillstyle="none", label=label)
-    last = places[-1] + apiece[-1]
-    axes.plot(
-        last,
-        bits["lzma"]["primed"],
-        "s",
-        color=every,
-        markersize=5,
-        label="lzma that has read the training part",
-    )
+    last, label = places[-1] + apiece[-1], "lzma that has read the training part"
+    axes.plot(last, bits["lzma"]["primed"], "s", color=every, markersize=5, label=label)
     axes.axhline(UNIFORM, color=GREY, linestyle=":", linewidth=1, label="no model: 2")
     shown = [n.replace("markov ", "").replace(" of", "\nof") for n in names]
     axes.set_xticks([*places, last], [*shown, "lzma"], fontsize=7.5)
-    axes.set_xlabel("Markov chain of order 1, 2, ..., then the others")
-    axes.set_ylabel("bits per base")
-    axes.set_title("Test part: bits per base, networks as means of seeds", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    title = "Test part: bits per base, networks as means of seeds"
+    below = "Markov chain of order 1, 2, ..., then the others"
+    figures.describe(axes, title, below, "bits per base", loc="lower left")
 
 
 def _curves(axes: Axes, genes: dict[str, Any]) -> None:
     for colour, (name, row) in figures.coloured(genes["models"].items()):
         xs, ys = zip(*row["roc"], strict=True)
-        axes.plot(
-            xs, ys, color=colour, label=f"{name}: {lab.spread(row['test'], '.3f')}"
-        )
+        label = f"{name}: {lab.spread(row['test'], '.3f')}"
+        axes.plot(xs, ys, color=colour, label=label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
-    axes.set_xlabel("share of other positions called coding")
-    axes.set_ylabel("share of coding positions called coding")
-    axes.set_title("Coding or not: area under the curve", fontsize=10)
     axes.set_aspect("equal")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    title, called = "Coding or not: area under the curve", "positions called coding"
+    labels = (f"share of other {called}", f"share of coding {called}")
+    figures.describe(axes, title, *labels, loc="lower right")
 
 
 def _stretch(axes: Axes, genes: dict[str, Any]) -> None:
@@ -168,31 +145,19 @@ def _stretch(axes: Axes, genes: dict[str, Any]) -> None:
     for colour, (name, ratios) in figures.coloured(shown["ratios"].items()):
         window = genes["models"][name]["window"][0]
         xs = (shown["first"] + shown["every"] * np.arange(len(ratios))) / 1000
-        axes.plot(
-            xs,
-            np.array(ratios) / window,
-            color=colour,
-            linewidth=1.1,
-            label=f"{name}, window of {window}",
-        )
+        label = f"{name}, window of {window}"
+        axes.plot(xs, np.array(ratios) / window, color=colour, lw=1.1, label=label)
     axes.axhline(0, color="black", linewidth=0.6)
     low, high = axes.get_ylim()
-    height = 0.06 * (high - low)
+    height, greys = 0.06 * (high - low), {1: "#444444", -1: "#aaaaaa"}
     for first, end, strand in shown["genes"]:
-        bottom = low - (1.2 if strand > 0 else 2.4) * height
-        axes.broken_barh(
-            [(first / 1000, (end - first) / 1000)],
-            (bottom, height),
-            facecolor="#444444" if strand > 0 else "#aaaaaa",
-            edgecolor="white",
-        )
-    axes.broken_barh([], (0, 0), facecolor="#444444", label="gene, this strand")
-    axes.broken_barh([], (0, 0), facecolor="#aaaaaa", label="gene, other strand")
+        span, colour = (first / 1000, (end - first) / 1000), greys[strand]
+        rows = (low - (1.8 - 0.6 * strand) * height, height)
+        axes.broken_barh([span], rows, facecolor=colour, edgecolor="white")
+    for strand, label in ((1, "gene, this strand"), (-1, "gene, other strand")):
+        axes.broken_barh([], (0, 0), facecolor=greys[strand], label=label)
     axes.set_xlim(shown["first"] / 1000, (shown["first"] + shown["length"]) / 1000)
-    axes.set_xlabel("position in the test part (thousands of bases)")
-    axes.set_ylabel("log-likelihood ratio\n(nats per base of the window)")
-    axes.set_title(
-        "Above 0 coding is likelier than not; bars: the gene finder's genes",
-        fontsize=10,
-    )
-    axes.legend(frameon=False, fontsize=8, ncols=5, loc="upper center")
+    title = "Above 0 coding is likelier than not; bars: the gene finder's genes"
+    below = "position in the test part (thousands of bases)"
+    beside = "log-likelihood ratio\n(nats per base of the window)"
+    figures.describe(axes, title, below, beside, ncols=5, loc="upper center")

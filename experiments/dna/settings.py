@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from experiments import lab
-from experiments.dna.networks import Recipe
+from experiments.dna.models import Network, Recipe, networks
 from experiments.dna.repeats import LONGEST
 from experiments.lab.settings import Bound
 
@@ -14,7 +14,7 @@ UP_TO_1 = Bound("up to 1", most=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Bits per base of a bacterial chromosome, and genes found by likelihood."""
 
     seeds: lab.Seeds = (0,)
@@ -38,14 +38,6 @@ class Settings:
     """Bases that a network reads at each step."""
     epochs: lab.Positive = 2.0
     """How often a network reads both strands of the training part."""
-    streams: Annotated[int, lab.at_least(2)] = 64
-    """Stretches read side by side."""
-    window: lab.Count = 128
-    """Bases of truncated backpropagation."""
-    evaluations: lab.Count = 6
-    """How often validation is looked at; the parameters that do best are kept."""
-    clip: lab.Positive = 1.0
-    """Largest norm of a gradient."""
     block: lab.Count = 5_000
     """Bases of a block of the bootstrap: longer than most genes."""
     repeat: Annotated[int, lab.within(1, LONGEST)] = 24
@@ -66,6 +58,6 @@ class Settings:
     out: Path | None = None
     """The run folder; None takes the next runs/dna/NUMBER."""
 
-    def recipe(self, epochs: float) -> Recipe:
-        """Returns how a network is trained."""
-        return Recipe(self.streams, self.window, epochs, self.evaluations, self.clip)
+    def network(self, name: str) -> Network:
+        """Returns a network by its name."""
+        return networks(self.hidden, self.word)[name]

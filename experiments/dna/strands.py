@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from experiments.data.genome import reverse_complement
 from experiments.lab import intervals
+from experiments.lab.intervals import Groups
 
 BASES = 4
 RESAMPLINGS = 2_000
@@ -57,16 +58,16 @@ def code_lengths(log_probs: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, " N"]
     return -in_place(np.asarray(log_probs, np.float64)).mean(axis=1) / np.log(2)
 
 
-def block_weights(blocks: int, seed: int) -> Int[np.ndarray, "R n"]:
-    """Returns how often each of n blocks is drawn, in each of R resamplings."""
-    drawn = np.random.default_rng(seed).integers(blocks, size=(RESAMPLINGS, blocks))
-    return np.stack([np.bincount(row, minlength=blocks) for row in drawn])
+def blocks(length: int, block: int, seed: int = 0) -> Groups:
+    """Returns draws of blocks of bases; a short one at the end joins the last.
 
+    Blocks must be longer than neighbours resemble each other: here, than most genes.
+    Equal seeds draw the same blocks, whatever the values.
 
-def blocks_of(length: int, block: int) -> Int[np.ndarray, " N"]:
-    """Returns the block that each position lies in; a short one at the end joins.
+    Raises:
+      ValueError: Fewer than two blocks.
 
-    >>> blocks_of(7, 3).tolist()
+    >>> blocks(7, 3).of.tolist()
     [0, 0, 0, 1, 1, 1, 1]
     """
     if length < 2 * block:
@@ -74,34 +75,26 @@ def blocks_of(length: int, block: int) -> Int[np.ndarray, " N"]:
             f"Expected at least two blocks of {block} bases for an interval, got "
             f"{length} bases; choose a shorter --block."
         )
-    return np.minimum(np.arange(length) // block, length // block - 1)
+    count = length // block
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLINGS, count))
+    times = np.stack([np.bincount(row, minlength=count) for row in drawn])
+    return Groups(np.minimum(np.arange(length) // block, count - 1), times)
 
 
 def mean_interval(
     values: Float[np.ndarray, " N"],
-    block: int,
-    seed: int = 0,
+    drawn: Groups,
     among: Bool[np.ndarray, " N"] | None = None,
 ) -> Interval:
     """Returns the mean of what neighbours share, and its interval by resampling blocks.
 
-    Blocks must be longer than neighbours resemble each other: here, than most genes.
-    Equal seeds draw the same blocks, whatever the values.
-
     Args:
       values: One number per base, such as bits, or a difference of bits.
-      block: Bases per block.
-      seed: Of the resampling.
+      drawn: Of `blocks`.
       among: Which values count, some in nearly every block; None: all.
-
-    Raises:
-      ValueError: Fewer than two blocks.
     """
-    at = blocks_of(len(values), block)
     own = np.ones(len(values), bool) if among is None else among
-    sums, counts = np.bincount(at, values * own), np.bincount(at, own)
-    weights = block_weights(len(counts), seed)
-    return interval(float(values[own].mean()), (weights @ sums) / (weights @ counts))
+    return interval(float(values[own].mean()), drawn.means(values, own))
 
 
 def interval(value: float, resampled: Float[np.ndarray, " R"]) -> Interval:

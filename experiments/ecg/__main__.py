@@ -7,10 +7,11 @@ LZMA. All are asked for the probability of the recorded integer. Then ten second
 network makes up by itself, and how well its surprise tells wide beats from others.
 """
 
-import sys
+import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -18,30 +19,36 @@ from tqdm import tqdm
 from experiments import lab
 from experiments.data import ecg
 from experiments.data.ecg import GAP, HERTZ, UNITS_PER_MV, Ecg
-from experiments.ecg import networks
-from experiments.ecg.beats import (
-    Beats,
-    Window,
-    choose_window,
-    find_beats,
-    least_wide,
-    rank,
-)
-from experiments.ecg.networks import Learned, Recipe
-from experiments.ecg.problem import Stretch, differences, stretch
-from experiments.ecg.references import (
-    AR_16,
-    Reference,
-    fit_references,
-    sample_autoregression,
-    yardsticks,
-)
+from experiments.ecg import judge, models, references
+from experiments.ecg.problem import Entrant, Stretch, differences, stretch
 from experiments.ecg.report import SECONDS, Traces, draw, tables
-from experiments.ecg.scoring import score
-from experiments.ecg.settings import Settings
 from experiments.lab import intervals
 
+SHOWN = SECONDS * HERTZ  # samples
 TRACES_FILE = "traces.npz"  # what the figure shows, sample by sample
+LABELS = "wide at half height: a rule, not a cardiologist's annotation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(models.Recipe):
+    """Predict the next sample of an electrocardiogram."""
+
+    seeds: lab.Seeds = (0, 1, 2)
+    """Of weights and of where windows start; the spread is over these."""
+    cells: Annotated[tuple[str, ...], lab.among(models.CELLS)] = ("GRU", "LSTM")
+    """GRU, LSTM, or both: the one that is better on validation is looked at closely."""
+    hidden: lab.Count = 48
+    """Units."""
+    components: lab.Count = 5
+    """Discretised logistics that are mixed."""
+    block_seconds: Annotated[float, lab.FINITE] = 2.0
+    """Length of the stretches that the bootstrap draws."""
+    beats_in_stretch: lab.Count = 8
+    """Beats that the bootstrap of the area draws in a row: they come in runs."""
+    draws: lab.Count = 2_000
+    """Draws, for intervals."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/ecg/NUMBER."""
 
 
 class Fitted(NamedTuple):
@@ -57,11 +64,16 @@ class Fitted(NamedTuple):
     """
 
     sd: float
-    references: dict[str, Reference]
-    learned: dict[str, list[Learned]]
+    references: dict[str, Entrant]
+    learned: dict[str, list[Entrant]]
     shown: str
     wide: float
-    windows: dict[str, Window]
+    windows: dict[str, judge.Window]
+
+    def nats(self, part: Stretch) -> dict[str, list[np.ndarray]]:
+        """Returns nats of each sample under every model, one array for each seed."""
+        every = {name: [one] for name, one in self.references.items()} | self.learned
+        return {name: [one.nats(part) for one in runs] for name, runs in every.items()}
 
 
 def parts_of(data: Ecg) -> tuple[Stretch, Stretch, Stretch]:
@@ -76,7 +88,7 @@ def parts_of(data: Ecg) -> tuple[Stretch, Stretch, Stretch]:
 
 def model_of(settings: Settings, sd: float, cell: str) -> Any:
     """Returns the model of a cell."""
-    return networks.make_model(cell, settings.hidden, settings.components, sd)
+    return models.make_model(cell, settings.hidden, settings.components, sd)
 
 
 def fit(
@@ -85,51 +97,25 @@ def fit(
     """Fits on the training part and chooses on the validation part."""
     train, valid, _ = parts_of(data)
     sd = float(differences(train.units).std())
-    recipe = Recipe(
-        settings.steps,
-        settings.streams,
-        settings.window,
-        settings.rate,
-        settings.warmup,
-        settings.clip,
-        settings.every,
-    )
-    learned = {}
-    for cell in settings.cells:
-        model = model_of(settings, sd, cell)
-        learned[cell] = [
-            networks.train(model, train, valid, recipe, seed, on_step)
+    learned = {
+        cell: [
+            models.train(
+                model_of(settings, sd, cell), train, valid, settings, seed, on_step
+            )
             for seed in settings.seeds
         ]
-    shown = min(learned, key=lambda cell: np.mean([one.nats for one in learned[cell]]))
-    wide = least_wide(find_beats(train.units))
-    fitted = Fitted(sd, fit_references(train, valid), learned, shown, wide, {})
-    return fitted._replace(windows=choose_windows(fitted, settings, valid))
-
-
-def choose_windows(
-    fitted: Fitted, settings: Settings, valid: Stretch
-) -> dict[str, Window]:
-    """Returns how much of a beat each model's surprise is the mean of."""
-    beats = find_beats(valid.units[valid.skip :])
-    return {
-        name: choose_window(runs, beats, beats.width > fitted.wide)
-        for name, runs in nats_of(fitted, settings, valid).items()
+        for cell in settings.cells
     }
-
-
-def nats_of(
-    fitted: Fitted, settings: Settings, part: Stretch
-) -> dict[str, list[np.ndarray]]:
-    """Returns nats of each sample under every model, one array for each seed."""
-    found = {
-        name: [-reference.log_prob(reference.fitted, part)]
-        for name, reference in fitted.references.items()
+    shown = min(learned, key=lambda cell: np.mean([one.valid for one in learned[cell]]))
+    wide = judge.least_wide(judge.find_beats(train.units))
+    tried = references.fit_references(train, valid)
+    fitted = Fitted(sd, tried, learned, shown, wide, {})
+    beats = judge.find_beats(valid.units[valid.skip :])
+    windows = {
+        name: judge.choose_window(runs, beats, beats.width > wide)
+        for name, runs in fitted.nats(valid).items()
     }
-    for cell, runs in fitted.learned.items():
-        model = model_of(settings, fitted.sd, cell)
-        found[cell] = [-networks.log_prob(model, run.params, part) for run in runs]
-    return found
+    return fitted._replace(windows=windows)
 
 
 def evaluate(
@@ -137,87 +123,63 @@ def evaluate(
 ) -> tuple[dict[str, Any], Traces]:
     """Scores every model on the same samples of the test part; chooses nothing."""
     train, _, test = parts_of(data)
-    seed = settings.seeds[0]
-    nats = nats_of(fitted, settings, test)
-    own = test.units[test.skip :]
+    prompt, own = np.split(test.units, [test.skip])
+    nats = fitted.nats(test)
     block = min(len(own), max(1, round(settings.block_seconds * HERTZ)))
-    starts = intervals.draw_starts(len(own), block, settings.draws, seed)
-    beats = find_beats(own)
+    random = (settings.draws, settings.seeds[0])
+    starts = intervals.draw_starts(len(own), block, *random)
+    beats = judge.find_beats(own)
     wide = beats.width > fitted.wide
-    generated = _generate(fitted, settings, test)
+    drawn = intervals.draw_places(len(wide), settings.beats_in_stretch, *random)
+    generated = _generate(fitted, settings, prompt)
     reference = min(fitted.references, key=lambda name: fitted.references[name].valid)
     results = {
         "samples": len(own),
         "best_reference": reference,
-        "test": score(nats, reference, starts, block),
-        "yardsticks": yardsticks(train, test),
+        "test": judge.score(nats, reference, starts, block),
+        "yardsticks": references.yardsticks(train, test),
         "beats": {
-            "labels": "wide at half height: a rule, not a cardiologist's annotation",
+            "labels": LABELS,
             "least_wide_seconds": fitted.wide,
             "beats": len(beats.at),
             "wide": int(wide.sum()),
             "by_model": {
-                name: rank(
-                    runs,
-                    beats,
-                    wide,
-                    fitted.windows[name],
-                    settings.beats_in_stretch,
-                    settings.draws,
-                    seed,
-                )
+                name: judge.rank(runs, beats, wide, fitted.windows[name], drawn)
                 for name, runs in nats.items()
             },
         },
-        "generated": _describe_traces(fitted, own, generated),
+        "generated": {
+            "network": fitted.shown,
+            "seconds": SECONDS,
+            "recorded": _describe_trace(own[:SHOWN], fitted.wide),
+            "by_seed": [_describe_trace(units, fitted.wide) for units in generated],
+        },
     }
-    told = np.mean(nats[fitted.shown], axis=0)
-    traces = Traces(
-        own, generated[0], _autoregressed(fitted, settings, test), told, beats, wide
+    regressed = references.sample_autoregression(
+        16, fitted.references[references.AR_16].fitted, prompt, SHOWN, settings.seeds[0]
     )
-    return results, traces
+    told = np.mean(nats[fitted.shown], axis=0)
+    return results, Traces(own, generated[0], regressed, told, beats, wide)
 
 
-def _prompt(test: Stretch) -> np.ndarray:
-    """Returns what comes before the test part."""
-    return test.units[: test.skip]
-
-
-def _generate(fitted: Fitted, settings: Settings, test: Stretch) -> list[np.ndarray]:
+def _generate(
+    fitted: Fitted, settings: Settings, prompt: np.ndarray
+) -> list[np.ndarray]:
     """Returns what each seed's network makes up where the test part would begin."""
     model = model_of(settings, fitted.sd, fitted.shown)
     return [
-        networks.generate(model, run.params, _prompt(test), SECONDS * HERTZ, seed)
+        models.generate(model, run.fitted, prompt, SHOWN, seed)
         for seed, run in zip(settings.seeds, fitted.learned[fitted.shown], strict=True)
     ]
 
 
-def _autoregressed(fitted: Fitted, settings: Settings, test: Stretch) -> np.ndarray:
-    params = fitted.references[AR_16].fitted
-    return sample_autoregression(
-        16, params, _prompt(test), SECONDS * HERTZ, settings.seeds[0]
-    )
-
-
-def _describe_traces(
-    fitted: Fitted, own: np.ndarray, generated: list[np.ndarray]
-) -> dict[str, Any]:
-    """Returns beats in the test part's first seconds, and in each generated trace."""
-
-    def describe(units: np.ndarray) -> dict[str, Any]:
-        found: Beats = find_beats(units)
-        return {
-            "beats": len(found.at),
-            "wide": int((found.width > fitted.wide).sum()),
-            "least_mv": float(units.min() / UNITS_PER_MV),
-            "greatest_mv": float(units.max() / UNITS_PER_MV),
-        }
-
+def _describe_trace(units: np.ndarray, wide: float) -> dict[str, Any]:
+    found = judge.find_beats(units)
     return {
-        "network": fitted.shown,
-        "seconds": SECONDS,
-        "recorded": describe(own[: SECONDS * HERTZ]),
-        "by_seed": [describe(units) for units in generated],
+        "beats": len(found.at),
+        "wide": int((found.width > wide).sum()),
+        "least_mv": float(units.min() / UNITS_PER_MV),
+        "greatest_mv": float(units.max() / UNITS_PER_MV),
     }
 
 
@@ -232,9 +194,9 @@ def describe(fitted: Fitted) -> dict[str, Any]:
         },
         "networks": {
             cell: {
-                "parameters": lab.parameter_count(runs[0].params),
-                "valid_nats": lab.mean_sd([run.nats for run in runs]),
-                "kept_at_step": [run.step for run in runs],
+                "parameters": lab.parameter_count(runs[0].fitted),
+                "valid_nats": lab.mean_sd([run.valid for run in runs]),
+                "kept_at_step": [run.chosen["step"] for run in runs],
             }
             for cell, runs in fitted.learned.items()
         },
@@ -261,11 +223,8 @@ def run(settings: Settings, data: Ecg) -> int:
     return run.finish(results, draw, traces, said=f"\n{tables(results)}")
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    start = lambda settings: run(settings, ecg.load())
-    return lab.command(Settings, arguments, __doc__, start)
+main = lab.main_of(Settings, __doc__, lambda settings: run(settings, ecg.load()))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

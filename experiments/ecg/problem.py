@@ -8,7 +8,9 @@ P(x_t | x_<t) = P(d_t | x_<t). The database was kept as first differences of 8 b
 samples as 11 bits: both bounds were known before any sample was.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,6 +31,26 @@ class Stretch(NamedTuple):
 
     units: Int[np.ndarray, " T"]
     skip: int
+
+
+class Entrant(NamedTuple):
+    """A fitted model and how it scores.
+
+    Attributes:
+      fitted: All that was fitted.
+      log_prob: (fitted, stretch) -> log P of each sample that is scored.
+      chosen: What the validation part chose, by name.
+      valid: Nats per sample there; NaN before it was asked.
+    """
+
+    fitted: Any
+    log_prob: Callable[[Any, Stretch], Float[np.ndarray, " n"]]
+    chosen: dict[str, float] = {}  # noqa: RUF012 never written to
+    valid: float = math.nan
+
+    def nats(self, part: Stretch) -> Float[np.ndarray, " n"]:
+        """Returns the nats of each sample that is scored."""
+        return -self.log_prob(self.fitted, part)
 
 
 def stretch(units: Int[np.ndarray, " T"], part: slice, warm: int) -> Stretch:

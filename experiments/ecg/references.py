@@ -12,9 +12,9 @@ What a reference has to choose, the order of an autoregression and the smoothing
 chain, the validation part chooses.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ from experiments.ecg.problem import (
     LEAST_DIFFERENCE,
     LEAST_LEVEL,
     LEVELS,
+    Entrant,
     Stretch,
     differences,
     scored,
@@ -42,22 +43,6 @@ ORDERS = (2, 4, 8, 16, 32, 64)
 SMOOTHINGS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # Levels and differences are divided by this before a regression: float32 is exact.
 UNIT = 128.0
-
-
-class Reference(NamedTuple):
-    """A fitted model and how it scores.
-
-    Attributes:
-      fitted: All that was fitted.
-      log_prob: (fitted, stretch) -> log P of each sample that is scored.
-      chosen: What the validation part chose, by name.
-      valid: Nats per sample there; NaN before it was asked.
-    """
-
-    fitted: Any
-    log_prob: Callable[[Any, Stretch], Float[np.ndarray, " n"]]
-    chosen: dict[str, float] = {}  # noqa: RUF012 never written to
-    valid: float = math.nan
 
 
 def normal_cell(
@@ -93,8 +78,7 @@ def forecast(order: int, params: Any, part: Stretch) -> tuple[np.ndarray, np.nda
     """Returns mean and standard deviation of each sample that is scored, in units."""
     model = jrnn.models.linear_gaussian_markov(order)
     xs = jnp.asarray(part.units / UNIT, float)
-    predicted = model.predictive(params, xs)[1]
-    leaves = predicted.parameters
+    leaves = model.predictive(params, xs)[1].parameters
     mean, sd = (scored(np.asarray(leaf), part) * UNIT for leaf in leaves)
     return mean, sd
 
@@ -195,42 +179,37 @@ def _score_chain(
     return scored(np.asarray(found), part)
 
 
-def best(tried: Sequence[Reference], valid: Stretch) -> Reference:
+def best(tried: Sequence[Entrant], valid: Stretch) -> Entrant:
     """Returns what does best on validation, and how well; the first of equals."""
-    asked = [
-        one._replace(valid=float(-one.log_prob(one.fitted, valid).mean()))
-        for one in tried
-    ]
+    asked = [one._replace(valid=float(one.nats(valid).mean())) for one in tried]
     return min(asked, key=lambda one: one.valid)
 
 
-def _autoregressions(train: Stretch, valid: Stretch) -> dict[str, Reference]:
-    normal, student = {}, []
-    for order in sorted({1, 16, *ORDERS}):
-        params = fit_autoregression(order, train)
-        score = functools.partial(_score_normal, order)
-        normal[order] = Reference(params, score, {"order": order})
-        if order in ORDERS:
-            errors = fit_student_errors(order, params, train)
-            score = functools.partial(_score_student, order)
-            student.append(Reference(errors, score, {"order": order}))
-    return {
-        AR_1: best([normal[1]._replace(chosen={})], valid),
-        AR_16: best([normal[16]._replace(chosen={})], valid),
-        AR_NORMAL: best([normal[order] for order in ORDERS], valid),
-        AR_T: best(student, valid),
-    }
+def _autoregressions(train: Stretch, valid: Stretch) -> dict[str, Entrant]:
+    fitted = {k: fit_autoregression(k, train) for k in sorted({1, 16, *ORDERS})}
+    plain = lambda k: Entrant(fitted[k], partial(_score_normal, k))
+    chosen = [plain(k)._replace(chosen={"order": k}) for k in ORDERS]
+    student = [
+        Entrant(
+            fit_student_errors(k, fitted[k], train),
+            partial(_score_student, k),
+            {"order": k},
+        )
+        for k in ORDERS
+    ]
+    tried = {AR_1: [plain(1)], AR_16: [plain(16)], AR_NORMAL: chosen, AR_T: student}
+    return {name: best(each, valid) for name, each in tried.items()}
 
 
-def _chains(train: Stretch, valid: Stretch) -> dict[str, Reference]:
+def _chains(train: Stretch, valid: Stretch) -> dict[str, Entrant]:
     found = {}
     for of, alphabet, longest in (("", LEVEL, 2), (" of differences", DIFFERENCE, 3)):
         params = fit_chain(alphabet, longest, train)
         for order in range(1, longest + 1):
             tried = [
-                Reference(
+                Entrant(
                     params[: order + 1],
-                    functools.partial(_score_chain, alphabet, order, smoothing),
+                    partial(_score_chain, alphabet, order, smoothing),
                     {"smoothing": smoothing},
                 )
                 for smoothing in SMOOTHINGS
@@ -239,7 +218,7 @@ def _chains(train: Stretch, valid: Stretch) -> dict[str, Reference]:
     return found
 
 
-def fit_references(train: Stretch, valid: Stretch) -> dict[str, Reference]:
+def fit_references(train: Stretch, valid: Stretch) -> dict[str, Entrant]:
     """Fits every reference to the training part, and chooses on the validation part."""
     return {**_autoregressions(train, valid), **_chains(train, valid)}
 
@@ -251,7 +230,7 @@ def yardsticks(train: Stretch, test: Stretch) -> dict[str, float]:
     """
     before = difference_ids(train.units).astype(np.uint8).tobytes()
     own = difference_ids(test.units[test.skip - 1 :]).astype(np.uint8).tobytes()
-    added = compressors.lzma_size(before + own) - compressors.lzma_size(before)
+    added = compressors.added(compressors.lzma_size, before, own)
     return {
         f"uniform over {LEVELS} levels": math.log(LEVELS),
         "LZMA of differences, primed": 8 * math.log(2) * added / len(own),

@@ -9,15 +9,17 @@ from matplotlib.axes import Axes
 
 from experiments import lab
 from experiments.data.ecg import HERTZ, UNITS_PER_MV
-from experiments.ecg.beats import Beats, surprise
-from experiments.ecg.scoring import smooth
+from experiments.ecg.judge import Beats, smooth, surprise
 from experiments.lab import figures
 from experiments.lab.figures import GREY
 
 SECONDS = 10  # of generated and of recorded trace side by side
 STRIP_SECONDS = 20  # of trace with the surprise below it
 SMOOTH_SECONDS = 0.2
+SINCE = "seconds after the start of the test part"
 BLUE, RED, GREEN = figures.COLOURS[:3]
+# Whether a beat is wide, and how it is drawn then.
+KINDS = ((True, RED, "v", "wide beat"), (False, GREEN, "o", "other beat"))
 
 
 class Traces(NamedTuple):
@@ -46,27 +48,19 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def _nats(results: dict[str, Any]) -> str:
-    header = [
-        "held-out nats per sample",
-        "mean",
-        "95% interval",
-        "fewer than reference",
-        "95% interval",
-        "validation",
-        "chosen there",
+    header = ["held-out nats per sample", "mean", "95% interval"]
+    header += ["fewer than reference", "95% interval", "validation", "chosen there"]
+    body = [
+        [
+            name,
+            lab.spread(found["nats"], ".3f"),
+            lab.span(found["interval"], ".3f"),
+            f"{found['fewer']:.3f}",
+            lab.span(found["fewer_interval"], ".3f"),
+            *_chosen(name, results["fitted"]),
+        ]
+        for name, found in results["test"].items()
     ]
-    body = []
-    for name, found in results["test"].items():
-        body.append(
-            [
-                name,
-                lab.spread(found["nats"], ".3f"),
-                lab.span(found["interval"], ".3f"),
-                f"{found['fewer']:.3f}",
-                lab.span(found["fewer_interval"], ".3f"),
-                *_chosen(name, results["fitted"]),
-            ]
-        )
     for name, nats in results["yardsticks"].items():
         body.append([name, f"{nats:.3f}", *[""] * 5])
     block = results["settings"]["block_seconds"]
@@ -88,19 +82,14 @@ def _chosen(name: str, fitted: dict[str, Any]) -> tuple[str, str]:
 
 def _beats(results: dict[str, Any]) -> str:
     beats = results["beats"]
-    body = [
-        [
-            name,
-            "-{:g}..{:g} s".format(*found["window"]),
-            f"{found['area']:.3f}",
-            lab.span(found["interval"], ".3f"),
-        ]
-        for name, found in beats["by_model"].items()
-        if found["area"] is not None
-    ]
-    table = lab.format_table(
-        ["surprise ranks wide beats", "around the peak", "area", "95% interval"], body
-    )
+    known = [(k, v) for k, v in beats["by_model"].items() if v["area"] is not None]
+    columns = {
+        "surprise ranks wide beats": lambda row: row[0],
+        "around the peak": lambda row: "-{:g}..{:g} s".format(*row[1]["window"]),
+        "area": lambda row: f"{row[1]['area']:.3f}",
+        "95% interval": lambda row: lab.span(row[1]["interval"], ".3f"),
+    }
+    table = lab.table_of(known, columns)
     width = 1000 * beats["least_wide_seconds"]
     return (
         f"{table}\n({beats['wide']} of {beats['beats']} beats are wide, above "
@@ -110,24 +99,14 @@ def _beats(results: dict[str, Any]) -> str:
 
 def _generated(results: dict[str, Any]) -> str:
     made = results["generated"]
-    rows = [("recorded", made["recorded"])]
-    rows += [
-        (f"{made['network']}, seed {seed}", found)
-        for seed, found in zip(
-            results["settings"]["seeds"], made["by_seed"], strict=True
-        )
-    ]
-    body = [
-        [
-            name,
-            str(found["beats"]),
-            str(found["wide"]),
-            f"{found['least_mv']:.2f}..{found['greatest_mv']:.2f}",
-        ]
-        for name, found in rows
-    ]
-    header = [f"{made['seconds']} seconds", "beats", "wide", "mV"]
-    return lab.format_table(header, body)
+    seeds = zip(results["settings"]["seeds"], made["by_seed"], strict=True)
+    rows = [(f"{made['network']}, seed {seed}", found) for seed, found in seeds]
+    columns = {
+        f"{made['seconds']} seconds": lambda row: row[0],
+        ("beats", "wide"): lambda row: (str(row[1]["beats"]), str(row[1]["wide"])),
+        "mV": lambda row: "{least_mv:.2f}..{greatest_mv:.2f}".format(**row[1]),
+    }
+    return lab.table_of([("recorded", made["recorded"]), *rows], columns)
 
 
 def draw(path: Path, results: dict[str, Any], traces: Traces) -> None:
@@ -162,8 +141,7 @@ def _traces_panels(panels: list[Axes], network: str, traces: Traces) -> None:
     for axes, (label, _, colour), mv in zip(panels, shown, cut, strict=True):
         axes.plot(np.arange(len(mv)) / HERTZ, mv, color=colour, linewidth=0.9)
         axes.set_ylim(low - 0.2, high + 0.2)  # one scale: a level that drifts is seen
-        axes.set_ylabel("mV")
-        axes.set_xlabel("seconds after the start of the test part")
+        figures.describe(axes, None, SINCE, "mV")
         axes.set_title(label, fontsize=9, loc="left")
 
 
@@ -175,19 +153,14 @@ def _strip_panel(axes: Axes, traces: Traces) -> None:
     own = _window(traces)
     mv = traces.recorded[own] / UNITS_PER_MV
     axes.plot(np.arange(len(mv)) / HERTZ, mv, color="black", linewidth=0.9)
-    for wide, colour, marker, label in (
-        (True, RED, "v", "wide beat"),
-        (False, GREEN, ".", "other beat"),
-    ):
+    for wide, colour, marker, label in KINDS:
         at = traces.beats.at[traces.wide == wide]
         at = at[at < own.stop]
-        axes.plot(
-            at / HERTZ, mv[at] + 0.25, marker, color=colour, markersize=5, label=label
-        )
+        look = {"marker": marker if wide else ".", "linestyle": "none", "markersize": 5}
+        axes.plot(at / HERTZ, mv[at] + 0.25, color=colour, label=label, **look)
     axes.set_ylim(top=float(mv.max()) + 1.0)  # room for the legend
-    axes.set_ylabel("mV")
-    axes.set_title("Recorded, with beats found by a rule", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    title = "Recorded, with beats found by a rule"
+    figures.describe(axes, title, beside="mV", ncols=2, loc="upper right")
 
 
 def _surprise_panel(axes: Axes, network: str, traces: Traces) -> None:
@@ -196,13 +169,9 @@ def _surprise_panel(axes: Axes, network: str, traces: Traces) -> None:
     nats = smooth(traces.nats, width)[own]
     axes.plot(np.arange(len(nats)) / HERTZ, nats, color=BLUE, linewidth=1.0)
     axes.axhline(float(traces.nats.mean()), color=GREY, linewidth=0.8, linestyle="--")
-    axes.set_ylabel("nats per sample")
-    axes.set_xlabel("seconds after the start of the test part")
-    axes.set_title(
-        f"Surprise of the {network}, mean over {SMOOTH_SECONDS:g} seconds; dashed: of "
-        "the whole test part",
-        fontsize=10,
-    )
+    title = f"Surprise of the {network}, mean over {SMOOTH_SECONDS:g} seconds; dashed: "
+    title += "of the whole test part"
+    figures.describe(axes, title, SINCE, "nats per sample")
 
 
 def _nats_panel(axes: Axes, results: dict[str, Any]) -> None:
@@ -213,8 +182,8 @@ def _nats_panel(axes: Axes, results: dict[str, Any]) -> None:
         axes.plot(test[name]["interval"], [place, place], color=colour, linewidth=1.4)
         axes.plot(test[name]["nats"]["mean"], place, "o", color=colour)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel("nats per sample of the test part")
-    axes.set_title("Likelihood, with 95% intervals", fontsize=10)
+    title = "Likelihood, with 95% intervals"
+    figures.describe(axes, title, "nats per sample of the test part")
 
 
 def _beats_panel(axes: Axes, results: dict[str, Any], traces: Traces) -> None:
@@ -222,25 +191,11 @@ def _beats_panel(axes: Axes, results: dict[str, Any], traces: Traces) -> None:
     network = results["fitted"]["shown"]
     ranked = results["beats"]["by_model"][network]
     told = surprise(traces.nats, traces.beats, ranked["window"])
-    for wide, colour, marker, label in (
-        (True, RED, "v", "wide beat"),
-        (False, GREEN, "o", "other beat"),
-    ):
+    for wide, colour, marker, label in KINDS:
         own = traces.wide == wide
-        axes.plot(
-            1000 * traces.beats.width[own],
-            told[own],
-            marker,
-            color=colour,
-            markersize=4,
-            label=label,
-        )
-    area = ranked["area"]
-    axes.set_xlabel("width of the beat at half height (ms)")
-    axes.set_ylabel("nats per sample")
-    axes.set_title(
-        f"Surprise of each beat, {network}"
-        + ("" if area is None else f": area under the curve {area:.2f}"),
-        fontsize=10,
-    )
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+        ms = 1000 * traces.beats.width[own]
+        axes.plot(ms, told[own], marker, color=colour, markersize=4, label=label)
+    area, title = ranked["area"], f"Surprise of each beat, {network}"
+    title += "" if area is None else f": area under the curve {area:.2f}"
+    below = "width of the beat at half height (ms)"
+    figures.describe(axes, title, below, "nats per sample", loc="upper left")

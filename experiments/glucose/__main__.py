@@ -9,8 +9,7 @@ a bootstrap of whole days.
 """
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,22 +18,9 @@ from tqdm import tqdm
 from experiments import lab
 from experiments.data import glucose
 from experiments.data.glucose import Glucose
-from experiments.glucose import networks, training
-from experiments.glucose.day import show_day
-from experiments.glucose.lagging import lags
-from experiments.glucose.networks import HEADS
-from experiments.glucose.problem import (
-    HORIZONS,
-    Pairs,
-    Predicted,
-    Scales,
-    pair,
-    scales_of,
-)
-from experiments.glucose.references import PERSISTENCE, Reference, fit_references
+from experiments.glucose import judge, models, references, training
+from experiments.glucose.problem import Part, Predicted, Scales, part_of, scales_of
 from experiments.glucose.report import draw, tables
-from experiments.glucose.scoring import compare, draw_days, score
-from experiments.glucose.training import Learned, Recipe
 
 UNITS = {
     "rmse": "mg/dL",
@@ -48,27 +34,13 @@ SHOWN = "GRU"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(training.Recipe):
     """Forecast glucose 30 and 60 minutes ahead."""
 
-    seeds: lab.Seeds = (0, 1, 2)
-    """Of weights and the order of windows; the spread is over these."""
-    head: Annotated[str, lab.among(HEADS)] = "student_t"
+    head: Annotated[str, lab.among(models.HEADS)] = "student_t"
     """What the networks predict: student_t or gaussian, for each horizon."""
     hidden: lab.Count = 32
     """Hidden units."""
-    epochs: lab.Count = 45
-    """Passes over the training part."""
-    window: lab.Count = 144
-    """Training cuts segments into windows of this many steps of 5 minutes."""
-    batch: lab.Count = 32
-    """Windows of each update."""
-    learning_rates: Annotated[tuple[float, ...], lab.SOME] = (3e-3, 1e-2, 3e-2)
-    """Of Adam; chosen on the validation part."""
-    clip: float = 1.0
-    """What the norm of a gradient is clipped to."""
-    every: lab.Count = 3
-    """Epochs between two looks at the validation part, the best of which is kept."""
     orders: lab.Counts = (1, 2, 3, 4, 6, 9, 12, 18, 24)
     """Orders of autoregression; chosen on the validation part."""
     widths: lab.Counts = (2, 3, 5, 10, 20)
@@ -78,13 +50,17 @@ class Settings:
     out: Path | None = None
     """The run folder; None takes the next runs/glucose/NUMBER."""
 
+    def entrants(self) -> dict[str, models.Entrant]:
+        """Returns the networks by name."""
+        return models.entrants(self.hidden, self.head)
+
 
 class Fitted(NamedTuple):
     """All that is fitted and chosen, before anyone has looked at the test part."""
 
     scales: Scales
-    references: list[Reference]
-    learned: dict[str, Learned]
+    references: list[references.Reference]
+    learned: dict[str, training.Learned]
 
 
 def fit(
@@ -92,57 +68,45 @@ def fit(
 ) -> Fitted:
     """Fits on the training part and chooses on the validation part."""
     scales = scales_of(data.train)
-    references = fit_references(
-        data.train, data.valid, scales, settings.orders, settings.widths
-    )
-    recipe = Recipe(
-        settings.epochs,
-        settings.batch,
-        settings.window,
-        settings.clip,
-        settings.every,
-        settings.learning_rates,
-        settings.seeds,
-    )
-    entrants = networks.entrants(settings.hidden, settings.head)
+    train, valid = (part_of(of, scales) for of in (data.train, data.valid))
+    chosen = references.fit_references(train, valid, settings.orders, settings.widths)
     learned = {
-        name: training.fit(entrant, data.train, data.valid, scales, recipe, on_epoch)
-        for name, entrant in entrants.items()
+        name: training.fit(entrant, train, valid, settings, on_epoch)
+        for name, entrant in settings.entrants().items()
     }
-    return Fitted(scales, references, learned)
+    return Fitted(scales, chosen, learned)
 
 
 def forecasts(
-    fitted: Fitted, settings: Settings, segments: Sequence[glucose.Segment]
+    fitted: Fitted, settings: Settings, part: Part
 ) -> dict[str, list[Predicted]]:
     """Returns the forecasts of every model, one for each seed of a network."""
-    scales = fitted.scales
-    found = {r.name: [r.predict(r.fitted, scales, segments)] for r in fitted.references}
-    entrants = networks.entrants(settings.hidden, settings.head)
-    for name, learned in fitted.learned.items():
-        entrant = entrants[name]
-        found[name] = networks.forecast(entrant, learned.params, scales, segments)
+    found = {r.name: [r.predict(r.fitted, part)] for r in fitted.references}
+    for name, entrant in settings.entrants().items():
+        found[name] = models.forecast(entrant, fitted.learned[name].params, part)
     return found
 
 
 def evaluate(fitted: Fitted, settings: Settings, data: Glucose) -> dict[str, Any]:
     """Scores every model on the same pairs of the test part; chooses nothing."""
-    pairs: Pairs = pair(data.test)
-    days = draw_days(pairs, settings.draws, settings.seeds[0])
-    found = forecasts(fitted, settings, data.test)
-    others = (PERSISTENCE, *(r.name for r in fitted.references[-2:]))
+    part = part_of(data.test, fitted.scales)
+    pairs, found = part.pairs, forecasts(fitted, settings, part)
+    days = judge.draw_days(pairs, settings.draws, settings.seeds[0])
+    rivals = (references.PERSISTENCE, *(r.name for r in fitted.references[-2:]))
+    shown = settings.entrants()[SHOWN], fitted.learned[SHOWN].params
     return {
         "days": int(days.times.shape[1]),
-        "pairs": dict(zip(map(str, HORIZONS), pairs.due.sum(0).tolist(), strict=True)),
-        "test": {name: score(runs, pairs, days) for name, runs in found.items()},
-        "lags": {name: lags(runs, data.test) for name, runs in found.items()},
+        "pairs": judge.by_horizon(pairs.due.sum(0).tolist()),
+        "test": {name: judge.score(runs, pairs, days) for name, runs in found.items()},
+        "lags": {name: judge.lags(runs, data.test) for name, runs in found.items()},
         "lower": {
             name: {
-                other: compare(found[name], found[other], pairs, days)
-                for other in others
+                rival: judge.compare(found[name], found[rival], pairs, days)
+                for rival in rivals
             }
             for name in fitted.learned
         },
+        "day": {"model": SHOWN, **judge.show_day(*shown, part)},
     }
 
 
@@ -173,27 +137,21 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 def run(settings: Settings, data: Glucose) -> int:
     """Runs the experiment."""
     run = lab.begin(settings, "glucose", data.card)
-    entrants = networks.entrants(settings.hidden, settings.head)
-    with tqdm(total=len(entrants) * settings.epochs, unit="epoch") as bar:
+    total = len(settings.entrants()) * settings.epochs
+    with tqdm(total=total, unit="epoch") as bar:
         fitted = fit(data, settings, bar.update)
-    params = fitted.learned[SHOWN].params
-    day = show_day(entrants[SHOWN], params, fitted.scales, data.test)
     results = run.results(
         data=data.card,
         units=UNITS,
         fitted=describe(fitted),
         **evaluate(fitted, settings, data),
-        day={"model": SHOWN, **day},
         seconds=run.seconds(),
     )
     return run.finish(results, draw, said=f"\n{tables(results)}")
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    start = lambda settings: run(settings, glucose.load())
-    return lab.command(Settings, arguments, __doc__, start)
+main = lab.main_of(Settings, __doc__, lambda settings: run(settings, glucose.load()))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -66,6 +66,20 @@ class Scales(NamedTuple):
     ahead: Float[np.ndarray, " 2"]
 
 
+class Part(NamedTuple):
+    """Segments that are read whole.
+
+    Attributes:
+      segments: In order of time.
+      pairs: Their readings, and what is forecast at each.
+      scales: Those of the training part.
+    """
+
+    segments: Sequence[Segment]
+    pairs: Pairs
+    scales: Scales
+
+
 def places(segment: Segment) -> Int[np.ndarray, " n"]:
     """Returns the place of each reading on a grid of 5 minutes.
 
@@ -89,6 +103,15 @@ def on_grid(segment: Segment, columns: np.ndarray) -> np.ndarray:
     return grid
 
 
+def reading_at(
+    segment: Segment, minutes: Int[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "..."], Bool[np.ndarray, "..."]]:
+    """Returns readings exactly so many minutes after the first, and where they are."""
+    own = segment.minutes
+    found = np.minimum(np.searchsorted(own, minutes), len(own) - 1)
+    return segment.glucose[found], own[found] == minutes
+
+
 def ahead(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     """Returns the readings exactly 30 and 60 minutes after each, and where they are.
 
@@ -97,11 +120,8 @@ def ahead(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     >>> later[:, 0].tolist(), due[:, 0].tolist()
     ([120.0, 0.0, 0.0, 0.0], [True, False, False, False])
     """
-    minutes = segment.minutes
-    wanted = minutes[:, None] + np.array(HORIZONS)
-    found = np.minimum(np.searchsorted(minutes, wanted), len(minutes) - 1)
-    due = minutes[found] == wanted
-    return np.where(due, segment.glucose[found], 0.0), due
+    later, due = reading_at(segment, segment.minutes[:, None] + np.array(HORIZONS))
+    return np.where(due, later, 0.0), due
 
 
 def pair(segments: Sequence[Segment]) -> Pairs:
@@ -126,6 +146,11 @@ def scales_of(train: Sequence[Segment]) -> Scales:
         math.sqrt(np.square(steps).mean()),
         np.sqrt(squares / pairs.due.sum(axis=0)),
     )
+
+
+def part_of(segments: Sequence[Segment], scales: Scales) -> Part:
+    """Returns a part with its pairs."""
+    return Part(segments, pair(segments), scales)
 
 
 def recent(segment: Segment) -> Float[np.ndarray, " n"]:

@@ -10,7 +10,6 @@ is neither. Where a segment has fewer than k readings so far, the regression of 
 lower order is used. Orders and the width of bins are chosen on the validation part.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,24 +18,22 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 import jrnn
-from experiments.data._scale import normalise
+from experiments.data._scale import Scale, normalise
 from experiments.data.glucose import REPORTED, Segment
 from experiments.glucose.problem import (
     STEPS,
-    Pairs,
+    Part,
     Predicted,
-    Scales,
     nats,
     normal,
     on_grid,
-    pair,
     places,
 )
 from jrnn.train.batching import padded_batches
 
 Fitted = Any
 PERSISTENCE, MARKOV = "persistence", "AR(1), linear Markov"
-Predict = Callable[[Fitted, Scales, Sequence[Segment]], Predicted]
+Predict = Callable[[Fitted, Part], Predicted]
 
 
 class Reference(NamedTuple):
@@ -70,51 +67,55 @@ class Chain(NamedTuple):
 
 
 def lags(
-    segments: Sequence[Segment], scales: Scales, k: int
+    part: Part, k: int
 ) -> tuple[Float[np.ndarray, "k N"], Bool[np.ndarray, "k N"]]:
     """Returns the k normalised values up to each reading, the latest last, and which.
 
     >>> from experiments.data._scale import Scale
+    >>> from experiments.glucose.problem import Scales, part_of
     >>> times = np.datetime64("2010-01-01T00:00", "m") + np.array([0, 5, 15])
     >>> scales = Scales(Scale(np.array(0.0), np.array(1.0)), 1.0, np.ones(2))
-    >>> x, known = lags([Segment(times, np.array([1.0, 2.0, 3.0]))], scales, 2)
+    >>> segments = [Segment(times, np.array([1.0, 2.0, 3.0]))]
+    >>> x, known = lags(part_of(segments, scales), 2)
     >>> x.tolist(), known.tolist()
     ([[0.0, 1.0, 0.0], [1.0, 2.0, 3.0]], [[False, True, False], [True, True, True]])
     """
-    found = []
-    for segment in segments:
-        values = normalise(scales.level, segment.glucose)
-        columns = np.stack([values, np.ones_like(values)], axis=1)
-        before = np.zeros((k - 1, 2))
-        grid = np.concatenate([before, on_grid(segment, columns)])
+    found, before = [], np.zeros((k - 1, 2))
+    for segment in part.segments:
+        grid = np.concatenate([before, _normalised(segment, part.scales.level)])
         windows = np.lib.stride_tricks.sliding_window_view(grid, k, axis=0)
         found.append(windows[places(segment)])  # (n, 2, k)
     x, known = np.moveaxis(np.concatenate(found), 0, -1)
     return x, known == 1
 
 
-def predict_persistence(
-    fitted: None, scales: Scales, segments: Sequence[Segment]
-) -> Predicted:
+def _normalised(segment: Segment, level: Scale) -> Float[np.ndarray, "length 2"]:
+    """Returns values on the grid, and 1 where there is one."""
+    values = normalise(level, segment.glucose)
+    return on_grid(segment, np.stack([values, np.ones_like(values)], axis=1))
+
+
+def predict_persistence(fitted: None, part: Part) -> Predicted:
     """The current value, with the training part's spread of changes around it."""
     del fitted
-    pairs = pair(segments)
-    mean = np.repeat(pairs.now[:, None], len(STEPS), axis=1)
-    return normal(mean, np.broadcast_to(scales.ahead, mean.shape), pairs.later)
+    mean = np.repeat(part.pairs.now[:, None], len(STEPS), axis=1)
+    sd = np.broadcast_to(part.scales.ahead, mean.shape)
+    return normal(mean, sd, part.pairs.later)
 
 
-def fit_autoregression(train: Sequence[Segment], scales: Scales, k: int) -> Any:
+def fit_autoregression(train: Part, k: int) -> Any:
     """Fits the regressions of orders 0 to k; the first m + 1 of them are AR(m)."""
-    sheets = []
-    for segment in train:
-        values = normalise(scales.level, segment.glucose)
-        columns = np.stack([values, np.ones_like(values)], axis=1)
-        sheets.append(on_grid(segment, columns))
-    longest = max(map(len, sheets))
-    (batch,) = padded_batches(sheets, len(sheets), (longest,))
+    level = train.scales.level
+    batch = _side_by_side([_normalised(segment, level) for segment in train.segments])
     x, known = np.moveaxis(batch.xs, -1, 0)
     model = jrnn.models.linear_gaussian_markov(k)
     return model.fit(x, jnp.asarray(batch.lengths), jnp.asarray(known == 1))
+
+
+def _side_by_side(sequences: list[np.ndarray]) -> Any:
+    """Returns all sequences as one padded batch."""
+    longest = max(map(len, sequences))
+    return next(iter(padded_batches(sequences, len(sequences), (longest,))))
 
 
 def up_to(order: int, params: Any) -> Any:
@@ -126,27 +127,22 @@ def up_to(order: int, params: Any) -> Any:
     return type(params)(A[: order + 1, :order], b[: order + 1], spread[: order + 1])
 
 
-def predict_autoregression(
-    params: Any, scales: Scales, segments: Sequence[Segment]
-) -> Predicted:
+def predict_autoregression(params: Any, part: Part) -> Predicted:
     """Forecasts at every reading: the last k values are one sequence each."""
     k = params.A.shape[1]
     model = jrnn.models.linear_gaussian_markov(k)
-    x, known = (jnp.asarray(a) for a in lags(segments, scales, k))
+    x, known = (jnp.asarray(a) for a in lags(part, k))
     state, _ = model.log_prob(params, x.astype(float), mask=known)
     forecast = model.forecast(params, state, max(STEPS))
-    at = np.array(STEPS) - 1
+    at, level = np.array(STEPS) - 1, part.scales.level
     mean, variance = (np.asarray(a, np.float64)[at].T for a in forecast)
-    level = scales.level
-    return normal(
-        mean * level.sd + level.mean, np.sqrt(variance) * level.sd, pair(segments).later
-    )
+    mean, sd = mean * level.sd + level.mean, np.sqrt(variance) * level.sd
+    return normal(mean, sd, part.pairs.later)
 
 
-def fit_direct(train: Sequence[Segment], scales: Scales, k: int) -> Direct:
+def fit_direct(train: Part, k: int) -> Direct:
     """Fits the changes 30 and 60 minutes ahead on the last m values, m up to k."""
-    x, known = lags(train, scales, k)
-    pairs = pair(train)
+    (x, known), pairs = lags(train, k), train.pairs
     changes = pairs.later - pairs.now[:, None]
     A, b, sd = np.zeros((k + 1, k, 2)), np.zeros((k + 1, 2)), np.zeros((k + 1, 2))
     for m in range(1, k + 1):
@@ -160,41 +156,35 @@ def fit_direct(train: Sequence[Segment], scales: Scales, k: int) -> Direct:
     return Direct(A, b, sd)
 
 
-def predict_direct(
-    fitted: Direct, scales: Scales, segments: Sequence[Segment]
-) -> Predicted:
+def predict_direct(fitted: Direct, part: Part) -> Predicted:
     """Forecasts at every reading by the highest order that its past allows."""
     k = fitted.A.shape[1]
-    x, known = lags(segments, scales, k)
+    x, known = lags(part, k)
     m = np.cumprod(known[::-1], axis=0).sum(axis=0)
     change = fitted.b[m] + np.einsum("kn,nkh->nh", x[::-1], fitted.A[m])
-    pairs = pair(segments)
-    return normal(pairs.now[:, None] + change, fitted.sd[m], pairs.later)
+    mean = part.pairs.now[:, None] + change
+    return normal(mean, fitted.sd[m], part.pairs.later)
 
 
-def fit_chain(train: Sequence[Segment], width: int) -> Chain:
+def fit_chain(train: Part, width: int) -> Chain:
     """Counts 5-minute steps between bins of `width` mg/dL, smoothed, in powers."""
     bins = (REPORTED[1] - REPORTED[0]) // width + 1
     runs = []
-    for segment in train:
+    for segment in train.segments:
         holes = 1 + np.flatnonzero(np.diff(places(segment)) > 1)
         runs += np.split(_bin(segment.glucose, width), holes)
-    (batch,) = padded_batches(runs, len(runs), (max(map(len, runs)),))
+    batch = _side_by_side(runs)
     chain = jrnn.markov_chain(bins, order=1)
     params = chain.fit(jnp.asarray(batch.xs), batch.lengths.astype(int))
-    predicted = chain.predict(params, jnp.arange(bins, dtype=jnp.int32)[None])
-    log_P = predicted.parameters
-    P = np.exp(np.asarray(log_P, np.float64))
+    every = jnp.arange(bins, dtype=jnp.int32)[None]
+    P = np.exp(np.asarray(chain.predict(params, every).parameters, np.float64))
     P /= P.sum(axis=1, keepdims=True)  # of single precision
     return Chain(width, np.stack([np.linalg.matrix_power(P, h) for h in STEPS]))
 
 
-def predict_chain(
-    fitted: Chain, scales: Scales, segments: Sequence[Segment]
-) -> Predicted:
+def predict_chain(fitted: Chain, part: Part) -> Predicted:
     """Forecasts at every reading from its bin; within a bin all values are alike."""
-    del scales
-    pairs, width = pair(segments), fitted.width
+    pairs, width = part.pairs, fitted.width
     P = np.moveaxis(fitted.ahead[:, _bin(pairs.now, width)], 0, 1)  # (N, 2, V)
     lowest = REPORTED[0] + width * np.arange(P.shape[-1])
     came = np.where(pairs.due, pairs.later, pairs.now[:, None])
@@ -212,16 +202,11 @@ def _bin(glucose: np.ndarray, width: int) -> np.ndarray:
 
 
 def choose(
-    name: str,
-    candidates: dict[str, Fitted],
-    predict: Predict,
-    scales: Scales,
-    valid: Sequence[Segment],
+    name: str, candidates: dict[str, Fitted], predict: Predict, valid: Part
 ) -> Reference:
     """Returns the candidate with the fewest nats on the validation part."""
-    pairs: Pairs = pair(valid)
     found = {
-        choice: nats(predict(fitted, scales, valid), pairs)
+        choice: nats(predict(fitted, valid), valid.pairs)
         for choice, fitted in candidates.items()
     }
     best = min(found, key=lambda choice: found[choice])
@@ -229,23 +214,17 @@ def choose(
 
 
 def fit_references(
-    train: Sequence[Segment],
-    valid: Sequence[Segment],
-    scales: Scales,
-    orders: Sequence[int],
-    widths: Sequence[int],
+    train: Part, valid: Part, orders: Sequence[int], widths: Sequence[int]
 ) -> list[Reference]:
     """Returns the five references, fitted and chosen."""
-    whole = fit_autoregression(train, scales, max(orders))
-    by_order = {str(k): up_to(k, whole) for k in orders}
-    apart = fit_direct(train, scales, max(orders))
-    direct = {str(k): up_to(k, apart) for k in orders}
+    whole = fit_autoregression(train, max(orders))
+    apart = fit_direct(train, max(orders))
+    up_to_each = lambda params: {str(k): up_to(k, params) for k in orders}
     chains = {str(width): fit_chain(train, width) for width in widths}
-    pick = functools.partial(choose, scales=scales, valid=valid)
     return [
         Reference(PERSISTENCE, None, {}, predict_persistence),
         Reference(MARKOV, up_to(1, whole), {}, predict_autoregression),
-        pick("Markov chain, {} mg/dL", chains, predict_chain),
-        pick("AR({})", by_order, predict_autoregression),
-        pick("AR({}), direct", direct, predict_direct),
+        choose("Markov chain, {} mg/dL", chains, predict_chain, valid),
+        choose("AR({})", up_to_each(whole), predict_autoregression, valid),
+        choose("AR({}), direct", up_to_each(apart), predict_direct, valid),
     ]

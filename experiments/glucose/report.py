@@ -1,5 +1,6 @@
 """What the experiment on glucose has to say: tables, and a figure."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from matplotlib.lines import Line2D
 
 from experiments import lab
 from experiments.data.glucose import STEP_MINUTES
+from experiments.glucose.judge import LEVELS
 from experiments.glucose.problem import HORIZONS
-from experiments.glucose.scoring import LEVELS
 from experiments.lab import figures
 from experiments.lab.figures import GREY
 
 STYLES = ("-", "--")
+INTERVAL = "95% interval"
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -23,71 +25,64 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(part(results) for part in parts)
 
 
-def _errors(results: dict[str, Any]) -> str:
-    header = ["root mean squared error, mg/dL"]
-    for horizon in HORIZONS:
-        header += [f"{horizon} min", "95% interval", "nats"]
-    body = []
-    for name, found in results["test"].items():
-        row = [name]
-        for horizon in HORIZONS:
-            one = found[str(horizon)]
-            row += [
-                lab.spread(one["rmse"], ".2f"),
-                lab.span(one["rmse_interval"], ".1f"),
-                lab.spread(one["nats"], ".3f"),
-            ]
-        body.append(row)
+def _by_horizon(
+    title: str,
+    rows: dict[str, Any],
+    columns: tuple[str, ...],
+    cells: Callable[[Any], tuple[str, ...]],
+) -> str:
+    """Returns a table in which columns repeat for each horizon, as `cells` shows it."""
+    header = [title, *(name.format(h) for h in HORIZONS for name in columns)]
+    body = [
+        [name, *(cell for h in HORIZONS for cell in cells(row[str(h)]))]
+        for name, row in rows.items()
+    ]
     return lab.format_table(header, body)
+
+
+def _errors(results: dict[str, Any]) -> str:
+    cells = lambda one: (
+        lab.spread(one["rmse"], ".2f"),
+        lab.span(one["rmse_interval"], ".1f"),
+        lab.spread(one["nats"], ".3f"),
+    )
+    title, columns = "root mean squared error, mg/dL", ("{} min", INTERVAL, "nats")
+    return _by_horizon(title, results["test"], columns, cells)
 
 
 def _lags(results: dict[str, Any]) -> str:
-    header = ["mean absolute relative difference, and lag"]
-    for horizon in HORIZONS:
-        header += [f"{horizon} min, %", "lag, minutes"]
-    body = []
-    for name, found in results["test"].items():
-        row = [name]
-        for horizon in map(str, HORIZONS):
-            lag = results["lags"][name][horizon]["lag"]
-            row += [lab.spread(found[horizon]["mard"], ".1f"), f"{lag['mean']:.0f}"]
-        body.append(row)
+    rows = {
+        name: {h: {**one, **results["lags"][name][h]} for h, one in found.items()}
+        for name, found in results["test"].items()
+    }
+    cells = lambda one: (lab.spread(one["mard"], ".1f"), f"{one['lag']['mean']:.0f}")
+    title = "mean absolute relative difference, and lag"
+    table = _by_horizon(title, rows, ("{} min, %", "lag, minutes"), cells)
     note = "(lag: the forecast fits the reading so many minutes before its time best)"
-    return f"{lab.format_table(header, body)}\n{note}"
+    return f"{table}\n{note}"
 
 
 def _coverage(results: dict[str, Any]) -> str:
-    header = ["share in the central interval, %"]
-    columns = [(h, c) for h in HORIZONS for c in ("50", "90")]
-    for horizon, central in columns:
-        header += [f"{horizon} min, {central}", "95% interval"]
-    body = []
-    for name, found in results["test"].items():
-        row = [name]
-        for horizon, central in columns:
-            one = found[str(horizon)]["coverage"][central]
-            row += [
-                f"{100 * one['mean']:.1f}",
-                lab.span([100 * x for x in one["interval"]], ".1f"),
-            ]
-        body.append(row)
-    return lab.format_table(header, body)
+    share = lambda one: (
+        f"{100 * one['mean']:.1f}",
+        lab.span([100 * x for x in one["interval"]], ".1f"),
+    )
+    cells = lambda one: (*share(one["coverage"]["50"]), *share(one["coverage"]["90"]))
+    columns = ("{} min, 50", INTERVAL, "{} min, 90", INTERVAL)
+    title = "share in the central interval, %"
+    return _by_horizon(title, results["test"], columns, cells)
 
 
 def _gains(results: dict[str, Any]) -> str:
-    header = ["lower error, mg/dL"]
-    for horizon in HORIZONS:
-        header += [f"{horizon} min", "95% interval"]
-    body = []
-    for name, others in results["lower"].items():
-        for other, found in others.items():
-            row = [f"{name} than {other}"]
-            for horizon in HORIZONS:
-                one = found[str(horizon)]
-                row += [f"{one['lower_by']:.2f}", lab.span(one["interval"], ".2f")]
-            body.append(row)
+    rows = {
+        f"{name} than {other}": found
+        for name, others in results["lower"].items()
+        for other, found in others.items()
+    }
+    cells = lambda one: (f"{one['lower_by']:.2f}", lab.span(one["interval"], ".2f"))
+    table = _by_horizon("lower error, mg/dL", rows, ("{} min", INTERVAL), cells)
     days = f"(intervals: bootstrap of {results['days']} whole days of the test part)"
-    return f"{lab.format_table(header, body)}\n{days}"
+    return f"{table}\n{days}"
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -115,21 +110,15 @@ def _errors_panel(axes: Axes, test: dict[str, Any]) -> None:
         for place, name in enumerate(names):
             found = test[name][str(horizon)]
             at = len(names) - place + 0.14 * (1 - 2 * h)
-            low, high = found["rmse_interval"]
-            axes.plot([low, high], [at, at], color=colour, linewidth=1.4)
-            axes.plot(
-                found["rmse"]["mean"],
-                at,
-                "o",
-                color=colour,
-                label=f"{horizon} minutes ahead" if place == 0 else None,
-            )
+            label = f"{horizon} minutes ahead" if place == 0 else None
+            axes.plot(found["rmse_interval"], [at, at], color=colour, linewidth=1.4)
+            axes.plot(found["rmse"]["mean"], at, "o", color=colour, label=label)
     axes.set_yticks(range(len(names), 0, -1), names)
     axes.set_ylim(0.4, len(names) + 1.3)  # room for the legend
     axes.set_xlim(left=0)
-    axes.set_xlabel("root mean squared error on the test part (mg/dL)")
-    axes.set_title("Error, with 95% intervals from whole days", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    title = "Error, with 95% intervals from whole days"
+    below = "root mean squared error on the test part (mg/dL)"
+    figures.describe(axes, title, below, ncols=2, loc="upper center")
 
 
 def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
@@ -140,12 +129,10 @@ def _calibration_panel(axes: Axes, test: dict[str, Any]) -> None:
         for horizon, style in zip(HORIZONS, STYLES, strict=True):
             observed = 100 * np.asarray(test[name][str(horizon)]["calibration"])
             axes.plot(nominal, observed, style, color=colour, linewidth=1.3)
-    axes.set_xlabel("central interval (%)")
-    axes.set_ylabel("test readings within it (%)")
-    axes.set_title(
-        "Calibration: above the diagonal, intervals are too wide", fontsize=10
-    )
-    axes.legend(handles=_handles(shown), frameon=False, fontsize=8, loc="upper left")
+    title = "Calibration: above the diagonal, intervals are too wide"
+    labels = ("central interval (%)", "test readings within it (%)")
+    legend = {"handles": _handles(shown), "loc": "upper left"}
+    figures.describe(axes, title, *labels, **legend)
 
 
 def _shown(test: dict[str, Any]) -> list[str]:
@@ -176,12 +163,11 @@ def _lags_panel(axes: Axes, lags: dict[str, Any]) -> None:
             axes.plot(shifts, errors, style, color=colour, linewidth=1.3)
             axes.plot(shifts[least], errors[least], "o", color=colour, markersize=5)
     axes.set_ylim(-1, 1.5 * axes.get_ylim()[1])  # room for the legend
-    axes.legend(
-        handles=_handles(shown), frameon=False, fontsize=8, ncols=2, loc="upper left"
-    )
-    axes.set_xlabel("minutes by which the reading is earlier")
-    axes.set_ylabel("root mean squared error (mg/dL)")
-    axes.set_title("Lag (dots): which reading a forecast fits best", fontsize=10)
+    title = "Lag (dots): which reading a forecast fits best"
+    below = "minutes by which the reading is earlier"
+    beside = "root mean squared error (mg/dL)"
+    legend = {"handles": _handles(shown), "ncols": 2, "loc": "upper left"}
+    figures.describe(axes, title, below, beside, **legend)
 
 
 def _day_panel(axes: Axes, day: dict[str, Any], lags: dict[str, Any]) -> None:
@@ -196,23 +182,15 @@ def _day_panel(axes: Axes, day: dict[str, Any], lags: dict[str, Any]) -> None:
     blue, red = figures.COLOURS[:2]
     for i, piece in enumerate(pieces):
         label = lambda text, i=i: text if i == 0 else None
-        axes.fill_between(
-            at[piece],
-            low[piece],
-            high[piece],
-            color=blue,
-            alpha=0.2,
-            linewidth=0,
-            label=label("central 90% interval"),
-        )
+        band = {"alpha": 0.2, "linewidth": 0, "label": label("central 90% interval")}
+        axes.fill_between(at[piece], low[piece], high[piece], color=blue, **band)
         said = f"{day['model']}, told {day['horizon']} minutes before"
         axes.plot(at[piece], mean[piece], color=blue, label=label(said))
     axes.plot(hour, now, ".", color=red, markersize=4, label="readings")
-    axes.set_xlabel(f"hour of {day['date']}")
-    axes.set_ylabel("glucose (mg/dL)")
     axes.set_xticks(range(0, 25, 3))
     axes.set_xlim(0, 24.7)
     late = lags[day["model"]][str(day["horizon"])]["lag"]["values"][0]
     title = "The test day with most readings, the first seed: forecasts lag"
-    axes.set_title(f"{title} ({late:.0f} minutes over the test part)", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
+    title = f"{title} ({late:.0f} minutes over the test part)"
+    labels = (f"hour of {day['date']}", "glucose (mg/dL)")
+    figures.describe(axes, title, *labels, ncols=3, loc="upper left")

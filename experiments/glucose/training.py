@@ -5,9 +5,10 @@ which starts from the state of zeros, as a segment does; its first readings coun
 all others do. Validation reads whole segments, as the test will.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,31 +17,29 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
-from experiments.data.glucose import Segment
-from experiments.glucose.networks import Entrant, Sheet, lay_out
-from experiments.glucose.problem import Scales
+from experiments import lab
+from experiments.glucose.models import Entrant, Sheet, lay_out
+from experiments.glucose.problem import Part
 
 
-class Recipe(NamedTuple):
-    """How is trained; hashable.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How networks are trained."""
 
-    Attributes:
-      epochs: Passes over the windows.
-      batch: Windows of each update; what is left over in an epoch is left out.
-      window: Their steps, at most.
-      clip: What the norm of a gradient is clipped to.
-      every: Epochs between two looks at the validation part.
-      rates: Learning rates of Adam, at the first update.
-      seeds: Of weights and of the order of windows.
-    """
-
-    epochs: int
-    batch: int
-    window: int
-    clip: float
-    every: int
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
+    seeds: lab.Seeds = (0, 1, 2)
+    """Of weights and the order of windows; the spread is over these."""
+    epochs: lab.Count = 45
+    """Passes over the training part."""
+    window: lab.Count = 144
+    """Training cuts segments into windows of this many steps of 5 minutes."""
+    batch: lab.Count = 32
+    """Windows of each update; what is left over in an epoch is left out."""
+    learning_rates: Annotated[tuple[float, ...], lab.SOME] = (3e-3, 1e-2, 3e-2)
+    """Of Adam, at the first update; chosen on the validation part."""
+    clip: float = 1.0
+    """What the norm of a gradient is clipped to."""
+    every: lab.Count = 3
+    """Epochs between two looks at the validation part, the best of which is kept."""
 
 
 class Learned(NamedTuple):
@@ -61,24 +60,13 @@ class Learned(NamedTuple):
     by_rate: dict[str, float]
 
 
-def columns(sheet: Sheet, index: Int[Array, " b"]) -> Sheet:
-    """Returns some of the windows."""
-    xs, labels, due, known, lengths = sheet
-    pick = lambda a: a[:, index]
-    return Sheet(pick(xs), pick(labels), pick(due), pick(known), lengths[index])
-
-
 def mean_nats(model: jrnn.models.SupervisedModel, params: Any, sheet: Sheet) -> Array:
     """Returns the mean of -log density over the pairs, of scaled changes."""
+    xs, labels, due, known, lengths = sheet
     log_p = model.log_prob(
-        params,
-        sheet.xs,
-        sheet.labels,
-        labels_mask=sheet.due,
-        lengths=sheet.lengths,
-        mask=sheet.known,
+        params, xs, labels, labels_mask=due, lengths=lengths, mask=known
     )
-    return -log_p.sum() / jnp.maximum(sheet.due.sum(), 1).astype(log_p.dtype)
+    return -log_p.sum() / jnp.maximum(due.sum(), 1).astype(log_p.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "recipe"))
@@ -95,7 +83,7 @@ def train_epoch(
 
     def update(rate: Array, run: Any, index: Array) -> tuple[Any, None]:
         params, state = run
-        batch = columns(sheet, index)
+        batch = sheet.windows(index)
         gradient = jax.grad(lambda p: mean_nats(model, p, batch))(params)
         step, state = optimiser.update(gradient, state, params)
         step = jax.tree.map(lambda u: rate.astype(u.dtype) * u, step)
@@ -135,9 +123,8 @@ class Runs(NamedTuple):
 
 def fit(
     entrant: Entrant,
-    train: Sequence[Segment],
-    valid: Sequence[Segment],
-    scales: Scales,
+    train: Part,
+    valid: Part,
     recipe: Recipe,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> Learned:
@@ -145,17 +132,17 @@ def fit(
 
     Args:
       entrant: One of `entrants`.
-      train: Segments to fit to.
-      valid: Segments to choose by: when each run was best, and the learning rate.
-      scales: Of the training part.
+      train: What is fitted to.
+      valid: What is chosen by: when each run was best, and the learning rate.
       recipe: How is trained.
       on_epoch: Called after each epoch.
     """
-    sheet = lay_out(train, scales, entrant.clock, recipe.window)
-    whole = lay_out(valid, scales, entrant.clock)
+    sheet = lay_out(train, entrant.clock, recipe.window)
+    whole = lay_out(valid, entrant.clock)
     windows = len(sheet.lengths)
     runs = _start(entrant.model, recipe, windows)
-    rates = jnp.repeat(jnp.asarray(recipe.rates, jnp.float32), len(recipe.seeds))
+    rates = jnp.asarray(recipe.learning_rates, jnp.float32)
+    rates = jnp.repeat(rates, len(recipe.seeds))
     generators = [np.random.default_rng(seed) for seed in recipe.seeds]
     for epoch in range(1, recipe.epochs + 1):
         chosen = _shuffle(generators, recipe, windows)
@@ -177,7 +164,8 @@ def updates_of(recipe: Recipe, windows: int) -> tuple[int, int]:
 
 
 def _start(model: jrnn.models.SupervisedModel, recipe: Recipe, windows: int) -> Runs:
-    keys = jnp.stack([jax.random.key(s) for s in recipe.seeds] * len(recipe.rates))
+    seeds = jnp.asarray(recipe.seeds * len(recipe.learning_rates))
+    keys = jax.vmap(jax.random.key)(seeds)
     params = jax.vmap(lambda key: model.init(key, jnp.float32))(keys)
     optimiser = make_optimiser(recipe, updates_of(recipe, windows)[0])
     nats = np.full(len(keys), np.inf)
@@ -191,7 +179,7 @@ def _shuffle(
     """Returns which windows each update reads; the same order for each rate."""
     updates, batch = updates_of(recipe, windows)
     drawn = [rng.permutation(windows)[: updates * batch] for rng in generators]
-    chosen = np.stack(drawn * len(recipe.rates)).astype(np.int32)
+    chosen = np.stack(drawn * len(recipe.learning_rates)).astype(np.int32)
     return jnp.asarray(chosen.reshape(-1, updates, batch))
 
 
@@ -211,14 +199,14 @@ def _keep(runs: Runs, nats: np.ndarray, epoch: int) -> Runs:
 
 def _choose(runs: Runs, recipe: Recipe) -> Learned:
     """Returns the runs of the learning rate that is best in the mean over seeds."""
-    seeds = len(recipe.seeds)
+    seeds, rates = len(recipe.seeds), recipe.learning_rates
     by_rate = runs.nats.reshape(-1, seeds).mean(axis=1)
     best = int(by_rate.argmin())
     own = slice(seeds * best, seeds * (best + 1))
     return Learned(
         jax.tree.map(lambda a: a[own], runs.best),
-        recipe.rates[best],
+        rates[best],
         runs.nats[own].tolist(),
         runs.epoch[own].tolist(),
-        {f"{r:g}": float(n) for r, n in zip(recipe.rates, by_rate, strict=True)},
+        {f"{r:g}": float(n) for r, n in zip(rates, by_rate, strict=True)},
     )

@@ -101,9 +101,14 @@ def compress_all(train: str, test: str) -> list[Compressed]:
     return [_row(name, train, test) for name in COMPRESSORS]
 
 
+def added(size: Callable[[bytes], int], seen: bytes, new: bytes) -> int:
+    """Returns the bytes that `new` adds once a compressor has read `seen`."""
+    return size(seen + new) - size(seen)
+
+
 def _row(name: str, train: str, test: str) -> Compressed:
     size, note = COMPRESSORS[name]
     seen, new = train.encode("utf-8"), test.encode("utf-8")
     alone = size(new)
-    primed = size(seen + new) - size(seen)
+    primed = added(size, seen, new)
     return Compressed(name, 8 * alone / len(test), 8 * primed / len(test), note)

@@ -9,10 +9,10 @@ block-resampling procedure for stationary data, in Exploring the Limits of Boots
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 COVER, MIDDLE = 0.95, (0.025, 0.975)
@@ -69,6 +69,67 @@ def draw_places(
     starts = draw_starts(count, block, draws, seed)
     places = (starts[..., None] + np.arange(block)) % count
     return places.reshape(draws, -1)[:, :count]
+
+
+class Groups(NamedTuple):
+    """Draws of groups of values, such as days or blocks, each whole.
+
+    Attributes:
+      of: Which group each value belongs to, (N,), counted from 0.
+      times: How often each group is drawn, (draws, groups).
+    """
+
+    of: Int[np.ndarray, " N"]
+    times: Int[np.ndarray, "draws groups"]
+
+    def means(
+        self, values: Float[np.ndarray, " N"], among: Bool[np.ndarray, " N"]
+    ) -> Float[np.ndarray, " draws"]:
+        """Returns the mean over those among the drawn values, for each draw."""
+        own, groups = self.of[among], self.times.shape[1]
+        sums = np.bincount(own, values[among], groups)
+        counts = np.bincount(own, minlength=groups)
+        return (self.times @ sums) / np.maximum(self.times @ counts, 1)
+
+
+class Curve(NamedTuple):
+    """Scores by their ranks, ready to be weighed, and which of them are labelled."""
+
+    rank: Int[np.ndarray, " N"]
+    labels: Bool[np.ndarray, " N"]
+
+
+def both_kinds(labels: Bool[np.ndarray, " N"]) -> bool:
+    """Returns whether there are values with a label and others."""
+    return bool(labels.any() and not labels.all())
+
+
+def curve(scores: Float[np.ndarray, " N"], labels: Bool[np.ndarray, " N"]) -> Curve:
+    """Ranks scores, equal ones alike.
+
+    Raises:
+      ValueError: One of the two kinds is missing.
+    """
+    if not both_kinds(labels):
+        raise ValueError("Expected positions of both kinds for a curve, got one kind.")
+    return Curve(np.unique(scores, return_inverse=True)[1], labels)
+
+
+def area(of: Curve, weights: np.ndarray | None = None) -> float:
+    """Returns the area under the ROC curve: P(a labelled value scores above another).
+
+    Args:
+      of: The scores; equal ones count half.
+      weights: How often each counts; None: once.
+
+    >>> area(curve(np.array([1, 2, 2, 3.0]), np.array([False, False, True, True])))
+    0.875
+    """
+    weights = np.ones(len(of.labels)) if weights is None else weights
+    yes = np.bincount(of.rank, weights * of.labels)
+    no = np.bincount(of.rank, weights * ~of.labels)
+    below = np.cumsum(no) - no / 2
+    return float(yes @ below / (yes.sum() * no.sum()))
 
 
 def mean_sd(values: Sequence[Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tables on the screen, and how numbers stand in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -20,6 +20,33 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
         shown.append("  ".join(cells).rstrip())
     return "\n".join(shown)
+
+
+def table_of(rows: Iterable[Any], columns: Mapping[Any, Callable[[Any], Any]]) -> str:
+    """Returns a table with a line for each row; a column says what it shows of one.
+
+    Columns under a tuple of headers show a sequence of as many cells.
+
+    >>> print(table_of([4, 16], {"n": str, "root": lambda n: f"{n**0.5:.1f}"}))
+    n   root
+    4    2.0
+    16   4.0
+    """
+    several = lambda x: (x,) if isinstance(x, str) else x
+    header = [one for column in columns for one in several(column)]
+    shown = columns.values()
+    body = [[cell for show in shown for cell in several(show(row))] for row in rows]
+    return format_table(header, body)
+
+
+def grouped(
+    rows: Iterable[Mapping[str, Any]], by: Sequence[str]
+) -> dict[tuple[Any, ...], list[Any]]:
+    """Returns rows that agree in some columns together, by what they agree in."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return found
 
 
 def spread(found: Mapping[str, Any], digits: str = ".4f") -> str:

@@ -1,5 +1,6 @@
 """One training loop: steps over batches, and the parameters that did best kept."""
 
+import functools
 import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
@@ -70,6 +71,25 @@ def train(
     return (
         best if score is not None else Trained(state.params, math.nan, number, course)
     )
+
+
+@functools.cache
+def adam(
+    rate: float, warmup: int, steps: int, clip: float, decay: float | None = None
+) -> optax.GradientTransformation:
+    """Returns Adam behind a clipped gradient.
+
+    Args:
+      rate: Its highest: it rises over `warmup` steps, and falls to 0 as a cosine.
+      warmup: Steps, fewer than `steps`.
+      steps: In all.
+      clip: What the norm of a gradient is clipped to.
+      decay: Of weights, times the rate; None: weights do not decay.
+    """
+    rates = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps)
+    plain = decay is None
+    adam = optax.adam(rates) if plain else optax.adamw(rates, weight_decay=decay)
+    return optax.chain(optax.clip_by_global_norm(clip), adam)
 
 
 def every(count: int, steps: int) -> set[int]:

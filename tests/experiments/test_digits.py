@@ -12,8 +12,8 @@ import pytest
 
 from experiments.data import mnist1d
 from experiments.digits import __main__ as command
-from experiments.digits import plans, report, tasks, training, warps
-from experiments.digits.training import Plan
+from experiments.digits import models, report, tasks, warps
+from experiments.digits.models import Plan
 
 RESULTS = Path(tasks.__file__).parents[1] / "results"
 TINY = Plan(hidden=3, layers=2, window=3, epochs=2, batch=10)
@@ -103,7 +103,7 @@ def test_an_image_is_turned_as_said(monkeypatch):
 def test_the_largest_value_is_that_of_active_steps():
     ys = jnp.array([[[1.0, 5.0]], [[3.0, -2.0]], [[9.0, 9.0]]])
     active = jnp.array([[True], [True], [False]])
-    assert training.max_step(ys, active).tolist() == [[3.0, 5.0]]
+    assert models.max_step(ys, active).tolist() == [[3.0, 5.0]]
 
 
 def test_the_scale_is_that_of_known_examples():
@@ -119,18 +119,18 @@ def test_the_scale_is_that_of_known_examples():
 
 def test_an_epoch_takes_each_example_once():
     rng, known = np.random.default_rng(0), np.arange(100, 147)
-    first, second = (list(training._batches(known, 10, rng)) for _ in range(2))
+    first, second = (list(models._batches(known, 10, rng)) for _ in range(2))
     for epoch in (first, second):
         taken = np.concatenate(epoch)
         assert len(taken) == len(set(taken.tolist())) == 40
         assert set(taken.tolist()) <= set(known.tolist())
     assert first[0].tolist() != second[0].tolist()
-    assert [len(b) for b in training._batches(known[:4], 10, rng)] == [4]
+    assert [len(b) for b in models._batches(known[:4], 10, rng)] == [4]
 
 
 def test_ablations_leave_out_one_thing_each():
-    whole = dataclasses.asdict(plans.CHOSEN["mnist1d"])
-    found = plans.ablations(plans.CHOSEN["mnist1d"])
+    whole = dataclasses.asdict(models.CHOSEN["mnist1d"])
+    found = models.ablations(models.CHOSEN["mnist1d"])
     assert len(found) == 5
     for name, plan in found.items():
         own = dataclasses.asdict(plan)
@@ -177,13 +177,14 @@ def test_the_test_part_changes_no_bit_of_what_is_chosen_or_fitted():
     tried = [TINY, dataclasses.replace(TINY, dropout=0.5, rate=0.03)]
     for own in (task, with_poison(task, "test")):
         plan, rows = command.choose(own, tried, 0, lambda: None)
-        fitted = command.refit(own, plan, 1)
+        fitted = models.fit(own, plan, command.known(own), 1)
         found.append((plan, rows, bits(fitted.params), fitted.losses))
     assert found[0] == found[1]
     # The same poison is felt where it is allowed to be.
     other = command.choose(with_poison(task, "valid"), tried, 0, lambda: None)
     assert other[1] != found[0][1]
-    other = command.refit(with_poison(task, "valid"), found[0][0], 1)
+    poisoned = with_poison(task, "valid")
+    other = models.fit(poisoned, found[0][0], command.known(poisoned), 1)
     assert bits(other.params) != found[0][2]
 
 
@@ -208,9 +209,9 @@ def test_a_run_writes_what_it_prints(monkeypatch, tmp_path, capsys):
     small = made["pixels"]._replace(examples=made["pixels"].examples[:, ::4, ::4])
     made["pixels"] = small
     monkeypatch.setattr(
-        plans, "CHANGES", {"mnist1d": [{}, {"warp": 0.0}], "pixels": []}
+        models, "CHANGES", {"mnist1d": [{}, {"warp": 0.0}], "pixels": []}
     )
-    monkeypatch.setattr(plans, "LESS", {"forwards alone": {"both_ways": False}})
+    monkeypatch.setattr(models, "LESS", {"forwards alone": {"both_ways": False}})
     settings = command.Settings(
         tasks=("mnist1d", "pixels"),
         seeds=(0, 1),
@@ -234,7 +235,7 @@ def test_a_run_writes_what_it_prints(monkeypatch, tmp_path, capsys):
             assert row["plan"]["epochs"] == 1
     assert set(results["models"]["mnist1d"]) == {command.WHOLE, "forwards alone"}
     assert len(results["search"]["mnist1d"]) == 2
-    for name, percent in plans.PUBLISHED.items():
+    for name, percent in models.PUBLISHED.items():
         assert f"published: {name}" in shown
         assert f"{percent}%" in shown
     assert (tmp_path / "run" / "digits.png").stat().st_size > 10_000
@@ -274,18 +275,18 @@ def test_what_is_trained_is_what_the_search_chose():
     assert set(searched) == {"mnist1d", "rows"}
     for task, tried in searched.items():
         assert [row["plan"] for row in tried] == [
-            dataclasses.asdict(plan) for plan in plans.candidates(task)
+            dataclasses.asdict(plan) for plan in models.candidates(task)
         ]
-        assert dataclasses.asdict(plans.CHOSEN[task]) == best(tried)
+        assert dataclasses.asdict(models.CHOSEN[task]) == best(tried)
 
 
 def test_the_committed_results_are_of_the_chosen_plans_and_reach_the_aim():
-    models = {**committed("digits_pixels")["models"], **committed("digits")["models"]}
+    found = {**committed("digits_pixels")["models"], **committed("digits")["models"]}
     for task, seeds in (("mnist1d", 3), ("rows", 3), ("pixels", 1)):
-        row = models[task][command.WHOLE]
-        assert row["plan"] == dataclasses.asdict(plans.CHOSEN[task])
+        row = found[task][command.WHOLE]
+        assert row["plan"] == dataclasses.asdict(models.CHOSEN[task])
         assert len(row["test"]["values"]) == seeds
-    assert models["mnist1d"][command.WHOLE]["test"]["mean"] >= 0.94
+    assert found["mnist1d"][command.WHOLE]["test"]["mean"] >= 0.94
 
 
 @pytest.mark.slow
@@ -293,9 +294,9 @@ def test_the_committed_results_are_of_the_chosen_plans_and_reach_the_aim():
 def test_curves_are_learnt():
     # A fifth of the way: half of it would be more than the published GRU.
     task = tasks.READERS["mnist1d"].load()
-    plan = dataclasses.replace(plans.CHOSEN["mnist1d"], epochs=8, hidden=24)
-    fitted = training.fit(task, plan, task.parts["train"], 0)
+    plan = dataclasses.replace(models.CHOSEN["mnist1d"], epochs=8, hidden=24)
+    fitted = models.fit(task, plan, task.parts["train"], 0)
     asked = task.parts["valid"]
-    log_p = training.predict(task, plan, fitted.params, task.parts["train"], asked)
-    assert training.score(log_p, task.labels[asked])[0] > 0.85
+    log_p = models.predict(task, plan, fitted.params, task.parts["train"], asked)
+    assert models.score(log_p, task.labels[asked])[0] > 0.85
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)

@@ -8,16 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
+from tqdm import tqdm
 
 import jrnn
 from experiments import lab
 from experiments.data import genome
 from experiments.data.genome import Genes
 from experiments.dna import __main__ as dna
-from experiments.dna import baselines, genes, networks, strands
-from experiments.dna.networks import Network, Recipe
+from experiments.dna import genes, models, references, strands
+from experiments.dna.models import Network, Recipe
 from experiments.dna.repeats import in_repeats
 from experiments.dna.settings import Settings
+from experiments.lab import intervals
 
 SMALL = (
     "--bases 120000 --largest-order 3 --smoothings 1 16 --gammas 0.98 1 --hidden 8 "
@@ -31,10 +34,10 @@ BASES = np.random.default_rng(0).integers(0, 4, 300).astype(np.int8)
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple[Network, object]:
     """A network whose stretches are scored in short pieces."""
-    monkeypatch.setattr(networks, "PIECE", 16)
-    monkeypatch.setattr(networks, "WARM_UP", 8)
+    monkeypatch.setattr(models, "PIECE", 16)
+    monkeypatch.setattr(models, "WARM_UP", 8)
     network = Network(jrnn.gru(16, 3, input_init=jrnn.initializers.embedding), 2, 1e-2)
-    return network, networks.init(network, jax.random.key(0))
+    return network, models.init(network, jax.random.key(0))
 
 
 def test_both_strands_are_read_from_their_own_ends() -> None:
@@ -48,7 +51,7 @@ def test_both_strands_are_read_from_their_own_ends() -> None:
 def test_a_networks_probabilities_sum_to_one_over_all_strings(tiny) -> None:
     every = np.array(list(itertools.product(range(4), repeat=4)), np.int32).T
     network, params = tiny
-    log_p = networks.log_probs(network, params, every).astype(np.float64)
+    log_p = models.log_probs(network, params, every).astype(np.float64)
     assert np.exp(log_p.sum(axis=0)).sum() == pytest.approx(1, abs=1e-6)
 
 
@@ -58,7 +61,7 @@ def test_the_mean_over_strands_is_the_length_of_a_code(tiny) -> None:
     columns = np.array(every, np.int32).T
     network, params = tiny
     pairs = np.concatenate([columns, 3 - columns[::-1]], 1)
-    log_p = networks.log_probs(network, params, pairs)
+    log_p = models.log_probs(network, params, pairs)
     both = log_p.reshape(4, 2, len(every)).transpose(2, 0, 1)
     bits = [strands.code_lengths(of_string).sum() for of_string in both]
     mixtures = np.exp(both.astype(np.float64).sum(axis=1)).mean(axis=1)
@@ -68,15 +71,15 @@ def test_the_mean_over_strands_is_the_length_of_a_code(tiny) -> None:
 
 def test_pieces_see_the_past_alone_and_agree_with_the_whole(tiny) -> None:
     network, params = tiny
-    whole = networks.log_probs(network, params, BASES[:, None])
+    whole = models.log_probs(network, params, BASES[:, None])
     for at in (15, 16, 100):
         other = BASES.copy()
         other[at] = 3 - other[at]
-        moved = networks.log_probs(network, params, other[:, None])
+        moved = models.log_probs(network, params, other[:, None])
         np.testing.assert_array_equal(moved[:at], whole[:at])
         assert moved[at] != whole[at]
         assert moved[at + 1] != whole[at + 1]
-    words = networks.words_before(BASES[:, None].astype(np.int32), network.word)
+    words = models.words_before(BASES[:, None].astype(np.int32), network.word)
     zeros = np.zeros((8, 1), np.int32)  # the warm-up before the first piece
     _, ys = jrnn.unroll(network.cell, params[0], jnp.asarray(np.r_[zeros, words]))
     head = jrnn.categorical(4)
@@ -88,13 +91,13 @@ def test_pieces_see_the_past_alone_and_agree_with_the_whole(tiny) -> None:
 def test_a_mixture_that_forgets_nothing_is_the_mean_of_probabilities() -> None:
     log_p = np.log(np.random.default_rng(1).uniform(0.1, 0.9, (3, 20, 2)))
     totals = np.log(np.exp(log_p.sum(axis=1)).mean(axis=0))
-    mixed = baselines.mix(log_p, 1.0)
+    mixed = references.mix(log_p, 1.0)
     np.testing.assert_allclose(mixed.sum(axis=0), totals, rtol=1e-6)
 
 
 def test_a_mixture_that_forgets_is_the_loop_over_its_equation() -> None:
     p = np.random.default_rng(2).uniform(0.1, 0.9, (3, 20, 2))
-    mixed, w = baselines.mix(np.log(p), 0.7), np.full((3, 2), 1 / 3)
+    mixed, w = references.mix(np.log(p), 0.7), np.full((3, 2), 1 / 3)
     for t in range(20):
         np.testing.assert_allclose(np.exp(mixed[t]), (w * p[:, t]).sum(0), rtol=1e-5)
         w = w**0.7 * p[:, t]
@@ -102,48 +105,47 @@ def test_a_mixture_that_forgets_is_the_loop_over_its_equation() -> None:
 
 
 def test_smoothing_and_gamma_are_the_best_on_validation() -> None:
-    levels = baselines.fit_chains(BASES, 2)
+    levels = references.fit_chains(BASES, 2)
     valid, called = 3 - BASES, []
-    chain, log_p = baselines.choose_smoothing(
+    chain = references.choose_smoothing(
         levels, 2, (0.01, 1.0, 1e3), valid, lambda: called.append(1)
     )
     each = {
-        w: strands.code_lengths(baselines.chain_log_probs(levels, 2, w, valid)).mean()
+        w: strands.code_lengths(references.chain_log_probs(levels, 2, w, valid)).mean()
         for w in (0.01, 1.0, 1e3)
     }
     assert chain.valid == pytest.approx(min(each.values()))
     assert each[chain.smoothing] == min(each.values())
-    assert strands.code_lengths(log_p).mean() == pytest.approx(chain.valid)
     assert len(called) == 3
     # The better model changes half-way: what forgets does better.
     good, bad = np.full((50, 2), -0.1), np.full((50, 2), -2.0)
     swap = np.stack([np.concatenate([good, bad]), np.concatenate([bad, good])])
-    assert baselines.choose_gamma(swap, (1.0, 0.5))[0] == 0.5
+    assert references.choose_gamma(swap, (1.0, 0.5)).gamma == 0.5
 
 
 def test_a_chain_counts_both_strands() -> None:
-    one = baselines.fit_chains(BASES, 1)
-    other = baselines.fit_chains(genome.reverse_complement(BASES), 1)
+    one = references.fit_chains(BASES, 1)
+    other = references.fit_chains(genome.reverse_complement(BASES), 1)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_lzma_that_has_read_the_other_strand_knows_it() -> None:
     text = np.random.default_rng(3).integers(0, 4, 5000).astype(np.int8)
-    found = baselines.lzma_bits(text, genome.reverse_complement(text))
+    found = references.lzma_bits(text, genome.reverse_complement(text))
     assert found["primed"] < 0.2
     assert 2 <= found["alone"] < 2.7
 
 
 def test_an_interval_resamples_blocks() -> None:
     values = np.repeat([0.0, 1.0, 0.0, 1.0], 25)  # each block is all alike
-    found = strands.mean_interval(values, 25)
+    found = strands.mean_interval(values, strands.blocks(100, 25))
     assert found.value == 0.5
     assert (found.low, found.high) == (0.0, 1.0)
-    narrow = strands.mean_interval(values, 1)
+    narrow = strands.mean_interval(values, strands.blocks(100, 1))
     assert 0.35 < narrow.low < 0.45 < 0.55 < narrow.high < 0.65
     with pytest.raises(ValueError, match="at least two blocks"):
-        strands.mean_interval(values, 51)
+        strands.blocks(100, 51)
 
 
 def test_an_area_is_the_share_of_pairs_in_order() -> None:
@@ -151,30 +153,30 @@ def test_an_area_is_the_share_of_pairs_in_order() -> None:
     scores, labels = rng.integers(0, 9, 60) / 3, rng.random(60) < 0.4
     above = scores[labels][:, None] - scores[~labels][None]
     share = (above > 0).mean() + (above == 0).mean() / 2
-    of = genes.curve(scores, labels)
-    assert genes.area(of) == pytest.approx(share)
+    of = intervals.curve(scores, labels)
+    assert intervals.area(of) == pytest.approx(share)
     weights = rng.integers(0, 3, 60)
-    repeated = genes.curve(np.repeat(scores, weights), np.repeat(labels, weights))
-    assert genes.area(of, weights) == pytest.approx(genes.area(repeated))
+    repeated = intervals.curve(np.repeat(scores, weights), np.repeat(labels, weights))
+    assert intervals.area(of, weights) == pytest.approx(intervals.area(repeated))
     points = genes.roc(of)
     assert points[-1] == (1.0, 1.0)
     x, y = np.array(points).T  # np.trapezoid is newer than the oldest NumPy
     below = np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)
     assert below == pytest.approx(share, abs=0.05)
     with pytest.raises(ValueError, match="both kinds"):
-        genes.curve(scores, np.ones(60, bool))
+        intervals.curve(scores, np.ones(60, bool))
 
 
 def test_areas_are_compared_on_the_same_blocks() -> None:
     rng = np.random.default_rng(5)
     labels = rng.random(400) < 0.5
     weak = labels + rng.normal(0, 2, 400)
-    curves = {name: genes.curve(weak, labels) for name in ("a", "same")}
-    curves["better"] = genes.curve(labels + rng.normal(0, 0.5, 400), labels)
-    found = genes.area_intervals(curves, "a", block=20, repeats=100)
+    curves = {name: intervals.curve(weak, labels) for name in ("a", "same")}
+    curves["better"] = intervals.curve(labels + rng.normal(0, 0.5, 400), labels)
+    found = genes.area_intervals(curves, "a", strands.blocks(400, 20), repeats=100)
     assert found["same"][1] == (0.0, 0.0, 0.0)
     assert found["better"][1].low > 0
-    assert found["a"][0].low < genes.area(curves["a"]) < found["a"][0].high
+    assert found["a"][0].low < intervals.area(curves["a"]) < found["a"][0].high
 
 
 def test_a_ratio_is_that_of_the_window_around() -> None:
@@ -226,20 +228,20 @@ def test_a_chain_by_codon_place_knows_strand_and_phase() -> None:
 def test_a_network_learns_and_keeps_what_validation_likes() -> None:
     network = Network(jrnn.gru(4, 8, input_init=jrnn.initializers.embedding), 1, 3e-2)
     told = np.tile([0, 1, 3, 2], 400).astype(np.int32)[:, None]
-    bits = lambda params: -networks.log_probs(network, params, told).mean() / np.log(2)
+    bits = lambda params: -models.log_probs(network, params, told).mean() / np.log(2)
     steps = []
-    recipe = Recipe(streams=8, window=20, epochs=4, evaluations=4, clip=1.0)
-    fitted = networks.train(network, told, recipe, bits, 0, lambda: steps.append(1))
-    assert len(steps) == networks.step_count(told, recipe) == 40
-    assert fitted.valid < 0.3  # of 2 bits
-    assert fitted.valid == min(found for _, found in fitted.course)
-    assert bits(fitted.params) == pytest.approx(fitted.valid)
+    recipe = Recipe(streams=8, window=20, evaluations=4, clip=1.0)
+    fitted = models.train(network, told, recipe, 4, bits, 0, lambda: steps.append(1))
+    assert len(steps) == models.step_count(told, recipe, 4) == 40
+    assert fitted.score < 0.3  # of 2 bits
+    assert fitted.score == min(found for _, found in fitted.looks)
+    assert bits(fitted.params) == pytest.approx(fitted.score)
     # Where validation only gets worse, the first look is kept.
     marks = iter([1.0, 2.0, 3.0, 4.0])
-    early = networks.train(network, told, recipe, lambda p: next(marks), 0, bool)
-    assert (early.step, early.valid) == (10, 1.0)
+    early = models.train(network, told, recipe, 4, lambda p: next(marks), 0, bool)
+    assert (early.step, early.score) == (10, 1.0)
     with pytest.raises(ValueError, match="fewer --streams"):
-        networks.step_count(told[:50], recipe)
+        models.step_count(told[:50], recipe, 4)
 
 
 @pytest.mark.parametrize(
@@ -302,16 +304,15 @@ def test_a_small_run_writes_its_files(tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_poison_in_the_test_part_changes_nothing() -> None:
-    settings = dna.tyro.cli(Settings, args=SMALL.split())
+    settings = tyro.cli(Settings, args=SMALL.split())
     data = genome.load()
     poison = np.random.default_rng(7).integers(0, 4, len(data.bases)).astype(np.int8)
     bases = data.bases.copy()
     bases[data.parts.test] = poison[data.parts.test]
     poisoned = data._replace(bases=bases)
     assert (dna.cut(poisoned, None).test.bases != dna.cut(data, None).test.bases).any()
-    quiet = (lambda name: None, lambda: None)
     cuts = [dna.cut(of, settings.bases) for of in (data, poisoned)]
-    found = [dna.fit(of, settings, *quiet) for of in cuts]
+    found = [dna.fit(of, settings, tqdm(disable=True)) for of in cuts]
     clean, dirty = (
         study._replace(models=study.models._replace(seconds={})) for study in found
     )
@@ -351,5 +352,5 @@ def test_a_repeat_is_beside_what_the_training_part_holds() -> None:
 def test_an_interval_may_be_among_some_alone() -> None:
     values = np.array([1.0, 9.0, 3.0, 9.0])
     among = np.array([True, False, True, False])
-    found = strands.mean_interval(values, 2, among=among)
+    found = strands.mean_interval(values, strands.blocks(4, 2), among)
     assert found == (2.0, 1.0, 3.0)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from experiments.data import ecg
 from experiments.ecg import __main__ as command
-from experiments.ecg import beats, networks, problem, references, report, scoring
+from experiments.ecg import judge, models, problem, references, report
 from experiments.lab import intervals
 from tests.helpers import command_line
 
@@ -70,11 +70,10 @@ def bits(tree) -> list:
 
 def chosen(fitted: command.Fitted) -> list:
     """All that was fitted and chosen; functions apart."""
-    kept = {
-        name: (reference.fitted, reference.chosen, reference.valid)
-        for name, reference in fitted.references.items()
-    }
-    return bits(fitted._replace(references=kept))
+    told = lambda one: one._replace(log_prob="")
+    references = {name: told(one) for name, one in fitted.references.items()}
+    learned = {name: list(map(told, runs)) for name, runs in fitted.learned.items()}
+    return bits(fitted._replace(references=references, learned=learned))
 
 
 def test_cells_hold_all_of_a_density_and_are_exact_in_the_tails():
@@ -119,7 +118,7 @@ def test_autoregression_is_scored_on_the_samples_after_those_that_warm_up():
 
 @slow
 def test_logistics_in_deviations_are_those_of_whole_numbers():
-    kernel = networks.kernel_in(14.5)
+    kernel = models.kernel_in(14.5)
     d = jnp.arange(-128.0, 128.0)
     loc, scale = jnp.array(0.2), jnp.array(0.3)
     found = kernel.log_prob(d, loc, scale)
@@ -133,7 +132,7 @@ def test_logistics_in_deviations_are_those_of_whole_numbers():
     drawn = kernel.sample(jax.random.key(0), jnp.full(2000, 0.2), jnp.full(2000, 0.3))
     assert (drawn == drawn.round()).all()
     assert float(drawn.mean()) == pytest.approx(2.9, abs=0.7)
-    assert networks.kernel_in(14.5) is kernel
+    assert models.kernel_in(14.5) is kernel
 
 
 def test_differences_are_those_of_eight_bits():
@@ -145,9 +144,9 @@ def test_differences_are_those_of_eight_bits():
 
 
 def test_every_pass_reads_windows_one_after_the_other():
-    recipe = networks.Recipe(1, 3, 10, 0.1, 0, 1.0, 1)
+    recipe = models.Recipe(1, 3, 10, 0.1, 0, 1.0, 1)
     ds = jnp.arange(103.0)
-    pieces = networks.batches(ds, recipe, seed=0)
+    pieces = models.batches(ds, recipe, seed=0)
     starts = []
     for _ in range(4):
         for i in range(3):  # 93 samples, 3 streams of 31
@@ -162,39 +161,35 @@ def test_every_pass_reads_windows_one_after_the_other():
 
 def test_wide_beats_are_found_in_made_up_ones():
     data = made_up()
-    found = beats.find_beats(data.units)
+    found = judge.find_beats(data.units)
     assert np.abs(found.at % 240 - 120).max() <= 2
     assert len(found.at) == 24  # the last cannot be looked at whole
-    limit = beats.least_wide(found)
+    limit = judge.least_wide(found)
     assert ((found.width > limit) == (found.at // 240 % 3 == 2)).all()
     # Half of the height is half of the half-width on each side.
     assert np.median(found.width) == pytest.approx(8 / ecg.HERTZ, rel=0.1)
     nats = np.where(np.arange(6_000) // 240 % 3 == 2, 1.0, 0.0)
     wide = found.width > limit
-    ranked = beats.rank([nats, -nats], found, wide, (0.1, 0.1), 4, 10, 0)
+    drawn = intervals.draw_places(len(wide), 4, 10, 0)
+    ranked = judge.rank([nats, -nats], found, wide, (0.1, 0.1), drawn)
     assert ranked["areas"] == [1.0, 0.0]
     # A window in which wide beats are the more surprising is chosen, not the first.
     late = np.zeros(6_000)
     late[found.at[wide] + 50] = 1.0
-    assert beats.choose_window([late], found, wide) == (0.1, 0.25)
-    assert beats.choose_window([late], found, wide & False) == beats.WINDOWS[0]
-
-
-def test_area_counts_pairs():
-    rng = np.random.default_rng(0)
-    scores, labels = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4
-    above = scores[labels][:, None] - scores[~labels]
-    expected = np.mean((above > 0) + 0.5 * (above == 0))
-    assert beats.area(scores, labels) == pytest.approx(expected)
+    assert judge.choose_window([late], found, wide) == (0.1, 0.25)
+    assert judge.choose_window([late], found, wide & False) == judge.WINDOWS[0]
 
 
 def test_an_area_is_drawn_in_stretches_of_beats():
     labels = np.arange(96) // 12 % 2 == 1  # in runs of 12
     scores = labels + np.random.default_rng(0).normal(0, 1.5, 96)
     scores[:48] += 2.0 * (np.arange(48) // 12 == 0)  # one calm run is surprising
-    single, runs = (beats.area_interval(scores, labels, n, 500, 0) for n in (1, 12))
+    single, runs = (
+        judge.area_interval(scores, labels, intervals.draw_places(96, n, 500, 0))
+        for n in (1, 12)
+    )
     assert np.diff(runs)[0] > 1.4 * np.diff(single)[0]
-    assert runs[0] < beats.area(scores, labels) < runs[1]
+    assert runs[0] < intervals.area(intervals.curve(scores, labels)) < runs[1]
 
 
 def test_what_a_reference_chooses_is_the_best_on_validation():
@@ -204,7 +199,7 @@ def test_what_a_reference_chooses_is_the_best_on_validation():
     score = lambda w: functools.partial(
         references._score_chain, references.DIFFERENCE, 1, w
     )
-    tried = [references.Reference(params, score(w), {"w": w}) for w in (99.0, 3.0)]
+    tried = [problem.Entrant(params, score(w), {"w": w}) for w in (99.0, 3.0)]
     found = references.best(tried, valid)
     each = [-one.log_prob(params, valid).mean() for one in tried]
     assert found.valid == min(each)
@@ -218,8 +213,8 @@ def test_stretches_are_drawn_whole_and_the_same_for_every_model():
     assert starts.shape == (30, 7)
     index = (starts[..., None] + np.arange(8)) % 50
     expected = values[index].mean(axis=(1, 2))
-    np.testing.assert_allclose(scoring.redrawn(values, starts, 8), expected)
-    found = scoring.score({"a": [values], "b": [values - 1]}, "a", starts, 8)
+    np.testing.assert_allclose(judge.redrawn(values, starts, 8), expected)
+    found = judge.score({"a": [values], "b": [values - 1]}, "a", starts, 8)
     assert found["b"]["fewer"] == pytest.approx(1)
     np.testing.assert_allclose(found["b"]["fewer_interval"], 1)
     low, high = found["a"]["interval"]
@@ -279,8 +274,8 @@ def test_no_model_sees_what_comes_and_nothing_is_learned_of_the_test_part():
     # Garbage from sample 100 of the test part on: what was told up to there stands.
     _, _, before = command.parts_of(data)
     _, _, after = command.parts_of(poison(data, data.parts.test.start + 100))
-    told = command.nats_of(fitted, TINY, before)
-    changed = command.nats_of(fitted, TINY, after)
+    told = fitted.nats(before)
+    changed = fitted.nats(after)
     for name, runs in told.items():
         for one, other in zip(runs, changed[name], strict=True):
             assert one.shape == (len(data.units[data.parts.test]),), name
@@ -294,23 +289,23 @@ def test_networks_give_the_probability_of_the_recorded_integer():
     data = made_up()
     train, valid, _ = command.parts_of(data)
     model = command.model_of(TINY, 10.0, "GRU")
-    recipe = networks.Recipe(4, 4, 20, 1e-2, 1, 1.0, 2)
-    learned = networks.train(model, train, valid, recipe, 0)
-    assert learned.nats == pytest.approx(
-        -networks.log_prob(model, learned.params, valid).mean()
+    recipe = models.Recipe(4, 4, 20, 1e-2, 1, 1.0, 2)
+    learned = models.train(model, train, valid, recipe, 0)
+    assert learned.valid == pytest.approx(
+        -models.log_prob(model, learned.fitted, valid).mean()
     )
     # All 256 next integers, each scored as the last sample: they share all there is.
     before = valid.units[:30]
     every = [
-        networks.log_prob(
+        models.log_prob(
             model,
-            learned.params,
+            learned.fitted,
             problem.Stretch(np.append(before, before[-1] + d), 30),
         )[0]
         for d in range(-128, 128)
     ]
     assert np.exp(every).sum() == pytest.approx(1, abs=1e-4)
-    made = networks.generate(model, learned.params, before, 50, seed=0)
+    made = models.generate(model, learned.fitted, before, 50, seed=0)
     assert made.shape == (50,)
     assert np.abs(np.diff(np.append(before[-1], made))).max() <= 128
 
@@ -324,7 +319,7 @@ def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     assert command.main(command_line(TINY, out)) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report.tables(results) in capsys.readouterr().out
-    assert (out / command.FIGURE_FILE).stat().st_size > 10_000
+    assert (out / "ecg.png").stat().st_size > 10_000
     assert results["settings"]["hidden"] == TINY.hidden
     with np.load(out / command.TRACES_FILE) as traces:
         assert len(traces["recorded"]) == results["samples"]

@@ -12,17 +12,25 @@ import pytest
 from experiments.data._scale import Scale
 from experiments.data.glucose import Glucose, Segment
 from experiments.glucose import __main__ as command
-from experiments.glucose import networks, references, report
-from experiments.glucose.lagging import lags, readings_before
+from experiments.glucose import models, references, report
+from experiments.glucose.judge import (
+    compare,
+    draw_days,
+    lags,
+    mard,
+    readings_before,
+    score,
+)
 from experiments.glucose.problem import (
     HORIZONS,
     Pairs,
     Scales,
     normal,
     pair,
+    part_of,
     scales_of,
 )
-from experiments.glucose.scoring import Days, compare, draw_days, mard, score
+from experiments.lab.intervals import Groups
 from tests.helpers import command_line
 
 ROOT = Path(command.__file__).parents[2]
@@ -114,8 +122,8 @@ def test_scales_are_those_of_pairs_that_exist():
 
 def test_autoregression_forecasts_at_every_reading_what_a_recursion_does():
     train, scales = made_up(3, (60, 50)), scales_of(made_up(3, (60, 50)))
-    params = references.fit_autoregression(train, scales, 3)
-    found = references.predict_autoregression(params, scales, train)
+    params = references.fit_autoregression(part_of(train, scales), 3)
+    found = references.predict_autoregression(params, part_of(train, scales))
     A, b, Q = (np.asarray(a, np.float64) for a in params)
     level = scales.level
     # Readings 9 and 10 are parted by an empty place: after it one value is known.
@@ -151,9 +159,9 @@ def _grow(xs, A, b, Q) -> list[tuple[float, float]]:
 
 
 def test_lower_orders_are_cut_out_of_a_higher_fit():
-    train, scales = made_up(3, (60, 50)), scales_of(made_up(3, (60, 50)))
-    cut = references.up_to(2, references.fit_autoregression(train, scales, 3))
-    assert bits(cut) == bits(references.fit_autoregression(train, scales, 2))
+    train = part_of(made_up(3, (60, 50)), scales_of(made_up(3, (60, 50))))
+    cut = references.up_to(2, references.fit_autoregression(train, 3))
+    assert bits(cut) == bits(references.fit_autoregression(train, 2))
 
 
 def test_direct_regression_finds_the_weights_of_what_it_is_given():
@@ -162,12 +170,12 @@ def test_direct_regression_finds_the_weights_of_what_it_is_given():
     # Every sixth reading is told by the two six steps before it.
     for t in range(7, 400):
         glucose[t] = 20 + 0.5 * glucose[t - 6] + 0.3 * glucose[t - 7]
-    train = [segment(5 * np.arange(400), glucose)]
-    fitted = references.fit_direct(train, UNIT, 2)
+    train = part_of([segment(5 * np.arange(400), glucose)], UNIT)
+    fitted = references.fit_direct(train, 2)
     np.testing.assert_allclose(fitted.A[2, :, 0], [-0.5, 0.3], atol=1e-6)
     assert fitted.b[2, 0] == pytest.approx(20, abs=1e-4)
-    found = references.predict_direct(fitted, UNIT, train)
-    due = pair(train).due[:, 0]
+    found = references.predict_direct(fitted, train)
+    due = train.pairs.due[:, 0]
     due[0] = False  # where order 1 is all there is
     np.testing.assert_allclose(found.mean[due, 0], glucose[7:], atol=1e-5)
 
@@ -177,7 +185,7 @@ def test_chain_is_propagated_from_the_bin_of_the_reading():
     # Levels last, so that a step more or less makes a difference.
     up = (np.random.default_rng(0).random(600) < 0.08).cumsum() % 2 == 1
     glucose = np.where(up, 300.0, 80.0) + np.arange(600) % 7
-    train = [segment(5 * np.arange(600), glucose)]
+    train = part_of([segment(5 * np.arange(600), glucose)], UNIT)
     fitted = references.fit_chain(train, 180)
     counts = np.zeros((2, 2))
     np.add.at(counts, (up[:-1].astype(int), up[1:].astype(int)), 1)
@@ -189,8 +197,8 @@ def test_chain_is_propagated_from_the_bin_of_the_reading():
         np.testing.assert_allclose(fitted.ahead[h, :2, :2], powers, atol=0.02)
     six, twelve = fitted.ahead
     np.testing.assert_allclose(six @ six, twelve, atol=1e-12)
-    found = references.predict_chain(fitted, UNIT, train)
-    row, later = six[int(up[0])], pair(train).later[0, 0]
+    found = references.predict_chain(fitted, train)
+    row, later = six[int(up[0])], train.pairs.later[0, 0]
     assert found.mean[0, 0] == pytest.approx(row @ [129.5, 309.5, 489.5])
     at = int(later >= 220)
     below = row[:at].sum() + row[at] * (later - 40 - 180 * at + 0.5) / 180
@@ -199,9 +207,10 @@ def test_chain_is_propagated_from_the_bin_of_the_reading():
 
 
 def test_chain_counts_no_step_across_a_gap():
-    whole = references.fit_chain([segment([0, 5, 15, 20], [50, 50, 250, 250])], 180)
+    whole = [segment([0, 5, 15, 20], [50, 50, 250, 250])]
     parts = [segment([0, 5], [50, 50]), segment([0, 5], [250, 250])]
-    np.testing.assert_array_equal(whole.ahead, references.fit_chain(parts, 180).ahead)
+    one, other = (references.fit_chain(part_of(s, UNIT), 180) for s in (whole, parts))
+    np.testing.assert_array_equal(one.ahead, other.ahead)
 
 
 def days_of(count: int) -> tuple[Pairs, np.random.Generator]:
@@ -221,7 +230,7 @@ def test_drawn_days_are_whole_and_the_same_for_every_model():
     assert days.times.shape == (50, count)
     assert (days.times.sum(axis=1) == count).all()
     # Drawn once each, the days are the part.
-    once = Days(days.day, np.ones((1, count), int))
+    once = Groups(days.of, np.ones((1, count), int))
     found = score([run], pairs, once)["60"]
     due = pairs.due[:, 1]
     rmse = math.sqrt(np.square(mean[due, 1]).mean())
@@ -336,8 +345,10 @@ def test_no_forecast_sees_what_comes(fitted):
     # Garbage after reading 20 of a segment: what was told up to there stands.
     first, *others = whole().test
     late = np.where(np.arange(len(first.times)) > 20, 400.0, first.glucose)
-    told = command.forecasts(fitted, TINY, [first, *others])
-    changed = command.forecasts(fitted, TINY, [Segment(first.times, late), *others])
+    forecasts = lambda first: command.forecasts(
+        fitted, TINY, part_of([first, *others], fitted.scales)
+    )
+    told, changed = forecasts(first), forecasts(Segment(first.times, late))
     assert told.keys() == changed.keys()
     for name, runs in told.items():
         for before, after in zip(runs, changed[name], strict=True):
@@ -349,10 +360,12 @@ def test_no_forecast_sees_what_comes(fitted):
 @promotion
 def test_networks_read_a_segment_as_if_alone(fitted):
     name, segments = "GRU, no clock", whole().test
-    entrant = networks.entrants(TINY.hidden, TINY.head)[name]
+    entrant = models.entrants(TINY.hidden, TINY.head)[name]
     params = fitted.learned[name].params
-    together = networks.forecast(entrant, params, fitted.scales, segments)
-    alone = networks.forecast(entrant, params, fitted.scales, segments[1:2])
+    together, alone = (
+        models.forecast(entrant, params, part_of(of, fitted.scales))
+        for of in (segments, segments[1:2])
+    )
     start = len(segments[0].times)
     own = slice(start, start + len(segments[1].times))
     due = pair(segments[1:2]).due
@@ -369,7 +382,7 @@ def test_the_command_writes_results_and_a_figure(tmp_path, capsys, monkeypatch):
     assert command.main(command_line(TINY, out)) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report.tables(results) in capsys.readouterr().out
-    assert (out / command.FIGURE_FILE).stat().st_size > 10_000
+    assert (out / "glucose.png").stat().st_size > 10_000
     assert results["settings"]["hidden"] == TINY.hidden
     low, mean, high = (np.asarray(results["day"][n]) for n in ("low", "mean", "high"))
     assert (low < mean).all()

@@ -140,3 +140,41 @@ def test_places_are_stretches_of_a_ring():
     assert places.shape == (50, 10)
     np.testing.assert_array_equal(places[:, ::4], starts)
     np.testing.assert_array_equal(places[:, 3], (starts[:, 0] + 3) % 10)
+
+
+def test_drawn_groups_are_averaged_whole():
+    rng = np.random.default_rng(0)
+    groups = intervals.Groups(rng.integers(0, 4, 30), rng.integers(0, 3, (7, 4)))
+    values, among = rng.normal(size=30), rng.random(30) < 0.6
+    values[~among] = np.nan  # what is not among them is not looked at
+    expected = []
+    for times in groups.times:
+        copies = times[groups.of] * among
+        expected.append(np.repeat(values, copies).mean())
+    np.testing.assert_allclose(groups.means(values, among), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("decay", [None, 0.1])
+def test_adam_rises_and_falls_behind_a_clipped_gradient(decay):
+    found = training.adam(0.5, 2, 6, 1.0, decay)
+    assert found is training.adam(0.5, 2, 6, 1.0, decay)
+    params, moved = jnp.asarray(4.0), []
+    state = found.init(params)
+    for _ in range(6):
+        updates, state = found.update(jnp.asarray(100.0), state, params)
+        moved.append(-float(updates))
+    rates = [0.0, 0.25, 0.5, *(0.25 * (1 + np.cos(np.pi * i / 4)) for i in (1, 2, 3))]
+    # Of equal gradients Adam makes steps of 1, less the rounding of its epsilon.
+    expected = np.array(rates) * (1 + 4.0 * (decay or 0.0))
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+
+
+def test_a_column_may_have_several_cells():
+    columns = {"n": str, ("half", "twice"): lambda n: (f"{n / 2:g}", f"{2 * n}")}
+    lines = lab.table_of([1, 20], columns).splitlines()
+    assert [line.split() for line in lines] == [
+        ["n", "half", "twice"],
+        ["1", "0.5", "2"],
+        ["20", "10", "40"],
+    ]

@@ -8,7 +8,6 @@ reading stands 30 or 60 minutes later the label is masked.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +19,12 @@ import jrnn
 from experiments.data.glucose import Segment
 from experiments.glucose.problem import (
     HORIZONS,
+    Part,
     Predicted,
     Scales,
     ahead,
     features,
     on_grid,
-    pair,
 )
 from jrnn.train.batching import padded_batches
 
@@ -59,6 +58,11 @@ class Sheet(NamedTuple):
     known: Bool[Array, "T B"]
     lengths: Int[Array, " B"]
 
+    def windows(self, index: Int[Array, " b"]) -> "Sheet":
+        """Returns some of the windows."""
+        xs, labels, due, known = (a[:, index] for a in self[:-1])
+        return Sheet(xs, labels, due, known, self.lengths[index])
+
 
 @functools.cache
 def entrants(hidden: int, head: str) -> dict[str, Entrant]:
@@ -82,11 +86,9 @@ def columns_of(segment: Segment, scales: Scales, clock: bool) -> np.ndarray:
     return on_grid(segment, np.concatenate(columns, axis=1))
 
 
-def lay_out(
-    segments: Sequence[Segment], scales: Scales, clock: bool, window: int | None = None
-) -> Sheet:
+def lay_out(part: Part, clock: bool, window: int | None = None) -> Sheet:
     """Returns whole segments side by side, or the windows that they are cut into."""
-    pieces = [columns_of(segment, scales, clock) for segment in segments]
+    pieces = [columns_of(segment, part.scales, clock) for segment in part.segments]
     if window is not None:
         pieces = [p[i : i + window] for p in pieces for i in range(0, len(p), window)]
     (batch,) = padded_batches(pieces, len(pieces), (max(map(len, pieces)),))
@@ -108,24 +110,19 @@ def _predict(model: jrnn.models.SupervisedModel, params: Any, sheet: Sheet) -> A
     return jax.vmap(one)(params)
 
 
-def distributions(
-    entrant: Entrant, params: Any, scales: Scales, segments: Sequence[Segment]
-) -> Any:
+def distributions(entrant: Entrant, params: Any, part: Part) -> Any:
     """Returns what each seed predicts at each reading, (seeds, N, 2) each leaf."""
-    sheet = lay_out(segments, scales, entrant.clock)
+    sheet = lay_out(part, entrant.clock)
     known = np.asarray(sheet.known).T  # segment after segment, as in `Pairs`
     at_readings = lambda a: jnp.swapaxes(a, 1, 2)[:, known]
     return jax.tree.map(at_readings, _predict(entrant.model, params, sheet))
 
 
-def forecast(
-    entrant: Entrant, params: Any, scales: Scales, segments: Sequence[Segment]
-) -> list[Predicted]:
+def forecast(entrant: Entrant, params: Any, part: Part) -> list[Predicted]:
     """Returns the forecasts of each seed, in mg/dL."""
-    predicted = distributions(entrant, params, scales, segments)
-    pairs = pair(segments)
-    now = pairs.now[:, None]
-    scaled = np.where(pairs.due, pairs.later - now, 0) / scales.ahead
+    predicted, pairs = distributions(entrant, params, part), part.pairs
+    now, scale = pairs.now[:, None], part.scales.ahead
+    scaled = np.where(pairs.due, pairs.later - now, 0) / scale
     mean = predicted.mean()
     labels = jnp.broadcast_to(jnp.asarray(scaled, jnp.float32), mean.shape)
     own = jnp.broadcast_to(
@@ -134,9 +131,9 @@ def forecast(
     log_p = [predicted.log_prob(labels, mask) for mask in own]
     mean, below = (np.asarray(a, np.float64) for a in (mean, predicted.cdf(labels)))
     density = np.stack([np.asarray(a, np.float64) for a in log_p], axis=-1)
-    density -= np.log(scales.ahead)
+    density -= np.log(scale)
     return [
-        Predicted(now + scales.ahead * m, u, d)
+        Predicted(now + scale * m, u, d)
         for m, u, d in zip(mean, below, density, strict=True)
     ]
 

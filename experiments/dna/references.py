@@ -28,6 +28,13 @@ from experiments.dna.strands import BASES, both_strands, code_lengths
 from experiments.lab import compressors
 
 
+class Mixture(NamedTuple):
+    """What a mixture remembers, and its bits per base on validation."""
+
+    gamma: float
+    valid: float
+
+
 class Chain(NamedTuple):
     """A Markov chain, and the smoothing that validation chose."""
 
@@ -56,15 +63,14 @@ def choose_smoothing(
     grid: Sequence[float],
     valid: np.ndarray,
     done: Callable[[], object],
-) -> tuple[Chain, np.ndarray]:
-    """Returns the chain that does best on validation, and its log P there."""
+) -> Chain:
+    """Returns the chain that does best on validation."""
     tried = []
     for smoothing in grid:
         log_probs = chain_log_probs(levels, order, smoothing, valid)
-        chain = Chain(order, smoothing, float(code_lengths(log_probs).mean()))
-        tried.append((chain, log_probs))
+        tried.append(Chain(order, smoothing, float(code_lengths(log_probs).mean())))
         done()
-    return min(tried, key=lambda pair: pair[0].valid)
+    return min(tried, key=lambda chain: chain.valid)
 
 
 def mix(
@@ -90,11 +96,10 @@ def _mix(log_probs: Float[Array, "N 2 K"], gamma: Array) -> Float[Array, "N 2"]:
 
 def choose_gamma(
     log_probs: Float[np.ndarray, "K N 2"], grid: Sequence[float]
-) -> tuple[float, float]:
-    """Returns the gamma that does best on validation, and its bits per base there."""
-    bits = [float(code_lengths(mix(log_probs, gamma)).mean()) for gamma in grid]
-    best = int(np.argmin(bits))
-    return grid[best], bits[best]
+) -> Mixture:
+    """Returns the mixture that does best on validation."""
+    bits = lambda gamma: float(code_lengths(mix(log_probs, gamma)).mean())
+    return min((Mixture(gamma, bits(gamma)) for gamma in grid), key=lambda m: m.valid)
 
 
 def lzma_bits(train: np.ndarray, test: np.ndarray) -> dict[str, float]:
@@ -105,8 +110,6 @@ def lzma_bits(train: np.ndarray, test: np.ndarray) -> dict[str, float]:
       training part and its other strand, as a chain has.
     """
     new, seen = decode(test), decode(train) + decode(reverse_complement(train))
-    primed = compressors.lzma_size(seen + new) - compressors.lzma_size(seen)
-    return {
-        "alone": 8 * compressors.lzma_size(new) / len(test),
-        "primed": 8 * primed / len(test),
-    }
+    size = compressors.lzma_size
+    primed = compressors.added(size, seen, new)
+    return {"alone": 8 * size(new) / len(test), "primed": 8 * primed / len(test)}

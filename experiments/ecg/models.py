@@ -8,21 +8,23 @@ baseline's steps of a unit or two are as large as the slopes of a beat. Training
 truncated backpropagation through time over streams that lie side by side.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
+from experiments import lab
 from experiments.ecg.problem import (
     DIFFERENCES,
     LEAST_DIFFERENCE,
+    Entrant,
     Stretch,
     differences,
     scored,
@@ -32,43 +34,35 @@ from jrnn.train import sequence_loss, streams, windows
 
 CELLS = {"GRU": jrnn.gru, "LSTM": jrnn.lstm}
 FLOAT = jnp.float32
+# What a kernel is asked; the last two arguments of each are location and scale.
+ASKED = ("log_prob", "sample", "mean", "cdf", "quantile", "variance")
 
 
-class Recipe(NamedTuple):
-    """How networks are trained; hashable.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How networks are trained."""
 
-    Attributes:
-      steps: Updates in all.
-      streams: Pieces of the training part that are read side by side.
-      window: Steps that a gradient goes back.
-      rate: Of Adam at its highest, after `warmup` updates; then a cosine down to 0.
-      warmup: Updates.
-      clip: What the norm of a gradient is clipped to.
-      every: Updates between two looks at the validation part, the best of which is
-        kept.
-    """
+    steps: lab.Count = 1_200
+    """Updates of each network."""
+    streams: lab.Count = 32
+    """Pieces of the training part that are read side by side."""
+    window: lab.Count = 128
+    """Samples that a gradient goes back; the state goes on."""
+    rate: Annotated[float, lab.FINITE] = 1e-2
+    """Learning rate of Adam at its highest; then it falls to 0 as a cosine."""
+    warmup: Annotated[int, lab.at_least(0)] = 100
+    """Updates in which the rate rises."""
+    clip: Annotated[float, lab.FINITE] = 1.0
+    """What the norm of a gradient is clipped to."""
+    every: lab.Count = 100
+    """Updates between two looks at the validation part, the best of which is kept."""
 
-    steps: int
-    streams: int
-    window: int
-    rate: float
-    warmup: int
-    clip: float
-    every: int
-
-
-class Learned(NamedTuple):
-    """One seed's network.
-
-    Attributes:
-      params: Those that did best on validation.
-      nats: Per sample of validation, then.
-      step: After how many updates.
-    """
-
-    params: Any
-    nats: float
-    step: int
+    def check(self) -> None:
+        """Raises ValueError where settings do not go together."""
+        if self.warmup >= self.steps:
+            raise ValueError(
+                f"Expected --warmup below --steps, {self.steps}, got {self.warmup}."
+            )
 
 
 @functools.cache
@@ -79,13 +73,11 @@ def kernel_in(sd: float) -> jrnn.heads.Kernel:
     half = kernel.support.scale
     # The kernel's own units are half the range, around the range's middle of -1/2.
     inner = lambda loc, scale: ((loc * sd + 0.5) / half, scale * sd / half)
+    asked = lambda name: (
+        lambda *args: getattr(kernel, name)(*args[:-2], *inner(*args[-2:]))
+    )
     return kernel._replace(
-        log_prob=lambda x, loc, scale: kernel.log_prob(x, *inner(loc, scale)),
-        sample=lambda key, loc, scale: kernel.sample(key, *inner(loc, scale)),
-        mean=lambda loc, scale: kernel.mean(*inner(loc, scale)),
-        cdf=lambda x, loc, scale: kernel.cdf(x, *inner(loc, scale)),
-        quantile=lambda p, loc, scale: kernel.quantile(p, *inner(loc, scale)),
-        variance=lambda loc, scale: kernel.variance(*inner(loc, scale)),
+        **{name: asked(name) for name in ASKED},
         support=kernel.support._replace(shift=0.0, scale=sd),
         spec=kernel.spec._replace(arguments=(*kernel.spec.arguments, ("sd", sd))),
     )
@@ -112,15 +104,6 @@ def make_model(
     spec = plain.spec._replace(name="reading_both_mixture", input_size=2)
     head = plain._replace(encode=encode, spec=spec)
     return jrnn.sequence_model(CELLS[cell](2, hidden), head)
-
-
-@functools.cache
-def make_optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """Returns Adam behind clipping."""
-    rates = optax.warmup_cosine_decay_schedule(
-        0.0, recipe.rate, recipe.warmup, recipe.steps
-    )
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adam(rates))
 
 
 def read(units: Int[np.ndarray, " T"]) -> Float[Array, " T-1"]:
@@ -153,16 +136,17 @@ def train(
     recipe: Recipe,
     seed: int,
     on_step: Callable[[], object] = lambda: None,
-) -> Learned:
+) -> Entrant:
     """Trains one network, and keeps what did best on validation."""
     key_init, key = jax.random.split(jax.random.key(seed))
     params = model.init(key_init, FLOAT)
+    drawn = batches(read(part.units), recipe, seed)
     best = training.train(
         sequence_loss(model),
-        make_optimiser(recipe),
+        training.adam(recipe.rate, recipe.warmup, recipe.steps, recipe.clip),
         params,
         key,
-        itertools.islice(batches(read(part.units), recipe, seed), recipe.steps),
+        itertools.islice(drawn, recipe.steps),
         lambda params: -float(log_prob(model, params, valid).mean()),
         training.every(recipe.every, recipe.steps),
         model.init_state(params, (recipe.streams,)),
@@ -173,7 +157,8 @@ def train(
             "Expected validation to be finite at least once, got NaN each time; lower "
             "--rate."
         )
-    return Learned(best.params, best.score, best.step)
+    score = functools.partial(log_prob, model)
+    return Entrant(best.params, score, {"step": best.step}, best.score)
 
 
 def log_prob(

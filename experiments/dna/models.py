@@ -7,14 +7,14 @@ streams side by side, by truncated backpropagation; of the parameters seen on th
 those are kept that do best on validation.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
@@ -31,6 +31,7 @@ UNIT = jax.nn.initializers.lecun_normal()
 # remembers little from further back than WARM_UP.
 PIECE = 2_048
 WARM_UP = 256
+HEAD = jrnn.categorical(BASES)
 WARM_STEPS = 50  # of the learning rate
 # Adam's, by the validation part with one seed: of 3e-3, 5e-3, 6e-3 and 1.2e-2 for the
 # GRU (the middle two are alike), of 5e-3 and 1e-2 for minGRU; the LSTM's is the GRU's.
@@ -45,31 +46,18 @@ class Network(NamedTuple):
     rate: float
 
 
-class Recipe(NamedTuple):
-    """How networks are trained.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How networks are trained."""
 
-    Attributes:
-      streams: Stretches read side by side.
-      window: Steps of truncated backpropagation.
-      epochs: How often the training part is read.
-      evaluations: How often validation is looked at.
-      clip: Largest norm of a gradient.
-    """
-
-    streams: int
-    window: int
-    epochs: float
-    evaluations: int
-    clip: float
-
-
-class Fitted(NamedTuple):
-    """The parameters that did best on validation, and how they came about."""
-
-    params: Any
-    valid: float
-    step: int
-    course: list[tuple[int, float]]
+    streams: Annotated[int, lab.at_least(2)] = 64
+    """Stretches read side by side."""
+    window: lab.Count = 128
+    """Bases of truncated backpropagation."""
+    evaluations: lab.Count = 6
+    """How often validation is looked at; the parameters that do best are kept."""
+    clip: lab.Positive = 1.0
+    """Largest norm of a gradient."""
 
 
 def networks(hidden: int, word: int) -> dict[str, Network]:
@@ -110,22 +98,17 @@ def words_before(bases: Int[np.ndarray, "N *S"], word: int) -> np.ndarray:
 def init(network: Network, key: Array) -> tuple[Any, Any]:
     """Returns the parameters of the cell and of the head."""
     key_cell, key_head = jax.random.split(key)
-    head = jrnn.categorical(BASES)
-    return (
-        network.cell.init(key_cell),
-        head.init(key_head, network.cell.spec.output_size),
-    )
+    size = network.cell.spec.output_size
+    return network.cell.init(key_cell), HEAD.init(key_head, size)
 
 
 @functools.cache
 def _loss(cell: jrnn.Cell) -> Callable[..., Any]:
-    head = jrnn.categorical(BASES)
-
     def loss(params: Any, batch: Any, carry: Any, key: Array) -> Any:
         del key
         words, bases = batch
         carry, ys = jrnn.unroll(cell, params[0], words, carry)
-        return -head.log_prob(params[1], ys, bases).mean(), (carry, {})
+        return -HEAD.log_prob(params[1], ys, bases).mean(), (carry, {})
 
     return loss
 
@@ -134,16 +117,18 @@ def train(
     network: Network,
     strands: Int[np.ndarray, "N S"],
     recipe: Recipe,
+    epochs: float,
     valid_bits: Callable[[Any], float],
     seed: int,
     on_step: Callable[[], object],
-) -> Fitted:
+) -> training.Trained:
     """Trains a network on strands that are read alike.
 
     Args:
       network: The network.
       strands: Sequences of bases, one a column, each cut into equally many streams.
       recipe: How it is trained.
+      epochs: How often the strands are read.
       valid_bits: params -> bits per base of the validation part.
       seed: Of the initial parameters.
       on_step: Called after each step.
@@ -153,10 +138,10 @@ def train(
     """
     data = [_streams(a, recipe) for a in (words_before(strands, network.word), strands)]
     per_epoch = len(data[0]) // recipe.window
-    steps = step_count(strands, recipe)
+    steps = step_count(strands, recipe, epochs)
     looks = set(np.linspace(0, steps, recipe.evaluations + 1).astype(int)[1:].tolist())
     key_init, key_run = jax.random.split(jax.random.key(seed))
-    params = init(network, key_init)
+    params, warm = init(network, key_init), min(WARM_STEPS, max(1, steps // 10))
 
     def batches() -> Iterator[Any]:
         for at in range(steps):
@@ -167,7 +152,7 @@ def train(
 
     best = training.train(
         _loss(network.cell),
-        _optimizer(network.rate, recipe.clip, steps),
+        training.adam(network.rate, warm, max(steps, warm + 1), recipe.clip),
         params,
         key_run,
         batches(),
@@ -178,10 +163,10 @@ def train(
     )
     if best.params is None:
         raise ValueError(f"Expected finite bits on validation, got {best.looks}.")
-    return Fitted(best.params, best.score, best.step, best.looks)
+    return best
 
 
-def step_count(strands: np.ndarray, recipe: Recipe) -> int:
+def step_count(strands: np.ndarray, recipe: Recipe, epochs: float) -> int:
     """Returns how many steps training takes.
 
     Raises:
@@ -189,7 +174,7 @@ def step_count(strands: np.ndarray, recipe: Recipe) -> int:
     """
     columns = recipe.streams // strands.shape[1]
     per_epoch = len(strands) // max(columns, 1) // recipe.window
-    steps = int(per_epoch * recipe.epochs)
+    steps = int(per_epoch * epochs)
     if columns < 1 or steps < 1:
         raise ValueError(
             f"Expected {recipe.streams} streams of {recipe.window} bases or more out "
@@ -202,15 +187,7 @@ def step_count(strands: np.ndarray, recipe: Recipe) -> int:
 def _streams(strands: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Lays each strand out as equally many streams, all side by side."""
     each = recipe.streams // strands.shape[1]
-    return np.concatenate(
-        [np.asarray(streams(jnp.asarray(a), each)) for a in strands.T], axis=1
-    )
-
-
-def _optimizer(rate: float, clip: float, steps: int) -> optax.GradientTransformation:
-    warm = min(WARM_STEPS, max(1, steps // 10))
-    rates = optax.warmup_cosine_decay_schedule(0.0, rate, warm, max(steps, warm + 1))
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(rates))
+    return np.concatenate([streams(jnp.asarray(a), each) for a in strands.T], axis=1)
 
 
 def log_probs(
@@ -236,7 +213,7 @@ def log_probs(
 @functools.partial(jax.jit, static_argnames="cell")
 def _score(cell: jrnn.Cell, params: Any, read: Array, asked: Array) -> Array:
     ys = jrnn.unroll(cell, params[0], read)[1]
-    return jrnn.categorical(BASES).log_prob(params[1], ys, asked)
+    return HEAD.log_prob(params[1], ys, asked)
 
 
 def size_of(network: Network) -> int:
