@@ -29,6 +29,7 @@ from experiments.lab.run import (
     claim_run_folder,
     command,
     exit_status,
+    main_of,
     write_results,
 )
 from experiments.lab.settings import (
@@ -46,7 +47,7 @@ from experiments.lab.settings import (
     resolve,
     within,
 )
-from experiments.lab.tables import format_table, percent, span, spread
+from experiments.lab.tables import format_table, percent, span, spread, table_of
 
 __all__ = [
     "ABOVE_0",
@@ -69,6 +70,7 @@ __all__ = [
     "exit_status",
     "format_table",
     "load_average",
+    "main_of",
     "mean_sd",
     "parameter_count",
     "percent",
@@ -76,6 +78,7 @@ __all__ = [
     "resolve",
     "span",
     "spread",
+    "table_of",
     "within",
     "write_json",
     "write_results",

@@ -37,6 +37,40 @@ def tidy(axes: Iterable[Axes], direction: Any = "both") -> None:
         panel.spines[["top", "right"]].set_visible(False)
 
 
+def describe(
+    axes: Axes,
+    title: str | None = None,
+    below: str | None = None,
+    beside: str | None = None,
+    size: float = 10,
+    **legend: Any,
+) -> None:
+    """Writes what a panel shows.
+
+    Args:
+      axes: The panel.
+      title: Above it; None: nothing.
+      below: Under its x axis; None: nothing.
+      beside: At its y axis; None: nothing.
+      size: Of the title's letters.
+      **legend: How the legend looks; nothing: there is none.
+    """
+    if title is not None:
+        axes.set_title(title, fontsize=size)
+    if below is not None:
+        axes.set_xlabel(below)
+    if beside is not None:
+        axes.set_ylabel(beside)
+    if legend:
+        axes.legend(**{"frameon": False, "fontsize": 8, **legend})
+
+
+def looks_of(names: Iterable[T]) -> dict[T, dict[str, str]]:
+    """Returns a colour and a marker for each name, as `plot` takes them."""
+    pairs = zip(names, cycle(COLOURS), cycle(MARKERS), strict=False)
+    return {name: {"color": colour, "marker": mark} for name, colour, mark in pairs}
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole or not at all."""
     FigureCanvasAgg(figure)  # the figure keeps it; no global state of pyplot

@@ -27,7 +27,7 @@ S = TypeVar("S")
 
 def command(
     kind: type[S],
-    arguments: list[str],
+    arguments: list[str] | None,
     description: str | None,
     run: Callable[[S], int],
     *,
@@ -38,7 +38,7 @@ def command(
 
     Args:
       kind: The settings, a dataclass.
-      arguments: Of the command line.
+      arguments: Of the command line; None: those of the process.
       description: What its help says first.
       run: settings -> exit status.
       presets: What `resolve` fills in; None: there is nothing to fill in.
@@ -53,6 +53,23 @@ def command(
         return run(settings)
 
     return exit_status(checked)
+
+
+def main_of(
+    kind: type[S],
+    description: str | None,
+    run: Callable[[S], int],
+    *,
+    presets: Mapping[Any, Mapping[str, Any]] | None = None,
+    prog: str | None = None,
+) -> Callable[..., int]:
+    """Returns a command's `main`: arguments -> exit status; the rest as for `command`.
+
+    Without arguments it takes those of the process.
+    """
+    return lambda arguments=None: command(
+        kind, arguments, description, run, presets=presets, prog=prog
+    )
 
 
 def exit_status(run: Callable[[], int]) -> int:

@@ -1,6 +1,6 @@
 """Tables on the screen, and how numbers stand in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -20,6 +20,18 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
         shown.append("  ".join(cells).rstrip())
     return "\n".join(shown)
+
+
+def table_of(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], str]]) -> str:
+    """Returns a table with a line for each row; a column says what it shows of one.
+
+    >>> print(table_of([4, 16], {"n": str, "root": lambda n: f"{n**0.5:.1f}"}))
+    n   root
+    4    2.0
+    16   4.0
+    """
+    body = [[shown(row) for shown in columns.values()] for row in rows]
+    return format_table(list(columns), body)
 
 
 def spread(found: Mapping[str, Any], digits: str = ".4f") -> str:
