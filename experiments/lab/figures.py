@@ -1,6 +1,6 @@
 """Figures of the experiments, drawn without a display and readable without the text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,9 +65,13 @@ def describe(
         axes.legend(**{"frameon": False, "fontsize": 8, **legend})
 
 
-def looks_of(names: Iterable[T]) -> dict[T, dict[str, str]]:
+def looks_of(
+    names: Iterable[T],
+    colours: Sequence[str] = COLOURS,
+    markers: Sequence[str] = MARKERS,
+) -> dict[T, dict[str, str]]:
     """Returns a colour and a marker for each name, as `plot` takes them."""
-    pairs = zip(names, cycle(COLOURS), cycle(MARKERS), strict=False)
+    pairs = zip(names, cycle(colours), cycle(markers), strict=False)
     return {name: {"color": colour, "marker": mark} for name, colour, mark in pairs}
 
 

@@ -34,6 +34,16 @@ def table_of(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], str]]) -
     return format_table(list(columns), body)
 
 
+def grouped(
+    rows: Iterable[Mapping[str, Any]], by: Sequence[str]
+) -> dict[tuple[Any, ...], list[Any]]:
+    """Returns rows that agree in some columns together, by what they agree in."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return found
+
+
 def spread(found: Mapping[str, Any], digits: str = ".4f") -> str:
     """Returns a mean, and the standard deviation where there are several values.
 
