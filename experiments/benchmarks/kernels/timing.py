@@ -48,19 +48,13 @@ def time_cell(case: Case, seconds: float) -> Rows:
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         for name, times in in_turn(calls, enough(seconds)).items():
-            runner = found[name]
-            rows.append(
-                {
-                    "what": case.what,
-                    **about,
-                    "pass": which,
-                    "system": name,
-                    **spread(times),
-                    "difference": off[name],
-                    "compile_seconds": runner.compile_seconds[which],
-                    "temporary_bytes": runner.temporary_bytes[which],
-                }
-            )
+            row = {"what": case.what, **about, "pass": which, "system": name}
+            more = {
+                "difference": off[name],
+                "compile_seconds": found[name].compile_seconds[which],
+                "temporary_bytes": found[name].temporary_bytes[which],
+            }
+            rows.append({**row, **spread(times), **more})
     return rows
 
 
