@@ -6,7 +6,6 @@ shares no code with jrnn. Then the notes' whole model, and every dL/dh_t at T = 
 """
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxtyping import Array
 
 import jrnn
 from experiments import lab
+from experiments.lab.errors import largest
 from jrnn import train
 
 # The reference lives with the tests, which it serves first; experiments are run from a
@@ -49,16 +49,6 @@ class Settings:
 def cells(k: int, h: int) -> dict[str, tuple[jrnn.Cell, Any]]:
     """Returns each cell beside its reference."""
     return {case.name: (case.make(k, h), case.truth) for case in CELLS}
-
-
-def error(got: Any, expected: Any) -> float:
-    """Returns the largest normwise relative error over the arrays of two trees."""
-    worst = 0.0
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
-    for a, b in pairs:
-        a, b = np.asarray(a), np.asarray(b)
-        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
-    return worst if math.isfinite(worst) else math.inf
 
 
 def draw(rng: np.random.Generator, tree: Any) -> Any:
@@ -102,10 +92,10 @@ def check_cell(
     half = {"float64": "float32", "complex128": "complex64"}
     narrow = jax.tree.map(lambda leaf: leaf.astype(half[leaf.dtype.name]), at)
     return {
-        "scan": error(got, jax.grad(loss)(at, jrnn.scan())),
-        "numpy": error(got, by_numpy(truth, at, dys, dstate)),
+        "scan": largest(got, jax.grad(loss)(at, jrnn.scan())),
+        "numpy": largest(got, by_numpy(truth, at, dys, dstate)),
         "differences": by_differences(lambda a: loss(a, by_hand), at, got, rng),
-        "float32": error(jax.grad(loss)(narrow, by_hand), got),
+        "float32": largest(jax.grad(loss)(narrow, by_hand), got),
     }
 
 
@@ -153,10 +143,8 @@ def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[
     compute = jax.value_and_grad(train.sequence_loss(model), has_aux=True)
     (value, _), got = compute(params, jnp.asarray(ys), carry, jax.random.key(0))
     errors = {"L": abs(float(value) - loss) / loss}
-    for name in ("W_x", "W_h", "b"):
-        errors[name] = error(getattr(got.cell, name), grads[name])
-    errors["W_y"] = error(got.head.W_y, grads["W_y"])
-    errors["b_y"] = error(got.head.b_y, grads["b_y"])
+    found = {**got.cell._asdict(), **got.head._asdict()}
+    errors |= {name: largest(found[name], expected) for name, expected in grads.items()}
 
     def of_outputs(_: Any, hs: Array) -> Array:
         log_p = model.head.log_prob(params.head, hs, jnp.asarray(ys))
@@ -165,7 +153,7 @@ def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[
     found = jrnn.diagnostics.state_adjoints(
         model.cell, params.cell, jnp.asarray(xs), of_outputs
     ).h
-    errors["every dL/dh_t"] = error(found, adjoints)
+    errors["every dL/dh_t"] = largest(found, adjoints)
     return errors, derivation(np.asarray(found)[:, 0], adjoints[:, 0], direct[:, 0])
 
 
@@ -197,12 +185,10 @@ def run(settings: Settings) -> int:
         for name, (cell, truth) in cells(settings.inputs, settings.hidden).items()
     }
     notes, lines = check_notes_model(rng)
+    shown = {n: map("{:.1e}".format, row.values()) for n, row in rows.items()}
+    shown["bound"] = map("{:.0e}".format, BOUNDS.values())
     header = ("cell", "jax.grad of scan", "NumPy loop", "differences", "float32")
-    body = [
-        (name, *(f"{row[key]:.1e}" for key in BOUNDS)) for name, row in rows.items()
-    ]
-    bounds = ("bound", *(f"{bound:.0e}" for bound in BOUNDS.values()))
-    print(lab.format_table(header, [*body, bounds]))
+    print(lab.format_table(header, [(name, *row) for name, row in shown.items()]))
     print("\nThe notes' whole model, T = 3, beside NumPy:")
     print(lab.format_table(("", "error"), [(n, f"{e:.1e}") for n, e in notes.items()]))
     print("\n" + "\n".join(lines))

@@ -29,6 +29,7 @@ from experiments import lab
 from experiments.benchmarks import grid, turns
 from experiments.benchmarks.peers import problems
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
+from experiments.lab.errors import normwise
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 AS_IS, VECTORS, TANH = "as it is", "512 bits", "sigmoid by tanh"
@@ -100,7 +101,7 @@ def check(runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     """Returns how far each is from the first; raises if it is another function."""
     expected, off = jax.tree.leaves(next(iter(runs.values()))()), {}
     for name, run in runs.items():
-        off[name] = max(map(problems.normwise, jax.tree.leaves(run()), expected))
+        off[name] = max(map(normwise, jax.tree.leaves(run()), expected))
         if not off[name] <= TOLERANCE:
             raise ValueError(f"Expected {name} to compute the same, got {off[name]}.")
     return off

@@ -26,6 +26,7 @@ from jax import Array
 
 import jrnn
 from experiments import lab
+from experiments.lab import errors
 from experiments.lab.training import descend
 from experiments.parallel_in_time import convergence_report as report
 
@@ -193,18 +194,6 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def error(got: Any, expected: Any) -> float:
-    """Returns the largest of max|a - b| / max|b| over two trees; NaN is infinite."""
-    worst = 0.0
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
-    for a, b in pairs:
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        with np.errstate(all="ignore"):
-            found = float(np.abs(a - b).max() / np.abs(b).max())
-        worst = max(worst, found if math.isfinite(found) else math.inf)
-    return worst
-
-
 @functools.lru_cache(maxsize=1)
 def truth(case: Case, training: int) -> tuple[Any, float]:
     """Returns what the scan finds in float64, and the growth of differences."""
@@ -256,8 +245,10 @@ def examine(case: Case, training: int) -> dict[str, Any]:
     }
     for name, (got, expected) in pairs.items():
         outputs = (np.asarray(both[0])[:, solved] for both in (got, expected))
-        row[f"outputs{name}"] = finite(error(*outputs)) if solved.any() else None
-        found = finite(error(got[1], expected[1])) if solved.all() else None
+        row[f"outputs{name}"] = (
+            finite(errors.largest(*outputs)) if solved.any() else None
+        )
+        found = finite(errors.largest(got[1], expected[1])) if solved.all() else None
         row[f"gradients{name}"] = found
     return row
 

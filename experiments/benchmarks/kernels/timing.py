@@ -9,9 +9,10 @@ import jax
 import jrnn
 from experiments.benchmarks.kernels.agreement import AGREE
 from experiments.benchmarks.kernels.systems import REFERENCE, Case, Rows, failure, ready
-from experiments.benchmarks.peers.problems import INFERENCE, PASSES, TRAINING, normwise
+from experiments.benchmarks.peers.problems import INFERENCE, PASSES, TRAINING
 from experiments.benchmarks.peers.running import Runner, enough, spread
 from experiments.benchmarks.turns import in_turn
+from experiments.lab.errors import normwise
 
 LINEAR, COPY = "jrnn linear_recurrence", "copy"
 

@@ -26,7 +26,6 @@ from experiments.benchmarks.peers.problems import (
     Problem,
     Weights,
     flops,
-    normwise,
     passes,
 )
 from experiments.benchmarks.peers.torch_peer import (
@@ -35,6 +34,7 @@ from experiments.benchmarks.peers.torch_peer import (
     without_onednn,
 )
 from experiments.benchmarks.turns import in_turn, prepare, rounded, until
+from experiments.lab.errors import normwise
 
 TORCH, FLOOR = "torch", "products alone"
 PLAIN_TORCH = "torch, without oneDNN"
