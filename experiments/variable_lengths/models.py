@@ -86,9 +86,7 @@ class Fitted(NamedTuple):
 def classifiers(inputs: int, hidden: int, digits: int = 10) -> dict[str, Classifier]:
     """Returns the models by name; equal arguments give the identical ones."""
     gru, head = jrnn.gru(inputs, hidden), jrnn.categorical(digits)
-    both = jrnn.supervised_model(
-        jrnn.bidirectional(gru, gru), head, jrnn.models.mean_pool
-    )
+    both = jrnn.supervised_model(jrnn.bidirectional(gru, gru), head, jrnn.models.mean_pool)
     forward = jrnn.supervised_model(gru, head, jrnn.models.mean_pool)
     return {
         LENGTHS: Classifier(
