@@ -73,7 +73,7 @@ def methods(settings: Settings, steps: int) -> dict[str, jrnn.Method | None]:
 
 def measure(cell: str, shape: Shape, settings: Settings) -> Iterator[dict[str, Any]]:
     """Yields one row: the times of every choice for one cell at one shape."""
-    made = getattr(jrnn, cell)(shape.I, shape.H)
+    made = getattr(jrnn.cells, cell)(shape.I, shape.H)
     found = methods(settings, shape.T).items()
     ready = {which: training_step(made, shape, method) for which, method in found}
     calls = {which: one.run for which, one in ready.items()}

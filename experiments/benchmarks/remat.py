@@ -62,7 +62,7 @@ def gradient(settings: Settings, cell: jrnn.Cell, steps: int, levels: int) -> Pr
 
 def compare(settings: Settings, name: str, steps: int) -> Iterator[dict[str, Any]]:
     """Yields a row for each number of levels, of one cell at one length."""
-    cell = getattr(jrnn, name)(settings.size, settings.size)
+    cell = getattr(jrnn.cells, name)(settings.size, settings.size)
     ready = [gradient(settings, cell, steps, levels) for levels in settings.levels]
     calls = dict(enumerate(one.run for one in ready))
     seconds = in_turn(calls, until(settings.rounds))

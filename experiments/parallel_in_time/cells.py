@@ -69,7 +69,8 @@ def _real_start(cell: jrnn.Cell, size: int) -> jrnn.Cell:
     """Returns an S5 with the start that the committed results were made from.
 
     B' and C' of the state space of size 2h are real, of variance 1 over the inputs of a
-    sum, and D is full; the authors' code, and by now `jrnn.cells.s5`, draws them otherwise.
+    sum, and D is full; the authors' code, and by now `jrnn.cells.s5`, draws them
+    otherwise.
     """
     frequencies, V = hippo(size, 1)
     V_re, V_im = (jnp.asarray(part(V), jnp.float32) for part in (np.real, np.imag))

@@ -86,8 +86,9 @@ class Fitted(NamedTuple):
 def classifiers(inputs: int, hidden: int, digits: int = 10) -> dict[str, Classifier]:
     """Returns the models by name; equal arguments give the identical ones."""
     gru, head = jrnn.gru(inputs, hidden), jrnn.categorical(digits)
-    both = jrnn.supervised_model(jrnn.bidirectional(gru, gru), head, jrnn.models.mean_pool)
-    forward = jrnn.supervised_model(gru, head, jrnn.models.mean_pool)
+    pool, ways = jrnn.models.mean_pool, jrnn.bidirectional(gru, gru)
+    both = jrnn.supervised_model(ways, head, pool)
+    forward = jrnn.supervised_model(gru, head, pool)
     return {
         LENGTHS: Classifier(
             both.init, lambda p, xs, n: both.predict(p, xs, lengths=n).parameters

@@ -100,8 +100,14 @@ def test_types(case, inner, outer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jrnn.cells.antisymmetric_rnn(3, 4, epsilon=0), "epsilon above 0, got 0"),
-        (lambda: jrnn.cells.antisymmetric_rnn(3, 4, gamma=-1), "gamma of at least 0, got -1"),
+        (
+            lambda: jrnn.cells.antisymmetric_rnn(3, 4, epsilon=0),
+            "epsilon above 0, got 0",
+        ),
+        (
+            lambda: jrnn.cells.antisymmetric_rnn(3, 4, gamma=-1),
+            "gamma of at least 0, got -1",
+        ),
         (lambda: jrnn.cells.co_rnn(3, 4, dt=0.0), "dt above 0, got 0.0"),
         (lambda: jrnn.cells.co_rnn(3, 4, gamma=-1.0), "gamma above 0, got -1.0"),
         (lambda: jrnn.cells.co_rnn(3, 4, epsilon=-1), "epsilon of at least 0, got -1"),
@@ -216,7 +222,9 @@ def test_the_energy_bound_of_any_constants():
     units, steps = 6, 200
     n, largest = jnp.arange(1.0, steps + 1)[:, None], 0.0
     for dt, gamma, epsilon in ((0.4, 3.0, 0.7), (0.1, 2.7, 4.7), (0.9, 0.3, 0.2)):
-        cell = jrnn.cells.co_rnn(K, units, dt=dt, gamma=gamma, epsilon=epsilon, implicit=True)
+        cell = jrnn.cells.co_rnn(
+            K, units, dt=dt, gamma=gamma, epsilon=epsilon, implicit=True
+        )
         params = cell.init(jax.random.key(0), jnp.float64)
         states = driven(cell, params, steps, 1, 10.0)
         energy = (gamma * states.h**2 + states.z**2).sum(-1)
