@@ -22,16 +22,21 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(shown)
 
 
-def table_of(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], str]]) -> str:
+def table_of(rows: Iterable[Any], columns: Mapping[Any, Callable[[Any], Any]]) -> str:
     """Returns a table with a line for each row; a column says what it shows of one.
+
+    Columns under a tuple of headers show a sequence of as many cells.
 
     >>> print(table_of([4, 16], {"n": str, "root": lambda n: f"{n**0.5:.1f}"}))
     n   root
     4    2.0
     16   4.0
     """
-    body = [[shown(row) for shown in columns.values()] for row in rows]
-    return format_table(list(columns), body)
+    several = lambda x: (x,) if isinstance(x, str) else x
+    header = [one for column in columns for one in several(column)]
+    shown = columns.values()
+    body = [[cell for show in shown for cell in several(show(row))] for row in rows]
+    return format_table(header, body)
 
 
 def grouped(
