@@ -8,7 +8,7 @@ import pytest
 
 from experiments.benchmarks import grid, variants
 from experiments.benchmarks.peers.problems import INFERENCE, PASSES, Shape, make_problem
-from tests.test_peers import plain
+from tests.experiments.test_peers import plain
 
 SMALL = Shape(5, 2, 3, 4)
 __all__ = ["plain"]  # a fixture
