@@ -6,8 +6,6 @@ shares no code with jrnn. Then the notes' whole model, and every dL/dh_t at T = 
 """
 
 import dataclasses
-import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from jaxtyping import Array
 
 import jrnn
 from experiments import lab
+from experiments.lab.errors import largest
 from jrnn import train
 
 # The reference lives with the tests, which it serves first; experiments are run from a
@@ -52,16 +51,6 @@ def cells(k: int, h: int) -> dict[str, tuple[jrnn.Cell, Any]]:
     return {case.name: (case.make(k, h), case.truth) for case in CELLS}
 
 
-def error(got: Any, expected: Any) -> float:
-    """Returns the largest normwise relative error over the arrays of two trees."""
-    worst = 0.0
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
-    for a, b in pairs:
-        a, b = np.asarray(a), np.asarray(b)
-        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
-    return worst if math.isfinite(worst) else math.inf
-
-
 def draw(rng: np.random.Generator, tree: Any) -> Any:
     """Returns random arrays of the tree's shapes and types."""
 
@@ -87,6 +76,8 @@ def check_cell(
     """Returns the errors of one cell, for parameters, inputs and starting state."""
     params = draw(rng, cell.init(jax.random.key(0), jnp.float64))
     xs = jnp.asarray(rng.normal(size=(settings.steps, settings.batch, settings.inputs)))
+    if cell.elapsed is not None:  # time gone by is not negative
+        xs = xs.at[..., cell.elapsed].set(jnp.abs(xs[..., cell.elapsed]))
     state = draw(rng, cell.init_state(params, (settings.batch,)))
     dys = jnp.asarray(rng.normal(size=(*xs.shape[:2], cell.spec.output_size)))
     dstate = draw(rng, state)
@@ -101,10 +92,10 @@ def check_cell(
     half = {"float64": "float32", "complex128": "complex64"}
     narrow = jax.tree.map(lambda leaf: leaf.astype(half[leaf.dtype.name]), at)
     return {
-        "scan": error(got, jax.grad(loss)(at, jrnn.scan())),
-        "numpy": error(got, by_numpy(truth, at, dys, dstate)),
+        "scan": largest(got, jax.grad(loss)(at, jrnn.scan())),
+        "numpy": largest(got, by_numpy(truth, at, dys, dstate)),
         "differences": by_differences(lambda a: loss(a, by_hand), at, got, rng),
-        "float32": error(jax.grad(loss)(narrow, by_hand), got),
+        "float32": largest(jax.grad(loss)(narrow, by_hand), got),
     }
 
 
@@ -115,14 +106,8 @@ def by_numpy(truth: Any, at: Any, dys: Array, dstate: Any) -> Any:
         name: None if leaf is None else np.asarray(leaf)
         for name, leaf in tree._asdict().items()
     }
-    dparams, dxs, ds_0, _ = reference.bptt(
-        truth,
-        plain(params),
-        np.asarray(xs),
-        plain(state),
-        np.asarray(dys),
-        plain(dstate),
-    )
+    given = plain(params), np.asarray(xs), plain(state), np.asarray(dys)
+    dparams, dxs, ds_0, _ = reference.bptt(truth, *given, plain(dstate))
     return params._replace(**dparams), dxs, state._replace(**ds_0)
 
 
@@ -158,10 +143,8 @@ def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[
     compute = jax.value_and_grad(train.sequence_loss(model), has_aux=True)
     (value, _), got = compute(params, jnp.asarray(ys), carry, jax.random.key(0))
     errors = {"L": abs(float(value) - loss) / loss}
-    for name in ("W_x", "W_h", "b"):
-        errors[name] = error(getattr(got.cell, name), grads[name])
-    errors["W_y"] = error(got.head.W_y, grads["W_y"])
-    errors["b_y"] = error(got.head.b_y, grads["b_y"])
+    found = {**got.cell._asdict(), **got.head._asdict()}
+    errors |= {name: largest(found[name], expected) for name, expected in grads.items()}
 
     def of_outputs(_: Any, hs: Array) -> Array:
         log_p = model.head.log_prob(params.head, hs, jnp.asarray(ys))
@@ -170,7 +153,7 @@ def check_notes_model(rng: np.random.Generator) -> tuple[dict[str, float], list[
     found = jrnn.diagnostics.state_adjoints(
         model.cell, params.cell, jnp.asarray(xs), of_outputs
     ).h
-    errors["every dL/dh_t"] = error(found, adjoints)
+    errors["every dL/dh_t"] = largest(found, adjoints)
     return errors, derivation(np.asarray(found)[:, 0], adjoints[:, 0], direct[:, 0])
 
 
@@ -202,12 +185,10 @@ def run(settings: Settings) -> int:
         for name, (cell, truth) in cells(settings.inputs, settings.hidden).items()
     }
     notes, lines = check_notes_model(rng)
+    shown = {n: map("{:.1e}".format, row.values()) for n, row in rows.items()}
+    shown["bound"] = map("{:.0e}".format, BOUNDS.values())
     header = ("cell", "jax.grad of scan", "NumPy loop", "differences", "float32")
-    body = [
-        (name, *(f"{row[key]:.1e}" for key in BOUNDS)) for name, row in rows.items()
-    ]
-    bounds = ("bound", *(f"{bound:.0e}" for bound in BOUNDS.values()))
-    print(lab.format_table(header, [*body, bounds]))
+    print(lab.format_table(header, [(name, *row) for name, row in shown.items()]))
     print("\nThe notes' whole model, T = 3, beside NumPy:")
     print(lab.format_table(("", "error"), [(n, f"{e:.1e}") for n, e in notes.items()]))
     print("\n" + "\n".join(lines))
@@ -219,10 +200,7 @@ def run(settings: Settings) -> int:
     return 1 if broken else 0
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the checks; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -10,19 +10,17 @@ step's input share, of which the rule makes it.
 
 import dataclasses
 import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 
 import jrnn
 from experiments import lab
-from experiments.benchmarks.grid import Cells, Shapes
-from experiments.benchmarks.peers.problems import CELLS, GRID, TRAINING, Shape, passes
-from experiments.benchmarks.turns import in_turn, median_ratio, rounded
+from experiments.benchmarks import turns
+from experiments.benchmarks.grid import Grid, label, measured, written
+from experiments.benchmarks.peers.problems import TRAINING, Shape, passes
 from jrnn.core.chunks import nested_shape
 from jrnn.core.method import Sequence
 from jrnn.methods.bptt import default_chunk
@@ -31,7 +29,7 @@ DEFAULT = "default"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Grid):
     """Time a training step for each choice."""
 
     chunks: Annotated[tuple[int, ...], lab.at_least(1)] = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -40,44 +38,20 @@ class Settings:
     """How many steps one iteration of `jrnn.scan`'s loop holds."""
     rounds: lab.Count = 7
     """How often each is timed; the order is the same in every round."""
-    cells: Cells = CELLS
-    """Which cells."""
-    shapes: Shapes = tuple(range(len(GRID)))
-    """Which shapes of the grid, by number."""
     out: Path = Path("runs/chunk.json")
     """Where the results go."""
 
 
-class Prepared(NamedTuple):
-    """A training step that takes nothing and is warm.
-
-    Attributes:
-      run: Returns when the work is done.
-      temporary_bytes: Of the compiled program, as the compiler plans them.
-      compile_seconds: Of tracing and compiling.
-    """
-
-    run: Callable[[], Any]
-    temporary_bytes: int
-    compile_seconds: float
-
-
-def prepare(cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None) -> Prepared:
+def training_step(
+    cell: jrnn.Cell, shape: Shape, method: jrnn.Method | None
+) -> turns.Prepared:
     """Compiles a training step by a method; None: by that of `jrnn.unroll`."""
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (shape.T, shape.B, shape.I))
     weights = jax.random.normal(jax.random.key(2), (cell.spec.output_size,))
-    jax.block_until_ready((params, xs, weights))  # so that compiling is timed alone
+    jax.block_until_ready(weights)  # so that compiling is timed alone
     forward = lambda params, xs: jrnn.unroll(cell, params, xs, method=method)[1]
-    train = passes(forward, weights)[TRAINING]
-    with lab.compiled_anew():
-        started = time.perf_counter()
-        step = jax.jit(train).lower(params, xs).compile()
-        seconds = time.perf_counter() - started
-    memory = step.memory_analysis()
-    run = lambda: jax.block_until_ready(step(params, xs))
-    run()
-    return Prepared(run, 0 if memory is None else memory.temp_size_in_bytes, seconds)
+    return turns.prepare(passes(forward, weights)[TRAINING], params, xs)
 
 
 def choice(cell: jrnn.Cell, shape: Shape) -> tuple[int, int]:
@@ -97,75 +71,54 @@ def methods(settings: Settings, steps: int) -> dict[str, jrnn.Method | None]:
     return {DEFAULT: None, **chunks, **unrolls}
 
 
-def compare(settings: Settings, name: str, shape: Shape) -> dict[str, Any]:
-    """Returns one row: the times of every choice for one cell at one shape."""
-    cell = getattr(jrnn.cells, name)(shape.I, shape.H)
-    ready = {
-        which: prepare(cell, shape, method)
-        for which, method in methods(settings, shape.T).items()
-    }
+def measure(cell: str, shape: Shape, settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yields one row: the times of every choice for one cell at one shape."""
+    made = getattr(jrnn.cells, cell)(shape.I, shape.H)
+    found = methods(settings, shape.T).items()
+    ready = {which: training_step(made, shape, method) for which, method in found}
     calls = {which: one.run for which, one in ready.items()}
-    enough = lambda rounds, _: rounds >= settings.rounds
-    seconds = in_turn(calls, enough, settle=True)
-    taken, size = choice(cell, shape)
-    ratios = {
-        which: median_ratio(times, seconds[DEFAULT]) for which, times in seconds.items()
-    }
-    return {
-        "cell": name,
+    seconds = turns.in_turn(calls, turns.until(settings.rounds), settle=True)
+    taken, size = choice(made, shape)
+    to = seconds[DEFAULT]
+    yield {
+        "cell": cell,
         "shape": list(shape),
         "default_chunk": taken,
         "bytes_of_one_step": size,
-        "seconds_per_round": {
-            which: rounded(times) for which, times in seconds.items()
-        },
-        "ratio_to_default": ratios,
-        "temporary_bytes": {w: one.temporary_bytes for w, one in ready.items()},
+        "seconds_per_round": {w: turns.rounded(times) for w, times in seconds.items()},
+        "ratio_to_default": {w: turns.median_ratio(s, to) for w, s in seconds.items()},
+        "temporary_bytes": {w: one.temporary_bytes or 0 for w, one in ready.items()},
         "compile_seconds": {w: one.compile_seconds for w, one in ready.items()},
     }
+    jax.clear_caches()
 
 
-def line(settings: Settings, row: dict[str, Any]) -> list[str]:
-    """Returns a row of the table: ratios to the default, empty where not timed."""
-    ratios = row["ratio_to_default"]
-    shown = [
-        f"{ratios[which]:.2f}" if which in ratios else ""
-        for which in header(settings)[4:]
-    ]
-    default = statistics.median(row["seconds_per_round"][DEFAULT])
-    return [
-        f"{row['cell']} {Shape(*row['shape'])}",
-        f"{row['bytes_of_one_step'] / 1024:.0f}",
-        f"{row['default_chunk']}",
-        f"{1e3 * default:.3g}",
-        *shown,
-    ]
-
-
-def header(settings: Settings) -> list[str]:
-    """Returns what stands above the columns."""
-    chunks = [f"chunk {c}" for c in settings.chunks]
-    unrolls = [f"unroll {k}" for k in settings.unrolls]
-    return ["cell (T, B, I, H)", "KiB", "default", "ms", *chunks, *unrolls]
+def table(settings: Settings, rows: list[dict[str, Any]]) -> str:
+    """Returns ratios to the default, empty where a choice was not timed."""
+    default = lambda row: statistics.median(row["seconds_per_round"][DEFAULT])
+    columns: dict[str, Callable[[Any], str]] = {
+        "cell (T, B, I, H)": label,
+        "KiB": lambda row: f"{row['bytes_of_one_step'] / 1024:.0f}",
+        "default": lambda row: f"{row['default_chunk']}",
+        "ms": lambda row: f"{1e3 * default(row):.3g}",
+    }
+    longest = max(row["shape"][0] for row in rows)
+    for name in [n for n in methods(settings, longest) if n != DEFAULT]:
+        columns[name] = lambda row, name=name: (
+            f"{row['ratio_to_default'][name]:.2f}"
+            if name in row["ratio_to_default"]
+            else ""
+        )
+    return lab.table_of(rows, columns)
 
 
 def run(settings: Settings) -> int:
     """Measures, prints a table, writes the results."""
-    rows = []
-    for name in settings.cells:
-        for number in settings.shapes:
-            rows.append(compare(settings, name, GRID[number]))
-            print(*line(settings, rows[-1]), flush=True)
-            jax.clear_caches()
-    print(lab.format_table(header(settings), [line(settings, row) for row in rows]))
-    lab.write_results(settings, "benchmarks.chunk", rows=rows)
-    return 0
+    rows = measured(settings, measure)
+    return written(settings, "benchmarks.chunk", rows, [table(settings, rows)])
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

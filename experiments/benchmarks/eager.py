@@ -22,7 +22,7 @@ from tqdm import tqdm
 import jrnn
 from experiments import lab
 from experiments.benchmarks.grid import written
-from experiments.benchmarks.turns import in_turn, rounded
+from experiments.benchmarks.turns import in_turn, rounded, until
 
 STEPS, BATCH, SIZE = 4, 2, 8  # so small that nearly all is overhead
 EAGER, JITTED = "eager", "jitted"
@@ -91,13 +91,12 @@ def calls(layers: int) -> dict[str, dict[str, Callable[[], Any]]]:
 def measure(settings: Settings) -> list[dict[str, Any]]:
     """Returns a row for each comparison, in seconds."""
     rows = []
-    enough = lambda done, spent: done >= settings.rounds  # noqa: ARG005 rounds alone
     for given, pair in tqdm(calls(settings.layers).items(), unit="comparison"):
         waited = {
             name: lambda call=call: jax.block_until_ready(call())
             for name, call in pair.items()
         }
-        times = in_turn(waited, enough, settle=True)
+        times = in_turn(waited, until(settings.rounds), settle=True)
         both = zip(times[EAGER], times[JITTED], strict=True)
         rows.append(
             {
@@ -114,30 +113,24 @@ def measure(settings: Settings) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns medians in microseconds, and counts of Python calls."""
     micro = lambda seconds: f"{1e6 * seconds:.{SHOWN}g}"
-    lines = [
-        [
-            row["given"],
-            *(micro(row["median_seconds"][name]) for name in (EAGER, JITTED)),
-            micro(row["median_difference"]),
-            *(str(row["python_calls"][name]) for name in (EAGER, JITTED)),
-        ]
-        for row in rows
-    ]
-    head = ["given", "eager us", "jitted us", "more us", "eager calls", "jitted calls"]
-    return lab.format_table(head, lines)
+    columns = {
+        "given": lambda row: row["given"],
+        "eager us": lambda row: micro(row["median_seconds"][EAGER]),
+        "jitted us": lambda row: micro(row["median_seconds"][JITTED]),
+        "more us": lambda row: micro(row["median_difference"]),
+        "eager calls": lambda row: str(row["python_calls"][EAGER]),
+        "jitted calls": lambda row: str(row["python_calls"][JITTED]),
+    }
+    return lab.table_of(rows, columns)
 
 
 def run(settings: Settings) -> int:
     """Measures, prints a table, writes the results."""
     rows = measure(settings)
-    print("\n" + table(rows))
-    return written(settings, "benchmarks.eager", rows)
+    return written(settings, "benchmarks.eager", rows, [table(rows)])
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -1,7 +1,8 @@
 """Commands that measure every cell at every shape of the grid."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from tqdm import tqdm
@@ -24,7 +25,9 @@ class Grid:
     """Which shapes of the grid, by number."""
 
 
-def measured(settings: Any, measure: Callable[[str, Shape, Any], Rows]) -> Rows:
+def measured(
+    settings: Any, measure: Callable[[str, Shape, Any], Iterable[dict[str, Any]]]
+) -> Rows:
     """Returns the rows of all cells and shapes that the settings name."""
     grid = [
         (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
@@ -34,9 +37,32 @@ def measured(settings: Any, measure: Callable[[str, Shape, Any], Rows]) -> Rows:
 
 
 def written(
-    settings: Any, name: str, rows: Rows, about: Mapping[str, Any] | None = None
+    settings: Any,
+    name: str,
+    rows: Rows,
+    tables: Iterable[str] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> int:
-    """Writes the results and says where; returns 0."""
+    """Prints tables, writes the results and says where; returns 0."""
+    for table in tables:
+        print("\n" + table)
     lab.write_results(settings, name, about, rows=rows)
     print(f"Written to {settings.out}.")
     return 0
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """Returns a row's cell and shape, as they stand in a table."""
+    return f"{row['cell']} {Shape(*row['shape'])}"
+
+
+def ratio_line(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Returns a row's ratios, empty where there is none."""
+    return [f"{row['ratios'][n]:.2f}" if n in row["ratios"] else "" for n in names]
+
+
+def geometric_means(rows: Rows, names: Sequence[str], digits: str) -> list[str]:
+    """Returns the geometric means of the rows' ratios, empty where there is none."""
+    found = ([r["ratios"][n] for r in rows if n in r["ratios"]] for n in names)
+    mean = lambda ratios: format(statistics.geometric_mean(ratios), digits)
+    return [mean(ratios) if ratios else "" for ratios in found]

@@ -11,8 +11,7 @@ numbers, where it is installed, is called from Python, with nothing between.
 import dataclasses
 import functools
 import statistics
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from experiments import lab
-from experiments.benchmarks.grid import Cells, Grid, written
+from experiments.benchmarks.grid import Cells, Grid, measured, written
 from experiments.benchmarks.installed import environment_of_peers
-from experiments.benchmarks.peers.problems import CELLS, GATES, GRID, Shape
-from experiments.benchmarks.turns import in_turn, median_ratio
+from experiments.benchmarks.peers.problems import CELLS, GATES, Shape
+from experiments.benchmarks.turns import median_ratio, prepare, repeatedly
 
 STEPS = 64  # of a loop
 CHUNK = 16  # steps that share one product for a weight's gradient
@@ -164,73 +162,58 @@ def with_torch(
     return call
 
 
-def measure(
-    product: str, shape: Shape, gates: int, settings: Settings
-) -> dict[str, Any]:
-    """Returns seconds of one product each way: medians over rounds and repeats."""
-    make, count = PRODUCTS[product]
-    numbers = factors(product, shape, gates)
-    arrays = tuple(map(jnp.asarray, numbers))
-    kept: dict[str, list[float]] = {}
-    for _ in range(settings.repeats):
-        calls = {}
-        for name, way in make(gates).items():
-            compiled = jax.jit(way).lower(*arrays).compile()
-            calls[name] = lambda run=compiled: jax.block_until_ready(run(*arrays))
-        torch_call = with_torch(product, numbers)
-        if torch_call is not None:
-            calls[TORCH] = torch_call
-        limit = settings.seconds / settings.repeats
-        enough = lambda done, spent, limit=limit: done >= 5 and spent >= limit
-        for name, seconds in in_turn(calls, enough, settle=True).items():
-            kept.setdefault(name, []).extend(seconds)
-        jax.clear_caches()
-    first = next(iter(kept.values()))
-    operations = 2 * shape.B * shape.H * gates * shape.H
-    operations *= CHUNK if product == "gradient" else 1
-    return {
-        "product": product,
-        "shape": shape,
-        "gates": gates,
-        "operations": operations,
-        "seconds": {k: statistics.median(v) / count for k, v in kept.items()},
-        "ratio_to_first": {k: median_ratio(v, first) for k, v in kept.items()},
-    }
+def measure(cell: str, shape: Shape, settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yields a row for each product: seconds of one, over rounds and repeats."""
+    gates = GATES[cell]
+    for product, (make, count) in PRODUCTS.items():
+        numbers = factors(product, shape, gates)
+
+        def calls(
+            product: str = product, numbers: Any = numbers, make: Any = make
+        ) -> dict[str, Callable[[], Any]]:
+            arrays = tuple(map(jnp.asarray, numbers))
+            found = {
+                name: prepare(way, *arrays).run for name, way in make(gates).items()
+            }
+            torch_call = with_torch(product, numbers)
+            return found if torch_call is None else {**found, TORCH: torch_call}
+
+        kept = repeatedly(calls, settings.repeats, 5, settings.seconds)
+        first = next(iter(kept.values()))
+        operations = 2 * shape.B * shape.H * gates * shape.H
+        yield {
+            "product": product,
+            "shape": shape,
+            "gates": gates,
+            "operations": operations * (CHUNK if product == "gradient" else 1),
+            "seconds": {k: statistics.median(v) / count for k, v in kept.items()},
+            "ratio_to_first": {k: median_ratio(v, first) for k, v in kept.items()},
+        }
 
 
 def table(rows: list[dict[str, Any]], product: str) -> str:
     """Returns microseconds of the first way, its speed, and the others' ratios."""
     chosen = [row for row in rows if row["product"] == product]
-    names = list(chosen[0]["seconds"])
-    lines = []
-    for row in chosen:
-        seconds = row["seconds"][names[0]]
-        others = [f"{row['ratio_to_first'][name]:.2f}" for name in names[1:]]
-        speed = row["operations"] / seconds / 1e9
-        label = f"{row['gates']} x {Shape(*row['shape'])}"
-        lines.append((label, f"{1e6 * seconds:.1f}", f"{speed:.0f}", *others))
-    header = ("gates x (T, B, I, H)", f"{names[0]}, us", "GFLOP/s", *names[1:])
-    return lab.format_table(header, lines)
+    first, *others = chosen[0]["seconds"]
+    speed = lambda row: row["operations"] / row["seconds"][first] / 1e9
+    columns = {
+        "gates x (T, B, I, H)": lambda row: f"{row['gates']} x {Shape(*row['shape'])}",
+        f"{first}, us": lambda row: f"{1e6 * row['seconds'][first]:.1f}",
+        "GFLOP/s": lambda row: f"{speed(row):.0f}",
+    }
+    for name in others:
+        columns[name] = lambda row, name=name: f"{row['ratio_to_first'][name]:.2f}"
+    return lab.table_of(chosen, columns)
 
 
 def run(settings: Settings) -> int:
     """Measures, prints tables, writes the results."""
-    grid = [
-        (product, GRID[number], GATES[cell])
-        for product in PRODUCTS
-        for number in settings.shapes
-        for cell in settings.cells
-    ]
-    rows = [measure(*one, settings) for one in tqdm(grid, unit="product")]
-    for product in PRODUCTS:
-        print("\n" + table(rows, product))
-    return written(settings, "benchmarks.products", rows, environment_of_peers())
+    rows = measured(settings, measure)
+    tables, about = [table(rows, one) for one in PRODUCTS], environment_of_peers()
+    return written(settings, "benchmarks.products", rows, tables, about)
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -15,9 +15,8 @@ import dataclasses
 import gzip
 import json
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,17 +25,12 @@ import jax.numpy as jnp
 
 from experiments import lab
 from experiments._extras import require
-from experiments.benchmarks.grid import Cells, Grid, Shapes, measured, written
+from experiments.benchmarks import grid
 from experiments.benchmarks.installed import environment_of_peers
+from experiments.benchmarks.peers import problems
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
-from experiments.benchmarks.peers.problems import (
-    TRAINING,
-    Problem,
-    Shape,
-    make_problem,
-    passes,
-)
 from experiments.benchmarks.peers.torch_peer import torch_peer
+from experiments.benchmarks.turns import prepare
 
 SYSTEMS = ("jrnn", "torch")
 KINDS = PRODUCTS, LOOPS, REST = "products", "loops", "everything else"
@@ -44,11 +38,11 @@ LEAST = 0.01  # share of a named operation; what takes less is counted as the re
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(Grid):
+class Settings(grid.Grid):
     """Profile a training step."""
 
-    cells: Cells = ("lstm",)
-    shapes: Shapes = (0, 1, 2, 4, 5, 6)
+    cells: grid.Cells = ("lstm",)
+    shapes: grid.Shapes = (0, 1, 2, 4, 5, 6)
     systems: Annotated[tuple[str, ...], lab.among(SYSTEMS)] = SYSTEMS
     """Which libraries."""
     steps: lab.Count = 5
@@ -57,7 +51,7 @@ class Settings(Grid):
     """Where the results go."""
 
 
-def of_torch(problem: Problem, steps: int) -> dict[str, float]:
+def of_torch(problem: problems.Problem, steps: int) -> dict[str, float]:
     """Returns microseconds of PyTorch's operations by themselves, by name."""
     from torch.profiler import (  # pyright: ignore[reportMissingImports] optional
         ProfilerActivity,
@@ -76,20 +70,21 @@ def of_torch(problem: Problem, steps: int) -> dict[str, float]:
     }
 
 
-def of_jrnn(problem: Problem, steps: int) -> dict[str, float]:
+def of_jrnn(problem: problems.Problem, steps: int) -> dict[str, float]:
     """Returns microseconds of a compiled step's operations by themselves, by kind."""
     peer = jrnn_peer(problem)
     params, xs = arguments_of(problem, peer)
-    function = passes(peer.forward, jnp.asarray(problem.readout))[TRAINING]
-    program = jax.jit(function).lower(params, xs).compile()
-    jax.block_until_ready(program(params, xs))
+    function = problems.passes(peer.forward, jnp.asarray(problem.readout))[
+        problems.TRAINING
+    ]
+    ready = prepare(function, params, xs)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(steps):
-                jax.block_until_ready(program(params, xs))
+                ready.run()
         (path,) = Path(folder).rglob("*.trace.json.gz")
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    kinds = kinds_of(program.as_text() or "")
+    kinds = kinds_of(ready.program.as_text() or "")
     found: dict[str, float] = collections.defaultdict(float)
     for name, own in own_times(event for event in events if "hlo_op" in args(event)):
         found[kinds[name]] += own
@@ -160,54 +155,48 @@ def shares(times: Mapping[str, float]) -> dict[str, float]:
     return {name: round(share, 4) for name, share in found.items()}
 
 
-RUNS: dict[str, Callable[[Problem, int], dict[str, float]]] = {
+RUNS: dict[str, Callable[[problems.Problem, int], dict[str, float]]] = {
     "jrnn": of_jrnn,
     "torch": of_torch,
 }
 
 
-def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]:
-    """Returns a row for each library."""
-    problem, rows = make_problem(cell, shape), []
+def measure(
+    cell: str, shape: problems.Shape, settings: Settings
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each library."""
     for system in settings.systems:
-        times = RUNS[system](problem, settings.steps)
+        times = RUNS[system](problems.make_problem(cell, shape), settings.steps)
         seconds = sum(times.values()) / 1e6
-        rows.append(
-            {
-                "cell": cell,
-                "shape": list(shape),
-                "system": system,
-                "operation_seconds_per_step": seconds / settings.steps,
-                "shares": shares(times),
-            }
-        )
-    return rows
+        yield {
+            "cell": cell,
+            "shape": list(shape),
+            "system": system,
+            "operation_seconds_per_step": seconds / settings.steps,
+            "shares": shares(times),
+        }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the shares, the largest first."""
-    lines = []
-    for row in rows:
-        found = ", ".join(
-            f"{name} {share:.1%}" for name, share in row["shares"].items()
-        )
-        label = f"{row['cell']} {Shape(*row['shape'])} {row['system']}"
-        lines.append([label, f"{1e3 * row['operation_seconds_per_step']:.3g}", found])
-    return lab.format_table(["training step", "ms of operations", "share of it"], lines)
+    own = lambda row: row["operation_seconds_per_step"]
+    shown = lambda row: ", ".join(f"{n} {s:.1%}" for n, s in row["shares"].items())
+    columns = {
+        "training step": lambda row: f"{grid.label(row)} {row['system']}",
+        "ms of operations": lambda row: f"{1e3 * own(row):.3g}",
+        "share of it": shown,
+    }
+    return lab.table_of(rows, columns)
 
 
 def run(settings: Settings) -> int:
     """Profiles, prints a table, writes the results."""
     require(*(name for name in settings.systems if name == "torch"))
-    rows = measured(settings, measure)
-    print("\n" + table(rows))
-    return written(settings, "benchmarks.profiles", rows, environment_of_peers())
+    rows, about = grid.measured(settings, measure), environment_of_peers()
+    return grid.written(settings, "benchmarks.profiles", rows, [table(rows)], about)
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

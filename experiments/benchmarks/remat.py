@@ -8,8 +8,7 @@ memory as the compiler plans it.
 
 import dataclasses
 import statistics
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax
 import jrnn
 from experiments import lab
 from experiments.benchmarks.grid import Cells
-from experiments.benchmarks.turns import in_turn
+from experiments.benchmarks.turns import Prepared, in_turn, prepare, until
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +47,8 @@ class Settings:
             )
 
 
-def prepare(
-    settings: Settings, cell: jrnn.Cell, steps: int, levels: int
-) -> tuple[Callable[[], Any], int]:
-    """Returns a compiled gradient that takes nothing, and its temporary bytes."""
+def gradient(settings: Settings, cell: jrnn.Cell, steps: int, levels: int) -> Prepared:
+    """Compiles the gradient of a loss on the final state."""
     params = cell.init(jax.random.key(0))
     shape = (steps, settings.batch, settings.size)
     xs = jax.random.normal(jax.random.key(1), shape)
@@ -60,11 +57,27 @@ def prepare(
         method = jrnn.bptt(remat=levels)
         return jrnn.unroll(cell, params, xs, method=method)[0].h.sum()
 
-    step = jax.jit(jax.grad(loss)).lower(params, xs).compile()
-    memory = step.memory_analysis()
-    run = lambda: jax.block_until_ready(step(params, xs))
-    run()
-    return run, 0 if memory is None else memory.temp_size_in_bytes
+    return prepare(jax.grad(loss), params, xs)
+
+
+def compare(settings: Settings, name: str, steps: int) -> Iterator[dict[str, Any]]:
+    """Yields a row for each number of levels, of one cell at one length."""
+    cell = getattr(jrnn.cells, name)(settings.size, settings.size)
+    ready = [gradient(settings, cell, steps, levels) for levels in settings.levels]
+    calls = dict(enumerate(one.run for one in ready))
+    seconds = in_turn(calls, until(settings.rounds))
+    for i, levels in enumerate(settings.levels):
+        ratios = [a / b for a, b in zip(seconds[i], seconds[0], strict=True)]
+        yield {
+            "cell": name,
+            "steps": steps,
+            "remat": levels,
+            "median_seconds": statistics.median(seconds[i]),
+            "ratio": statistics.median(ratios),
+            "least_ratio": min(ratios),
+            "greatest_ratio": max(ratios),
+            "temporary_bytes": ready[i].temporary_bytes or 0,
+        }
 
 
 def run(settings: Settings) -> int:
@@ -72,48 +85,22 @@ def run(settings: Settings) -> int:
     rows = []
     for name in settings.cells:
         for steps in settings.steps:
-            cell = getattr(jrnn.cells, name)(settings.size, settings.size)
-            ready = [prepare(settings, cell, steps, one) for one in settings.levels]
-            calls = dict(enumerate(run for run, _ in ready))
-            enough = lambda rounds, _: rounds >= settings.rounds
-            seconds = list(in_turn(calls, enough).values())
-            for levels, (_, size), times in zip(
-                settings.levels, ready, seconds, strict=True
-            ):
-                ratios = [a / b for a, b in zip(times, seconds[0], strict=True)]
-                rows.append(
-                    {
-                        "cell": name,
-                        "steps": steps,
-                        "remat": levels,
-                        "median_seconds": statistics.median(times),
-                        "ratio": statistics.median(ratios),
-                        "least_ratio": min(ratios),
-                        "greatest_ratio": max(ratios),
-                        "temporary_bytes": size,
-                    }
-                )
-                print(rows[-1], flush=True)
-    header = ("cell", "T", "remat", "time", "temporary MiB")
-    table = [
-        (
-            row["cell"],
-            str(row["steps"]),
-            str(row["remat"]),
-            f"{row['ratio']:.2f}",
-            f"{row['temporary_bytes'] / 2**20:.2f}",
-        )
-        for row in rows
-    ]
-    print(lab.format_table(header, table))
+            for row in compare(settings, name, steps):
+                rows.append(row)
+                print(row, flush=True)
+    columns = {
+        "cell": lambda row: row["cell"],
+        "T": lambda row: str(row["steps"]),
+        "remat": lambda row: str(row["remat"]),
+        "time": lambda row: f"{row['ratio']:.2f}",
+        "temporary MiB": lambda row: f"{row['temporary_bytes'] / 2**20:.2f}",
+    }
+    print(lab.table_of(rows, columns))
     lab.write_results(settings, "benchmarks.remat", rows=rows)
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

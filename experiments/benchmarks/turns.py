@@ -1,11 +1,71 @@
-"""Timing in turn: what is compared is run round after round, A B C A B C."""
+"""What every benchmark does: compile, time in turn, compare.
 
+In turn means round after round, A B C A B C: what slows the machine slows them all.
+"""
+
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from experiments import lab
 
 Name = TypeVar("Name")
+
+
+class Prepared(NamedTuple):
+    """A compiled function that takes nothing.
+
+    Attributes:
+      run: Returns when the work is done.
+      temporary_bytes: As the compiler plans them; None: not known.
+      compile_seconds: Of tracing and compiling.
+      program: The compiled program.
+    """
+
+    run: Callable[[], Any]
+    temporary_bytes: int | None
+    compile_seconds: float
+    program: Any
+
+
+def prepare(
+    function: Callable[..., Any],
+    *given: Any,
+    options: Mapping[str, Any] | None = None,
+    warm: bool = True,
+) -> Prepared:
+    """Compiles a function anew, whatever lies in JAX's cache on disk.
+
+    Args:
+      function: What is compiled.
+      *given: Its arguments, which are there before compiling is timed.
+      options: Of the compiler.
+      warm: Whether it is also run once.
+    """
+    jax.block_until_ready(given)
+    with lab.compiled_anew():
+        started = time.perf_counter()
+        program = jax.jit(function).lower(*given).compile(dict(options or {}))
+        seconds = time.perf_counter() - started
+    memory = program.memory_analysis()
+    run = lambda: jax.block_until_ready(program(*given))
+    if warm:
+        run()
+    planned = None if memory is None else memory.temp_size_in_bytes
+    return Prepared(run, planned, seconds, program)
+
+
+def until(
+    fewest: int, seconds: float = 0.0, most: float = math.inf
+) -> Callable[[int, float], bool]:
+    """Returns when to stop: after so many seconds, within these numbers of rounds."""
+    return lambda rounds, spent: (
+        rounds >= most or (rounds >= fewest and spent >= seconds)
+    )
 
 
 def in_turn(
@@ -36,6 +96,29 @@ def in_turn(
             call()
             kept[name].append(time.perf_counter() - started)
         rounds += 1
+    return kept
+
+
+def repeatedly(
+    make: Callable[[], Mapping[str, Callable[[], Any]]],
+    repeats: int,
+    fewest: int,
+    seconds: float,
+) -> dict[str, list[float]]:
+    """Makes calls anew and times them in turn, so often; returns all seconds by name.
+
+    Args:
+      make: Returns the calls by name, compiled anew.
+      repeats: How often.
+      fewest: Rounds each time, at least.
+      seconds: Of all repeats together.
+    """
+    kept: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        enough = until(fewest, seconds / repeats)
+        for name, times in in_turn(make(), enough, settle=True).items():
+            kept.setdefault(name, []).extend(times)
+        jax.clear_caches()
     return kept
 
 

@@ -16,8 +16,7 @@ program differs by a third and more. Printed are ratios, the median over rounds.
 
 import dataclasses
 import statistics
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,18 +26,10 @@ import jax.numpy as jnp
 
 import jrnn
 from experiments import lab
-from experiments.benchmarks.grid import Grid, measured, written
+from experiments.benchmarks import grid, turns
+from experiments.benchmarks.peers import problems
 from experiments.benchmarks.peers.jax_peers import arguments_of, jrnn_peer
-from experiments.benchmarks.peers.problems import (
-    INFERENCE,
-    PASSES,
-    Problem,
-    Shape,
-    make_problem,
-    normwise,
-    passes,
-)
-from experiments.benchmarks.turns import in_turn, median_ratio, rounded
+from experiments.lab.errors import normwise
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 AS_IS, VECTORS, TANH = "as it is", "512 bits", "sigmoid by tanh"
@@ -50,7 +41,7 @@ FEWEST = 5  # rounds
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(Grid):
+class Settings(grid.Grid):
     """Time variants of a pass beside the pass."""
 
     seconds: float = 3.0
@@ -66,7 +57,9 @@ def by_tanh(a: jax.Array) -> jax.Array:
     return 0.5 * jnp.tanh(0.5 * a) + 0.5
 
 
-def in_chains(problem: Problem, count: int) -> Callable[[Any, jax.Array], jax.Array]:
+def in_chains(
+    problem: problems.Problem, count: int
+) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns a forward pass of the batch in `count` parts, all of them in one loop."""
     cell = getattr(jrnn.cells, problem.cell)(problem.shape.I, problem.shape.H)
 
@@ -84,23 +77,20 @@ def in_chains(problem: Problem, count: int) -> Callable[[Any, jax.Array], jax.Ar
     return forward
 
 
-def compiled(problem: Problem, which: str) -> dict[str, Callable[[], Any]]:
+def compiled(problem: problems.Problem, which: str) -> dict[str, Callable[[], Any]]:
     """Returns warm calls of every variant of one pass, by name."""
     peer = jrnn_peer(problem)
     params, xs = arguments_of(problem, peer)
-    function = passes(peer.forward, jnp.asarray(problem.readout))[which]
+    function = problems.passes(peer.forward, jnp.asarray(problem.readout))[which]
 
     def compile_anew(function: Any, options: Mapping[str, Any] | None = None) -> Any:
         jax.clear_caches()  # of what was traced with another sigmoid
-        program = jax.jit(function).lower(params, xs).compile(dict(options or {}))
-        run = lambda: jax.block_until_ready(program(params, xs))
-        run()
-        return run
+        return turns.prepare(function, params, xs, options=options).run
 
     runs = {AS_IS: compile_anew(function), VECTORS: compile_anew(function, WIDE)}
     with mock.patch.object(jax.nn, "sigmoid", by_tanh):
         runs[TANH] = compile_anew(function)
-    if which == INFERENCE and problem.shape.B % 2 == 0:
+    if which == problems.INFERENCE and problem.shape.B % 2 == 0:
         runs[CHAIN] = compile_anew(in_chains(problem, 1))
         runs[HALVES] = compile_anew(in_chains(problem, 2))
     jax.clear_caches()
@@ -117,70 +107,54 @@ def check(runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     return off
 
 
-def measure(cell: str, shape: Shape, settings: Settings) -> list[dict[str, Any]]:
-    """Returns a row for each pass: ratios of each variant to what it varies."""
-    problem, rows = make_problem(cell, shape), []
-    for which in PASSES:
-        kept: dict[str, list[float]] = {}
+def measure(
+    cell: str, shape: problems.Shape, settings: Settings
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each pass: ratios of each variant to what it varies."""
+    problem = problems.make_problem(cell, shape)
+    for which in problems.PASSES:
         off: dict[str, float] = {}
-        for _ in range(settings.repeats):
+
+        def checked(which: str = which, off: dict[str, float] = off) -> dict[str, Any]:
             runs = compiled(problem, which)
-            off = check(runs)
-            limit = settings.seconds / settings.repeats
-            enough = lambda done, spent, limit=limit: done >= FEWEST and spent >= limit
-            for name, seconds in in_turn(runs, enough, settle=True).items():
-                kept.setdefault(name, []).extend(seconds)
-        ratios = {
-            name: median_ratio(kept[name], kept[base])
-            for name, base in PAIRS.items()
-            if name in kept
+            off.update(check(runs))
+            return runs
+
+        kept = turns.repeatedly(checked, settings.repeats, FEWEST, settings.seconds)
+        yield {
+            "cell": cell,
+            "shape": list(shape),
+            "pass": which,
+            "seconds_per_round": {n: turns.rounded(s) for n, s in kept.items()},
+            "ratios": {
+                name: turns.median_ratio(kept[name], kept[base])
+                for name, base in PAIRS.items()
+                if name in kept
+            },
+            "difference": off,
         }
-        rows.append(
-            {
-                "cell": cell,
-                "shape": list(shape),
-                "pass": which,
-                "seconds_per_round": {
-                    name: rounded(times) for name, times in kept.items()
-                },
-                "ratios": ratios,
-                "difference": off,
-            }
-        )
-    return rows
 
 
 def table(rows: list[dict[str, Any]], which: str) -> str:
     """Returns the ratios of one pass, and their geometric means."""
     chosen = [row for row in rows if row["pass"] == which]
     names = [name for name in PAIRS if any(name in row["ratios"] for row in chosen)]
-    lines = []
-    for row in chosen:
-        median = statistics.median(row["seconds_per_round"][AS_IS])
-        ratios = [row["ratios"].get(name) for name in names]
-        shown = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        label = f"{row['cell']} {Shape(*row['shape'])}"
-        lines.append([label, f"{1e3 * median:.3g}", *shown])
-    means = []
-    for name in names:
-        found = [row["ratios"][name] for row in chosen if name in row["ratios"]]
-        means.append(f"{statistics.geometric_mean(found):.3f}")
-    lines.append(["geometric mean", "", *means])
+    own = lambda row: 1e3 * statistics.median(row["seconds_per_round"][AS_IS])
+    lines = [
+        [grid.label(r), f"{own(r):.3g}", *grid.ratio_line(r, names)] for r in chosen
+    ]
+    lines.append(["geometric mean", "", *grid.geometric_means(chosen, names, ".3f")])
     return lab.format_table([which, "ms", *names], lines)
 
 
 def run(settings: Settings) -> int:
     """Measures, prints tables, writes the results."""
-    rows = measured(settings, measure)
-    for which in PASSES:
-        print("\n" + table(rows, which))
-    return written(settings, "benchmarks.variants", rows)
+    rows = grid.measured(settings, measure)
+    tables = [table(rows, which) for which in problems.PASSES]
+    return grid.written(settings, "benchmarks.variants", rows, tables)
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

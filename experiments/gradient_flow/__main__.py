@@ -9,7 +9,6 @@ and an LSTM.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,31 +71,25 @@ class Settings:
 def study(name: str, settings: Settings, bar: tqdm) -> dict[str, Any]:
     """Trains a cell once for each seed, and measures it before and after."""
     cell, found = CELLS[name](settings.hidden), []
-    plan = Plan(
-        "adam",
-        settings.rate_factor * training.RATES[name],
-        "norm",
-        settings.clip,
-        settings.steps,
-        settings.batch,
-    )
+    rate = settings.rate_factor * training.RATES[name]
+    plan = Plan("adam", rate, "norm", settings.clip, settings.steps, settings.batch)
     for seed in settings.seeds:
         learned = training.init(cell, seed)
         row = {BEFORE: look(cell, learned, settings, seed)}
-        learned, _, _ = training.fit(
-            cell, learned, plan, settings.updates, seed, bar.update
-        )
+        given = learned, plan, settings.updates, seed, bar.update
+        learned, _, _ = training.fit(cell, *given)
         found.append({**row, AFTER: look(cell, learned, settings, seed)})
     merged: dict[str, Any] = {"cell": repr(cell)}
     for when in (BEFORE, AFTER):
         rows = [row[when] for row in found]
+        curves = [row["curve"] for row in rows]
         merged[when] = {
             "share": lab.mean_sd([row["share"] for row in rows]),
             "error": lab.mean_sd([row["error"] for row in rows]),
-            "log_norms": [rounded(row["curve"].log_norms) for row in rows],
-            "log_beta": lab.mean_sd([row["curve"].log_beta for row in rows]),
-            "proven": rows[0]["curve"].proven,
-            "broken": sum(row["curve"].broken for row in rows),
+            "log_norms": [rounded(curve.log_norms) for curve in curves],
+            "log_beta": lab.mean_sd([curve.log_beta for curve in curves]),
+            "proven": curves[0].proven,
+            "broken": sum(curve.broken for curve in curves),
             "gradient_by_lag": [rounded(row["by_lag"]) for row in rows],
         }
     return merged
@@ -133,19 +126,12 @@ def explode(settings: Settings, bar: tqdm) -> dict[str, Any]:
       For each way to clip the norms of gradients before clipping, up to the first that
       is not finite, and at which update that came; None: it did not.
     """
-    cell, found = CELLS["irnn"](settings.hidden), {}
+    cell, found, seed = CELLS["irnn"](settings.hidden), {}, settings.seeds[0]
+    how = settings.clip, settings.steps, settings.batch
     for clip in CLIPS:
-        rate = settings.exploding_rate
-        plan = Plan("sgd", rate, clip, settings.clip, settings.steps, settings.batch)
-        learned = training.init(cell, settings.seeds[0])
-        _, losses, sizes = training.fit(
-            cell,
-            learned,
-            plan,
-            settings.exploding_updates,
-            settings.seeds[0],
-            bar.update,
-        )
+        plan = Plan("sgd", settings.exploding_rate, clip, *how)
+        given = training.init(cell, seed), plan, settings.exploding_updates, seed
+        _, losses, sizes = training.fit(cell, *given, bar.update)
         gone = np.flatnonzero(~(np.isfinite(sizes) & np.isfinite(losses)))
         last = int(gone[0]) if len(gone) else None
         found[clip] = {
@@ -187,10 +173,7 @@ def run(settings: Settings) -> int:
     return 0 if good else 1
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -16,12 +16,8 @@ def verdict(results: dict[str, Any]) -> tuple[str, bool]:
     """
     steps = results["settings"]["steps"]
     curves = [*results["by_radius"].values(), *results["counter_examples"].values()]
-    cells = [
-        found[when]
-        for found in results["cells"].values()
-        for when in found
-        if when in (BEFORE, AFTER)
-    ]
+    trained = results["cells"].values()
+    cells = [found[when] for found in trained for when in (BEFORE, AFTER)]
     broken = sum(found["broken"] for found in (*curves, *cells))
     bounded = f"{'BROKEN: norms' if broken else 'Norms'} above their bound: {broken}."
     halves = (

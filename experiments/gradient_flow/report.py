@@ -53,60 +53,43 @@ def tables(results: dict[str, Any]) -> str:
     """Returns norms beside bounds, cells beside each other, and the exploding run."""
     settings = results["settings"]
     steps, beyond = settings["steps"], settings["beyond"]
-    rows = [
-        (f"spectral radius {name}", curve)
-        for name, curve in results["by_radius"].items()
-    ]
+    radii = results["by_radius"].items()
+    rows = [(f"spectral radius {name}", curve) for name, curve in radii]
     rows += list(results["counter_examples"].items())
-    body = [
-        (
-            name,
-            f"{math.exp(curve['log_beta']):.3f}",
-            power(curve["log_norms"][steps]),
-            power(steps * curve["log_beta"]),
-        )
-        for name, curve in rows
-    ]
-    first = lab.format_table(
-        (f"norm at lag {steps}", "beta", "measured", "bound"), body
-    )
-    body = [
-        (f"{name}, {when}", *_cell_row(found[when], steps))
+    columns = {
+        f"norm at lag {steps}": lambda row: row[0],
+        "beta": lambda row: f"{math.exp(row[1]['log_beta']):.3f}",
+        "measured": lambda row: power(row[1]["log_norms"][steps]),
+        "bound": lambda row: power(steps * row[1]["log_beta"]),
+    }
+    first = lab.table_of(rows, columns)
+    cells = [
+        (f"{name}, {when}", found[when])
         for name, found in results["cells"].items()
         for when in (BEFORE, AFTER)
     ]
-    header = (
-        "cell",
-        f"norm at lag {steps}",
-        "beta",
-        "bound is",
-        f"from beyond lag {beyond}, %",
-        "test error",
-    )
-    second = lab.format_table(header, body)
-    body = [
-        (
-            CLIP_NAMES[clip].format(**settings),
-            f"{max(run['gradient_norms'], default=0):.3g}",
-            _fate(run),
-        )
-        for clip, run in results["exploding"].items()
-    ]
-    third = lab.format_table(("IRNN, gradient descent", "largest norm", "end"), body)
+    columns = {
+        "cell": lambda row: row[0],
+        f"norm at lag {steps}": lambda row: _norm(row[1]["log_norms"], steps),
+        "beta": lambda row: f"{math.exp(row[1]['log_beta']['mean']):.2f}",
+        "bound is": lambda row: "proven" if row[1]["proven"] else "measured",
+        f"from beyond lag {beyond}, %": lambda row: percent(row[1]["share"]),
+        "test error": lambda row: "{mean:.4f} ± {sd:.4f}".format(**row[1]["error"]),
+    }
+    second = lab.table_of(cells, columns)
+    columns = {
+        "IRNN, gradient descent": lambda row: CLIP_NAMES[row[0]].format(**settings),
+        "largest norm": lambda row: f"{max(row[1]['gradient_norms'], default=0):.3g}",
+        "end": lambda row: _fate(row[1]),
+    }
+    third = lab.table_of(results["exploding"].items(), columns)
     chance = f"(always answering 1: test error {results['chance']:.3f})"
     return f"{first}\n\n{second}\n{chance}\n\n{third}"
 
 
-def _cell_row(found: dict[str, Any], steps: int) -> tuple[str, ...]:
-    norm = median_of(found["log_norms"])[steps]
-    share, error = found["share"], found["error"]
-    return (
-        power(float(norm) if np.isfinite(norm) else None),
-        f"{math.exp(found['log_beta']['mean']):.2f}",
-        "proven" if found["proven"] else "measured",
-        percent(share),
-        f"{error['mean']:.4f} ± {error['sd']:.4f}",
-    )
+def _norm(log_norms: list[list[float | None]], steps: int) -> str:
+    norm = median_of(log_norms)[steps]
+    return power(float(norm) if np.isfinite(norm) else None)
 
 
 def _fate(run: dict[str, Any]) -> str:
@@ -127,11 +110,12 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     _radii(grid[0, 0], results["by_radius"])
     _examples(grid[0, 1], results["counter_examples"])
     _exploding(grid[0, 2], results)
-    for axes, when in ((grid[1, 0], BEFORE), (grid[1, 1], AFTER)):
+    both = list(zip(grid[1], (BEFORE, AFTER), strict=False))
+    for axes, when in both:
         _cells(axes, results["cells"], when)
-    low = min(grid[1, 0].get_ylim()[0], grid[1, 1].get_ylim()[0])
-    high = max(grid[1, 0].get_ylim()[1], grid[1, 1].get_ylim()[1])
-    for axes, when in ((grid[1, 0], BEFORE), (grid[1, 1], AFTER)):
+    lows, highs = zip(*(axes.get_ylim() for axes in grid[1, :2]), strict=True)
+    low, high = min(lows), max(highs)
+    for axes, when in both:
         axes.set_ylim(low, high + 0.25 * (high - low))  # most bounds leave the panel
         _bounds(axes, results["cells"], when)
     _shares(grid[1, 2], results)
@@ -145,9 +129,7 @@ def _decades(log_norms: Any) -> np.ndarray:
 
 def _lag_axes(axes: Axes, title: str, of: str = "dh_t / dh_k") -> None:
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
-    axes.set_xlabel("lag t - k (steps)")
-    axes.set_ylabel(f"log10 of norm of {of}")
-    axes.set_title(title, fontsize=10)
+    figures.describe(axes, title, "lag t - k (steps)", f"log10 of norm of {of}")
 
 
 def _norm_and_bound(axes: Axes, name: str, curve: dict[str, Any], colour: str) -> None:
@@ -167,13 +149,8 @@ def _radii(axes: Axes, curves: dict[str, Any]) -> None:
         Line2D([], [], color=GREY, label="measured"),
         Line2D([], [], color=GREY, linestyle="--", label="bound, beta^(t-k)"),
     ]
-    axes.legend(
-        handles=handles,
-        frameon=False,
-        fontsize=8,
-        title="spectral radius",
-        title_fontsize=8,
-    )
+    legend = {"title": "spectral radius", "title_fontsize": 8}
+    axes.legend(handles=handles, frameon=False, fontsize=8, **legend)
 
 
 def _examples(axes: Axes, curves: dict[str, Any]) -> None:
@@ -183,28 +160,23 @@ def _examples(axes: Axes, curves: dict[str, Any]) -> None:
     curve = next(iter(curves.values()))
     lags = np.arange(len(curve["log_norms"]))
     bound = lags * curve["log_beta"] / LOG_10
-    axes.plot(
-        lags, bound, "--", color="#000000", linewidth=1.2, label="bound of all three"
-    )
+    look = {"color": "#000000", "linewidth": 1.2, "label": "bound of all three"}
+    axes.plot(lags, bound, "--", **look)
     beta = math.exp(curve["log_beta"])
     _lag_axes(axes, f"beta = {beta:g} permits explosion, and does not force it")
     axes.legend(frameon=False, fontsize=8)
 
 
 def _cells(axes: Axes, cells: dict[str, Any], when: str) -> None:
-    looks = figures.coloured(figures.MARKERS)
-    for place, ((colour, marker), (name, found)) in enumerate(
-        zip(looks, cells.items(), strict=False)
-    ):
-        curves = found[when]["log_norms"]
+    for place, (name, look) in enumerate(figures.looks_of(cells).items()):
+        curves = cells[name][when]["log_norms"]
         for curve in curves:
-            axes.plot(_decades(curve), color=colour, linewidth=0.7, alpha=0.45)
+            axes.plot(_decades(curve), color=look["color"], linewidth=0.7, alpha=0.45)
         middle = _decades(median_of(curves))
         # Markers stand apart: of curves that lie on each other each still shows.
         every = max(1, len(middle) // 5)
-        marks = {"marker": marker, "markersize": 5}
-        marks["markevery"] = (place * every // len(cells), every)
-        axes.plot(middle, color=colour, label=name, **marks)
+        marks = {"markersize": 5, "markevery": (place * every // len(cells), every)}
+        axes.plot(middle, label=name, **look, **marks)
     _lag_axes(axes, f"Cells {when}; thin: each seed", "ds_t / ds_k (s: h; LSTM: h, c)")
 
 
@@ -226,26 +198,17 @@ def _exploding(axes: Axes, results: dict[str, Any]) -> None:
         sizes = run["gradient_norms"]
         axes.plot(np.arange(1, len(sizes) + 1), sizes, color=colour, label=name)
         if run["not_finite_at"] is not None and sizes:
-            axes.plot(
-                len(sizes),
-                sizes[-1],
-                "x",
-                color=colour,
-                markersize=9,
-                label="then not finite",
-            )
+            look = {"color": colour, "markersize": 9, "label": "then not finite"}
+            axes.plot(len(sizes), sizes[-1], "x", **look)
     axes.set_yscale("log")
-    axes.set_xlabel("update")
-    axes.set_ylabel("norm of the gradient, before clipping")
-    axes.set_title("IRNN, adding problem, plain gradient descent", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    title = "IRNN, adding problem, plain gradient descent"
+    beside = "norm of the gradient, before clipping"
+    figures.describe(axes, title, "update", beside, loc="best")
 
 
 def _shares(axes: Axes, results: dict[str, Any]) -> None:
     cells, width, everything = results["cells"], 0.38, []
-    for i, (when, colour) in enumerate(
-        zip((BEFORE, AFTER), figures.COLOURS, strict=False)
-    ):
+    for i, (colour, when) in enumerate(figures.coloured((BEFORE, AFTER))):
         for place, found in enumerate(cells.values()):
             share = found[when]["share"]
             known = [100 * value for value in share["values"] if value is not None]
@@ -263,7 +226,6 @@ def _shares(axes: Axes, results: dict[str, Any]) -> None:
     axes.set_ylim(10.0**low, 10.0 ** (2 + (2 - low) / 6))  # the legend above the bars
     ticks = [10.0**power for power in range(2, low - 1, -max(1, (2 - low) // 6))]
     axes.set_yticks(ticks)
-    axes.set_ylabel("norms there / norms at all lags (%)")
-    beyond = results["settings"]["beyond"]
-    axes.set_title(f"Gradient from beyond lag {beyond}; dots: seeds", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    title = f"Gradient from beyond lag {results['settings']['beyond']}; dots: seeds"
+    legend = {"ncols": 2, "loc": "upper center"}
+    figures.describe(axes, title, None, "norms there / norms at all lags (%)", **legend)

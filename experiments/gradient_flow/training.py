@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 import jrnn
 from experiments import _long_tasks
+from experiments.lab import training as lab_training
 from jrnn.diagnostics import gradient_by_lag
 
 FEATURES, CHANCE = 2, 1 / 6
@@ -127,31 +128,11 @@ class Plan(NamedTuple):
         return optax.chain(clips[self.clip](), makers[self.optimiser](self.rate))
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "plan", "count"))
-def train(
-    cell: jrnn.Cell, learned: Learned, state: Any, key: Array, plan: Plan, count: int
-) -> tuple[Learned, Any, Array, Array]:
-    """Makes `count` updates.
-
-    Returns:
-      What was learned, the optimiser's state, and losses and norms of gradients, before
-      they were clipped, of each update.
-    """
-    optimiser = plan.make()
-
-    def update(carry: Any, key: Array) -> tuple[Any, tuple[Array, Array]]:
-        learned, state = carry
-        xs, targets = adding(key, plan.steps, plan.batch)
-        value, gradient = jax.value_and_grad(functools.partial(loss, cell))(
-            learned, xs, targets
-        )
-        norm = optax.tree.norm(gradient)
-        updates, state = optimiser.update(gradient, state, learned)
-        return (optax.apply_updates(learned, updates), state), (value, norm)
-
-    keys = jax.random.split(key, count)
-    (learned, state), found = jax.lax.scan(update, (learned, state), keys)
-    return learned, state, *found
+@functools.partial(jax.jit, static_argnames=("cell", "plan"))
+def train(cell: jrnn.Cell, state: Any, keys: Array, plan: Plan) -> Any:
+    """Makes an update with each key: see `lab.training.descend`."""
+    on = lambda learned, key: loss(cell, learned, *adding(key, plan.steps, plan.batch))
+    return lab_training.descend(on, plan.make(), state, keys)
 
 
 def fit(
@@ -163,17 +144,21 @@ def fit(
     tell: Callable[[int], object],
     chunk: int = 50,
 ) -> tuple[Learned, np.ndarray, np.ndarray]:
-    """Trains, and tells how many updates were made after each chunk of them."""
-    state, losses, norms = plan.make().init(learned), [], []
+    """Trains, and tells how many updates were made after each chunk of them.
+
+    Returns:
+      What was learned; losses and norms of gradients, before they were clipped, of each
+      update.
+    """
+    state, found = (learned, plan.make().init(learned)), []
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
     for start in range(0, updates, chunk):
         count = min(chunk, updates - start)
-        part = jax.random.fold_in(key, start)
-        learned, state, *found = train(cell, learned, state, part, plan, count)
-        losses.append(np.asarray(found[0], np.float64))
-        norms.append(np.asarray(found[1], np.float64))
+        keys = jax.random.split(jax.random.fold_in(key, start), count)
+        state, losses_and_norms = train(cell, state, keys, plan)
+        found.append(np.asarray(losses_and_norms, np.float64))
         tell(count)
-    return learned, np.concatenate(losses), np.concatenate(norms)
+    return state[0], *np.concatenate(found, axis=1)
 
 
 def test_error(cell: jrnn.Cell, learned: Learned, steps: int, seed: int) -> float:

@@ -8,7 +8,8 @@ stopping     Ctrl-C as a request
 intervals    means over seeds, 95% intervals, bootstraps
 tables       tables and numbers on the screen
 figures      colours, axes, PNG files
-training     one loop that keeps what did best on validation
+training     one loop that keeps what did best on validation; updates in a compiled loop
+errors       normwise errors of arrays and trees
 compressors  bz2, LZMA and PPMd as references
 
 The names below are those that nearly every experiment uses.

@@ -1,4 +1,8 @@
-"""One training loop: steps over batches, and the parameters that did best kept."""
+"""One training loop: steps over batches, and the parameters that did best kept.
+
+And one for what is small and draws its data anew: `update` and `descend` are called
+within a compiled function, so that many updates, and by `vmap` many runs, are one call.
+"""
 
 import functools
 import math
@@ -99,3 +103,52 @@ def every(count: int, steps: int) -> set[int]:
     [2, 4, 5]
     """
     return {*range(count, steps + 1, count), steps}
+
+
+def update(
+    loss: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    state: tuple[Any, Any],
+    *given: Any,
+    has_aux: bool = False,
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Makes one update.
+
+    Args:
+      loss: (params, *given) -> the loss, or with `has_aux` a pair of it and more.
+      optimizer: Of the update.
+      state: Parameters, and the optimiser's own state.
+      *given: What the loss is given beside the parameters.
+      has_aux: As `jax.value_and_grad` has it.
+
+    Returns:
+      The state after it; and what the loss returned, with the gradient.
+    """
+    found, gradient = jax.value_and_grad(loss, has_aux=has_aux)(state[0], *given)
+    updates, moments = optimizer.update(gradient, state[1], state[0])
+    return (optax.apply_updates(state[0], updates), moments), (found, gradient)
+
+
+def descend(
+    loss: Callable[[Any, Any], Array],
+    optimizer: optax.GradientTransformation,
+    state: tuple[Any, Any],
+    each: Any,
+) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
+    """Makes updates one after the other, in a compiled loop.
+
+    Args:
+      loss: (params, one) -> the loss, on data that are drawn from it.
+      optimizer: Of the updates.
+      state: Parameters, and the optimiser's own state.
+      each: What each update's loss is given, such as its key; stacked.
+
+    Returns:
+      The state after them; and each loss, with the norm of its gradient.
+    """
+
+    def one(state: tuple[Any, Any], given: Any) -> tuple[Any, tuple[Array, Array]]:
+        state, (value, gradient) = update(loss, optimizer, state, given)
+        return state, (value, optax.tree.norm(gradient))
+
+    return jax.lax.scan(one, state, each)

@@ -6,22 +6,24 @@ parameters, and compressors. `train` is meant where no command is named.
 """
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
-from experiments.language_model.commands import (
-    STOPPED,
-    Sample,
-    Score,
-    run,
-    sample,
-    score,
-)
+from experiments.language_model import commands
+from experiments.language_model.commands import Sample, Score
 from experiments.language_model.compare import Compare, compare
 from experiments.language_model.resume import stored_settings
 from experiments.language_model.settings import Settings
 
 COMMANDS = {"train": Settings, "sample": Sample, "score": Score, "compare": Compare}
+RUNS: dict[type, Callable[[Any], int]] = {
+    Settings: commands.run,
+    Sample: commands.sample,
+    Score: commands.score,
+    Compare: compare,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -33,18 +35,14 @@ def main(arguments: list[str]) -> int:
         COMMANDS, args=arguments, description=__doc__
     )
     try:
-        if isinstance(command, Settings):
-            if command.resume:
-                command = stored_settings(command.out, arguments[1:])
-            return run(command)
-        if isinstance(command, Compare):
-            return compare(command)
-        return sample(command) if isinstance(command, Sample) else score(command)
+        if isinstance(command, Settings) and command.resume:
+            command = stored_settings(command.out, arguments[1:])
+        return RUNS[type(command)](command)
     except (ValueError, FloatingPointError, ModuleNotFoundError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return STOPPED
+        return commands.STOPPED
 
 
 if __name__ == "__main__":

@@ -15,7 +15,15 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments._extras import require
-from experiments.data import Corpus, card, decode, encode, load_corpus, read_text
+from experiments.data import (
+    Alphabet,
+    Corpus,
+    card,
+    decode,
+    encode,
+    load_corpus,
+    read_text,
+)
 from experiments.data.text import KJV
 from experiments.lab import stopping
 from experiments.lab.run import CONFIG_FILE, new_run_folder
@@ -104,16 +112,16 @@ def _compare(corpus: Corpus, settings: Settings, folder: Path, clock: Clock) -> 
         tqdm.write(f"  {name}: {value}")
     try:
         with stopping.stop_on_signal() as stop:
-            rows = _all_rows(corpus, settings, folder, stop, clock)
+            rows = _all_rows(networks.Job(corpus, settings, folder, stop, clock.keep))
             if rows is None:
                 return _stopped(folder)
             report.write(folder, corpus, settings, rows, clock)
     finally:
         clock.keep()
     tqdm.write(report.samples(rows, corpus))
-    for part in (report.table(rows), report.markov_table(rows)):
+    answers = "\n".join(report.answers(rows))
+    for part in (report.table(rows), report.markov_table(rows), answers):
         tqdm.write("\n" + part)
-    tqdm.write("\n" + "\n".join(report.answers(rows)))
     return 0
 
 
@@ -125,22 +133,15 @@ def _stopped(folder: Path | None) -> int:
     return STOPPED
 
 
-def _all_rows(
-    corpus: Corpus,
-    settings: Settings,
-    folder: Path,
-    stop: stopping.StopRequest,
-    clock: Clock,
-) -> list[Row] | None:
+def _all_rows(job: networks.Job) -> list[Row] | None:
     """Networks first: they are what a user waits for, and what can be resumed.
 
     Returns None where a stop was asked for before every row was there.
     """
+    corpus, settings, _, stop, _ = job
     rows = []
     for name in chosen(settings):
-        trained = networks.train_network(
-            name, corpus, settings, folder, stop, clock.keep
-        )
+        trained = networks.train_network(name, job)
         if stop.asked:
             return None
         rows.append(_network_row(name, trained, corpus, settings))
@@ -155,33 +156,20 @@ def _all_rows(
 def _network_row(
     name: str, trained: networks.Trained, corpus: Corpus, settings: Settings
 ) -> Row:
-    alphabet = corpus.alphabet
-    valid, test = (
-        baselines.with_unknown(
-            networks.bits_per_character(
-                trained.model, trained.params, encode(alphabet, part)
-            ),
-            alphabet,
-            part,
-        )
-        for part in (corpus.valid, corpus.test)
-    )
-    ids = trained.model.sample(
-        trained.params, jax.random.key(settings.seed), settings.sample_length
-    )
-    hidden = trained.model.cell.spec.output_size
-    return Row(
-        name,
-        valid,
-        test,
-        count_parameters(trained.model),
-        trained.seconds,
-        {
-            "hidden_size": hidden,
-            "step": trained.step,
-            "sample": np.asarray(ids).tolist(),
-        },
-    )
+    model, params, step, seconds = trained
+    bits = lambda part: _bits(model, params, corpus.alphabet, part)
+    key = jax.random.key(settings.seed)
+    ids = model.sample(params, key, settings.sample_length)
+    extra = {"hidden_size": model.cell.spec.output_size, "step": step}
+    extra["sample"] = np.asarray(ids).tolist()
+    size = count_parameters(model)
+    return Row(name, bits(corpus.valid), bits(corpus.test), size, seconds, extra)
+
+
+def _bits(model: Any, params: Any, alphabet: Alphabet, text: str) -> float:
+    """Returns bits per character of a text, characters never shown included."""
+    bits = networks.bits_per_character(model, params, encode(alphabet, text))
+    return baselines.with_unknown(bits, alphabet, text)
 
 
 def sample(command: Sample) -> int:
@@ -207,8 +195,7 @@ def score(command: Score) -> int:
         )
     text = read_text(command.text)
     model, params, alphabet = networks.load_network(command.checkpoint)
-    bits = networks.bits_per_character(model, params, encode(alphabet, text))
-    bits = baselines.with_unknown(bits, alphabet, text)
+    bits = _bits(model, params, alphabet, text)
     tqdm.write(f"{bits:.4f} bits per character, {len(text):,} characters")
     return 0 if math.isfinite(bits) else 1
 

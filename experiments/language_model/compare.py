@@ -33,10 +33,9 @@ def compare(command: Compare) -> int:
     names = list(dict.fromkeys(name for run in runs for name in _bits(run)))
     header = ("training characters", *(f"{_size(run):,}" for run in runs))
     seeds = ("seed", *(str(run["settings"]["seed"]) for run in runs))
-    lines = [
-        (name, *(f"{b[name]:.3f}" if name in b else "" for b in map(_bits, runs)))
-        for name in names
-    ]
+    bits = list(map(_bits, runs))
+    shown = lambda name: (f"{b[name]:.3f}" if name in b else "" for b in bits)
+    lines = [(name, *shown(name)) for name in names]
     tqdm.write(lab.format_table(header, [seeds, *lines]))
     for line in spreads(runs):
         tqdm.write(line)
@@ -89,13 +88,10 @@ def _draw(path: Path, runs: list[dict[str, Any]], names: list[str]) -> None:
         )
     learners = [name for name in names if len(name.split()) == 1 and name != "uniform"]
     chains = [name for name in names if name.startswith("markov ")]
-    curves = {
-        name: [(size, _mean(runs, size, name)) for size in sizes]
-        for name in (*learners, *chains)
-    }
-    figures.data_sizes(
-        path, curves, f"What data buys ({runs[0]['corpus']['name']}, held-out text)"
-    )
+    points = lambda name: [(size, _mean(runs, size, name)) for size in sizes]
+    curves = {name: points(name) for name in (*learners, *chains)}
+    title = f"What data buys ({runs[0]['corpus']['name']}, held-out text)"
+    figures.data_sizes(path, curves, title)
 
 
 def _mean(runs: list[dict[str, Any]], size: int, name: str) -> float:

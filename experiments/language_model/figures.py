@@ -94,22 +94,14 @@ def _levels(
         look: Any = {"color": figures.GREY, "linewidth": 0.9, "zorder": 1}
         axes.axhline(level, linestyle="-" if name in solid else "--", **look)
         place = max(level, place + gap)  # pushed up where labels would overlap
-        axes.annotate(
-            f"{name} {level:.2f}",
-            xy=(1.01, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-            annotation_clip=False,
-        )
+        at: Any = {"xy": (1.01, place), "xycoords": ("axes fraction", "data")}
+        letters: Any = {"va": "center", "fontsize": 8, "annotation_clip": False}
+        axes.annotate(f"{name} {level:.2f}", **at, **letters)
 
 
 def _finish(
     figure: Figure, axes: Axes, path: Path, title: str, x: str, y: str, **legend: Any
 ) -> None:
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.legend(frameon=False, **legend)
+    figures.describe(axes, title, x, y, size=11, fontsize=None, **legend)
     figures.tidy([axes])
     figures.save(figure, path)

@@ -31,27 +31,21 @@ def count_parameters(model: jrnn.models.SequenceModel) -> int:
 @functools.cache
 def match_hidden_size(name: str, vocab_size: int, parameters: int) -> int:
     """Returns the hidden size whose number of parameters comes nearest."""
+    more = lambda h: count_parameters(build(name, vocab_size, h)) - parameters
     low, high = 1, 2
-    while count_parameters(build(name, vocab_size, high)) < parameters:
+    while more(high) < 0:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        above = count_parameters(build(name, vocab_size, middle)) >= parameters
-        low, high = (low, middle) if above else (middle, high)
-    return min(
-        (low, high),
-        key=lambda h: abs(count_parameters(build(name, vocab_size, h)) - parameters),
-    )
+        low, high = (low, middle) if more(middle) >= 0 else (middle, high)
+    return min((low, high), key=lambda h: abs(more(h)))
 
 
 def make_optimizer(name: str, settings: Settings) -> optax.GradientTransformation:
     """Returns Adam under a warm-up and a cosine, behind a clipped gradient."""
     steps, peak = int(settings.steps or 1), learning_rate(name, settings)
+    rise_and_fall = max(1, steps // 20), max(2, steps)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        peak,
-        warmup_steps=max(1, steps // 20),
-        decay_steps=max(2, steps),
-        end_value=peak / 100,
+        0.0, peak, *rise_and_fall, end_value=peak / 100
     )
     return optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(schedule))

@@ -33,6 +33,24 @@ EVALUATION_WINDOW = 256
 CURVE_CHARACTERS = 40_000
 
 
+class Job(NamedTuple):
+    """What every network of a run is trained with.
+
+    Attributes:
+      corpus: The text.
+      settings: Resolved.
+      folder: The run folder; checkpoints and metrics go there.
+      stop: Looked at between steps; once asked, a checkpoint is written.
+      on_save: Called after each checkpoint.
+    """
+
+    corpus: Corpus
+    settings: Settings
+    folder: Path
+    stop: stopping.StopRequest
+    on_save: Callable[[], None]
+
+
 class Progress(NamedTuple):
     """What a network's training has come to.
 
@@ -85,23 +103,12 @@ def check_fits(corpus: Corpus, settings: Settings) -> None:
         )
 
 
-def train_network(
-    name: str,
-    corpus: Corpus,
-    settings: Settings,
-    folder: Path,
-    stop: stopping.StopRequest,
-    on_save: Callable[[], None],
-) -> Trained:
+def train_network(name: str, job: Job) -> Trained:
     """Trains one network, from its checkpoint if there is one.
 
     Args:
       name: Of the cell.
-      corpus: The text.
-      settings: Resolved.
-      folder: The run folder; checkpoints and metrics go there.
-      stop: Looked at between steps; once asked, a checkpoint is written.
-      on_save: Called after each checkpoint.
+      job: What it is trained with.
 
     Returns:
       The network, trained or stopped.
@@ -109,6 +116,7 @@ def train_network(
     Raises:
       FloatingPointError: Training stopped being finite.
     """
+    corpus, settings, folder, _, on_save = job
     size = match_hidden_size(name, corpus.alphabet.size, int(settings.parameters or 1))
     model = build(name, corpus.alphabet.size, size)
     optimizer = make_optimizer(name, settings)
@@ -123,13 +131,8 @@ def train_network(
     path = checkpoint_path(folder, name)
     if train.has_checkpoint(path):
         (state, best), known = train.load_checkpoint(path, (state, progress.best))
-        progress = Progress(
-            state=state,
-            best=best,
-            best_bits=math.inf if known["best_bits"] is None else known["best_bits"],
-            best_step=known["best_step"],
-            seconds=known["seconds"],
-        )
+        bits = math.inf if known["best_bits"] is None else known["best_bits"]
+        progress = Progress(state, best, bits, known["best_step"], known["seconds"])
     files.keep_metrics(folder, name, int(progress.state.step))
 
     def save(progress: Progress) -> None:
@@ -143,24 +146,20 @@ def train_network(
         on_save()
 
     step = train.make_train_step(train.sequence_loss(model), optimizer)
-    progress = _loop(
-        name, model, step, xs, corpus, settings, folder, stop, progress, save
-    )
+    progress = _loop(job, name, model, step, xs, progress, save)
     return Trained(model, progress.best, progress.best_step, progress.seconds)
 
 
 def _loop(
+    job: Job,
     name: str,
     model: jrnn.models.SequenceModel,
     step: Callable[..., Any],
     xs: np.ndarray,
-    corpus: Corpus,
-    settings: Settings,
-    folder: Path,
-    stop: stopping.StopRequest,
     progress: Progress,
     save: Callable[[Progress], None],
 ) -> Progress:
+    corpus, settings, folder, stop, _ = job
     state, best, best_bits, best_step, seconds = progress
     steps, window = int(settings.steps or 1), settings.window
     per_pass = xs.shape[0] // window
@@ -234,10 +233,7 @@ def describe(
         "hidden_size": hidden_size,
         "characters": corpus.alphabet.characters,
         "corpus_sha256": corpus.sha256,
-        "dtype": settings.dtype,
-        "streams": settings.streams,
-        "clip": settings.clip,
-        "steps": settings.steps,
+        **{k: getattr(settings, k) for k in ("dtype", "streams", "clip", "steps")},
         "learning_rate": learning_rate(name, settings),
     }
 
@@ -257,8 +253,8 @@ def load_network(path: Path) -> tuple[jrnn.models.SequenceModel, Any, Alphabet]:
             f"{' or '.join(inside)}."
         )
     metadata = train.read_metadata(path)
-    needed = {"cell", "hidden_size", "characters", "dtype", "streams", "steps"}
-    needed |= {"clip", "learning_rate", "best_step"}
+    trained_by = ("steps", "streams", "clip", "learning_rate")
+    needed = {"cell", "hidden_size", "characters", "dtype", "best_step", *trained_by}
     if not needed <= set(metadata):
         raise ValueError(
             f"Expected a checkpoint of this experiment in {path}, got one without "
@@ -267,17 +263,11 @@ def load_network(path: Path) -> tuple[jrnn.models.SequenceModel, Any, Alphabet]:
         )
     alphabet = Alphabet(metadata["characters"])
     model = build(metadata["cell"], alphabet.size, metadata["hidden_size"])
-    settings = Settings(
-        steps=metadata["steps"],
-        streams=metadata["streams"],
-        clip=metadata["clip"],
-        learning_rate=metadata["learning_rate"],
-    )
+    settings = Settings(**{name: metadata[name] for name in trained_by})
     params = model.init(jax.random.key(0), jnp.dtype(metadata["dtype"]))
     carry = model.init_state(params, (settings.streams,))
-    like = train.init_train_state(
-        params, make_optimizer(metadata["cell"], settings), jax.random.key(0), carry
-    )
+    optimizer = make_optimizer(metadata["cell"], settings)
+    like = train.init_train_state(params, optimizer, jax.random.key(0), carry)
     return model, train.load_checkpoint(path, (like, params))[0][1], alphabet
 
 

@@ -15,42 +15,38 @@ from experiments.language_model.settings import RNNS, Settings, to_json
 
 def table(rows: list[Row]) -> str:
     """Returns the models as a table, in bits per character."""
-    header = ("model", "validation", "test", "parameters", "seconds")
-    lines = [
-        (
-            row.name,
-            "" if row.valid is None else f"{row.valid:.3f}",
-            f"{row.test:.3f}",
-            "" if row.parameters is None else f"{row.parameters:,}",
-            f"{row.seconds:.1f}",
-        )
-        for row in rows
-    ]
-    return lab.format_table(header, lines)
+    columns = {
+        "model": lambda row: row.name,
+        "validation": lambda row: "" if row.valid is None else f"{row.valid:.3f}",
+        "test": lambda row: f"{row.test:.3f}",
+        "parameters": lambda r: "" if r.parameters is None else f"{r.parameters:,}",
+        "seconds": lambda row: f"{row.seconds:.1f}",
+    }
+    return lab.table_of(rows, columns)
 
 
 def markov_table(rows: list[Row]) -> str:
     """Returns how well each order's terms are estimated, and what that costs."""
-    header = ("order", "contexts seen", "median count", "training", "test", "gap")
-    lines = [
-        (
-            str(row.extra["order"]),
-            f"{row.extra['contexts']:,}",
-            f"{row.extra['median_count']:g}",
-            f"{row.extra['train']:.3f}",
-            f"{row.test:.3f}",
-            f"{row.test - row.extra['train']:.3f}",
-        )
-        for row in rows
-        if "order" in row.extra
-    ]
-    return lab.format_table(header, lines)
+    columns = {
+        "order": lambda row: str(row.extra["order"]),
+        "contexts seen": lambda row: f"{row.extra['contexts']:,}",
+        "median count": lambda row: f"{row.extra['median_count']:g}",
+        "training": lambda row: f"{row.extra['train']:.3f}",
+        "test": lambda row: f"{row.test:.3f}",
+        "gap": lambda row: f"{row.test - row.extra['train']:.3f}",
+    }
+    return lab.table_of(chains_of(rows), columns)
+
+
+def chains_of(rows: list[Row]) -> list[Row]:
+    """Returns the rows of Markov chains."""
+    return [row for row in rows if "order" in row.extra]
 
 
 def answers(rows: list[Row]) -> list[str]:
     """Returns the notes' questions with this run's numbers."""
     test = {row.name: row.test for row in rows}
-    chains = {row.extra["order"]: row.test for row in rows if "order" in row.extra}
+    chains = {row.extra["order"]: row.test for row in chains_of(rows)}
     found = [name for name in RNNS if name in test]
     lines = [
         f"How wrong is first order? {chains[1] - min(chains.values()):.3f} bits per "
@@ -122,33 +118,24 @@ def samples(rows: list[Row], corpus: Corpus) -> str:
 
 
 def _figures(folder: Path, corpus: Corpus, rows: list[Row]) -> None:
-    chains = [row for row in rows if "order" in row.extra]
+    chains = chains_of(rows)
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in files.read_metrics(folder):
         if point["valid_bits"] is not None:
-            at = (
-                float(str(point["characters"])) / 1e6,
-                float(str(point["valid_bits"])),
-            )
-            curves.setdefault(str(point["model"]), []).append(at)
-    levels = {row.name: row.valid for row in chains if row.valid is not None}
+            read, bits = (float(str(point[k])) for k in ("characters", "valid_bits"))
+            curves.setdefault(str(point["model"]), []).append((read / 1e6, bits))
     if curves:
-        drawing.learning_curves(
-            folder / "learning_curves.png",
-            curves,
-            levels,
-            f"Learning to predict the next character ({corpus.name})",
-        )
+        levels = {row.name: row.valid for row in chains if row.valid is not None}
+        title = f"Learning to predict the next character ({corpus.name})"
+        path = folder / "learning_curves.png"
+        drawing.learning_curves(path, curves, levels, title)
+    orders = {"training": [], "test": []}
+    for row in chains:
+        orders["training"].append((row.extra["order"], row.extra["train"]))
+        orders["test"].append((row.extra["order"], row.test))
     drawing.markov_orders(
         folder / "markov_orders.png",
-        {
-            "Markov chain, training text": [
-                (row.extra["order"], row.extra["train"]) for row in chains
-            ],
-            "Markov chain, test text": [
-                (row.extra["order"], row.test) for row in chains
-            ],
-        },
+        {f"Markov chain, {name} text": points for name, points in orders.items()},
         {row.name: row.test for row in rows if row.name in RNNS},
         {row.name: row.test for row in rows if row.valid is None},
         f"What context is worth ({corpus.name}, held-out text)",

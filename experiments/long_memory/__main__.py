@@ -7,7 +7,6 @@ fills what is missing, can be stopped at any time, and goes on where it was.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,19 +116,14 @@ def cases(settings: Settings) -> list[Case]:
 def case_of(task: str, length: int, cell: str, seed: int, settings: Settings) -> Case:
     """Returns one case, with the task's own sizes and the cell's own rate."""
     hidden, batch, sequences = PLANS[task]
+    same = ("clip", "every", "evaluated", "tested")
     return Case(
-        task=task,
-        length=length,
-        cell=cell,
-        seed=seed,
+        *(task, length, cell, seed),
         hidden=settings.hidden or hidden,
         batch=batch,
         rate=settings.rate or rate_of(cell, task),
-        clip=settings.clip,
         sequences=settings.sequences or sequences,
-        every=settings.every,
-        evaluated=settings.evaluated,
-        tested=settings.tested,
+        **{name: getattr(settings, name) for name in same},
     )
 
 
@@ -139,11 +133,8 @@ def run(settings: Settings) -> int:
     rows = store.load(path)
     seconds = settings.seconds or 0.0
     all_ = [] if settings.show else cases(settings)
-    missing = [
-        case
-        for case in all_
-        if not store.is_done(rows.get(store.name_of(case)), case, seconds)
-    ]
+    done = lambda case: store.is_done(rows.get(store.name_of(case)), case, seconds)
+    missing = [case for case in all_ if not done(case)]
     if len(missing) < len(all_):
         print(f"{len(all_) - len(missing)} of {len(all_)} cases are in {path}.")
     _require_data(missing)
@@ -195,25 +186,23 @@ def _as_planned(settings: Settings) -> bool:
 def _train(case: Case, seconds: float, bar: Any) -> dict[str, Any]:
     name = store.name_of(case)
 
+    shown = lambda x: "not finite" if x["loss"] is None else f"{x['loss']:.3g}"
+
     def report_row(row: dict[str, Any]) -> None:
-        loss = "not finite" if row["loss"] is None else f"{row['loss']:.3g}"
-        bar.set_description(f"{name} {row['sequences']:,}: {loss}")
+        bar.set_description(f"{name} {row['sequences']:,}: {shown(row)}")
 
     bar.set_description(name)
     found = train(case, seconds, report_row)
-    loss = "not finite" if found["loss"] is None else f"{found['loss']:.3g}"
     bar.write(
-        f"{name:32} {found['stopped']:>9} after {found['sequences']:7,}  loss {loss:>8}"
+        f"{name:32} {found['stopped']:>9} after {found['sequences']:7,}"
+        f"  loss {shown(found):>8}"
         f"  (constant {found['baseline']:.3g})  {found['seconds']:.0f} s"
     )
     return found
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    prog = "python -m experiments.long_memory"
-    return lab.command(Settings, arguments, __doc__, run, presets=PRESETS, prog=prog)
-
+PROGRAM = "python -m experiments.long_memory"
+main = lab.main_of(Settings, __doc__, run, presets=PRESETS, prog=PROGRAM)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -1,8 +1,7 @@
 """What the long-memory tasks have to say: a table and a figure."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from experiments import lab
 from experiments.lab import figures
 from experiments.long_memory.entrants import ENTRANTS
-from experiments.long_memory.problems import LENGTHS, PUBLISHED, problem
+from experiments.long_memory.problems import LENGTHS, PUBLISHED, Published, problem
 from experiments.long_memory.training import CUT, DIVERGED, SOLVED
 
 HEADER = (
@@ -49,12 +48,7 @@ TITLES = {
 }
 # Plain networks are grey, that the others are told apart by colours.
 SHADES = ("#555555", "#888888", "#BBBBBB", *figures.COLOURS[:5], *figures.COLOURS[6:])
-LOOKS: dict[str, dict[str, Any]] = {
-    cell: {"color": colour, "marker": marker}
-    for cell, colour, marker in zip(
-        ENTRANTS, cycle(SHADES), cycle(figures.MARKERS), strict=False
-    )
-}
+LOOKS: dict[str, dict[str, Any]] = figures.looks_of(ENTRANTS, SHADES)
 PANEL = (3.9, 3.3)  # inches
 COLUMNS = 3
 
@@ -67,22 +61,16 @@ def spread(values: Sequence[float | None], digits: str) -> str:
     >>> spread([1.0, 3.0], ".1f"), spread([2.0], ".1f"), spread([None], ".1f")
     ('2.0 ± 1.4', '2.0', '')
     """
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    shown = format(float(np.mean(known)), digits)
-    if len(known) == 1:
-        return shown
-    return f"{shown} ± {format(float(np.std(known, ddof=1)), digits)}"
+    found = lab.mean_sd([value for value in values if value is not None])
+    return lab.spread(found, digits) if found["values"] else ""
 
 
-def panels(rows: Rows) -> list[tuple[str, int]]:
-    """Returns each task and length of the full table, and what else was run."""
-    full = [(task, length) for task, lengths in LENGTHS.items() for length in lengths]
+def panels(rows: Rows, more: Collection[tuple[str, int]] = ()) -> list[tuple[str, int]]:
+    """Returns each task and length of the full table, what else was run, and more."""
+    full = {(task, length) for task, lengths in LENGTHS.items() for length in lengths}
     run = {(row["task"], row["length"]) for row in rows.values()}
     order = list(LENGTHS)
-    both = set(full) | run
-    return sorted(both, key=lambda pair: (order.index(pair[0]), pair[1]))
+    return sorted({*full, *run, *more}, key=lambda p: (order.index(p[0]), p[1]))
 
 
 def of_cell(rows: Rows, task: str, length: int, cell: str) -> list[Mapping[str, Any]]:
@@ -118,25 +106,23 @@ def line(cell: str, found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def table(rows: Rows) -> str:
     """Returns the table: what was measured beside the baselines and what was said."""
     lines: list[tuple[str, ...]] = []
-    empty = [""] * (len(HEADER) - 1)
-    said = {(p.task, p.length) for p in PUBLISHED}
-    order = list(LENGTHS)
-    shown = sorted(
-        {*panels(rows), *said}, key=lambda pair: (order.index(pair[0]), pair[1])
-    )
-    for task, length in shown:
-        lines.append((f"{task}, {length}", *empty))
-        level = problem(task, length).baseline
-        lines.append(("  best constant answer", *empty[:5], f"{level:.4f}", ""))
-        for p in PUBLISHED:
-            if (p.task, p.length) == (task, length):
-                needed = "" if p.sequences is None else f"{p.sequences:,}"
-                loss = "" if p.loss is None else f"{p.loss:.2g}"
-                lines.append((f"  {p.by}", "", "", "", needed, "", loss, ""))
-        if (task, length) in panels(rows):
-            cells = [(cell, of_cell(rows, task, length, cell)) for cell in ENTRANTS]
-            lines += [line(cell, found) for cell, found in cells]
+    run = panels(rows)
+    for task, length in panels(rows, [(p.task, p.length) for p in PUBLISHED]):
+        level = f"{problem(task, length).baseline:.4f}"
+        lines.append((f"{task}, {length}", *[""] * (len(HEADER) - 1)))
+        lines.append(("  best constant answer", *[""] * 5, level, ""))
+        for p in of_task(task, length):
+            needed = "" if p.sequences is None else f"{p.sequences:,}"
+            loss = "" if p.loss is None else f"{p.loss:.2g}"
+            lines.append((f"  {p.by}", "", "", "", needed, "", loss, ""))
+        for cell in ENTRANTS if (task, length) in run else ():
+            lines.append(line(cell, of_cell(rows, task, length, cell)))
     return lab.format_table(HEADER, lines)
+
+
+def of_task(task: str, length: int) -> list[Published]:
+    """Returns what others report of a task."""
+    return [p for p in PUBLISHED if (p.task, p.length) == (task, length)]
 
 
 def draw(path: Path, rows: Rows) -> None:
@@ -154,7 +140,7 @@ def draw(path: Path, rows: Rows) -> None:
     columns = min(COLUMNS, max(1, len(shown)))
     lines = max(1, -(-len(shown) // columns))
     size = (PANEL[0] * columns, PANEL[1] * lines + 1.0)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figures.figure_of(*size)
     axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
     ends = [row["course"][-1]["sequences"] for row in rows.values() if row["course"]]
     for place, (task, length) in zip(axes, shown, strict=False):
@@ -205,8 +191,7 @@ def _panel(axes: Axes, rows: Rows, task: str, length: int, end: int) -> None:
     axes.axhline(own.baseline, linestyle="--", label="best constant answer", **level)
     if own.measure == "loss":
         axes.axhline(own.threshold, linestyle=":", label="solved below", **level)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.loglog()
     axes.set_xlim(1500, max(1.3 * end, 11_000))  # at least one decade has its marks
     # Above the constant answer there is nothing to be told: who explodes leaves.
     axes.set_ylim(top=2 * own.baseline)
@@ -221,7 +206,7 @@ def _panel(axes: Axes, rows: Rows, task: str, length: int, end: int) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     told = textwrap.fill(success(rows, task, length), 54)
     room = "\n" * (told.count("\n") + 1)
-    axes.set_title(f"{TITLES[task].format(length)}{room}", fontsize=10)
+    figures.describe(axes, f"{TITLES[task].format(length)}{room}")
     axes.text(0.5, 1.02, told, ha="center", fontsize=8.5, transform=axes.transAxes)
     axes.set_xlabel("training sequences (thousands)", fontsize=9)
     unit = "mean squared error" if task == "adding" else "cross-entropy (nats)"
@@ -236,25 +221,17 @@ def success(rows: Rows, task: str, length: int) -> str:
     Of a task that has no threshold: the cells with the fewest errors.
     """
     found = {cell: of_cell(rows, task, length, cell) for cell in ENTRANTS}
+    run = {cell: own for cell, own in found.items() if own}
     if problem(task, length).measure is None:
-        wrong = {
-            cell: float(np.mean([row["wrong"] for row in own]))
-            for cell, own in found.items()
-            if own
-        }
+        mean = lambda own: float(np.mean([row["wrong"] for row in own]))
+        wrong = {cell: mean(own) for cell, own in run.items()}
         best = sorted(wrong, key=lambda cell: wrong[cell])[:3]
         told = ", ".join(f"{_name(cell)} {100 * wrong[cell]:.0f}%" for cell in best)
         return f"fewest errors: {told}"
-    solved = {
-        cell: sum(row["stopped"] == SOLVED for row in own)
-        for cell, own in found.items()
-    }
-    told = ", ".join(
-        f"{_name(cell)} {count}/{len(found[cell])}"
-        for cell, count in solved.items()
-        if count
-    )
-    return f"solved: {told or 'by none'}"
+    count = lambda own: sum(row["stopped"] == SOLVED for row in own)
+    solved = {cell: own for cell, own in run.items() if count(own)}
+    told = (f"{_name(cell)} {count(own)}/{len(own)}" for cell, own in solved.items())
+    return f"solved: {', '.join(told) or 'by none'}"
 
 
 def _course(
@@ -271,27 +248,17 @@ def _course(
         return False
     xs, ys = zip(*known, strict=True)
     full = row["stopped"] == SOLVED
-    axes.plot(
-        xs,
-        ys,
-        label=label,
-        linewidth=1.3 if full else 0.8,
-        alpha=0.9 if full else 0.7,
-        zorder=3 if full else 2,
-        markersize=7 if full else 5,
-        markevery=[len(xs) - 1],
-        markerfacecolor=look["color"] if full else "white",
-        **look,
-    )
+    names = ("linewidth", "alpha", "zorder", "markersize", "markerfacecolor")
+    ended = (1.3, 0.9, 3, 7, look["color"]) if full else (0.8, 0.7, 2, 5, "white")
+    own = dict(zip(names, ended, strict=True))
+    axes.plot(xs, ys, label=label, markevery=[len(xs) - 1], **own, **look)
     return True
 
 
 def _published(axes: Axes, task: str, length: int) -> None:
     look = {"color": "black", "linewidth": 1}
     end = axes.get_xlim()[1]
-    for said in PUBLISHED:
-        if (said.task, said.length) != (task, length):
-            continue
+    for said in of_task(task, length):
         if said.sequences is not None and said.sequences < end:
             name = f"sequences: {said.by}"
             axes.axvline(said.sequences, linestyle="-.", label=name, **look)
@@ -305,6 +272,5 @@ def _published(axes: Axes, task: str, length: int) -> None:
             name = f"loss: {said.by}"
             low, _ = axes.get_ylim()
             axes.set_ylim(bottom=min(low, 0.7 * said.loss))
-            axes.axhline(
-                said.loss, linestyle=(0, (8, 2, 1, 2, 1, 2)), label=name, **look
-            )
+            dashes = (0, (8, 2, 1, 2, 1, 2))
+            axes.axhline(said.loss, linestyle=dashes, label=name, **look)

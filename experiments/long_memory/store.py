@@ -18,6 +18,7 @@ from experiments import lab
 from experiments.long_memory.training import CUT, Case
 
 EXPERIMENT = "long_memory"
+NAME = ("task", "length", "cell", "seed")  # what a row is named by
 
 
 def name_of(case: Case) -> str:
@@ -28,15 +29,12 @@ def name_of(case: Case) -> str:
     >>> name_of(Case(**{**sizes, "task": "copy", "length": 9, "cell": "gru"}))
     'copy/9/gru/0'
     """
-    return f"{case.task}/{case.length}/{case.cell}/{case.seed}"
+    return "/".join(str(getattr(case, part)) for part in NAME)
 
 
 def settings_of(case: Case) -> dict[str, Any]:
     """Returns all of a case that its name does not tell."""
-    shown = dataclasses.asdict(case)
-    return {
-        k: v for k, v in shown.items() if k not in ("task", "length", "cell", "seed")
-    }
+    return {k: v for k, v in dataclasses.asdict(case).items() if k not in NAME}
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
@@ -86,10 +84,7 @@ def add(path: Path, case: Case, found: Mapping[str, Any]) -> dict[str, dict[str,
       ValueError: As `alone`.
     """
     row = {
-        "task": case.task,
-        "length": case.length,
-        "cell": case.cell,
-        "seed": case.seed,
+        **{part: getattr(case, part) for part in NAME},
         "settings": settings_of(case),
         **found,
         "environment": lab.environment(),

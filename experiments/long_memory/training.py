@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 import jrnn
 from experiments import lab
 from experiments._long_tasks import Sequences
+from experiments.lab import training as lab_training
 from experiments.long_memory.entrants import ENTRANTS
 from experiments.long_memory.problems import EACH, Problem, problem, scores
 
@@ -166,7 +167,9 @@ def trainer(case: Case) -> Trainer:
 @functools.lru_cache(maxsize=4)
 def _trainer(case: Case) -> Trainer:
     own = problem(case.task, case.length)
-    optimizer = optax.chain(optax.clip_by_global_norm(case.clip), optax.adam(case.rate))
+    adam = optax.clip_by_global_norm(case.clip), optax.adam(case.rate)
+    slow = optax.stateless(lambda updates, _: _slowed(updates, case, own))
+    optimizer = optax.chain(*adam, slow)
 
     def start(key: Array) -> Lane:
         params: Any = init(key, case.cell, own, case.hidden)
@@ -176,16 +179,11 @@ def _trainer(case: Case) -> Trainer:
         return scores(own, predict(params, case.cell, own, batch), batch)[0]
 
     def advance(lane: Lane, key: Array, data: Any) -> tuple[Lane, Array]:
-        def one(lane: Lane, _: None) -> tuple[Lane, Array]:
-            used = jax.random.fold_in(key, lane.step)
-            batch = own.draw(used, case.batch, data)
-            value, gradient = jax.value_and_grad(loss)(lane.params, batch)
-            updates, opt_state = optimizer.update(gradient, lane.opt_state)
-            params = optax.apply_updates(lane.params, _slowed(updates, case, own))
-            return Lane(params, opt_state, lane.step + 1), value
-
-        lane, values = jax.lax.scan(one, lane, None, length=case.steps_per_block)
-        return lane, values.mean()
+        on = lambda params, used: loss(params, own.draw(used, case.batch, data))
+        steps = lane.step + jnp.arange(case.steps_per_block, dtype=jnp.int32)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(steps)
+        state, (values, _) = lab_training.descend(on, optimizer, lane[:2], keys)
+        return Lane(*state, steps[-1] + 1), values.mean()
 
     def evaluate(
         params: Any, key: Array, data: Any, sequences: int

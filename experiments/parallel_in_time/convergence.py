@@ -14,6 +14,7 @@ import functools
 import math
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +26,9 @@ from jax import Array
 
 import jrnn
 from experiments import lab
-from experiments.parallel_in_time.convergence_report import (
-    BOUNDS,
-    judge,
-    plain_table,
-    progress,
-    scaled_table,
-    verdict,
-)
+from experiments.lab import errors
+from experiments.lab.training import descend
+from experiments.parallel_in_time import convergence_report as report
 
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
 INPUTS = 8
@@ -90,19 +86,15 @@ class Case(NamedTuple):
 
 def cases(settings: Settings) -> Iterator[Case]:
     """Yields every case, those of one truth one after another."""
+    ways = [(damping, False) for damping in settings.dampings] + [(0.0, True)]
+    own, sizes = (DRAWN, TRAINED), (settings.hidden, settings.steps)
+    largest = settings.hidden[-1]
     for cell in settings.cells:
-        for hidden in settings.hidden:
-            for steps in settings.steps:
-                for weights in (DRAWN, TRAINED):
-                    for dtype in settings.dtypes:
-                        yield Case(cell, hidden, steps, dtype, weights)
-        ways = [(damping, False) for damping in settings.dampings] + [(0.0, True)]
-        for steps in settings.steps[:-1]:
-            for scale in settings.scales:
-                for dtype in settings.dtypes:
-                    for way in ways:
-                        how = (DRAWN, scale, *way)
-                        yield Case(cell, settings.hidden[-1], steps, dtype, *how)
+        for hidden, steps, weights, dtype in product(*sizes, own, settings.dtypes):
+            yield Case(cell, hidden, steps, dtype, weights)
+        scaled = settings.steps[:-1], settings.scales, settings.dtypes, ways
+        for steps, scale, dtype, way in product(*scaled):
+            yield Case(cell, largest, steps, dtype, DRAWN, scale, *way)
 
 
 @functools.cache
@@ -120,22 +112,16 @@ def weights_of(cell: jrnn.Cell, weights: str, training: int) -> Any:
     W_y = jax.random.normal(jax.random.key(1), (cell.spec.output_size,), jnp.float32)
     optimiser = optax.adam(LEARNING_RATE)
 
-    def loss(learned: Any, xs: Array) -> Array:
-        params, W_y = learned
+    def loss(learned: Any, key: Array) -> Array:
+        shape = (TRAINING_LENGTH, TRAINING_BATCH, cell.spec.input_size)
+        (params, W_y), xs = learned, jax.random.normal(key, shape, jnp.float32)
         yhats = jrnn.unroll(cell, params, xs)[1][DELAY:] @ W_y
         return jnp.square(yhats - xs[:-DELAY, :, 0]).mean()
-
-    def step(carry: Any, key: Array) -> tuple[Any, None]:
-        learned, state = carry
-        shape = (TRAINING_LENGTH, TRAINING_BATCH, cell.spec.input_size)
-        xs = jax.random.normal(key, shape, jnp.float32)
-        updates, state = optimiser.update(jax.grad(loss)(learned, xs), state, learned)
-        return (optax.apply_updates(learned, updates), state), None
 
     @jax.jit
     def train(learned: Any) -> Any:
         keys = jax.random.split(jax.random.key(2), training)
-        return jax.lax.scan(step, (learned, optimiser.init(learned)), keys)[0][0]
+        return descend(loss, optimiser, (learned, optimiser.init(learned)), keys)[0][0]
 
     return train((params, W_y))[0]
 
@@ -208,18 +194,6 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def error(got: Any, expected: Any) -> float:
-    """Returns the largest of max|a - b| / max|b| over two trees; NaN is infinite."""
-    worst = 0.0
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
-    for a, b in pairs:
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        with np.errstate(all="ignore"):
-            found = float(np.abs(a - b).max() / np.abs(b).max())
-        worst = max(worst, found if math.isfinite(found) else math.inf)
-    return worst
-
-
 @functools.lru_cache(maxsize=1)
 def truth(case: Case, training: int) -> tuple[Any, float]:
     """Returns what the scan finds in float64, and the growth of differences."""
@@ -271,8 +245,10 @@ def examine(case: Case, training: int) -> dict[str, Any]:
     }
     for name, (got, expected) in pairs.items():
         outputs = (np.asarray(both[0])[:, solved] for both in (got, expected))
-        row[f"outputs{name}"] = finite(error(*outputs)) if solved.any() else None
-        found = finite(error(got[1], expected[1])) if solved.all() else None
+        row[f"outputs{name}"] = (
+            finite(errors.largest(*outputs)) if solved.any() else None
+        )
+        found = finite(errors.largest(got[1], expected[1])) if solved.all() else None
         row[f"gradients{name}"] = found
     return row
 
@@ -304,14 +280,14 @@ def run(settings: Settings) -> int:
     with lab.x64():
         for case in cases(settings):
             rows.append(examine(case, settings.training))
-            print(progress(rows[-1]), flush=True)
-    said, good = verdict(rows)
-    print(f"\n{plain_table(rows)}\n\n{scaled_table(rows)}\n\n{said}")
+            print(report.progress(rows[-1]), flush=True)
+    said, good = report.verdict(rows)
+    print(f"\n{report.plain_table(rows)}\n\n{report.scaled_table(rows)}\n\n{said}")
     lab.write_results(
         settings,
         "parallel_in_time.convergence",
-        bounds=BOUNDS,
-        rows=[{**row, "verdict": judge(row)} for row in rows],
+        bounds=report.BOUNDS,
+        rows=[{**row, "verdict": report.judge(row)} for row in rows],
         verdict=said.splitlines()[-1],
     )
     print(f"Written to {settings.out}.")

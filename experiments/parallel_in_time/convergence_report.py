@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments import lab
+from experiments.lab.tables import grouped
 
 # Largest normwise error of converged cases, of outputs and of gradients.
 BOUNDS = {"float32": (1e-6, 1e-5), "float64": (1e-10, 1e-10)}
@@ -51,15 +52,14 @@ def plain_table(rows: list[dict[str, Any]]) -> str:
     """Returns iterations and worst errors of drawn and of trained weights."""
     rows = [row for row in rows if row["scale"] == 1]
     lengths = sorted({row["steps"] for row in rows})
-    key = lambda row: tuple(row[k] for k in ("cell", "hidden", "dtype", "weights"))
+    groups = grouped(rows, ("cell", "hidden", "dtype", "weights"))
     body = []
-    for one in dict.fromkeys(map(key, rows)):
-        group = [row for row in rows if key(row) == one]
+    for (cell, hidden, dtype, weights), group in groups.items():
         sequences = sum(row["batch"] for row in group)
         converged = sum(row["batch"] * row["converged"] for row in group)
         body.append(
             (
-                f"{one[0]}, H={one[1]}, {one[2]}, {one[3]}",
+                f"{cell}, H={hidden}, {dtype}, {weights}",
                 f"{converged:.0f}/{sequences}",
                 *(_iterations(group, steps) for steps in lengths),
                 *(shown(_worst(group, name)) for name in ERRORS),
@@ -89,20 +89,14 @@ def shown(value: float | None) -> str:
 def scaled_table(rows: list[dict[str, Any]]) -> str:
     """Returns what became of scaled weights, for each way to iterate."""
     rows = [row for row in rows if row["scale"] != 1]
-    key = lambda row: tuple(row[k] for k in ("cell", "scale", "steps", "dtype"))
     way = lambda row: "diagonal" if row["diagonal"] else f"damping {row['damping']:g}"
-    ways = list(dict.fromkeys(map(way, rows)))
-    body = []
-    for one in dict.fromkeys(map(key, rows)):
-        group = {way(row): row for row in rows if key(row) == one}
-        first = next(iter(group.values()))
-        body.append(
-            (
-                f"{one[0]} x {one[1]:g}, H={first['hidden']}, T={one[2]:,}, {one[3]}",
-                f"{first['growth']:+.2f}",
-                *(outcome(group[name]) for name in ways),
-            )
-        )
+    ways, body = list(dict.fromkeys(map(way, rows))), []
+    groups = grouped(rows, ("cell", "scale", "steps", "dtype"))
+    for (cell, scale, steps, dtype), group in groups.items():
+        what = f"{cell} x {scale:g}, H={group[0]['hidden']}, T={steps:,}, {dtype}"
+        by_way = {way(row): outcome(row) for row in group}
+        shown = (by_way[name] for name in ways)
+        body.append((what, f"{group[0]['growth']:+.2f}", *shown))
     header = ("scaled weights: iterations (error of outputs)", "growth", *ways)
     return lab.format_table(header, body)
 

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 import jrnn
 from experiments import tasks
+from experiments.lab.training import descend
 from experiments.parallel_in_time.cells import make_cell, method_of
 from experiments.tasks import Batch
 
@@ -175,8 +176,8 @@ def right(task: Task, logits: Array, batch: Batch) -> Float[Array, "T B"]:
     return ((logits > 0) == (bits == 1)).astype(jnp.float32).mean(axis=-1)
 
 
-def _optimizer(plan: Plan) -> optax.GradientTransformation:
-    """Adam behind a clipped gradient, for a rate of 1: each lane has its own."""
+def _optimizer(plan: Plan, rate: Any) -> optax.GradientTransformation:
+    """Adam behind a clipped gradient, at a rate of each lane's own."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, 1.0, round(plan.warmup * plan.steps), plan.steps
     )
@@ -184,6 +185,7 @@ def _optimizer(plan: Plan) -> optax.GradientTransformation:
         optax.clip_by_global_norm(plan.clip),
         optax.scale_by_adam(),
         optax.scale_by_schedule(schedule),
+        optax.scale(-rate),
     )
 
 
@@ -200,31 +202,27 @@ def trainer(name: str, task: Task, plan: Plan) -> tuple[Callable, Callable]:
       start(keys, rates) -> lanes, and advance(lanes, steps) -> (lanes, the mean loss of
       each over these steps). Lanes differ in their key and their learning rate alone.
     """
-    cell, optimizer = make_cell(name, plan.hidden), _optimizer(plan)
+    cell = make_cell(name, plan.hidden)
 
     def start(key: Array, rate: Array) -> Lane:
         key_init, key_run = jax.random.split(key)
         params: Any = init(key_init, cell, task)
-        step = jnp.zeros((), jnp.int32)
-        return Lane(params, optimizer.init(params), key_run, rate, step)
+        moments = _optimizer(plan, rate).init(params)
+        return Lane(params, moments, key_run, rate, jnp.zeros((), jnp.int32))
 
-    def loss(params: Any, batch: Batch, step: Array) -> Array:
+    def loss(params: Any, given: tuple[Array, Array]) -> Array:
+        batch = task.draw(given[0], plan.batch)
         logits = predict(params, cell, method_of(name), task, batch.xs)
-        return loss_of(
-            task, logits, batch, batch.asked & counted(task, plan, step, batch)
-        )
-
-    def one(lane: Lane, _: None) -> tuple[Lane, Array]:
-        key, used = jax.random.split(lane.key)
-        batch = task.draw(used, plan.batch)
-        value, gradient = jax.value_and_grad(loss)(lane.params, batch, lane.step)
-        updates, opt_state = optimizer.update(gradient, lane.opt_state)
-        params = jax.tree.map(lambda p, u: p - lane.rate * u, lane.params, updates)
-        return Lane(params, opt_state, key, lane.rate, lane.step + 1), value
+        counts = batch.asked & counted(task, plan, given[1], batch)
+        return loss_of(task, logits, batch, counts)
 
     def advance(lane: Lane, steps: int) -> tuple[Lane, Array]:
-        lane, values = jax.lax.scan(one, lane, None, length=steps)
-        return lane, values.mean()
+        split = lambda key, _: tuple(jax.random.split(key))
+        key, used = jax.lax.scan(split, lane.key, None, length=steps)
+        numbers = lane.step + jnp.arange(steps, dtype=jnp.int32)
+        optimizer = _optimizer(plan, lane.rate)
+        state, (values, _) = descend(loss, optimizer, lane[:2], (used, numbers))
+        return Lane(*state, key, lane.rate, lane.step + steps), values.mean()
 
     return jax.jit(jax.vmap(start)), jax.jit(
         lambda lanes, steps: jax.vmap(lambda lane: advance(lane, steps))(lanes),

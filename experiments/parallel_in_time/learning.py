@@ -9,7 +9,6 @@ method, which evaluates the whole sequence at once.
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,8 +126,8 @@ def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]
     lanes = start(keys, jnp.repeat(jnp.asarray(rates, jnp.float32), len(seeds)))
     losses, pieces = [], max(1, min(10, plan.steps))
     for piece in range(pieces):
-        lab.begin, end = (plan.steps * i // pieces for i in (piece, piece + 1))
-        lanes, loss = advance(lanes, end - lab.begin)
+        first, end = (plan.steps * i // pieces for i in (piece, piece + 1))
+        lanes, loss = advance(lanes, end - first)
         losses.append(np.asarray(loss).reshape(len(rates), len(seeds)).tolist())
         bar.update()
     trained = time.perf_counter() - wall
@@ -137,27 +136,18 @@ def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]
     method = method_of(cell)
     runs = [_lane(lanes.params, i) for i in range(len(keys))]
     params = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
-    on_valid = [
-        [
-            _accuracy(learners.score(p, cell, tested, method, valid)[0], valid)
-            for p in row
-        ]
-        for row in params
-    ]
+    score = lambda p: learners.score(p, cell, tested, method, valid)[0]
+    on_valid = [[_accuracy(score(p), valid) for p in row] for row in params]
     # Of equals the one with the lower last loss, not to depend on the order of rates.
     last = np.mean(losses[-1], axis=1)
     best = max(range(len(rates)), key=lambda i: (np.mean(on_valid[i]), -last[i]))
     found = [test_one(p, cell, name, tested, settings, test) for p in params[best]]
-    result: dict[str, Any] = {
-        measure: lab.mean_sd([row[measure] for row in found]) for measure in found[0]
-    }
+    by_rate = zip(rates, on_valid, strict=True)
     return {
-        **result,
+        **{name: lab.mean_sd([row[name] for row in found]) for name in found[0]},
         "parameters": lab.parameter_count(params[best][0]),
         "learning_rate": rates[best],
-        "valid_by_rate": {
-            f"{rate:g}": values for rate, values in zip(rates, on_valid, strict=True)
-        },
+        "valid_by_rate": {f"{rate:g}": values for rate, values in by_rate},
         "losses": [[row[best][j] for row in losses] for j in range(len(seeds))],
         "sequences": plan.steps * plan.batch,
         "seconds_training": trained,
@@ -210,18 +200,16 @@ def test_newton(params: Any, cell: str, task: Task, batch: Any) -> dict[str, Any
     """
     info = learners.solve(params, cell, task, batch)
     solved, asked = np.asarray(info.converged), np.asarray(batch.asked)
+    none = ("newton_accuracy", "steps_accuracy", "newton_difference")
     found: dict[str, Any] = {
         "newton_converged": float(solved.mean()),
         "newton_iterations": float(np.asarray(info.iterations).mean()),
-        "newton_accuracy": None,
-        "steps_accuracy": None,
-        "newton_difference": None,
+        **dict.fromkeys(none),
     }
     if not solved.any():
         return found
-    methods = {"newton": jrnn.newton(), "steps": method_of(cell)}
     shown = {}
-    for by, method in methods.items():
+    for by, method in (("newton", jrnn.newton()), ("steps", method_of(cell))):
         right, logits = learners.score(params, cell, task, method, batch)
         shown[by] = np.asarray(logits)[:, solved]
         found[f"{by}_accuracy"] = _share(np.asarray(right)[:, solved], asked[:, solved])
@@ -263,10 +251,7 @@ def run(settings: Settings) -> int:
     return run.finish(content, draw, said=f"\n{table(content)}\n")
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run, presets=PRESETS)
-
+main = lab.main_of(Settings, __doc__, run, presets=PRESETS)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -54,27 +54,19 @@ def columns(content: dict[str, Any]) -> dict[str, tuple[str, str, float]]:
 def table(content: dict[str, Any]) -> str:
     """Returns accuracy by cell and task, what is published, and Newton's report."""
     shown, results = columns(content), content["results"]
+    mean = lambda cell: [results[t][cell][m] for t, m, _ in shown.values()]
     body = [
-        (
-            f"{cell} ({kind})",
-            *(lab.percent(results[task][cell][m]) for task, m, _ in shown.values()),
-        )
+        (f"{cell} ({kind})", *map(lab.percent, mean(cell)))
         for cell, kind in content["kinds"].items()
     ]
     chance = [f"{100 * c:.1f}" for *_, c in shown.values()]
-    names = list(dict.fromkeys(n for known in PUBLISHED.values() for n in known))
-    published = [
-        (
-            f"{name} (published)",
-            *(
-                f"{PUBLISHED[task][name]:g}"
-                if name in PUBLISHED[task] and measure == "accuracy"
-                else ""
-                for task, measure, _ in shown.values()
-            ),
-        )
-        for name in names
-    ]
+    published = []
+    for name in dict.fromkeys(n for known in PUBLISHED.values() for n in known):
+        known = [
+            (t, m == "accuracy" and name in PUBLISHED[t]) for t, m, _ in shown.values()
+        ]
+        said = [f"{PUBLISHED[t][name]:g}" if told else "" for t, told in known]
+        published.append((f"{name} (published)", *said))
     accuracy = lab.format_table(
         ("accuracy in %", *shown), [*body, ("chance", *chance), *published]
     )
@@ -84,34 +76,28 @@ def table(content: dict[str, Any]) -> str:
 
 def newton_table(content: dict[str, Any]) -> str:
     """Returns what Newton's method made of the trained cells, "" of none."""
-    header = (
-        "Newton's method",
-        "sequences converged %",
-        "iterations",
-        "accuracy of these",
-        "step by step",
-        "largest difference",
-        f"converged, {content['settings']['longer']} steps %",
-    )
-    body = []
-    for task, rows in content["results"].items():
-        for cell, row in rows.items():
-            if "newton_converged" not in row:
-                continue
-            known = [v for v in row["newton_difference"]["values"] if v is not None]
-            longer = row.get("newton_converged_longer")
-            body.append(
-                (
-                    f"{task}, {cell}",
-                    lab.percent(row["newton_converged"]),
-                    f"{row['newton_iterations']['mean']:.0f}",
-                    lab.percent(row["newton_accuracy"]),
-                    lab.percent(row["steps_accuracy"]),
-                    f"{max(known):.0e}" if known else "",
-                    lab.percent(longer) if longer else "",
-                )
-            )
-    return lab.format_table(header, body) if body else ""
+    rows = [
+        {"name": f"{task}, {cell}", **row}
+        for task, found in content["results"].items()
+        for cell, row in found.items()
+        if "newton_converged" in row
+    ]
+    longer = f"converged, {content['settings']['longer']} steps %"
+    columns = {
+        "Newton's method": lambda row: row["name"],
+        "sequences converged %": lambda row: lab.percent(row["newton_converged"]),
+        "iterations": lambda row: f"{row['newton_iterations']['mean']:.0f}",
+        "accuracy of these": lambda row: lab.percent(row["newton_accuracy"]),
+        "step by step": lambda row: lab.percent(row["steps_accuracy"]),
+        "largest difference": lambda row: _largest(row["newton_difference"]["values"]),
+        longer: lambda row: lab.percent(row.get("newton_converged_longer")),
+    }
+    return lab.table_of(rows, columns) if rows else ""
+
+
+def _largest(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{max(known):.0e}" if known else ""
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
@@ -131,8 +117,7 @@ def draw(path: Path, content: dict[str, Any]) -> None:
                 looks: dict[str, Any] = {"mfc": "none", "mec": GREY, "ms": 9}
                 axes.plot(PUBLISHED[task][known], i, "D", clip_on=False, **looks)
         axes.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.2)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("test accuracy (%)")
+        figures.describe(axes, title, "test accuracy (%)")
         axes.set_xlim(100 * chance - 15, 103)
         axes.set_xticks(range(20 * round(5 * chance), 101, 20))
         figures.tidy([axes], "x")

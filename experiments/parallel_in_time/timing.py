@@ -19,25 +19,11 @@ import jax.numpy as jnp
 
 import jrnn
 from experiments import lab
-from experiments.benchmarks.turns import in_turn
-from experiments.parallel_in_time.timing_report import (
-    BLOCKS,
-    FORWARD,
-    GRADIENT,
-    MEASURED,
-    NO_MEMORY,
-    NO_TIME,
-    PUBLISHED,
-    draw,
-    groups,
-    on_cpu,
-    progress,
-    published_table,
-    summary,
-    table,
-)
+from experiments.benchmarks import turns
+from experiments.parallel_in_time import timing_report as report
+from experiments.parallel_in_time.timing_report import FORWARD, MEASURED, NO_TIME
 
-PASSES = (FORWARD, GRADIENT)
+PASSES = (FORWARD, report.GRADIENT)
 # Short runs are repeated until this much time has passed, at most MORE times as often;
 # long ones are not begun again after that much.
 LEAST_SECONDS, MORE, MOST_SECONDS = 0.2, 10, 4.0
@@ -139,7 +125,7 @@ def methods(cell: str, steps: int) -> dict[str, jrnn.Method]:
     found = {"scan": jrnn.scan(), "bptt": jrnn.bptt()}
     if cell in LINEAR:
         blocks = jrnn.associative(chunk=math.isqrt(steps - 1) + 1)
-        return {**found, "associative": jrnn.associative(), BLOCKS: blocks}
+        return {**found, "associative": jrnn.associative(), report.BLOCKS: blocks}
     if cell in CELLS[Min]:  # the cells that min_gru and min_lstm are compared with
         return found if cell == "lstm" else {**found, "newton": jrnn.newton()}
     return {**found, "newton": jrnn.newton()}
@@ -164,21 +150,14 @@ def prepare(
     show = lambda params, xs: jrnn.unroll(cell, params, xs, method=method)[1]
     loss = lambda params, xs: jnp.tanh(show(params, xs)).mean()
     function = show if which == FORWARD else jax.value_and_grad(loss, (0, 1))
-    with lab.compiled_anew():
-        started = time.perf_counter()
-        compiled = jax.jit(function).lower(*given).compile()
-        compile_seconds = time.perf_counter() - started
-    memory = compiled.memory_analysis()
-    size = None if memory is None else memory.temp_size_in_bytes
-    if size is not None and size > limits.memory * 2**30:
-        return Prepared(NO_MEMORY, None, compile_seconds, size)
-    run = lambda: jax.block_until_ready(compiled(*given))
+    one = turns.prepare(function, *given, warm=False)
+    known = one.compile_seconds, one.temporary_bytes
+    if (one.temporary_bytes or 0) > limits.memory * 2**30:
+        return Prepared(report.NO_MEMORY, None, *known)
     started = time.perf_counter()
-    run()
+    one.run()
     late = time.perf_counter() - started > limits.seconds
-    if late:
-        return Prepared(NO_TIME, None, compile_seconds, size)
-    return Prepared(MEASURED, run, compile_seconds, size)
+    return Prepared(*((NO_TIME, None) if late else (MEASURED, one.run)), *known)
 
 
 def measure(
@@ -192,10 +171,9 @@ def measure(
         many = rounds >= MORE * limits.rounds or seconds >= LEAST_SECONDS
         return rounds >= limits.rounds and many
 
-    kept = in_turn(runs, enough)
-    return [
-        dict(zip(kept, one, strict=True)) for one in zip(*kept.values(), strict=True)
-    ]
+    kept = turns.in_turn(runs, enough)
+    each = zip(*kept.values(), strict=True)
+    return [dict(zip(kept, one, strict=True)) for one in each]
 
 
 def compare(
@@ -219,31 +197,22 @@ def compare(
     for which in PASSES:
         prepared = {}
         for name, method in methods(cell_name, steps).items():
-            ahead = expected.get((cell_name, hidden, which, name), 0.0) * steps
-            if ahead > settings.limits.seconds:
+            key = (cell_name, hidden, which, name)
+            if expected.get(key, 0.0) * steps > settings.limits.seconds:
                 prepared[name] = Prepared(NO_TIME)
             else:
                 prepared[name] = prepare(cell, method, which, given, settings.limits)
             if prepared[name].status == NO_TIME:
-                expected[(cell_name, hidden, which, name)] = math.inf
+                expected[key] = math.inf
         runs = {name: p.run for name, p in prepared.items() if p.run is not None}
         rounds = measure(runs, settings.limits) if runs else []
         for name, found in prepared.items():
-            row = {
-                "cell": cell_name,
-                "hidden": hidden,
-                "steps": steps,
-                "pass": which,
-                "method": name,
-                "status": found.status,
-                "compile_seconds": found.compile_seconds,
-                "temporary_bytes": found.temporary_bytes,
-            }
-            if found.run is not None:
-                row |= summary(name, rounds)
-                per_step = row["median_seconds"] / steps
+            row = {"cell": cell_name, "hidden": hidden, "steps": steps, "pass": which}
+            rows.append({**row, "method": name, **found._asdict()})
+            if rows[-1].pop("run") is not None:
+                rows[-1] |= report.summary(name, rounds)
+                per_step = rows[-1]["median_seconds"] / steps
                 expected[(cell_name, hidden, which, name)] = per_step
-            rows.append(row)
     return rows
 
 
@@ -258,22 +227,22 @@ def run(settings: Any) -> int:
         for hidden in settings.hidden:
             for steps in settings.steps:
                 rows += compare(cell, hidden, steps, settings, expected)
-                for group in list(groups(rows))[-len(PASSES) :]:
-                    print(progress(group), flush=True)
+                for group in list(report.groups(rows))[-len(PASSES) :]:
+                    print(report.progress(group), flush=True)
     for which in PASSES:
-        print("\n" + table(rows, which))
+        print("\n" + report.table(rows, which))
     found: dict[str, Any] = {"rows": rows}
     if not grid:
         ours = gains(rows, settings)
         found["speed_ups"] = ours
-        found["published"] = [p._asdict() for p in PUBLISHED[preset]]
-        print("\n" + published_table(ours, PUBLISHED[preset]))
-    if on_cpu():
+        found["published"] = [p._asdict() for p in report.PUBLISHED[preset]]
+        print("\n" + report.published_table(ours, report.PUBLISHED[preset]))
+    if report.on_cpu():
         found["note"] = GPU_UNMEASURED
         print(f"\n{GPU_UNMEASURED}")
     lab.write_results(settings, f"parallel_in_time.{preset}", **found)
     if grid:
-        draw(settings.out.with_suffix(".png"), rows, settings.batch)
+        report.draw(settings.out.with_suffix(".png"), rows, settings.batch)
     print(f"Written to {settings.out}.")
     return 0
 
@@ -285,32 +254,18 @@ def gains(rows: list[dict[str, Any]], settings: Any) -> list[dict[str, Any]]:
     method of min_gru or min_lstm; elsewhere the time of the plain scan over that of
     Newton's method, of the same cell.
     """
-    seconds = {
-        (r["cell"], r["hidden"], r["steps"], r["pass"], r["method"]): r
-        for r in rows
-        if r["status"] == MEASURED
-    }
+    key = ("cell", "hidden", "steps", "pass", "method")
+    measured = [row for row in rows if row["status"] == MEASURED]
+    seconds = {tuple(r[k] for k in key): r["median_seconds"] for r in measured}
     found = []
-    for cell, hidden, steps, which, method in list(seconds):
-        minimal = cell.startswith("min_")
-        if method not in (("associative", BLOCKS) if minimal else ("newton",)):
-            continue
-        if isinstance(settings, Min) and not minimal:
-            continue
-        base = cell.removeprefix("min_")
-        slow = seconds.get((base, hidden, steps, which, "scan"))
-        if slow is None:
-            continue
-        fast = seconds[(cell, hidden, steps, which, method)]
-        found.append(
-            {
-                "cell": cell,
-                "hidden": hidden,
-                "steps": steps,
-                "pass": which,
-                "method": method,
-                "against": f"{base}, scan",
-                "speed_up": slow["median_seconds"] / fast["median_seconds"],
-            }
+    for own, fast in seconds.items():
+        cell, *size, method = own
+        minimal, base = cell.startswith("min_"), cell.removeprefix("min_")
+        parallel = method in (
+            ("associative", report.BLOCKS) if minimal else ("newton",)
         )
+        slow = seconds.get((base, *size, "scan"))
+        if parallel and slow is not None and (minimal or not isinstance(settings, Min)):
+            known = {"against": f"{base}, scan", "speed_up": slow / fast}
+            found.append({**dict(zip(key, own, strict=True)), **known})
     return found

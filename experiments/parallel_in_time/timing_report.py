@@ -1,7 +1,8 @@
 """What the timing of methods looks like: tables, and a figure of time by length."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 
 from experiments import lab
 from experiments.lab import figures
+from experiments.lab.tables import grouped
 
 FORWARD, GRADIENT = "forward", "gradient"
 SEQUENTIAL = ("scan", "bptt")
@@ -99,9 +101,7 @@ def on_cpu() -> bool:
 
 def groups(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yields rows that are compared with each other."""
-    key = lambda row: (row["cell"], row["hidden"], row["steps"], row["pass"])
-    for one in dict.fromkeys(map(key, rows)):
-        yield [row for row in rows if key(row) == one]
+    yield from grouped(rows, ("cell", "hidden", "steps", "pass")).values()
 
 
 def verdict(group: list[dict[str, Any]]) -> str:
@@ -117,19 +117,15 @@ def verdict(group: list[dict[str, Any]]) -> str:
 
 def table(rows: list[dict[str, Any]], which: str) -> str:
     """Returns seconds of bptt, and the ratio to it of every other method."""
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    body = []
-    for group in groups([row for row in rows if row["pass"] == which]):
-        first, by_name = group[0], {row["method"]: row for row in group}
-        body.append(
-            (
-                f"{first['cell']}, H={first['hidden']}",
-                f"{first['steps']:,}",
-                *(shown(by_name.get(name)) for name in names),
-                verdict(group),
-            )
-        )
-    return lab.format_table((which, "T", *names, "parallel"), body)
+    of = lambda name: lambda group: shown({r["method"]: r for r in group}.get(name))
+    columns: dict[str, Callable[[Any], str]] = {
+        which: lambda group: f"{group[0]['cell']}, H={group[0]['hidden']}",
+        "T": lambda group: f"{group[0]['steps']:,}",
+        **{name: of(name) for name in dict.fromkeys(row["method"] for row in rows)},
+        "parallel": verdict,
+    }
+    chosen = groups([row for row in rows if row["pass"] == which])
+    return lab.table_of(chosen, columns)
 
 
 def shown(row: dict[str, Any] | None) -> str:
@@ -157,30 +153,24 @@ def draw(path: Path, rows: list[dict[str, Any]], batch: int) -> None:
         len(sizes), len(cells), sharex=True, sharey=True, squeeze=False
     )
     handles: dict[str, Any] = {}
-    for i, hidden in enumerate(sizes):
-        for j, cell in enumerate(cells):
-            axes = grid[i, j]
-            for colour, (name, style) in figures.coloured(STYLES.items()):
-                points = [
-                    (row["steps"], row["median_seconds"])
-                    for row in rows
-                    if (row["cell"], row["hidden"], row["method"])
-                    == (cell, hidden, name)
-                    and row["status"] == MEASURED
-                ]
-                if points:
-                    looks = {"color": colour, "markersize": 4, "label": name}
-                    handles[name] = axes.plot(
-                        *zip(*points, strict=True), style, **looks
-                    )[0]
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            figures.tidy([axes])
-            axes.set_title(f"{cell}, H = {hidden}", fontsize=10)
-            if j == 0:
-                axes.set_ylabel("outputs and gradient (s)")
-            if i == len(sizes) - 1:
-                axes.set_xlabel("length T (steps)")
+    for axes, (hidden, cell) in zip(grid.flat, product(sizes, cells), strict=True):
+        own = [r for r in rows if (r["cell"], r["hidden"]) == (cell, hidden)]
+        for colour, (name, style) in figures.coloured(STYLES.items()):
+            points = [
+                (row["steps"], row["median_seconds"])
+                for row in own
+                if row["method"] == name and row["status"] == MEASURED
+            ]
+            if points:
+                looks = {"color": colour, "markersize": 4, "label": name}
+                handles[name] = axes.plot(*zip(*points, strict=True), style, **looks)[0]
+        axes.loglog()
+        figures.tidy([axes])
+        figures.describe(axes, f"{cell}, H = {hidden}")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("outputs and gradient (s)")
+    for axes in grid[-1]:
+        axes.set_xlabel("length T (steps)")
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=5, frameon=False
     )
@@ -205,14 +195,8 @@ def progress(group: list[dict[str, Any]]) -> str:
 def published_table(ours: list[dict[str, Any]], theirs: tuple[Published, ...]) -> str:
     """Returns our speed-ups, and below them the published ones."""
     device = jax.devices()[0].device_kind
-    body = [
-        (
-            f"{o['cell']}, {o['method']}, against {o['against']}, H={o['hidden']}, "
-            f"T={o['steps']:,}, {o['pass']}",
-            f"{o['speed_up']:.2f}",
-            device,
-        )
-        for o in ours
-    ]
+    what = lambda o: f"{o['cell']}, {o['method']}, against {o['against']}"
+    size = lambda o: f"H={o['hidden']}, T={o['steps']:,}, {o['pass']}"
+    body = [(f"{what(o)}, {size(o)}", f"{o['speed_up']:.2f}", device) for o in ours]
     body += [(f"published: {p.what}", f"{p.speed_up:g}", p.device) for p in theirs]
     return lab.format_table(("speed-up", "times", "device"), body)

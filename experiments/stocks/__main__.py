@@ -8,7 +8,6 @@ and whether the mean is forecast at all.
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -39,21 +38,11 @@ ENTRANTS = tuple(networks.entrants())
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Forecast the daily returns of three stocks."""
 
     networks: Annotated[tuple[str, ...], lab.among(ENTRANTS)] = ENTRANTS
     """Which networks take part."""
-    seeds: lab.Seeds = (0, 1, 2)
-    """Of weights; sizes and rates are chosen by their mean."""
-    hidden: lab.Counts = (8, 16)
-    """Hidden units to choose from, by the validation part."""
-    rates: lab.Positives = (0.01, 0.03)
-    """Learning rates of Adam to choose from, by the validation part."""
-    updates: lab.Count = 150
-    """Of each run, each on all training days; the best in validation are kept."""
-    clip: lab.Positive = 1.0
-    """Largest norm of a gradient."""
     refit_every: lab.Count = 22
     """Days after which GARCH is estimated again from all days before, or the last."""
     block: lab.Count = 22
@@ -88,9 +77,6 @@ def learn(returns: np.ndarray, parts: Parts, settings: Settings, bar: Any) -> Le
     """Fits every model; no function that it calls is shown the test part."""
     train = returns[parts.train]
     scale = scale_of(train)
-    recipe = Recipe(
-        settings.hidden, settings.rates, settings.seeds, settings.updates, settings.clip
-    )
     late = returns[: parts.valid.stop]
     garch = {
         GARCH: forecasts.fit_garch(train),
@@ -101,7 +87,7 @@ def learn(returns: np.ndarray, parts: Parts, settings: Settings, bar: Any) -> Le
     for name in settings.networks:
         bar.set_description(name)
         entrant = networks.entrants()[name]
-        fitted[name] = networks.fit(entrant, scale, parts, late, recipe, bar.update)
+        fitted[name] = networks.fit(entrant, scale, parts, late, settings, bar.update)
     return Learned(
         scale,
         forecasts.fit_student_t(train),
@@ -115,12 +101,10 @@ def refit(
     data: stocks.Stocks, settings: Settings, bar: Any
 ) -> dict[str, list[Forecast]]:
     """Returns what models forecast that are estimated again from behind training on."""
-    found = {}
+    found, when = {}, (data.parts.train.stop, settings.refit_every)
     for name, how in REFITS.items():
         bar.set_description(name)
-        first, every = data.parts.train.stop, settings.refit_every
-        own = refit_forecast(how, data.returns, first, every, bar.update)
-        found[name] = [own]
+        found[name] = [refit_forecast(how, data.returns, *when, bar.update)]
     return found
 
 
@@ -131,10 +115,8 @@ def foretell(learned: Learned, returns: np.ndarray) -> dict[str, list[Forecast]]
     """
     found = {}
     for name, order in ((GAUSSIAN, 0), (AR_1, 1)):
-        params = learned.autoregressions[order]
-        found[name] = [
-            forecasts.autoregression_forecast(order, learned.scale, params, returns)
-        ]
+        given = learned.scale, learned.autoregressions[order], returns
+        found[name] = [forecasts.autoregression_forecast(order, *given)]
     found[STUDENT_T] = [forecasts.student_t_forecast(returns, *learned.student_t)]
     for name, garch in learned.garch.items():
         found[name] = [forecasts.garch_forecast(garch, returns)]
@@ -154,8 +136,8 @@ def judge(
     part = data.parts.test
     days = part.stop - part.start
     drawn = intervals.draw_places(days, settings.block, settings.draws, seed=0)
-    compared = (*report.RIVALS, GAUSSIAN)
-    references, rows = {k: foretold[k][0] for k in compared}, {}
+    references = {name: foretold[name][0] for name in (*report.RIVALS, GAUSSIAN)}
+    rows: dict[str, Any] = {}
     for name, own in foretold.items():
         row = scores.likelihood(own, references, part, drawn)
         row["valid_nats"] = float(scores.daily(own, data.parts.valid).mean())
@@ -167,10 +149,9 @@ def judge(
     by_block: dict[str, dict[int, list[float]]] = {name: {} for name in report.RIVALS}
     for block in settings.other_blocks:
         drawn = intervals.draw_places(days, block, settings.draws, seed=0)
+        nats = {name: scores.daily(foretold[name], part) for name in (best, *by_block)}
         for name, own in by_block.items():
-            gap = scores.daily(foretold[best], part) - scores.daily(
-                foretold[name], part
-            )
+            gap = nats[best] - nats[name]
             own[block] = intervals.middle(gap[drawn].mean(axis=1))
     return {
         "models": rows,
@@ -182,21 +163,14 @@ def judge(
 
 def parameters(learned: Learned) -> dict[str, Any]:
     """Returns what was learned, as far as a reader can make sense of it."""
-    rows = {
-        name: {k: v.tolist() for k, v in garch._asdict().items()}
-        for name, garch in learned.garch.items()
-    }
+    listed = lambda fields: {k: v.tolist() for k, v in fields._asdict().items()}
+    rows = {name: listed(garch) for name, garch in learned.garch.items()}
     for name, fitted in learned.networks.items():
         row = {"says": networks.entrants()[name].says, **fitted._asdict()}
         del row["params"]  # about a thousand numbers for each seed
         rows[name] = {**row, "parameters": lab.parameter_count(fitted.params[0])}
-    return {
-        "scale": {k: v.tolist() for k, v in learned.scale._asdict().items()},
-        STUDENT_T: dict(
-            zip(("nu", "mean", "scale"), learned.student_t.tolist(), strict=True)
-        ),
-        **rows,
-    }
+    student_t = zip(("nu", "mean", "scale"), learned.student_t.tolist(), strict=True)
+    return {"scale": listed(learned.scale), STUDENT_T: dict(student_t), **rows}
 
 
 def run(settings: Settings, data: stocks.Stocks) -> int:
@@ -224,11 +198,7 @@ def run(settings: Settings, data: stocks.Stocks) -> int:
     return run.finish(results, report.draw, data, foretold, said=said)
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    start = lambda settings: run(settings, stocks.load())
-    return lab.command(Settings, arguments, __doc__, start)
-
+main = lab.main_of(Settings, __doc__, lambda settings: run(settings, stocks.load()))
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -7,6 +7,7 @@ backpropagation through time goes back to the first day, the loss is the mean ov
 training days, and the parameters with the best validation day after day are kept.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ import optax
 from jaxtyping import Array, Float
 
 import jrnn
+from experiments import lab
 from experiments.data._parts import Parts
 from experiments.data._scale import Scale, normalise
+from experiments.lab import training
 from experiments.stocks.forecasts import Forecast, in_percent
 from jrnn.heads.student_t import StudentT
 
@@ -98,14 +101,20 @@ class Run(NamedTuple):
     kept: Float[Array, ""]
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """How networks are trained, each with all seeds at every size and rate."""
 
-    hidden: tuple[int, ...]
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-    updates: int
-    clip: float
+    hidden: lab.Counts = (8, 16)
+    """Hidden units to choose from, by the validation part."""
+    rates: lab.Positives = (0.01, 0.03)
+    """Learning rates of Adam to choose from, by the validation part."""
+    seeds: lab.Seeds = (0, 1, 2)
+    """Of weights; sizes and rates are chosen by their mean."""
+    updates: lab.Count = 150
+    """Of each run, each on all training days; the best in validation are kept."""
+    clip: lab.Positive = 1.0
+    """Largest norm of a gradient."""
 
 
 class Fitted(NamedTuple):
@@ -128,9 +137,10 @@ class Fitted(NamedTuple):
     tried: dict[str, float]
 
 
-def optimiser(clip: float) -> optax.GradientTransformation:
-    """Adam behind a clipped norm; what it returns is still to be scaled by a rate."""
-    return optax.chain(optax.clip_by_global_norm(clip), optax.scale_by_adam())
+def optimiser(clip: float, rate: Any) -> optax.GradientTransformation:
+    """Adam behind a clipped norm, at a rate that may be traced."""
+    clipped = optax.clip_by_global_norm(clip)
+    return optax.chain(clipped, optax.scale_by_adam(), optax.scale(-rate))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "parts", "clip"))
@@ -161,17 +171,12 @@ def advance(
         return -log_probs[:train].mean(), -log_probs[first:].mean()
 
     def update(run: Run, rate: Array) -> Run:
-        found, gradient = jax.value_and_grad(losses, has_aux=True)(run.params)
-        step, moments = optimiser(clip).update(gradient, run.moments)
-        better = found[1] < run.valid
-        pick = lambda new, old: jnp.where(better, new, old)
-        return Run(
-            jax.tree.map(lambda p, s: p - rate * s, run.params, step),
-            moments,
-            jax.tree.map(pick, run.params, run.best),
-            pick(found[1], run.valid),
-            pick(number, run.kept),
-        )
+        before = run.params, run.moments
+        own = optimiser(clip, rate)
+        after, ((_, valid), _) = training.update(losses, own, before, has_aux=True)
+        pick = lambda new, old: jnp.where(valid < run.valid, new, old)
+        best = jax.tree.map(pick, run.params, run.best)
+        return Run(*after, best, pick(valid, run.valid), pick(number, run.kept))
 
     return jax.vmap(update)(runs, rates)
 
@@ -216,7 +221,7 @@ def start(model: jrnn.models.SequenceModel, recipe: Recipe) -> tuple[Run, Array]
     seeds = jnp.asarray(recipe.seeds * len(recipe.rates))
     rates = jnp.repeat(jnp.asarray(recipe.rates, FLOAT), len(recipe.seeds))
     params = jax.vmap(lambda seed: model.init(jax.random.key(seed)))(seeds)
-    moments = jax.vmap(optimiser(recipe.clip).init)(params)
+    moments = jax.vmap(optimiser(recipe.clip, 1.0).init)(params)
     worst = jnp.full(len(seeds), jnp.inf, FLOAT)
     return Run(params, moments, params, worst, jnp.zeros_like(seeds)), rates
 
@@ -242,13 +247,8 @@ def forecasts(
     xs = jnp.asarray(normalise(scale, returns), FLOAT)
     for params in fitted.params:
         predicted = model.predictive(params, xs)[1]
-        shown = (
-            predicted.log_prob(xs),
-            predicted.cdf(xs),
-            predicted.mean(),
-            deviation(predicted.parameters),
-        )
-        found.append(in_percent(scale, *shown))
+        scored = predicted.log_prob(xs), predicted.cdf(xs), predicted.mean()
+        found.append(in_percent(scale, *scored, deviation(predicted.parameters)))
     return found
 
 

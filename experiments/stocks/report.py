@@ -168,11 +168,11 @@ def _differences(axes: Axes, results: dict[str, Any], zoom: bool) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     if zoom:
         axes.set_xlim(-ZOOM, ZOOM)
-    axes.set_xlabel(f"nats per stock and day, less those of\n{REFERENCE}")
     title = "the same, near 0" if zoom else "Test part: left of 0 is better"
-    axes.set_title(title, fontsize=10)
-    marks = (("o-", figures.COLOURS[0], "mean and 95% interval, days drawn in blocks"),)
-    marks += (
+    below = f"nats per stock and day, less those of\n{REFERENCE}"
+    figures.describe(axes, title, below)
+    marks = (
+        ("o-", figures.COLOURS[0], "mean and 95% interval, days drawn in blocks"),
         ("o-", figures.COLOURS[1], "the same, networks"),
         ("|", "#000000", "seeds"),
     )
@@ -195,10 +195,9 @@ def _histograms(axes: Axes, results: dict[str, Any], best: str) -> None:
     band = 100 * stats.binom.ppf([0.025, 0.975], trials, 1 / bins) / trials
     axes.axhspan(*band, color=GREY, alpha=0.2, label="95% of a bin")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-    axes.set_xlabel("probability integral transform, P(R < r)")
-    axes.set_ylabel("share of test returns (%)")
-    axes.set_title("Flat where forecasts are right", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
+    below = "probability integral transform, P(R < r)"
+    texts = "Flat where forecasts are right", below, "share of test returns (%)"
+    figures.describe(axes, *texts, loc="upper center", ncols=2)
 
 
 def _volatility(
@@ -213,10 +212,5 @@ def _volatility(
         axes.plot(days, sd, color=colour, linewidth=1.6, label=f"sd, {name}")
     axes.set_xlim(days[0], days[-1])
     axes.set_ylim(0)
-    axes.set_xlabel("day, test part")
-    axes.set_ylabel("percent a day")
-    axes.set_title(
-        f"{data.symbols[stock]}: volatility forecast the day before, first seed",
-        fontsize=10,
-    )
-    axes.legend(frameon=False, fontsize=8, ncols=3)
+    title = f"{data.symbols[stock]}: volatility forecast the day before, first seed"
+    figures.describe(axes, title, "day, test part", "percent a day", ncols=3)

@@ -8,7 +8,6 @@ them. Voices that training has heard, and voices that it has not, are scored apa
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import lab
+from experiments.data import spoken_digits
 from experiments.data.spoken_digits import (
     Digits,
-    card,
     find_leaks,
-    load_digits,
     normalise,
     split_new_voice,
-    split_same_voices,
 )
 from experiments.lab import intervals
+from experiments.variable_lengths import models
 from experiments.variable_lengths.models import (
-    LENGTHS,
-    PADDED,
     Classifier,
     Fitted,
-    Recipe,
     Task,
-    classifiers,
-    fit,
     predict,
     score,
 )
@@ -45,27 +38,20 @@ from experiments.variable_lengths.report import draw, leak_table, tables
 PADDINGS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 # With lengths, no log P(digit) may move by more than this when padding is added.
 BOUND = 1e-5
+LENGTHS, PADDED = models.LENGTHS, models.PADDED
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(models.Recipe):
     """Classify spoken digits of many lengths, with and without knowing the lengths."""
 
     seeds: lab.Seeds = (0, 1, 2)
     """Of weights and batches; learning rates are chosen with the first."""
-    steps: lab.Count = 400
-    """Training steps of each model."""
-    batch: lab.Count = 64
-    """Utterances per step."""
     hidden: lab.Count = 32
     """h, in each direction."""
     learning_rates: lab.Positives = (5e-3, 1e-2, 3e-2)
     """Of Adam, ten times as large for the bag of frames, which has no recurrence; each
     model takes the one with the best validation loss."""
-    clip: lab.Positive = 1.0
-    """Largest norm of a gradient."""
-    evaluations: lab.Count = 15
-    """How often validation is looked at; the parameters that do best are kept."""
     new_voices: bool = True
     """Whether to train once more for each voice, leaving it out."""
     out: Path | None = None
@@ -86,10 +72,9 @@ def study(
     other seeds are trained, and, with the first, once for each voice left out: so of a
     new voice's accuracy nothing but that one rate has been chosen with the voice heard.
     """
-    recipe = Recipe(settings.steps, settings.batch, settings.clip, settings.evaluations)
 
     def trained(task: Task, rate: float, seed: int) -> Fitted:
-        return fit(classifier, task, rate, seed, recipe, bar.update)
+        return models.fit(classifier, task, rate, seed, settings, bar.update)
 
     def accuracy(task: Task, fitted: Fitted) -> np.ndarray:
         log_p = predict(classifier, fitted.params, task, task.split.test)
@@ -131,11 +116,9 @@ def by_length(right: list[np.ndarray], task: Task) -> dict[str, Any]:
         f"{low + 1} to {high}": (lengths > low) & (lengths <= high),
         f"{high + 1} and more": lengths > high,
     }
+    mean = lambda of: lab.mean_sd([r[of].mean() for r in right])
     return {
-        name: {
-            "utterances": int(of.sum()),
-            **lab.mean_sd([r[of].mean() for r in right]),
-        }
+        name: {"utterances": int(of.sum()), **mean(of)}
         for name, of in groups.items()
         if of.any()
     }
@@ -167,22 +150,21 @@ def pad_further(
     share = lambda log_ps: lab.mean_sd([score(p, labels)[0].mean() for p in log_ps])
     twice = PADDINGS.index(2.0)
     changed = [(s[0].argmax(1) != s[twice].argmax(1)).mean() for s in shown]
+    moved = [float(np.abs(s[0] - s[twice]).max()) for s in shown]
     return {
         "times": list(PADDINGS),
         "steps": steps,
         "accuracy": [share([s[i] for s in shown]) for i in range(len(steps))],
         "accuracy_without_padding": share(bare),
         "changed_at_twice": lab.mean_sd(changed),
-        "log_p_moved_at_twice": max(
-            float(np.abs(s[0] - s[twice]).max()) for s in shown
-        ),
+        "log_p_moved_at_twice": max(moved),
     }
 
 
 def run(settings: Settings, digits: Digits) -> int:
     """Runs the experiment; returns 1 where lengths did not keep padding out."""
-    split = split_same_voices(digits)
-    data = card(digits, split)
+    split = spoken_digits.split_same_voices(digits)
+    data = spoken_digits.card(digits, split)
     run = lab.begin(settings, "variable_lengths", data)
     task = Task(normalise(digits, split.train), digits, split)
     leaks = {"same voices": find_leaks(digits, split)}
@@ -191,16 +173,16 @@ def run(settings: Settings, digits: Digits) -> int:
         leaks[f"voice {voice + 1}, new"] = find_leaks(digits, apart)
     print("\n" + leak_table(leaks) + "\n")
 
-    models = classifiers(digits.frames.shape[2], settings.hidden)
+    made = models.classifiers(digits.frames.shape[2], settings.hidden)
     runs = len(settings.learning_rates) + len(settings.seeds) - 1
     runs += len(held_out(digits, settings))
     rows, padding = {}, {}
-    with tqdm(total=len(models) * runs * settings.steps, unit="step") as bar:
-        for name, classifier in models.items():
+    with tqdm(total=len(made) * runs * settings.steps, unit="step") as bar:
+        for name, classifier in made.items():
             bar.set_description(name)
             rows[name], fits = study(classifier, task, settings, bar)
             if name in (LENGTHS, PADDED):
-                padding[name] = pad_further(models[LENGTHS], classifier, fits, task)
+                padding[name] = pad_further(made[LENGTHS], classifier, fits, task)
     print(tables(rows, padding))
     moved = padding[LENGTHS]["log_p_moved_at_twice"]
     kept = moved <= BOUND and not padding[LENGTHS]["changed_at_twice"]["mean"]
@@ -210,11 +192,9 @@ def run(settings: Settings, digits: Digits) -> int:
     return 0 if kept else 1
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the experiment; returns the exit status."""
-    start = lambda settings: run(settings, load_digits())
-    return lab.command(Settings, arguments, __doc__, start)
-
+main = lab.main_of(
+    Settings, __doc__, lambda settings: run(settings, spoken_digits.load_digits())
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -4,6 +4,7 @@ Three are networks around a GRU, one counts frames in no order; all are trained 
 Adam on -log P(digit), and the parameters that did best on the validation part.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import jrnn
+from experiments import lab
 from experiments.data.spoken_digits import Digits, Split
 from experiments.lab import training
 from jrnn import train
@@ -56,13 +58,18 @@ class Task(NamedTuple):
     split: Split
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """How long and how a classifier is trained."""
 
-    steps: int
-    batch: int
-    clip: float
-    evaluations: int
+    steps: lab.Count = 400
+    """Training steps of each model."""
+    batch: lab.Count = 64
+    """Utterances per step."""
+    clip: lab.Positive = 1.0
+    """Largest norm of a gradient."""
+    evaluations: lab.Count = 15
+    """How often validation is looked at; the parameters that do best are kept."""
 
 
 class Fitted(NamedTuple):
@@ -79,10 +86,9 @@ class Fitted(NamedTuple):
 def classifiers(inputs: int, hidden: int, digits: int = 10) -> dict[str, Classifier]:
     """Returns the models by name; equal arguments give the identical ones."""
     gru, head = jrnn.gru(inputs, hidden), jrnn.categorical(digits)
-    both = jrnn.supervised_model(
-        jrnn.bidirectional(gru, gru), head, jrnn.models.mean_pool
-    )
-    forward = jrnn.supervised_model(gru, head, jrnn.models.mean_pool)
+    pool, ways = jrnn.models.mean_pool, jrnn.bidirectional(gru, gru)
+    both = jrnn.supervised_model(ways, head, pool)
+    forward = jrnn.supervised_model(gru, head, pool)
     return {
         LENGTHS: Classifier(
             both.init, lambda p, xs, n: both.predict(p, xs, lengths=n).parameters

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import jrnn
-from experiments.benchmarks import chunk
+from experiments.benchmarks import chunk, grid
 from experiments.benchmarks.peers.problems import GRID, Shape
 from tests.experiments.test_peers import plain
 
@@ -32,7 +32,7 @@ def test_the_chunk_that_is_told_is_the_one_that_runs():
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_every_choice(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(chunk, "GRID", (Shape(5, 2, 3, 4),))
+    monkeypatch.setattr(grid, "GRID", (Shape(5, 2, 3, 4),))
     out = tmp_path / "chunk.json"
     given = ["--cells", "gru", "--shapes", "0", "--rounds", "2", "--chunks", "2", "8"]
     assert chunk.main([*given, "--unrolls", "1", "4", "--out", str(out)]) == 0

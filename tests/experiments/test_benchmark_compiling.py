@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from experiments.benchmarks import compiling
+from experiments.benchmarks import compiling, grid
 from experiments.benchmarks.peers.jax_peers import jrnn_peer
 from experiments.benchmarks.peers.problems import PASSES, TRAINING, Shape, make_problem
 from tests.experiments.test_peers import plain
@@ -28,7 +28,7 @@ def test_what_there_is_not_is_refused(given, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_every_round(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(compiling, "GRID", (SMALL,))
+    monkeypatch.setattr(grid, "GRID", (SMALL,))
     out = tmp_path / "compiling.json"
     given = ["--cells", "elman", "--shapes", "0", "--rounds", "2"]
     given += ["--systems", "jrnn, scan", "--out", str(out)]

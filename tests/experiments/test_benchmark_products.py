@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import products
+from experiments.benchmarks import grid, products
 from experiments.benchmarks.peers.problems import Shape
 from tests.experiments.test_peers import plain
 
@@ -39,7 +39,7 @@ def test_what_there_is_not_is_refused(given, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_what_it_prints(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(products, "GRID", (SMALL,))
+    monkeypatch.setattr(grid, "GRID", (SMALL,))
     out = tmp_path / "products.json"
     given = ["--cells", "gru", "--shapes", "0", "--seconds", "0.01", "--repeats", "2"]
     assert products.main([*given, "--out", str(out)]) == 0

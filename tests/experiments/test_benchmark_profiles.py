@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from experiments.benchmarks import profiles
+from experiments.benchmarks import grid, profiles
 from experiments.benchmarks.peers.problems import Shape
 from tests.experiments.test_peers import plain
 
@@ -82,7 +82,7 @@ def test_what_there_is_not_is_refused(given, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_shares(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(profiles, "GRID", (SMALL,))
+    monkeypatch.setattr(grid, "GRID", (SMALL,))
     out = tmp_path / "profiles.json"
     systems = ["jrnn", *(["torch"] if find_spec("torch") else [])]
     given = ["--shapes", "0", "--steps", "2", "--systems", *systems]

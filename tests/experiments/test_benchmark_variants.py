@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import variants
-from experiments.benchmarks.peers.problems import INFERENCE, PASSES, Shape
+from experiments.benchmarks import grid, variants
+from experiments.benchmarks.peers.problems import INFERENCE, PASSES, Shape, make_problem
 from tests.experiments.test_peers import plain
 
 SMALL = Shape(5, 2, 3, 4)
@@ -27,7 +27,7 @@ def test_what_there_is_not_is_refused(given, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_run_writes_every_variant(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(variants, "GRID", (SMALL,))
+    monkeypatch.setattr(grid, "GRID", (SMALL,))
     out = tmp_path / "variants.json"
     given = ["--cells", "lstm", "--shapes", "0", "--seconds", "0.01", "--repeats", "2"]
     assert variants.main([*given, "--out", str(out)]) == 0
@@ -47,7 +47,7 @@ def test_a_run_writes_every_variant(tmp_path, capsys, monkeypatch):
 @pytest.mark.usefixtures("plain")
 def test_another_function_is_refused(monkeypatch):
     monkeypatch.setattr(variants, "by_tanh", jnp.tanh)
-    problem = variants.make_problem("gru", SMALL)
+    problem = make_problem("gru", SMALL)
     with pytest.raises(
         ValueError, match="Expected sigmoid by tanh to compute the same"
     ):

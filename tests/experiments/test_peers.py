@@ -20,9 +20,9 @@ from experiments.benchmarks.peers.problems import (
     Shape,
     flops,
     make_problem,
-    normwise,
 )
 from experiments.benchmarks.peers.running import merge
+from experiments.lab.errors import normwise
 
 SMALL = Shape(7, 3, 5, 4)
 # Those that are not there wherever the tests run, by the modules they import.

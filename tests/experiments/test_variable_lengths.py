@@ -129,7 +129,7 @@ def test_test_part_changes_no_bit_of_a_trained_model(monkeypatch):
 def test_training_moves_towards_the_labels(monkeypatch):
     digits, _ = made_up(monkeypatch)
     task = task_of(digits, spoken.split_same_voices(digits))
-    recipe = RECIPE._replace(steps=60)
+    recipe = dataclasses.replace(RECIPE, steps=60)
     fitted = models.fit(MODELS[models.BAG], task, 0.1, 0, recipe)
     assert fitted.step > 30  # the loss falls on: the first parameters are not the best
     assert fitted.accuracy > 0.5
@@ -205,7 +205,7 @@ def test_lengths_keep_padding_out(monkeypatch):
 
 def few_models(monkeypatch) -> dict[str, models.Classifier]:
     few = {name: MODELS[name] for name in (models.LENGTHS, models.PADDED)}
-    monkeypatch.setattr(variable_lengths, "classifiers", lambda *_: few)
+    monkeypatch.setattr(models, "classifiers", lambda *_: few)
     monkeypatch.setattr(variable_lengths, "PADDINGS", (1.0, 2.0, 4.0))
     return few
 
@@ -235,7 +235,7 @@ def test_padding_that_is_read_is_called_broken(monkeypatch, tmp_path, capsys):
     digits, _ = made_up(monkeypatch)
     few = few_models(monkeypatch)
     wrong = {**few, models.LENGTHS: MODELS[models.PADDED]}
-    monkeypatch.setattr(variable_lengths, "classifiers", lambda *_: wrong)
+    monkeypatch.setattr(models, "classifiers", lambda *_: wrong)
     settings = dataclasses.replace(TINY, seeds=(0,), out=tmp_path / "run")
     assert variable_lengths.run(settings, digits) == 1
     assert "BROKEN" in capsys.readouterr().out

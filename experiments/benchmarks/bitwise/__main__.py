@@ -22,6 +22,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import tyro
@@ -29,12 +30,14 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments.benchmarks.bitwise import cells, commands
-from experiments.benchmarks.bitwise.arrays import Difference, compare_folders
+from experiments.benchmarks.bitwise.arrays import compare_folders
 
 DTYPES = ("float32", "float64")
 SHARE = 14  # cells in a process; the compiler's memory is freed between processes
 MANY = 56  # cells, of a registry that is not known here
 ALL, NONE = "all", "none"
+METHODS = tuple(cells.METHODS)
+EVERY = (ALL, NONE, *commands.COMMANDS)
 CELLS, EXPERIMENTS = "cells", "experiments"
 
 
@@ -48,45 +51,31 @@ class Settings:
     """Another, such as the folder "."."""
     cells: tuple[str, ...] = ()
     """Names of the registry; none: all of either commit."""
-    methods: tuple[str, ...] = ()
-    """Names of methods; none: all."""
-    dtypes: tuple[str, ...] = DTYPES
+    methods: Annotated[tuple[str, ...], lab.among(METHODS)] = METHODS
+    """Names of methods."""
+    dtypes: Annotated[tuple[str, ...], lab.among(DTYPES)] = DTYPES
     """Types."""
-    experiments: tuple[str, ...] = (ALL,)
+    experiments: Annotated[tuple[str, ...], lab.among(EVERY)] = (ALL,)
     """Which experiments: all, none, or names."""
     skip_cells: bool = False
     """Compare experiments alone."""
-    ulps: float = 0.0
+    ulps: Annotated[float, lab.at_least(0)] = 0.0
     """Largest difference that is let pass, in units in the last place."""
-    jobs: int = 2
+    jobs: lab.Count = 2
     """Processes at a time."""
     cache: Path | None = None
     """A folder that keeps the results of commits (not of folders) for another time."""
 
-
-def chosen_experiments(settings: Settings) -> list[str]:
-    """Returns the names of the chosen experiments."""
-    if settings.experiments == (NONE,):
-        return []
-    if settings.experiments == (ALL,):
-        return list(commands.COMMANDS)
-    return list(settings.experiments)
+    def chosen(self) -> list[str]:
+        """Returns the names of the chosen experiments."""
+        every = [] if NONE in self.experiments else list(commands.COMMANDS)
+        return every if {ALL, NONE} & set(self.experiments) else list(self.experiments)
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings that mean nothing."""
-    for name, given, known in (
-        ("methods", settings.methods, cells.METHODS),
-        ("dtypes", settings.dtypes, DTYPES),
-        ("experiments", chosen_experiments(settings), commands.COMMANDS),
-    ):
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise ValueError(
-                f"Expected --{name} of {', '.join(known)}, got {', '.join(unknown)}."
-            )
-    if settings.jobs < 1 or not settings.ulps >= 0:
-        raise ValueError("Expected --jobs of 1 up and --ulps of 0 up.")
+def git(*words: str) -> bytes:
+    """Returns what git prints."""
+    command = ["git", *words]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def commit_of(name: str) -> str | None:
@@ -97,21 +86,19 @@ def commit_of(name: str) -> str | None:
     """
     if (Path(name) / "jrnn").is_dir():
         return None
-    command = ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"Expected a commit or a folder with jrnn, got {name!r}.")
-    return done.stdout.strip()
+    try:
+        found = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    except subprocess.CalledProcessError as error:
+        raise ValueError(
+            f"Expected a commit or a folder with jrnn, got {name!r}."
+        ) from error
+    return found.decode().strip()
 
 
 def lay_out(commit: str, folder: Path) -> Path:
     """Writes the files of a commit to a folder and returns it."""
-    top = ["git", "rev-parse", "--show-toplevel"]
-    root = subprocess.run(
-        top, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    command = ["git", "-C", root, "archive", commit]
-    packed = subprocess.run(command, capture_output=True, check=True).stdout
+    root = git("rev-parse", "--show-toplevel").decode().strip()
+    packed = git("-C", root, "archive", commit)
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
     return folder
@@ -133,7 +120,7 @@ def run_share(job: dict[str, object], environment: dict[str, str]) -> None:
     """Runs some cells within a commit.
 
     Raises:
-      RuntimeError: It did not come to its end.
+      ValueError: It did not come to its end.
     """
     command = [sys.executable, "-P", cells.__file__, json.dumps(job)]
     root = str(job["root"])
@@ -141,7 +128,7 @@ def run_share(job: dict[str, object], environment: dict[str, str]) -> None:
         command, cwd=root, env=environment, capture_output=True, text=True
     )
     if done.returncode:
-        raise RuntimeError(f"The cells of {root} did not run:\n{done.stderr[-3000:]}")
+        raise ValueError(f"The cells of {root} did not run:\n{done.stderr[-3000:]}")
 
 
 def jobs_of(root: Path, results: Path, settings: Settings) -> list:
@@ -149,18 +136,13 @@ def jobs_of(root: Path, results: Path, settings: Settings) -> list:
     found = []
     shares = -(-(len(settings.cells) or MANY) // SHARE)
     for dtype in () if settings.skip_cells else settings.dtypes:
+        job = {"root": str(root), "folder": str(results / CELLS), "dtype": dtype}
+        job |= {"cells": settings.cells, "methods": settings.methods}
         for start in range(shares):
-            job = {
-                "root": str(root),
-                "folder": str(results / CELLS),
-                "dtype": dtype,
-                "cells": settings.cells,
-                "methods": settings.methods,
-                "share": (start, shares),
-            }
-            found.append((run_share, job, surroundings(root, dtype)))
+            own = {**job, "share": (start, shares)}
+            found.append((run_share, own, surroundings(root, dtype)))
     (results / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
-    for name in chosen_experiments(settings):
+    for name in settings.chosen():
         path = results / EXPERIMENTS / f"{name}.json"
         if not path.exists():
             found.append((commands.run, name, path, root, surroundings(root)))
@@ -169,16 +151,12 @@ def jobs_of(root: Path, results: Path, settings: Settings) -> list:
 
 def names_of(folder: Path, settings: Settings) -> list[str]:
     """Returns the chosen files of results in a folder, by their names within."""
-    found = [f"{EXPERIMENTS}/{name}.json" for name in chosen_experiments(settings)]
-    if settings.skip_cells:
-        return found
+    found = [f"{EXPERIMENTS}/{name}.json" for name in settings.chosen()]
+    dtypes = () if settings.skip_cells else settings.dtypes
     for path in sorted((folder / CELLS).rglob("*.npz")):
         cell, method, dtype = path.relative_to(folder / CELLS).with_suffix("").parts
-        if (
-            cell in (settings.cells or (cell,))
-            and method in (settings.methods or (method,))
-            and dtype in settings.dtypes
-        ):
+        chosen = method in settings.methods and dtype in dtypes
+        if chosen and cell in (settings.cells or (cell,)):
             found.append(path.relative_to(folder).as_posix())
     return found
 
@@ -194,18 +172,11 @@ def kept_in(settings: Settings, commit: str | None, temporary: Path) -> Path:
     return settings.cache.resolve() / f"{commit[:12]}-{key}"
 
 
-def table(found: list[Difference]) -> str:
-    """Returns what differs, a line for each array."""
-    rows = [[one.name, one.why or f"{one.ulps:,.0f}"] for one in found]
-    return lab.format_table(["differs", "units in the last place"], rows)
-
-
 def run(settings: Settings, temporary: Path) -> int:
     """Runs both commits, prints what differs, returns the status."""
     started = time.monotonic()
     results, jobs = [], []
-    for side in ("old", "new"):
-        name = getattr(settings, side)
+    for side, name in (("old", settings.old), ("new", settings.new)):
         commit = commit_of(name)
         root = temporary / f"{side} tree"
         root = Path(name).resolve() if commit is None else lay_out(commit, root)
@@ -218,8 +189,12 @@ def run(settings: Settings, temporary: Path) -> int:
     names = dict.fromkeys(n for folder in results for n in names_of(folder, settings))
     shared, found = compare_folders(results[0], results[1], list(names))
     beyond = [one for one in found if one.ulps > settings.ulps]
+    columns = {
+        "differs": lambda one: one.name,
+        "units in the last place": lambda one: one.why or f"{one.ulps:,.0f}",
+    }
     if found:
-        print("\n" + table(found))
+        print("\n" + lab.table_of(found, columns))
     print(
         f"Compared {shared:,} arrays and numbers in {len(names):,} files; "
         f"{len(found):,} differ, {len(beyond):,} by more than {settings.ulps:g} units "
@@ -228,17 +203,13 @@ def run(settings: Settings, temporary: Path) -> int:
     return int(bool(beyond) or not shared)
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line, compares, returns the exit status."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    try:
-        check(settings)
-        with tempfile.TemporaryDirectory() as temporary:
-            return run(settings, Path(temporary))
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run_apart(settings: Settings) -> int:
+    """Runs both commits, with a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return run(settings, Path(temporary))
 
+
+main = lab.main_of(Settings, __doc__, run_apart)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

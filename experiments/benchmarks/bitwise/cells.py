@@ -32,24 +32,16 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"plain": Shape(13, 4, 8, 16, False), "flags": Shape(9, 2, 3, 4, True)}
-# By the name of a method: its factory, and arguments for each shape.
-METHODS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    "scan": ("scan", {}),
-    "bptt": ("bptt", {}),
-    "bptt chunks": (
-        "bptt",
-        {"plain": {"chunk": 4}, "flags": {"chunk": 2, "remat": 1}},
-    ),
-    "truncated": ("truncated", {"plain": {"window": 5}, "flags": {"window": 4}}),
-    "associative": ("associative", {"flags": {"chunk": 4}}),
-    "newton": ("newton", {"flags": {"chunk": 4}}),
-    "fused": (
-        "fused",
-        {
-            "plain": {"platform": "cuda", "interpret": True},
-            "flags": {"platform": "tpu", "interpret": True},
-        },
-    ),
+GPU, TPU = {"platform": "cuda"}, {"platform": "tpu"}
+# By the name of a method: its factory, and its arguments in each of the shapes.
+METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "scan": ("scan", {}, {}),
+    "bptt": ("bptt", {}, {}),
+    "bptt chunks": ("bptt", {"chunk": 4}, {"chunk": 2, "remat": 1}),
+    "truncated": ("truncated", {"window": 5}, {"window": 4}),
+    "associative": ("associative", {}, {"chunk": 4}),
+    "newton": ("newton", {}, {"chunk": 4}),
+    "fused": ("fused", dict(GPU, interpret=True), dict(TPU, interpret=True)),
 }
 
 
@@ -84,11 +76,11 @@ def make_method(name: str, shape: str) -> Any:
     """Returns a method by its name in `METHODS`."""
     import jrnn
 
-    factory, arguments = METHODS[name]
+    factory, *arguments = METHODS[name]
     made = getattr(jrnn, factory, None)
     if made is None:
         made = getattr(importlib.import_module(f"jrnn.methods.{factory}"), factory)
-    return made(**arguments.get(shape, {}))
+    return made(**arguments[list(SHAPES).index(shape)])
 
 
 def named(tree: Any, prefix: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Without a GPU it says so, and measures nothing.
 
 import dataclasses
 import functools
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,10 +101,7 @@ def run(settings: Settings) -> int:
     return code
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

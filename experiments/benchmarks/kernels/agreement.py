@@ -8,7 +8,7 @@ import numpy as np
 
 import jrnn
 from experiments.benchmarks.kernels.systems import Rows, failure
-from experiments.benchmarks.peers.problems import normwise
+from experiments.lab.errors import normwise
 from jrnn.core.seams import packed_product
 
 # TF32 and bfloat16 keep 10 and 7 bits: this tells another function, not rounding.

@@ -1,7 +1,7 @@
 """What the measurement of kernels looks like: a table, and a figure of times."""
 
-from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from matplotlib.ticker import NullFormatter
 
@@ -16,19 +16,24 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 def show(rows: Rows) -> int:
     """Prints times, differences and failures; returns 1 if there are any of these."""
-    table = []
-    for row in rows:
-        number = row.get("error", "")
-        if "median_seconds" in row:
-            number = f"{1e3 * row['median_seconds']:.3f} ms"
-        elif "difference" in row:
-            number = f"{row['difference']:.1e} off"
-        planned = row.get("temporary_bytes")
-        memory = "" if planned is None else f"{planned / 2**20:.1f} MiB"
-        what = row["what"], row.get("pass", "FAILED"), row["system"]
-        table.append([*what, number, memory])
-    print(lab.format_table(["what", "pass", "system", "", "temporary"], table))
+    mib = lambda size: "" if size is None else f"{size / 2**20:.1f} MiB"
+    columns = {
+        "what": lambda row: row["what"],
+        "pass": lambda row: row.get("pass", "FAILED"),
+        "system": lambda row: row["system"],
+        "": _number,
+        "temporary": lambda row: mib(row.get("temporary_bytes")),
+    }
+    print(lab.table_of(rows, columns))
     return int(any("error" in row for row in rows))
+
+
+def _number(row: dict[str, Any]) -> str:
+    if "median_seconds" in row:
+        return f"{1e3 * row['median_seconds']:.3f} ms"
+    if "difference" in row:
+        return f"{row['difference']:.1e} off"
+    return row.get("error", "")
 
 
 def bandwidths(rows: Rows) -> list[str]:
@@ -59,12 +64,12 @@ def draw(rows: Rows, path: Path, machine: str) -> None:
         len(PASSES), len(cells), sharex=True, sharey="row", squeeze=False
     )
     kinds = dict.fromkeys((row["system"], row["dtype"]) for row in timed)
-    looks = dict(zip(kinds, zip(cycle(figures.COLOURS), cycle(MARKERS)), strict=False))
+    looks = figures.looks_of(kinds, markers=MARKERS)
     sizes = sorted({row["shape"][3] for row in timed})
     drawn = {}
     for line, which in zip(axes, PASSES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
-            for kind, (colour, marker) in looks.items():
+            for kind, look in looks.items():
                 here = [
                     (row["shape"][3], 1e3 * row["median_seconds"])
                     for row in timed
@@ -72,13 +77,12 @@ def draw(rows: Rows, path: Path, machine: str) -> None:
                     and (row["cell"], row["pass"]) == (cell, which)
                 ]
                 if here:
-                    look = {"color": colour, "marker": marker, "linewidth": 0.8}
-                    (drawn[kind],) = axis.plot(*zip(*here, strict=True), **look)
-            axis.set_xscale("log")
-            axis.set_yscale("log")
+                    points = zip(*here, strict=True)
+                    (drawn[kind],) = axis.plot(*points, linewidth=0.8, **look)
+            axis.loglog()
             axis.set_xticks(sizes, [str(size) for size in sizes])
             axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_title(f"{cell}, {which}", fontsize=9)
+            figures.describe(axis, f"{cell}, {which}", size=9)
             axis.grid(alpha=0.3)
         line[0].set_ylabel("milliseconds")
     for axis in axes[-1]:

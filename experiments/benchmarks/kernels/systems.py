@@ -73,9 +73,8 @@ def prepare(cell: str, shape: Shape, dtype: str, pool: Executor) -> Case:
     if dtype == "float32":
         make["flax.linen"] = lambda: jax_runner(problem, flax_linen(problem))
         if cell == "lstm":
-            make["jax.experimental.rnn"] = lambda: jax_runner(
-                problem, cudnn_peer(shape)
-            )
+            cudnn = functools.partial(jax_runner, problem)
+            make["jax.experimental.rnn"] = lambda: cudnn(cudnn_peer(shape))
     running = {name: pool.submit(one) for name, one in make.items()}
     return Case(cell, shape, dtype, running)
 

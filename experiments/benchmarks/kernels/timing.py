@@ -9,9 +9,10 @@ import jax
 import jrnn
 from experiments.benchmarks.kernels.agreement import AGREE
 from experiments.benchmarks.kernels.systems import REFERENCE, Case, Rows, failure, ready
-from experiments.benchmarks.peers.problems import INFERENCE, PASSES, TRAINING, normwise
+from experiments.benchmarks.peers.problems import INFERENCE, PASSES, TRAINING
 from experiments.benchmarks.peers.running import Runner, enough, spread
 from experiments.benchmarks.turns import in_turn
+from experiments.lab.errors import normwise
 
 LINEAR, COPY = "jrnn linear_recurrence", "copy"
 
@@ -48,19 +49,13 @@ def time_cell(case: Case, seconds: float) -> Rows:
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         for name, times in in_turn(calls, enough(seconds)).items():
-            runner = found[name]
-            rows.append(
-                {
-                    "what": case.what,
-                    **about,
-                    "pass": which,
-                    "system": name,
-                    **spread(times),
-                    "difference": off[name],
-                    "compile_seconds": runner.compile_seconds[which],
-                    "temporary_bytes": runner.temporary_bytes[which],
-                }
-            )
+            row = {"what": case.what, **about, "pass": which, "system": name}
+            more = {
+                "difference": off[name],
+                "compile_seconds": found[name].compile_seconds[which],
+                "temporary_bytes": found[name].temporary_bytes[which],
+            }
+            rows.append({**row, **spread(times), **more})
     return rows
 
 

@@ -10,16 +10,15 @@ CPUs is meant: `pip install torch==2.13.0`.
 """
 
 import dataclasses
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-from tqdm import tqdm
 
 from experiments import lab
 from experiments._extras import require
-from experiments.benchmarks.grid import Grid
+from experiments.benchmarks.grid import Grid, measured
 from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers import memory, report
 from experiments.benchmarks.peers.jax_peers import (
@@ -29,7 +28,7 @@ from experiments.benchmarks.peers.jax_peers import (
     PEER_MODULES,
     RESET_BEFORE,
 )
-from experiments.benchmarks.peers.problems import GRID, PASSES, make_problem
+from experiments.benchmarks.peers.problems import GRID, PASSES, Shape, make_problem
 from experiments.benchmarks.peers.running import (
     PLAIN_TORCH,
     SECONDS,
@@ -69,23 +68,23 @@ class Settings(Grid):
             )
 
 
+def measure_one(cell: str, shape: Shape, settings: Settings) -> Iterator[Any]:
+    """Yields the rows of times of one cell at one shape, compiled so often anew."""
+    systems, several = settings.systems, []
+    if settings.devices > 1:
+        systems = (OURS, DEVICES, *(name for name in systems if name != OURS))
+    for _ in range(settings.repeats):
+        problem = make_problem(cell, shape)
+        several.append(compare(problem, systems, settings.seconds))
+        jax.clear_caches()
+    yield from merge(several)
+
+
 def measure(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns the rows of times and those of memory."""
-    problems = [(c, GRID[s]) for c in settings.cells for s in settings.shapes]
-    systems = settings.systems
     if settings.devices > 1:
         jax.config.update("jax_num_cpu_devices", settings.devices)
-        systems = (OURS, DEVICES, *(name for name in systems if name != OURS))
-    rows: list[dict[str, Any]] = []
-    with tqdm(problems, unit="comparison") as bar:
-        for cell, shape in bar:
-            bar.set_description(f"{cell} {shape}")
-            several = []
-            for _ in range(settings.repeats):
-                problem = make_problem(cell, shape)
-                several.append(compare(problem, systems, settings.seconds))
-                jax.clear_caches()
-            rows += merge(several)
+    rows = measured(settings, measure_one)
     alike = [n for n in settings.systems if n not in (RESET_BEFORE, PLAIN_TORCH)]
     usage = [
         memory.of_child(name, cell, GRID[shape])
@@ -101,14 +100,13 @@ def run(settings: Settings) -> int:
     """Measures, prints tables, writes the results and a figure."""
     require(*(MODULES[name] for name in settings.systems if name in MODULES))
     rows, usage = measure(settings)
-    for which in PASSES:
-        print("\n" + report.table(rows, which))
-    print("\n" + report.small_table(rows))
-    print("\n" + "\n".join(report.summary(rows)))
+    shown = [report.table(rows, which) for which in PASSES]
+    shown += [report.small_table(rows), "\n".join(report.summary(rows))]
     if settings.devices > 1:
-        print("\n" + "\n".join(report.summary(rows, DEVICES)))
+        shown.append("\n".join(report.summary(rows, DEVICES)))
     if usage:
-        print("\n" + report.memory_table(usage))
+        shown.append(report.memory_table(usage))
+    print("\n" + "\n\n".join(shown))
     about = environment_of_peers()
     lab.write_results(settings, "benchmarks.peers", about, rows=rows, memory=usage)
     machine = f"{about['device']}, {about['cores']} cores"
@@ -117,10 +115,7 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    """Reads the command line and runs the benchmark; returns the exit status."""
-    return lab.command(Settings, arguments, __doc__, run)
-
+main = lab.main_of(Settings, __doc__, run)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

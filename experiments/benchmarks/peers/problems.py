@@ -97,9 +97,3 @@ def flops(cell: str, shape: Shape, which: str) -> int:
     T, B, I, H = shape
     forward = 2 * T * B * (I + H) * GATES[cell] * H
     return forward if which == INFERENCE else 3 * forward
-
-
-def normwise(a: Any, b: Any) -> float:
-    """Returns max|a - b| / max|b|."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(np.abs(a - b).max() / np.abs(b).max())

@@ -1,6 +1,5 @@
 """What the comparison looks like: tables, and a figure of ratios."""
 
-from itertools import cycle
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from matplotlib.ticker import NullFormatter
 
 from experiments import lab
+from experiments.benchmarks.grid import label
 from experiments.benchmarks.peers.jax_peers import DEVICES, OURS, RESET_BEFORE
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
@@ -19,6 +19,7 @@ from experiments.benchmarks.peers.problems import (
 from experiments.benchmarks.peers.running import FLOOR, PLAIN_TORCH, TORCH
 from experiments.benchmarks.turns import median_ratio
 from experiments.lab import figures
+from experiments.lab.tables import grouped
 
 LINEN = "flax.linen"
 OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
@@ -28,12 +29,9 @@ RATIOS = (0.3, 0.5, 1, 2, 5, 10, 20)
 
 def groups(rows: list[dict[str, Any]], which: str) -> list[dict[str, dict[str, Any]]]:
     """Returns for each cell and shape the rows of one pass, by system."""
-    found: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        if row["pass"] == which:
-            key = (row["cell"], *row["shape"])
-            found.setdefault(key, {})[row["system"]] = row
-    return list(found.values())
+    chosen = [{**r, "shape": tuple(r["shape"])} for r in rows if r["pass"] == which]
+    alike = grouped(chosen, ("cell", "shape")).values()
+    return [{row["system"]: row for row in group} for group in alike]
 
 
 def fastest_peer(
@@ -57,18 +55,21 @@ def table(rows: list[dict[str, Any]], which: str) -> str:
     found = groups(rows, which)
     names = list(dict.fromkeys(name for group in found for name in group))
     names.remove(OURS)
-    body = []
-    for group in found:
-        ours, best = group[OURS], fastest_peer(group)
-        body.append(
-            (
-                f"{ours['cell']} {Shape(*ours['shape'])}",
-                f"{1e3 * ours['median_seconds']:.3g}",
-                *(f"{ratio(group, n, OURS):.2f}" if n in group else "" for n in names),
-                "" if best is None else f"{ratio(group, OURS, best):.2f} of {best}",
-            )
+    columns = {
+        which: lambda group: label(group[OURS]),
+        "jrnn, ms": lambda group: f"{1e3 * group[OURS]['median_seconds']:.3g}",
+    }
+    for name in names:
+        columns[name] = lambda group, name=name: (
+            f"{ratio(group, name, OURS):.2f}" if name in group else ""
         )
-    return lab.format_table((which, "jrnn, ms", *names, "jrnn to the fastest"), body)
+    columns["jrnn to the fastest"] = _to_the_fastest
+    return lab.table_of(found, columns)
+
+
+def _to_the_fastest(group: dict[str, dict[str, Any]]) -> str:
+    best = fastest_peer(group)
+    return "" if best is None else f"{ratio(group, OURS, best):.2f} of {best}"
 
 
 def small_table(rows: list[dict[str, Any]]) -> str:
@@ -85,20 +86,20 @@ def small_table(rows: list[dict[str, Any]]) -> str:
         for group in groups(rows, which):
             shown = (group.get(name, {}).get(key) for name in names)
             cells = ("" if v is None else f"{scale * v:.3g}" for v in shown)
-            ours = group[OURS]
-            body.append((f"{unit}: {ours['cell']} {Shape(*ours['shape'])}", *cells))
+            body.append((f"{unit}: {label(group[OURS])}", *cells))
     return lab.format_table(("", *names), body)
 
 
 def memory_table(usage: list[dict[str, Any]]) -> str:
     """Returns the mebibytes that a training step takes, each in its own process."""
-    body = []
-    for row in usage:
-        planned = row["planned_temporary_bytes"]
-        plan = "" if planned is None else f"{planned / 2**20:.0f}"
-        what = f"{row['cell']} {Shape(*row['shape'])}", row["system"]
-        body.append((*what, f"{row['peak_bytes'] / 2**20:.0f}", plan))
-    return lab.format_table(("MiB", "", "peak", "planned by the compiler"), body)
+    mib = lambda size: "" if size is None else f"{size / 2**20:.0f}"
+    columns = {
+        "MiB": label,
+        "": lambda row: row["system"],
+        "peak": lambda row: mib(row["peak_bytes"]),
+        "planned by the compiler": lambda row: mib(row["planned_temporary_bytes"]),
+    }
+    return lab.table_of(usage, columns)
 
 
 def summary(rows: list[dict[str, Any]], ours: str = OURS) -> list[str]:
@@ -150,32 +151,29 @@ def draw(rows: list[dict[str, Any]], path: Path, machine: str) -> None:
     axes = figure.subplots(len(PASSES), len(cells), sharey=True, squeeze=False)
     names = [n for n in dict.fromkeys(row["system"] for row in rows) if n != OURS]
     drawn = [name for name in names if name != FLOOR]
-    looks = dict(zip(drawn, zip(cycle(figures.COLOURS), cycle(MARKERS)), strict=False))
+    looks = figures.looks_of(drawn, markers=MARKERS)
+    looks[FLOOR] = {"color": "black", "marker": "_"}
+    handles: dict[str, Any] = {}
     for line, which in zip(axes, PASSES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
             found = [g for g in groups(rows, which) if g[OURS]["cell"] == cell]
             for name in names:
                 here = [(x, g) for x, g in enumerate(found) if name in g]
                 ys = [ratio(g, name, OURS) for _, g in here]
-                label = name if axis is axes[0][-1] else None
-                colour, marker = ("black", "_") if name == FLOOR else looks[name]
-                look = {"color": colour, "marker": marker, "linestyle": "none"}
-                axis.plot([x for x, _ in here], ys, label=label, alpha=0.8, **look)
+                look: dict[str, Any] = {**looks[name], "linestyle": "none"}
+                xs = [x for x, _ in here]
+                (handles[name],) = axis.plot(xs, ys, alpha=0.8, **look)
             axis.axhline(1.0, color="black", linewidth=0.8)
             shapes = [str(Shape(*g[OURS]["shape"])) for g in found]
             axis.set_xticks(range(len(found)), shapes, rotation=60, fontsize=7)
             axis.set_yscale("log")
             axis.set_yticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
             axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set_title(f"{cell}, {which}", fontsize=9)
+            figures.describe(axis, f"{cell}, {which}", size=9)
         line[0].set_ylabel("time / time of jrnn")
-    handles, labels = [], []
-    for axis in axes.flat:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if label not in labels:
-                handles.append(handle)
-                labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8
+    )
     figure.suptitle(
         f"Above the line jrnn is faster; (T, B, I, H); {machine}", fontsize=10
     )

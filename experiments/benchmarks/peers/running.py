@@ -1,7 +1,6 @@
 """Compiles, checks and times every library on one problem, in turn in one process."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import lab
 from experiments.benchmarks.peers.floor import products_alone
 from experiments.benchmarks.peers.jax_peers import (
     DEVICES,
@@ -28,7 +26,6 @@ from experiments.benchmarks.peers.problems import (
     Problem,
     Weights,
     flops,
-    normwise,
     passes,
 )
 from experiments.benchmarks.peers.torch_peer import (
@@ -36,7 +33,8 @@ from experiments.benchmarks.peers.torch_peer import (
     torch_peer,
     without_onednn,
 )
-from experiments.benchmarks.turns import in_turn, rounded
+from experiments.benchmarks.turns import in_turn, prepare, rounded, until
+from experiments.lab.errors import normwise
 
 TORCH, FLOOR = "torch", "products alone"
 PLAIN_TORCH = "torch, without oneDNN"
@@ -77,14 +75,11 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     readout = jax.block_until_ready(jnp.asarray(problem.readout))  # before compiling
     runs, compile_seconds, temporary = {}, {}, {}
     for which, function in passes(peer.forward, readout).items():
-        run = jax.jit(function)
-        with lab.compiled_anew():
-            started = time.perf_counter()
-            compiled = run.lower(params, xs).compile()
-            compile_seconds[which] = time.perf_counter() - started
-        memory = compiled.memory_analysis()
-        temporary[which] = None if memory is None else memory.temp_size_in_bytes
+        ready = prepare(function, params, xs, warm=False)
+        compile_seconds[which] = ready.compile_seconds
+        temporary[which] = ready.temporary_bytes
         # Timed is the call that users make, which is dispatched faster than `compiled`.
+        run = jax.jit(function)
         runs[which] = lambda run=run: jax.block_until_ready(run(params, xs))
         runs[which]()
     _, (dparams, dxs) = runs[TRAINING]()
@@ -99,27 +94,22 @@ def jax_runner(problem: Problem, peer: JaxPeer) -> Runner:
     return Runner(runs, outputs, gradients, compile_seconds, temporary, step)
 
 
-def torch_runner(problem: Problem, device: str, dtype: str = "float32") -> Runner:
-    """PyTorch's passes, warm."""
+def torch_runner(
+    problem: Problem, device: str, dtype: str = "float32", plain: bool = False
+) -> Runner:
+    """PyTorch's passes, warm; `plain`: on a CPU as they are without oneDNN."""
     peer = torch_peer(problem, device, dtype)
-    runs = {INFERENCE: peer.infer, TRAINING: peer.train}
+    apart = without_onednn if plain else lambda call: call
+    runs = {INFERENCE: apart(peer.infer), TRAINING: apart(peer.train)}
+    outputs, gradients = apart(peer.outputs)(), apart(peer.gradients)()
     nothing: dict[str, Any] = dict.fromkeys(PASSES)
-    peer.step()
-    outputs, gradients = peer.outputs(), peer.gradients()
     taken: dict[str, int | None] = nothing
     if device.startswith("cuda"):
         taken = {which: peak_on_gpu(call) for which, call in runs.items()}
+    if plain:
+        return Runner(runs, outputs, gradients, nothing, taken, None)
+    peer.step()
     return Runner(runs, outputs, gradients, nothing, taken, peer.step)
-
-
-def plain_torch_runner(problem: Problem) -> Runner:
-    """PyTorch's passes on a CPU as they are without oneDNN, warm."""
-    peer = torch_peer(problem)
-    runs = {INFERENCE: peer.infer, TRAINING: peer.train}
-    apart = {which: without_onednn(run) for which, run in runs.items()}
-    nothing: dict[str, Any] = dict.fromkeys(PASSES)
-    outputs, gradients = map(without_onednn, (peer.outputs, peer.gradients))
-    return Runner(apart, outputs(), gradients(), nothing, nothing, None)
 
 
 def runners(problem: Problem, systems: tuple[str, ...]) -> dict[str, Runner]:
@@ -132,7 +122,7 @@ def runners(problem: Problem, systems: tuple[str, ...]) -> dict[str, Runner]:
             continue
         if name == PLAIN_TORCH:
             if on_cpu and problem.cell == "lstm":
-                found[name] = plain_torch_runner(problem)
+                found[name] = torch_runner(problem, "cpu", plain=True)
             continue
         build, cells = JAX_PEERS[name]
         splits = name != DEVICES or problem.shape.B % jax.device_count() == 0
@@ -170,9 +160,7 @@ def disagreements(problem: Problem, found: dict[str, Runner]) -> dict[str, float
 
 def enough(limit: float) -> Callable[[int, float], bool]:
     """Returns when to stop: after `limit` seconds, within the numbers of rounds."""
-    return lambda rounds, seconds: (
-        rounds >= MOST or (rounds >= FEWEST and seconds >= limit)
-    )
+    return until(FEWEST, limit, MOST)
 
 
 def compare(
@@ -180,41 +168,27 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Returns one row for each library and pass: times, ratios, memory."""
     found = runners(problem, systems)
-    off = disagreements(problem, found)
-    rows = []
+    off, rows = disagreements(problem, found), []
+    about = {"cell": problem.cell, "shape": list(problem.shape)}
     for which in PASSES:
         calls = {name: runner.runs[which] for name, runner in found.items()}
         calls[FLOOR] = products_alone(problem, which)
+        work = flops(problem.cell, problem.shape, which) / 1e9
         for name, times in in_turn(calls, enough(seconds), settle=True).items():
             runner = found.get(name)
-            rows.append(
-                {
-                    "cell": problem.cell,
-                    "shape": list(problem.shape),
-                    "pass": which,
-                    "system": name,
-                    **spread(times),
-                    "gflops": flops(problem.cell, problem.shape, which)
-                    / statistics.median(times)
-                    / 1e9,
-                    "compile_seconds": runner and runner.compile_seconds[which],
-                    "temporary_bytes": runner and runner.temporary_bytes[which],
-                    "difference": off.get(name),
-                }
-            )
+            more = {
+                "gflops": work / statistics.median(times),
+                "compile_seconds": runner and runner.compile_seconds[which],
+                "temporary_bytes": runner and runner.temporary_bytes[which],
+                "difference": off.get(name),
+            }
+            row = {**about, "pass": which, "system": name}
+            rows.append({**row, **spread(times), **more})
     streams = {n: _stream(r.step) for n, r in found.items() if r.step is not None}
-    rows += [
-        {
-            "cell": problem.cell,
-            "shape": list(problem.shape),
-            "pass": STEP,
-            "system": name,
-            **spread([seconds / STREAM for seconds in times]),
-        }
-        for name, times in in_turn(
-            streams, enough(min(seconds, 2.0)), settle=True
-        ).items()
-    ]
+    stop = enough(min(seconds, 2.0))
+    for name, times in in_turn(streams, stop, settle=True).items():
+        row = {**about, "pass": STEP, "system": name}
+        rows.append({**row, **spread([seconds / STREAM for seconds in times])})
     return rows
 
 
