@@ -431,7 +431,7 @@ factory(
     "jrnn.models.linear_gaussian_markov", jrnn.models.linear_gaussian_markov, order=1
 )
 
-# What cells and wrappers of one's own are made with.
+# The arguments of `jrnn.cells` and `jrnn.wrappers.around`, for custom cells.
 
 Own = collections.namedtuple("Own", "W_x b")
 OwnState = collections.namedtuple("OwnState", "h")

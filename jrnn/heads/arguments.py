@@ -1,7 +1,7 @@
-"""Casts the arguments of head factories before they become keys of a cache.
+"""Casts and checks the arguments of head factories before they are cache keys.
 
-3, 3.0, True and np.float32(3) are equal and have equal hashes, so a cache treats them
-as one key: without the cast, a factory would accept 3.0 once it had been called with 3.
+3, 3.0, True and np.float32(3) are equal and have equal hashes, so a cache would treat
+them as one key.
 """
 
 import math

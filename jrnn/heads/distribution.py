@@ -92,7 +92,7 @@ class Distribution:
     parameters: Any
 
     def __post_init__(self) -> None:
-        """Raises TypeError unless the family is one."""
+        """Raises TypeError unless `family` is a `Family`."""
         if not isinstance(self.family, Family):
             raise TypeError(
                 "Expected family to be that of a head, such as jrnn.gaussian().family, "

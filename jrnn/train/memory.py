@@ -45,7 +45,7 @@ def unaliased(tree: Any) -> Any:
 class Donating:
     """A jitted step(state, batch) that donates the buffers of any state.
 
-    `check` raises where something is not a state.
+    `check` raises unless its argument is a state.
     """
 
     def __init__(self, step: Callable[..., Any], check: Callable[[Any], None]) -> None:
@@ -58,7 +58,7 @@ class Donating:
         """Takes a step; arrays of the state may share buffers."""
         try:
             return self._jitted(unaliased(state), batch)
-        except TypeError:  # of what it is given, unless it is the loss's own
+        except TypeError:  # raised by wrong arguments, or by the loss
             check_arrays("state", state)
             check_arrays("batch", batch)
             raise

@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
 
 
 def check_train_state(state: Any) -> None:
-    """Raises TypeError unless `state` is one that training goes on from."""
+    """Raises TypeError unless `state` is a `TrainState`."""
     if not isinstance(state, TrainState):
         raise TypeError(
             "Expected state to be a TrainState, made by init_train_state, got "

@@ -25,7 +25,7 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
     Raises:
       CheckpointError: The path does not end in the name of a folder.
-      TypeError: It is not a path.
+      TypeError: `path` is not a path.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(
