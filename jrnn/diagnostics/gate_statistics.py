@@ -58,7 +58,7 @@ def gate_statistics(
     - `lem`: s, r (0 to dt), n and m (-1 to 1);
     - `antisymmetric_rnn`: z (0 to 1) if it is gated, and n (-1 to 1);
     - `co_rnn`: tanh_a (-1 to 1), the force on the oscillators;
-    - a cell that multiplies its state elementwise by a factor: the modulus of that
+    - a cell that is linear in its state with an elementwise factor: the modulus of that
       factor as "a" (0 to 1), the share of the past that is kept;
     - `elman`, `ind_rnn`, `layer_norm_elman`: h, if the activation is tanh, sin, hard
       tanh, soft sign (-1 to 1), the logistic function or its hard version (0 to 1); it
