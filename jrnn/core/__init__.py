@@ -1,1 +1,1 @@
-"""What every other part stands on; nothing here knows a cell or a method."""
+"""The foundation of all other packages; independent of any cell or method."""

@@ -1,7 +1,7 @@
-"""What is kept between calls: bounded caches, and compiled programs, emptied together.
+"""Bounded caches and compiled programs, which `clear_caches` empties together.
 
-Functions made anew are unequal, and `jax.jit` would trace again for each of them: so
-what was made is kept, and equal arguments find it.
+Two functions made by the same call are unequal, so `jax.jit` would trace again for
+each. The caches return the first one whenever the arguments are equal.
 """
 
 import functools
@@ -15,13 +15,13 @@ import jax
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How many results of one function are kept: those that were asked for last. A cell is
-# a dozen functions; few programs use hundreds of cells of one kind.
+# How many results of one function are kept: the most recently used. A cell is a dozen
+# functions; few programs use hundreds of cells of one kind.
 SIZE = 512
 
-# Held while something is made and kept, so that two threads never get two. There is one
-# for all factories, because factories call each other. Nothing is traced under it: JAX
-# has locks of its own, and a function that is traced may call a factory.
+# Held while an object is made and cached, so that two threads never get two. All
+# factories share it, because factories call each other. Nothing is traced under it: JAX
+# has its own locks, and a function that is being traced may call a factory.
 LOCK = threading.RLock()
 
 _caches: weakref.WeakSet[Any] = weakref.WeakSet()  # with a method `cache_clear`
@@ -29,7 +29,7 @@ _jitted: weakref.WeakSet[Any] = weakref.WeakSet()  # with a method `clear_cache`
 
 
 def bounded(function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps the last results of a function of hashable arguments."""
+    """Caches the last `SIZE` results of a function of hashable arguments."""
     kept = functools.lru_cache(SIZE)(function)
     register(kept)
     return kept  # pyright: ignore[reportReturnType] it takes what `function` takes
@@ -49,23 +49,23 @@ def jitted(
 
 
 def register(cache: Any) -> None:
-    """Makes `clear_caches` call `cache.cache_clear()`."""
+    """Has `clear_caches` call `cache.cache_clear()`."""
     _caches.add(cache)
 
 
 def clear_caches() -> None:
     """Empties every cache of jrnn.
 
-    These are the cells, heads, models, methods and initialisers that equal arguments
-    find again, and the functions that `jrnn.train` and `jrnn.diagnostics` compile for
-    a loss or a metric; further, the programs that JAX compiled for jrnn's own jitted
-    functions, such as `jrnn.unroll`. What you hold goes on working. But it is no longer
-    what equal arguments give: `jrnn.gru(2, 3)` is then a new cell, for which `unroll`
-    is traced anew.
+    They hold the cells, heads, models, methods and initialisers that factories return
+    again for equal arguments, the functions that `jrnn.train` and `jrnn.diagnostics`
+    compile for a loss or a metric, and the programs that JAX compiled for jrnn's own
+    jitted functions, such as `jrnn.unroll`. Objects that you hold keep working, but
+    factories no longer return them: `jrnn.gru(2, 3)` then makes a new cell, for which
+    `unroll` is traced again.
 
-    JAX keeps more, such as the static arguments of what it traced. Where a cell, head
-    or model closes over an array, that array is freed once `jax.clear_caches()` was
-    called too, which also drops the programs of functions that are not jrnn's.
+    JAX has caches of its own, which hold the static arguments of traced functions. An
+    array that a cell, head or model closes over is freed only after
+    `jax.clear_caches()`, which also drops the programs of functions outside jrnn.
 
     Example:
       >>> import jrnn

@@ -1,4 +1,4 @@
-"""What a draw is given: keys, types of parameters, batch shapes and temperatures."""
+"""Checks of the arguments of draws: keys, dtypes, batch shapes and temperatures."""
 
 import operator
 from typing import Any
@@ -15,7 +15,7 @@ from jrnn.core.caches import bounded
 
 
 def check_key(key: Any, name: str = "key") -> Any:
-    """Returns None or one key of jax.random, typed, or raises TypeError."""
+    """Returns None or a typed key; raises TypeError unless given None or one key."""
     if key is not None and not _is_key(key):
         raise TypeError(
             f"Expected {name} to be one key, made by jax.random.key(seed), or None, "
@@ -25,7 +25,7 @@ def check_key(key: Any, name: str = "key") -> Any:
 
 
 def check_given_key(key: Any, name: str = "key") -> Any:
-    """Returns one key of jax.random, typed, or raises TypeError: it is needed."""
+    """Returns a typed key; raises TypeError unless given one key."""
     if not _is_key(key):
         raise TypeError(
             f"Expected {name} to be one key, made by jax.random.key(seed), got "
@@ -35,7 +35,7 @@ def check_given_key(key: Any, name: str = "key") -> Any:
 
 
 def typed(key: Any) -> Any:
-    """Returns None or a typed key: its type tells compiled programs of which kind."""
+    """Wraps a raw key as a typed one, whose dtype names its generator; None is kept."""
     if key is None or jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key)
@@ -65,7 +65,7 @@ def _told_key(key: Any) -> str:
 
 
 def check_dtype(dtype: DTypeLike | None, name: str = "dtype") -> jnp.dtype:
-    """Returns the type of parameters, float32 for None; raises unless floating."""
+    """Returns the dtype of parameters, float32 for None; raises unless floating."""
     try:
         known = jnp.dtype(jnp.float32 if dtype is None else dtype)
     except TypeError:
@@ -80,7 +80,7 @@ def check_dtype(dtype: DTypeLike | None, name: str = "dtype") -> jnp.dtype:
 
 
 def check_batch_shape(batch_shape: Any, name: str = "batch_shape") -> tuple[int, ...]:
-    """Returns a batch shape as a tuple, or raises unless it is one of sizes."""
+    """Returns a batch shape as a tuple; raises unless it consists of sizes."""
     if not isinstance(batch_shape, tuple | list):
         size = getattr(batch_shape, "ndim", 0) == 0 and hasattr(
             batch_shape, "__index__"
@@ -113,9 +113,9 @@ def check_temperature(temperature: Any, batch: tuple[int, ...]) -> Array:
     """Returns a temperature as an array: one number, or one for each sequence.
 
     Raises:
-      TypeError: It is no real number, and no array of them.
-      ValueError: It is of another shape than () and the batch's, or a concrete one is
-        below 0, or NaN.
+      TypeError: It is neither a real number nor an array of them.
+      ValueError: Its shape is neither () nor the batch's, or a concrete value is
+        negative or NaN.
     """
     dtype = getattr(temperature, "dtype", None)
     try:

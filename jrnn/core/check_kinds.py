@@ -1,6 +1,6 @@
-"""Of which kind the arrays of a tree are: their types and shapes, and how to tell them.
+"""The dtypes and shapes of the leaves of a tree, and how errors show them.
 
-Leaves are whatever a user put into a tree: arrays, numbers, or what is neither.
+Leaves are whatever a user put into the tree: arrays, numbers, or anything else.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ _WORDS = {
 
 
 def dtype_of(leaf: Any) -> Any:
-    """Returns the type of an array or a number, None of what is neither."""
-    if isinstance(leaf, str | bytes | type):  # names of types, to NumPy
+    """Returns the dtype of an array or a number; None for anything else."""
+    if isinstance(leaf, str | bytes | type):  # which NumPy reads as names of dtypes
         return None
     try:
         return jnp.result_type(leaf)
@@ -26,22 +26,22 @@ def dtype_of(leaf: Any) -> Any:
 
 
 def shape_of(leaf: Any) -> tuple[int, ...]:
-    """Returns the shape of an array; () of what is none."""
+    """Returns the shape of an array; () for anything else."""
     shape = getattr(leaf, "shape", None)
     return shape if isinstance(shape, tuple) else np.shape(leaf)
 
 
 def told_type(leaf: Any) -> str:
-    """Returns the type of an array or a number, else the class, for an error."""
+    """Returns the dtype of an array or a number, else the class name, for an error."""
     dtype = dtype_of(leaf)
     return type(leaf).__name__ if dtype is None else str(dtype)
 
 
 def fit_kind(name: str, leaf: Any, want: Any) -> Any:
-    """Returns an array of the kind of `want`: what is real may become complex.
+    """Returns an array of the kind of `want`; a real one is made complex if needed.
 
     Raises:
-      TypeError: It is complex where `want` is real, or no float where it is one.
+      TypeError: `leaf` is complex and `want` real, or `leaf` is not of that kind.
     """
     got, kind = dtype_of(leaf), _kind(want)
     if got is not None and (_kind(got) is kind or want == got):
@@ -66,7 +66,7 @@ def _kind(dtype: Any) -> Any:
 
 
 class _Leaf:
-    """Stands for an array where a structure is shown."""
+    """Prints as * in place of an array."""
 
     def __repr__(self) -> str:
         return "*"

@@ -1,4 +1,4 @@
-"""Time cut into chunks of steps, and chunks into segments, and joined again."""
+"""Cutting time into segments and chunks of steps, and joining them again."""
 
 import math
 from typing import Any
@@ -14,9 +14,8 @@ from jrnn.core.method import Sequence
 def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
     """Returns (count, length) of the chunks that `steps` are cut into.
 
-    A length that divides `steps` is preferred, from half of `chunk` to half as much
-    again. Where there is none, the last chunk is filled up with inactive steps:
-    count * length > steps.
+    Prefers a length between chunk / 2 and 3 chunk / 2 that divides `steps`. If there is
+    none, the last chunk is padded with inactive steps: count * length > steps.
     """
     if steps <= chunk:
         return 1, steps
@@ -30,9 +29,9 @@ def chunk_shape(steps: int, chunk: int) -> tuple[int, int]:
 def nested_shape(steps: int, chunk: int, levels: int) -> tuple[int, ...]:
     """Returns (*segments, count, length): time cut `levels` times, then into chunks.
 
-    The cuts are of about equal number at each level, so that with one level both the
-    segments and the steps in each grow as the square root of T. As many levels as
-    there is room for halve time until about a chunk is left.
+    Each level makes about the same number of cuts, so that with one level both the
+    number of segments and the steps in each grow as the square root of T. With as many
+    levels as possible, each halves time, until about one chunk is left.
     """
     halvings = max(0, round(math.log2(steps / chunk)))
     if levels > 0 and levels >= halvings:
@@ -47,7 +46,7 @@ def nested_shape(steps: int, chunk: int, levels: int) -> tuple[int, ...]:
 
 
 def cut(tree: Any, shape: tuple[int, ...]) -> Any:
-    """Reshapes (T, ...) to (*shape, ...), filled up with zeros at the end."""
+    """Reshapes (T, ...) to (*shape, ...), padded with zeros at the end."""
 
     def one(leaf: Array) -> Array:
         missing = math.prod(shape) - leaf.shape[0]
@@ -59,7 +58,7 @@ def cut(tree: Any, shape: tuple[int, ...]) -> Any:
 
 
 def join(tree: Any, shape: tuple[int, ...], steps: int) -> Any:
-    """Reshapes (*shape, ...) to (T, ...), without what was filled up."""
+    """Reshapes (*shape, ...) to (T, ...), and drops the padding."""
 
     def one(leaf: Array) -> Array:
         filled = math.prod(shape)
@@ -69,12 +68,12 @@ def join(tree: Any, shape: tuple[int, ...], steps: int) -> Any:
 
 
 def reshape_time(tree: Any, axes: int, shape: tuple[int, ...]) -> Any:
-    """Reshapes the leading `axes` of every leaf, which are time cut up, to `shape`."""
+    """Reshapes the leading `axes` of each leaf, which together are time, to `shape`."""
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[axes:]), tree)
 
 
 def cut_sequence(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
-    """Cuts a sequence; steps that fill it up are inactive."""
+    """Cuts a sequence; the steps that pad it are inactive."""
     steps, filled = sequence.steps, math.prod(shape)
     active = sequence.active
     if active is None and steps < filled:
@@ -88,7 +87,7 @@ def cut_sequence(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
 
 
 def shift(start: Array, states: Array) -> Array:
-    """Returns the states before each step, from those after each step."""
+    """Returns the states before each step, given the states after each step."""
     rows = merge_axes(states, 1)
     moved = jnp.concatenate([merge_axes(start, 0)[None], rows[:-1]])
     return moved.reshape(states.shape)

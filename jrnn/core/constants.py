@@ -1,9 +1,9 @@
-"""What JAX's transfer guard lets through: constants of the library, no user's array.
+"""Letting the library's constants, but no user's array, pass JAX's transfer guard.
 
-Under `jax.transfer_guard("disallow")` an eager `jnp.zeros(3)` or `x + 1` raises, for a
-number is sent to the device. Functions that do such things of their own accord lift the
-guard while they run, unless they were given an array of NumPy's: whoever sets the guard
-wants to hear of that.
+Under `jax.transfer_guard("disallow")` an eager `jnp.zeros(3)` or `x + 1` raises,
+because it sends a number to the device. Functions that create such constants lift the
+guard while they run, unless an argument is a NumPy array: that is a transfer which the
+guard is meant to report.
 """
 
 import functools
@@ -21,9 +21,9 @@ _MARK = "_jrnn_own_constants"
 
 
 def own_constants(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes `function` send its constants to the device whatever the transfer guard.
+    """Lets `function` send its own constants to the device under a transfer guard.
 
-    Traced, it is called as it is, and so it is with arrays of NumPy's.
+    The guard stays in force if an argument is traced or is a NumPy array.
     """
 
     @functools.wraps(function)
@@ -42,9 +42,10 @@ def own_constants(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def with_own_constants(made: Any) -> Any:
-    """Returns a NamedTuple whose functions are `own_constants`; anything else as it is.
+    """Applies `own_constants` to each function of a NamedTuple.
 
-    What was claimed of the functions of a cell is claimed of those around them.
+    Any other object is returned unchanged. A cell's claims about its functions are
+    transferred to the wrapped ones.
     """
     fields = getattr(made, "_fields", None)
     if fields is None:
@@ -55,16 +56,16 @@ def with_own_constants(made: Any) -> Any:
         if isinstance(function, types.FunctionType | functools.partial)
         and not hasattr(function, _MARK)
     }
-    # One for each function: two fields may hold the same, and tell so.
+    # One wrapper per function, so that fields holding the same function still do.
     each = {id(function): own_constants(function) for function in functions.values()}
     lifted = {name: each[id(function)] for name, function in functions.items()}
     return resealed(made, made._replace(**lifted)) if lifted else made
 
 
 def resealed(before: Any, after: Any) -> Any:
-    """Returns `after` with the claims of `before` about functions put around its own.
+    """Returns `after` with the functions in its claims mapped from `before` to `after`.
 
-    A claim of functions that `before` did not consist of stays without effect.
+    A claim about functions that are not among those of `before` stays without effect.
     """
     places = {id(old): new for old, new in zip(before, after, strict=True)}
     claims = {

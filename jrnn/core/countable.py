@@ -7,23 +7,23 @@ MOST_STEPS = 2**31 - 1  # what 32 bits count
 
 
 def countable(steps: int) -> bool:
-    """Returns whether JAX's integers, of 32 bits or 64, count that many steps."""
-    few = not isinstance(steps, int) or steps <= MOST_STEPS  # symbolic ones pass
+    """Returns whether JAX's integers (32 or 64 bits) can count that many steps."""
+    few = not isinstance(steps, int) or steps <= MOST_STEPS  # symbolic sizes pass
     return few or jax.dtypes.canonicalize_dtype(jnp.int64) == jnp.int64
 
 
 def check_countable(
     steps: int, what: str, wide: bool = True, name: str = "steps of xs"
 ) -> None:
-    """Raises ValueError where there are more steps than JAX's integers count.
+    """Raises ValueError if there are more steps than JAX's integers can count.
 
-    Loops are refused by JAX there, and positions wrap around in silence.
+    Beyond that, JAX refuses loops, and positions overflow without an error.
 
     Args:
-      steps: How many there are.
-      what: What needs the position of each, for the error.
+      steps: The number of steps.
+      what: What counts them, for the error.
       wide: Whether it counts in 64 bits where JAX has them.
-      name: What there are so many of.
+      name: What is counted, for the error.
     """
     kernel = not wide and isinstance(steps, int) and steps > MOST_STEPS
     if kernel or not countable(steps):

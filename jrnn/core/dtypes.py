@@ -1,7 +1,7 @@
-"""Types of numbers: which an array has, which a state takes, which have a derivative.
+"""Dtypes of states and outputs, and which leaves of a tree have a derivative.
 
-A state is in the result type of parameters and inputs, and in float32 where that is
-narrower; an output is in the type of the inputs.
+A state has the result type of parameters and inputs, or float32 where that is narrower;
+an output has the type of the inputs.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,23 @@ from jrnn.core.cell import State
 
 
 def float_leaves(tree: Any) -> list[Array]:
-    """Returns the leaves of `tree` that are of a floating or complex type."""
+    """Returns the leaves of `tree` that have a floating or complex type."""
     leaves = jax.tree.leaves(tree)
     return [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
 
 
 def state_dtype(*trees: Any) -> DTypeLike:
-    """Returns the type of a state beside parameters and inputs: float64 or float32.
+    """Returns the dtype of a state for these parameters and inputs: float32 or float64.
 
-    The widest floating type that occurs, and float32 where that is narrower: a state
-    kept in bfloat16 or float16 drifts. Integer leaves (token ids) do not count.
+    The widest floating type among the leaves, or float32 where that is narrower: a
+    state kept in bfloat16 or float16 drifts. Integer leaves (token ids) are ignored.
     """
     bits = [jnp.finfo(x.dtype).bits for x in float_leaves(trees)]
     return jnp.float64 if max(bits, default=32) == 64 else jnp.float32
 
 
 def cast_state(state: State, dtype: DTypeLike) -> State:
-    """Casts each floating leaf to `dtype`, complex ones to the complex type beside."""
+    """Casts floating leaves to `dtype`, complex ones to the matching complex type."""
     pair = jnp.complex128 if jnp.dtype(dtype) == jnp.float64 else jnp.complex64
 
     def cast(leaf: Array) -> Array:
@@ -46,13 +46,13 @@ def cast_state(state: State, dtype: DTypeLike) -> State:
 
 
 def show(y: Array, x: Array, W_x: Array) -> Array:
-    """Casts an output to the type of the inputs; of the parameters, for token ids."""
+    """Casts an output to the type of the inputs, or of the parameters for token ids."""
     integer = jnp.issubdtype(x.dtype, jnp.integer)
     return y.astype(W_x.dtype if integer else x.dtype)
 
 
 def split_floats(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
-    """Returns the leaves that have a derivative, and what puts them back in place."""
+    """Returns the differentiable leaves, and a function that puts leaves back."""
     leaves, structure = jax.tree.flatten(tree)
     floating = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
 
@@ -67,7 +67,7 @@ def split_floats(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
 
 
 def place_floats(xs: Any, floats: list[Array]) -> Any:
-    """Returns the structure of `xs` with gradients at its floats, None at the rest."""
+    """Returns the structure of `xs` with `floats` at its floating leaves, else None."""
     leaves, structure = jax.tree.flatten(xs)
     given = iter(floats)
     placed = [

@@ -1,6 +1,6 @@
-"""Flags of steps: at which the state moves on, before which it starts anew.
+"""Boolean flags of steps: which update the state, and which restart it first.
 
-A flag may lack the last axes of what it decides on.
+Flags may lack the last axes of the arrays that they apply to.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from jrnn.core.seams import gated_advance
 def active_steps(
     steps: int, lengths: Array | None, mask: Array | None
 ) -> Bool[Array, "T *batch"] | None:
-    """Returns at which steps the state moves on; None where it always does."""
+    """Returns which steps update the state; None: all do."""
     if lengths is None:
         return mask
     lengths = as_array(lengths)
@@ -40,7 +40,7 @@ def select(active: Bool[Array, "*lead"] | None, new: Any, old: Any) -> Any:
 
 
 def renew(restart: Bool[Array, "*lead"] | None, fresh: Any, state: Any) -> Any:
-    """Returns `fresh` where a step starts anew, `state` elsewhere."""
+    """Returns `fresh` where `restart` is True, `state` elsewhere."""
     if restart is None:
         return state
 
@@ -61,7 +61,7 @@ def silence(active: Bool[Array, "*lead"] | None, tree: Any) -> Any:
 def expand_flags(
     active: Bool[Array, "*lead"] | None, like: Array
 ) -> Bool[Array, "..."] | None:
-    """Returns flags of the shape of `like`, from those of its leading axes."""
+    """Broadcasts flags over the leading axes of `like` to its shape."""
     if active is None:
         return None
     places = active.reshape(active.shape + (1,) * (like.ndim - active.ndim))
@@ -77,10 +77,10 @@ def advance_flagged(
     restart: Bool[Array, "..."] | None,
     fresh: State | None,
 ) -> State:
-    """Returns the state after a step: put back before it, or passing through it.
+    """Returns the state after one step, with `restart` and `active` applied.
 
-    Flags may lack the last axes of the batch: a step that fills up a chunk counts for
-    no sequence.
+    Flags may lack the last axes of the batch: a step that pads a chunk is inactive for
+    every sequence.
     """
     state = renew(restart, fresh, state)
     advance = cell.advance if cell.gated is None else gated_advance(cell.gated)

@@ -1,7 +1,7 @@
 """Checks around the functions of a cell that users call: `init`, `init_state`, `step`.
 
-`jrnn.core.memoize` puts them around what every factory makes, so that no cell checks
-anything for itself. Inside a loop they cost at tracing alone.
+`jrnn.core.memoize` adds them to every cell that a factory makes, so that cells contain
+no checks. Inside a loop they run only during tracing.
 """
 
 import functools
@@ -22,13 +22,13 @@ from jrnn.core.memoize import GUARD, guarded, unguarded
 
 @guarded.register
 def guard_cell(cell: Cell) -> Cell:
-    """Returns the cell with its functions checked, by what it is and reads itself."""
+    """Returns the cell with functions that check their arguments against this cell."""
     if getattr(cell.init, GUARD, None) is cell:
         return cell
     given = cell
-    # Of what is around another cell, functions may be that cell's, and checked for it.
+    # A wrapper may reuse functions of its inner cell, with the checks of that cell.
     cell = cell._replace(**{name: unguarded(getattr(cell, name)) for name in _CHECKED})
-    reads_ahead = cell.step is cell.advance  # both refuse, in words of their own
+    reads_ahead = cell.step is cell.advance  # both raise an error of their own
     guards = {
         name: functools.wraps(getattr(cell, name))(guard(cell))
         for name, guard in _CHECKED.items()
@@ -76,7 +76,7 @@ _CHECKED = {"init": _init, "init_state": _init_state, "step": _step}
 
 
 def _check_params(cell: Cell, params: Params) -> None:
-    """Raises unless these are the cell's parameters, prepared or not."""
+    """Raises unless `params` fits the cell, either before or after `prepare`."""
     if cell.prepare is None or not _is_prepared(cell, params):
         check_params(cell, params)
 
@@ -98,7 +98,7 @@ def _prepared_like(cell: Cell) -> Params:
 
 
 def _check_noise(cell: Cell, noise: Any, batch: tuple[int, ...]) -> None:
-    """Raises ValueError unless `noise` is that of one step."""
+    """Raises ValueError unless `noise` has the structure and shapes of one step's."""
     draw = cell.noise
     if draw is None:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Integers of users: widened before they are compared with anything.
+"""Integers from users, widened before they are compared with anything.
 
-Token ids, labels, lengths and positions come in any width; bytes are uint8. JAX would
-cast the other side of a comparison to that width, where 300 is 44 and 256 is 0. Out of
-range stays out of range: nothing here wraps.
+Token ids, labels, lengths and positions come in any width; bytes are uint8. In a
+comparison JAX would cast the other side to that width, which turns 300 into 44 and 256
+into 0. Nothing here wraps: a value that is out of range stays out of range.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ from jaxtyping import Array, Int32, Integer
 
 
 def as_array(value: Any) -> Array:
-    """Returns `jnp.asarray(value)`, but integers too large for it become its limits.
+    """Returns `jnp.asarray(value)`, with integers that are too large clipped.
 
-    Without `jax_enable_x64`, JAX keeps the lower 32 bits of a NumPy integer of 64: the
+    Without `jax_enable_x64`, JAX keeps the lower 32 bits of a 64-bit NumPy integer: the
     id 2**32 + 3 would be read as 3.
     """
     if isinstance(value, jax.Array):
@@ -41,10 +41,10 @@ def _is_python(number: Any) -> bool:
 
 
 def widen_integers(x: Array) -> Array:
-    """Returns integers as int32, or int64 where 32 bits do not hold their type.
+    """Casts integers to int32, or to int64 if 32 bits do not hold their type.
 
-    What is no integer is returned as it is. Where JAX has no int64, values of uint32
-    above 2**31 - 1 become that number, which no vocabulary and no sequence reaches.
+    Other types are returned unchanged. Without `jax_enable_x64`, uint32 values above
+    2**31 - 1 become that number, which no vocabulary and no sequence reaches.
     """
     if not jnp.issubdtype(x.dtype, jnp.integer) or x.dtype in (jnp.int32, jnp.int64):
         return x
@@ -53,7 +53,7 @@ def widen_integers(x: Array) -> Array:
 
 
 def saturate(x: Integer[Array, "..."], dtype: DTypeLike) -> Integer[Array, "..."]:
-    """Casts integers; what `dtype` does not hold becomes the nearest that it does."""
+    """Casts integers to `dtype`, and clips those that it cannot hold."""
     given, wanted = jnp.iinfo(x.dtype), jnp.iinfo(dtype)
     if given.max > wanted.max:
         x = jnp.minimum(x, jnp.asarray(wanted.max, x.dtype))
@@ -63,5 +63,5 @@ def saturate(x: Integer[Array, "..."], dtype: DTypeLike) -> Integer[Array, "..."
 
 
 def token_ids(x: Integer[Array, "..."]) -> Int32[Array, "..."]:
-    """Returns ids as int32, in which rows are looked up and models keep symbols."""
+    """Returns ids as int32, the type in which rows are looked up and symbols stored."""
     return saturate(x, jnp.int32)

@@ -1,8 +1,8 @@
-"""How arrays lie in memory: every trick that is played for a compiler.
+"""The layout of arrays in memory: all optimisations made for a compiler.
 
-Nothing here changes a number, and a reader of the mathematics may take each function
-for the identity. What each gains is measured in docs/speed.md ("Where the time goes"),
-and `tests/results/counts.json` bounds the operations and bytes of compiled steps.
+Nothing here changes a number; a reader of the mathematics may treat each function as
+the identity. docs/speed.md ("Where the time goes") has the measured gains, and
+`tests/results/counts.json` bounds the operations and bytes of compiled steps.
 """
 
 import functools
@@ -19,20 +19,20 @@ from jrnn.core.countable import MOST_STEPS
 
 
 def axes_merge() -> bool:
-    """Returns whether axes that are neighbours in memory should be made one.
+    """Returns whether adjacent axes should be merged into one: on a CPU without a mesh.
 
-    The gradient of W sums over time and batch. Over two axes XLA for CPUs copies and
-    transposes the terms first. Code that copies a step's batch and units as two axes
-    takes it two to three times as long to compile. On a mesh a batch that is split over
-    devices must remain an axis.
+    The gradient of W sums over time and batch. With two axes, XLA for CPUs first copies
+    and transposes the terms; and it needs two to three times as long to compile code
+    that copies a step's batch and units as two axes. On a mesh, a batch that is split
+    over devices must remain an axis.
     """
     return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
 
 
 def merge_axes(leaf: Array, lead: int) -> Array:
-    """Makes one axis of all after the first `lead`, where `axes_merge` says so.
+    """Merges all axes after the first `lead` into one, if `axes_merge()`.
 
-    A step then reads or writes one run of numbers.
+    A step then reads or writes one contiguous run of numbers.
     """
     if leaf.ndim <= lead or not axes_merge():
         return leaf
@@ -40,9 +40,9 @@ def merge_axes(leaf: Array, lead: int) -> Array:
 
 
 def as_rows(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Returns what a loop over steps reads as rows of one axis, and their inverse.
+    """Returns the inputs of a loop with one axis per step, and the inverse for a step.
 
-    The inverse gives one step's rows the axes of the leaves, without that of time.
+    The inverse restores the axes of the leaves, without the time axis.
     """
 
     def restore(rows: Any) -> Any:
@@ -55,22 +55,22 @@ def as_rows(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
 def columns_of_gates(
     W: Array, b: Array | None, gates: int
 ) -> tuple[list[Array], list[Array] | None]:
-    """Returns the columns of W and b of each gate, for a product for each.
+    """Returns the columns of W and b of each gate, for one product per gate.
 
-    Gates that are cut out of one wide product are copied once more, or sliced inside
-    the loop over time, where XLA for CPUs gives up vector instructions for everything
-    that follows. The biases are added inside the loop, as one operation among others:
-    before it, that takes another pass over the sequence.
+    Gates that are split from one wide product are copied once more, or sliced inside
+    the loop over time, and then XLA for CPUs uses no vector instructions for all that
+    follows. The biases are added inside the loop, together with other operations;
+    before it, they would take another pass over the sequence.
     """
     return jnp.split(W, gates, -1), None if b is None else jnp.split(b, gates, -1)
 
 
 def reads_transposed(state: State) -> bool:
-    """Returns whether matrices should lie in memory as a step backwards reads them.
+    """Returns whether to transpose matrices in memory for the backward loop.
 
-    It multiplies by W_h^T, whose rows lie scattered in W_h. Transposed once, before the
-    loop, a product of 8 rows takes 0.47 to 0.59 of the time on a CPU, one of 16 or 32
-    rows 0.79 to 0.88; one of a single row gains nothing
+    A backward step multiplies by W_h^T, whose rows are strided in W_h. If W_h is
+    transposed once, before the loop, a product of 8 rows takes 0.47 to 0.59 of the time
+    on a CPU, one of 16 or 32 rows 0.79 to 0.88; one of a single row gains nothing
     (experiments/benchmarks/results/products.json).
     """
     rows = max(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(state))
@@ -78,9 +78,9 @@ def reads_transposed(state: State) -> bool:
 
 
 def transposed(leaf: Array) -> Array:
-    """Returns a matrix transposed in memory; anything else as it is.
+    """Returns a matrix transposed in memory; any other array unchanged.
 
-    Without the barrier the compiler would transpose it inside the loop again.
+    Without the barrier the compiler would transpose it again inside the loop.
     """
     return jax.lax.optimization_barrier(leaf.T) if leaf.ndim == 2 else leaf
 
@@ -88,26 +88,26 @@ def transposed(leaf: Array) -> Array:
 def with_transposed(
     pullback: Callable[..., Any], params: Params, state: State
 ) -> Callable[..., Any]:
-    """Returns `pullback` with its parameters filled in, matrices as it reads them."""
+    """Returns `pullback` with `params` bound, its matrices transposed in memory."""
     if not reads_transposed(state):
         return functools.partial(pullback, params)
     lying = jax.tree.map(transposed, params)
-    # Transposed back inside the loop: in front of it, they would lie as before.
+    # Transposed back inside the loop; before it, that would undo the layout.
     back = lambda leaf: leaf.T if leaf.ndim == 2 else leaf
     return lambda *steps: pullback(jax.tree.map(back, lying), *steps)
 
 
 def unshared(du: tuple[Array, ...], dv: tuple[Array, ...]) -> tuple[Array | None, ...]:
-    """Returns the gates of du that are not, as one array, those of dv; None for others.
+    """Returns du with None for each gate that is the same object as in dv.
 
     Most cells add u_t to v_t, so that du_t is dv_t; a GRU does for two gates of three.
-    A step backwards then writes each array once, and `with_shared` joins them.
+    A backward step then writes each array once, and `with_shared` restores du.
     """
     return tuple(None if a is b else a for a, b in zip(du, dv, strict=True))
 
 
 def with_shared(du: tuple[Array | None, ...], dv: Array) -> Array:
-    """Returns du whole, of many steps: the gates that are None are those of dv."""
+    """Returns du of many steps as one array, with the gates of dv in place of None."""
     own = [gate for gate in du if gate is not None]
     if len(own) == len(du):
         return own[0] if len(own) == 1 else jnp.concatenate(own, axis=-1)
@@ -125,19 +125,19 @@ def scan_in_place(
     state: State,
     timed: Any,
 ) -> tuple[State, Any]:
-    """Scans `step` over the steps of each chunk, and writes each result where it stays.
+    """Scans `step` over chunks, and writes each result into one array for all steps.
 
-    A scan within a scan gathers what the inner loop leaves for each chunk, and copies
-    it to where the outer loop keeps it: one more pass over the sequence.
+    A scan within a scan collects the results of a chunk in the inner loop, and then
+    copies them to the results of the outer loop: one more pass over the sequence.
 
     Args:
-      step: (state, inputs of a step) -> (state, what the step leaves).
-      inputs: What `timed` holds of a chunk -> the inputs of its steps.
+      step: (state, inputs of a step) -> (state, results of the step).
+      inputs: A chunk of `timed` -> the inputs of its steps.
       state: Before the first step.
       timed: A tree of arrays (count, length, ...): chunks of steps.
 
     Returns:
-      The last state, and what all steps left, (count * length, ...).
+      The last state, and the results of all steps, (count * length, ...).
     """
     count, length = jax.tree.leaves(timed)[0].shape[:2]
 
@@ -171,9 +171,10 @@ def scan_in_place(
 
 
 def zeros_like_results(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns zeros of the types that `function` returns, without its work."""
+    """Returns zeros like the results of `function`, without computing these."""
     if jax.sharding.get_abstract_mesh().empty:
         shapes = jax.eval_shape(function, *arguments)
         return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-    # On a mesh a type tells how an array is split; compilers drop the numbers.
+    # On a mesh the type includes how an array is split, so `function` is called; the
+    # compiler removes the computation.
     return jax.tree.map(jnp.zeros_like, function(*arguments))

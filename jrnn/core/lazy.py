@@ -1,4 +1,4 @@
-"""Submodules that are loaded when they are first used, and libraries that may miss."""
+"""Submodules that are imported on first use, and libraries that may be missing."""
 
 import contextlib
 import importlib
@@ -10,11 +10,11 @@ from typing import Any
 def submodules(
     package: Mapping[str, Any], *names: str
 ) -> tuple[Callable[[str], ModuleType], Callable[[], Iterable[str]]]:
-    """Returns a package's `__getattr__` and `__dir__`, which show its submodules.
+    """Returns a package's `__getattr__` and `__dir__`, for lazy submodules (PEP 562).
 
     Args:
       package: Its `globals()`.
-      *names: Submodules, each imported when its name is first asked for (PEP 562).
+      *names: Submodules, each imported when it is first accessed.
     """
     path = package["__name__"]
 
@@ -28,14 +28,14 @@ def submodules(
 
 @contextlib.contextmanager
 def needed_by(user: str, package: str) -> Iterator[None]:
-    """Tells, where the import inside fails, how to install what is missing.
+    """Says how to install a library if the import inside this context fails.
 
     Args:
-      user: What needs it, as users write it.
-      package: What pip calls it.
+      user: What needs the library, as users write it.
+      package: Its name for pip.
 
     Raises:
-      ModuleNotFoundError: It is not installed.
+      ModuleNotFoundError: The library is not installed.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Arrays beside each other on a mesh of devices.
+"""Giving arrays on a mesh of devices the types that a loop's carry needs.
 
-Inside `jax.shard_map`, and on a mesh with explicit axes, the type of an array says over
-which axes of the mesh it varies or is split, and what a loop carries may not change its
-type. A state of zeros knows nothing of this, and parameters differ from inputs in it.
+Inside `jax.shard_map`, and on a mesh with explicit axes, the type of an array includes
+the mesh axes over which it varies or is split, and a loop may not change the type of
+its carry. A state of zeros has no such axes, and parameters have others than inputs.
 """
 
 from typing import Any
@@ -17,10 +17,11 @@ from jrnn.core.dtypes import float_leaves
 def align(
     xs: Array, batch: tuple[int, ...], params: Any, states: Any, timed: Any
 ) -> Any:
-    """Gives floats the varying axes of all that is given, and states the split of `xs`.
+    """Gives floats the varying axes of all arguments, and states the split of `xs`.
 
-    A sum has the type that its terms share, and a zero changes no number: what JAX
-    inserts for it is differentiated to the sum over devices that a gradient needs.
+    It adds a zero that has the wanted type: the sum takes that type, and no number
+    changes. The derivative of the casts that JAX inserts is the sum over devices that a
+    gradient needs.
 
     Args:
       xs: Inputs (T, *batch, ...).
@@ -30,7 +31,7 @@ def align(
       timed: A tree of arrays (T, *batch, ...): noise, flags, a guess.
 
     Returns:
-      Inputs, parameters, states and what is timed; the very same where no mesh is set.
+      xs, params, states and timed; unchanged if no mesh is set.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return xs, params, states, timed

@@ -1,4 +1,4 @@
-"""What a method is: one way to run a cell along a sequence."""
+"""The type of methods: ways to run a cell along a sequence."""
 
 import dataclasses
 from collections.abc import Callable, Hashable
@@ -15,15 +15,15 @@ from jrnn.core.cell import (
 
 
 class Sequence(NamedTuple):
-    """What a method walks along, time first; `jrnn.unroll` makes it.
+    """The sequence that a method runs along, time first; made by `jrnn.unroll`.
 
     Attributes:
       xs: Inputs (T, *batch, ...), zero where inactive: an array or a pytree of arrays.
-      noise: What `cell.noise` drew, or None.
-      active: At which steps the state moves on, (T, *batch); None: at all of them.
-      restart: Before which steps `fresh` takes the state's place; None: before none.
+      noise: Drawn by `cell.noise`, or None.
+      active: True at steps that update the state, (T, *batch); None: all do.
+      restart: True at steps before which `fresh` replaces the state; None: no step.
       fresh: That state, with leaves (*batch, ...); None without restarts.
-      guess: A trajectory to begin with, for methods that iterate; None: theirs.
+      guess: Initial trajectory for methods that iterate; None: the method's own.
     """
 
     xs: Any
@@ -40,16 +40,16 @@ class Sequence(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is kept of each step: outputs, states, both or nothing."""
+    """Which results of each step to keep: outputs, states, both or neither."""
 
     ys: bool
     states: bool
 
 
 class Shown(NamedTuple):
-    """What was kept of each step; None: not wanted.
+    """The results kept of each step; None: not wanted.
 
-    `report` is what a method says of its work, one for each cell; None: nothing.
+    `report` is a method's report on its run, one for each cell; None: it makes none.
     """
 
     ys: Any = None
@@ -69,10 +69,10 @@ class Method:
     """One way to run a cell along a sequence; equal options make equal methods.
 
     Attributes:
-      run: (cell, wanted, params, state, sequence, **options) -> (state, shown), and a
-        report after these, if it has one. `show_steps` makes `shown` of many steps.
+      run: (cell, wanted, params, state, sequence, **options) -> (state, shown), or
+        (state, shown, report). `show_steps` makes `shown`.
       options: The method's settings as (name, value) pairs, all hashable.
-      truncation: Where gradients are cut; None: nowhere.
+      truncation: Where gradients stop; None: nowhere.
     """
 
     run: Callable[..., tuple[Any, ...]]
@@ -83,7 +83,7 @@ class Method:
 def show_steps(
     cell: Cell, wanted: Wanted, params: Params, states: State, xs: Any
 ) -> Shown:
-    """Returns what is wanted of steps, of one or of many at once."""
+    """Returns the wanted results of one step or of many at once."""
     return Shown(
         ys=cell.output(params, states, xs) if wanted.ys else None,
         states=states if wanted.states else None,

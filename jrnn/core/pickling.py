@@ -1,10 +1,10 @@
-"""Pickling what a factory made as the call that made it.
+"""Pickling a cell, head or model as the factory call that made it.
 
-A cell, head or model consists of functions that no module has by name. It is pickled as
-`factory(*arguments)`, and the call is made again where it is loaded: in one process
-that gives the identical object (`jrnn.core.memoize`), in another one what equal
-arguments give there. Functions among the arguments are pickled by their public names,
-or as the calls that made them.
+It consists of functions that have no name in any module, so it is pickled as
+`factory(*arguments)`, and loading repeats the call. In the same process that gives the
+identical object (`jrnn.core.memoize`), in another process the one for equal arguments
+there. Functions among the arguments are pickled by their public names, or as the calls
+that made them.
 """
 
 import collections
@@ -18,13 +18,13 @@ from jrnn.core.caches import bounded, register
 
 T = TypeVar("T")
 
-# Where activations, initialisers and kernels of mixtures are looked up: by identity.
+# Modules in which activations, initialisers and mixture kernels are found by identity.
 PUBLIC = (
     *("jax.numpy", "jax.nn", "jax.lax"),
     *("jrnn.activations", "jrnn.initializers", "jrnn.initializers.defaults"),
     "jrnn.heads",
 )
-SIZE = 4096  # how many calls are known: those that were made last
+SIZE = 4096  # how many calls are remembered: the latest
 
 
 class Call(NamedTuple):
@@ -36,7 +36,7 @@ class Call(NamedTuple):
 
 
 class _Calls:
-    """The last calls and what they made."""
+    """The latest calls and the objects that they made."""
 
     def __init__(self) -> None:
         self._kept: collections.OrderedDict[int, tuple[Any, Call]] = (
@@ -61,13 +61,13 @@ register(_calls)
 
 
 def note(made: Any, factory: Callable[..., Any], bound: inspect.BoundArguments) -> None:
-    """Remembers that this call made, or found, `made`; under `LOCK`."""
+    """Records that this call returned `made`; the caller holds `LOCK`."""
     name = f"{factory.__module__}:{factory.__qualname__}"
     _calls.put(made, Call(name, bound.args, tuple(bound.kwargs.items())))
 
 
 def pickled_by_call(kind: type[T]) -> type[T]:
-    """Makes what a type's factories make pickle as their calls; a copy is itself."""
+    """Makes instances of a type pickle as factory calls, and copy as themselves."""
     kind.__reduce__ = _reduce  # pyright: ignore[reportAttributeAccessIssue]
     kind.__copy__ = lambda self: self  # pyright: ignore[reportAttributeAccessIssue]
     kind.__deepcopy__ = lambda self, memo: self  # pyright: ignore  # noqa: ARG005
@@ -75,7 +75,7 @@ def pickled_by_call(kind: type[T]) -> type[T]:
 
 
 def find(name: str) -> Any:
-    """Returns what `module:name` is called."""
+    """Returns the object named `module:name`."""
     module, _, path = name.partition(":")
     thing = importlib.import_module(module)
     for part in path.split("."):
@@ -86,15 +86,15 @@ def find(name: str) -> Any:
 def remake(
     factory: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]
 ) -> Any:
-    """Makes a call again."""
+    """Repeats a call."""
     return find(factory)(*args, **dict(kwargs))
 
 
 def _reduce(made: Any) -> tuple[Any, ...]:
-    """Returns how to make again what a factory made, for `pickle`.
+    """Returns the call that makes `made` again, for `pickle`.
 
     Raises:
-      TypeError: No call of an importable factory gives the identical object; or an
+      TypeError: No call of an importable factory returns the identical object; or an
         argument is a function that cannot be found by its name.
     """
     name = _public_names().get(id(made))
@@ -105,21 +105,21 @@ def _reduce(made: Any) -> tuple[Any, ...]:
         again = call is not None and remake(*call)
     except (AttributeError, ImportError):
         raise TypeError(
-            f"Expected the factory of {made} where pickle can find it, got one inside "
-            f"a function: {tell(call and call.factory)}; define it at the top of a "
-            "module."
+            f"Expected the factory of {made} to be importable, for pickle, got one "
+            f"inside a function: {tell(call and call.factory)}; define it at the top "
+            "of a module."
         ) from None
     if call is None or again is not made:
         raise TypeError(
-            f"Expected what the call of a factory gives, for it is pickled as that "
-            f"call, got {made}: something of it was replaced, or it was made before "
-            "jrnn.clear_caches(). Pickle what it was made from, and make it again."
+            f"Expected an object as a factory returned it, for it is pickled as that "
+            f"call, got {made}: one of its fields was replaced, or it was made before "
+            "jrnn.clear_caches(). Pickle the arguments, and call the factory again."
         )
     return remake, (call.factory, *_without_defaults(call))
 
 
 def _without_defaults(call: Call) -> tuple[Any, Any]:
-    """Returns the arguments to pickle: defaults may have no name, and need none."""
+    """Returns the arguments to pickle, without defaults, which may have no name."""
     signature = inspect.signature(find(call.factory))
     bound = signature.bind(*call.args, **dict(call.kwargs))
     for name, value in list(bound.arguments.items()):
@@ -131,7 +131,7 @@ def _without_defaults(call: Call) -> tuple[Any, Any]:
 
 
 class _Stored:
-    """Stands for a function in a pickle, and is loaded as the function."""
+    """Replaces a function in a pickle; unpickling returns the function."""
 
     def __init__(self, *reduced: Any) -> None:
         self._reduced = reduced
@@ -141,7 +141,7 @@ class _Stored:
 
 
 def _stored(name: str, value: Any) -> Any:
-    """Returns what is pickled in the place of an argument."""
+    """Returns what to pickle for an argument."""
     if type(value) is tuple:
         return tuple(_stored(name, item) for item in value)
     if _calls.of(value) is not None or id(value) in _public_names():

@@ -1,4 +1,4 @@
-"""Matrix products: in which type and precision, of inputs, by gates.
+"""Matrix products: their dtype and precision, input projections, gates side by side.
 
 A product is computed in the type of its matrix, and accumulated in that of the state.
 """
@@ -21,7 +21,7 @@ Precision = str | None  # what `jax.default_matmul_precision` takes
 
 
 def check_precision(precision: Any) -> None:
-    """Raises ValueError unless JAX knows the precision."""
+    """Raises ValueError unless JAX accepts the precision."""
     try:
         with products_at(precision):
             pass
@@ -55,8 +55,8 @@ def contract(
 ) -> Inexact[Array, "m n"]:
     """Returns sum_t a_t^T b_t, over time and batch.
 
-    On a mesh it is what a product with W hands back to W, W being of the type of a
-    parameter: so JAX knows where the sum over a batch that is split is to be whole.
+    On a mesh it is computed as the gradient of a product with W, where W has the type
+    of a parameter: from it JAX derives over which devices a split batch is summed.
     """
     if jax.sharding.get_abstract_mesh().empty:
         steps = tuple(range(a.ndim - 1))
@@ -72,13 +72,13 @@ def project_dense(
 ) -> Inexact[Array, "*batch n"]:
     """Returns u = x W_x + b, or the rows W_x[x] + b where x holds token ids.
 
-    A row lookup is the same as one-hot vectors times W_x. An id outside 0..k-1 gives
-    NaN: a plain gather would clamp it in silence.
+    A row lookup equals a product of one-hot vectors with W_x. An id outside 0..k-1
+    gives NaN; a plain gather would clamp it without an error.
     """
     dtype = state_dtype(W_x, x)
     if jnp.issubdtype(x.dtype, jnp.integer):
         # Cast first: the gradient sums the rows of equal ids in the type of the table.
-        # JAX looks 64 bits up by their lower 32.
+        # `token_ids`, because JAX would use the lower 32 bits of a 64-bit index.
         u = (
             W_x.astype(dtype)
             .at[token_ids(x)]
@@ -90,17 +90,17 @@ def project_dense(
 
 
 def expand(vector: Array, ndim: int) -> Array:
-    """Puts axes of size 1 in front, so that `vector` broadcasts against rank `ndim`."""
+    """Prepends axes of size 1, so that `vector` broadcasts against rank `ndim`."""
     return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
 
 
 def split_gates(array: Array | Gates, gates: int) -> Gates:
-    """Cuts the last axis into `gates` arrays of equal size; leaves what is cut."""
+    """Splits the last axis into `gates` equal arrays; returns a tuple unchanged."""
     return array if isinstance(array, tuple) else tuple(jnp.split(array, gates, -1))
 
 
 def merge_gates(arrays: Gates) -> Array:
-    """Puts gate arrays side by side: the inverse of `split_gates`."""
+    """Concatenates gate arrays along the last axis: the inverse of `split_gates`."""
     return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
 
 

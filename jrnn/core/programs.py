@@ -1,9 +1,9 @@
-"""Programs made from functions: kept as long as these are alive, and not longer.
+"""Programs made from functions, cached only as long as these functions are alive.
 
-A program closes over what it was made from (a loss, an optimiser). In a table from the
-one to the other it would keep its own key, and with it all that a loss closes over. So
-the table holds neither: of the functions it has weak references, and what it keeps
-reads them from the `Program` that a caller has in hand.
+A program closes over the functions that it was made from (a loss, an optimiser). In a
+table keyed by those, each value would keep its own key alive, and all that a loss
+closes over. So the table holds only weak references to the functions; the compiled code
+reads the functions from the `Program` that the caller holds.
 """
 
 import types
@@ -21,14 +21,14 @@ R = TypeVar("R")
 
 Arguments = Callable[[], tuple[Any, ...]]
 
-# They close over nothing, so that it does not matter how long they are kept.
+# Values of these types close over nothing, so they may be kept for any time.
 PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype)
 
 
 class Program(Generic[P, R]):
     """A function made from `arguments`, which it keeps alive.
 
-    `lower`, `trace` and `eval_shape` are those of a jitted function.
+    `lower`, `trace` and `eval_shape` are the methods of the jitted function.
     """
 
     __slots__ = ("__weakref__", "_run", "arguments", "family")
@@ -58,7 +58,7 @@ class Program(Generic[P, R]):
         return self._jitted.trace(*args, **kwargs)
 
     def eval_shape(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Returns the shapes of what it returns, as a jitted function does."""
+        """Returns the shapes of its results, as a jitted function does."""
         return self._jitted.eval_shape(*args, **kwargs)
 
     @property
@@ -67,12 +67,13 @@ class Program(Generic[P, R]):
 
 
 class _Kept(NamedTuple):
-    """What is kept for equal arguments.
+    """The cache entry for equal arguments.
 
     Attributes:
       run: The function.
-      owner: The one program, weakly, whose arguments `run` reads.
-      watches: Weak references to the arguments' functions; the first that dies ends it.
+      owner: A weak reference to the one program whose arguments `run` reads.
+      watches: Weak references to the arguments' functions; the entry is removed when
+        the first of them dies.
     """
 
     run: Callable[..., Any]
@@ -81,20 +82,20 @@ class _Kept(NamedTuple):
 
 
 class Family(Generic[P, R]):
-    """Programs of one kind: equal arguments give the identical one while it is held.
+    """Programs of one kind: equal arguments give the identical one while it is alive.
 
-    When it is held no more, but its arguments live on, equal arguments give one that
-    runs what the first one compiled. An argument without weak references (an instance
-    with `__slots__`) is remembered only as long as the program is held.
+    Once it is gone but its arguments are alive, equal arguments give a new program that
+    reuses the compiled code. For an argument that supports no weak references (an
+    instance with `__slots__`), the code is kept only as long as the program.
     """
 
     def __init__(self, name: str, make: Callable[[Arguments], Callable[P, R]]) -> None:
-        """Names the kind.
+        """Makes an empty family.
 
         Args:
-          name: The factory's, for errors.
-          make: A function that returns the arguments -> the function to run. It may
-            ask for them when it runs, and must not keep them.
+          name: The factory's name, for errors.
+          make: (get_arguments) -> the function to run, which may call `get_arguments`
+            when it runs, and must not keep the arguments.
         """
         self.name, self._make = name, make
         self._kept: dict[Hashable, _Kept] = {}
@@ -114,11 +115,11 @@ class Family(Generic[P, R]):
             return self._add(key, parts, kept, arguments) if found is None else found
 
     def __len__(self) -> int:
-        """Of how many arguments something is kept."""
+        """Returns the number of cached entries."""
         return len(self._kept)
 
     def cache_clear(self) -> None:
-        """Forgets all programs; those that are held go on working."""
+        """Forgets all programs; those that callers hold keep working."""
         self._kept.clear()
 
     def _add(
@@ -141,17 +142,17 @@ class Family(Generic[P, R]):
 
 
 class _Parts(NamedTuple):
-    """What the arguments consist of: what is referred to weakly, and what cannot be."""
+    """Parts of the arguments: those that support weak references, and the others."""
 
     weak: list[Any]
     strong: list[Any]
 
     def stand_in(self, value: Any, name: str) -> Hashable:
-        """Returns a key that equal values share, and that keeps nothing of them."""
+        """Returns a key that equal values share, and that does not keep them alive."""
         inner = lambda part: self.stand_in(part, name)
         if isinstance(value, Program):
             return value.family, *map(inner, value.arguments)
-        if isinstance(value, types.MethodType):  # made anew whenever it is looked up
+        if isinstance(value, types.MethodType):  # each look-up makes a new one
             self._refer(value.__self__)
             return id(value.__self__), inner(value.__func__)
         if isinstance(value, tuple) and type(value).__eq__ is tuple.__eq__:

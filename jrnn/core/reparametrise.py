@@ -1,7 +1,7 @@
-r"""Cells whose parameters are functions of others, worked out once for each sequence.
+r"""Cells whose parameters are functions of others, computed once for each sequence.
 
-What is learned is free; what the cell's equations read is made of it and keeps a
-property whatever the optimiser does:
+The learned parameters are unconstrained; those that the cell's equations read are
+computed from them, and keep a property whatever the optimiser does:
 
     W_h = expm(A - A^T)          orthogonal
 """
@@ -22,11 +22,11 @@ def reading(cell: Cell, own: Callable[[Any], Params], **fields: Any) -> Cell:
     """Returns `cell` with every function reading its parameters through `own`.
 
     Args:
-      cell: Whose equations are run.
-      own: Other parameters -> the cell's own, which it returns as they are.
-      **fields: Fields that are not the cell's. `adjoint` is the cell's unless it is
-        given here: its gradient is of the cell's own parameters. `prepare` is `own`
-        where that is worth computing once for each sequence.
+      cell: The cell whose equations are run.
+      own: Learned parameters -> the cell's own; the cell's own are returned unchanged.
+      **fields: Fields that differ from the cell's. `adjoint` is the cell's unless given
+        here: its gradient is with respect to the cell's own parameters. Pass `own` as
+        `prepare` if it is worth computing once for each sequence.
     """
 
     def on(function: Any) -> Any:
@@ -58,9 +58,8 @@ def rotation(A: Float[Array, "h h"]) -> Float[Array, "h h"]:
     r"""Returns expm(A - A^T): orthogonal, of determinant 1, to rounding.
 
     The exponential maps the skew-symmetric matrices onto all rotations; its rounding
-    grows with their size, and at some 10,000 it is NaN. Worked out and
-    returned in at least float32, whatever the type of A: what is lost here is lost at
-    each step.
+    grows with their size, and at some 10,000 it is NaN. Computed and returned in at
+    least float32, whatever the type of A, because its error recurs at each step.
     """
     wide = A.astype(state_dtype(A))
     with jax.default_matmul_precision("highest"):

@@ -1,8 +1,8 @@
 """Cells inside cells: the one walk over `Cell.children`.
 
 A cell with children is not run itself: its children are, each along the whole sequence.
-Whatever follows how inputs, outputs, noise and directions pass from one to the next
-(running a cell, a single step, statistics, names of layers) goes through `walk`, and
+`walk` passes inputs, outputs, noise and directions from one to the next. Whatever needs
+this order (running a cell, a single step, statistics, names of layers) uses `walk`, and
 nothing else reads `Cell.children`.
 """
 
@@ -20,9 +20,9 @@ class Leaf(NamedTuple):
     """A cell that is run itself, and its place in the tree.
 
     Attributes:
-      cells: The cells around it from the outermost to the innermost, and it itself.
-      path: Where its params and state stand in those of the outermost cell: one index
-        for each tuple.
+      cells: The cells that contain it, from the outermost inwards, then the cell.
+      path: Where its params and state are in those of the outermost cell: one index
+        for each level of tuples.
       reverse: Whether it reads the sequence from its end.
       read: Whether another cell reads its outputs.
     """
@@ -39,11 +39,11 @@ class Leaf(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its place as an error shows it: "[1][0]", or "" where nothing is nested."""
+        """Its path as shown in an error: "[1][0]", or "" if nothing is nested."""
         return "".join(f"[{i}]" for i in self.path)
 
     def share(self, tree: Any) -> Any:
-        """Returns its part of a tree nested as params and state are; None of None."""
+        """Returns its part of a tree nested like params and state; None for None."""
         if tree is None:
             return None
         return functools.reduce(lambda part, i: part[i], self.path, tree)
@@ -53,7 +53,7 @@ Visit = Callable[[Leaf, Any, Any], tuple[Any, ...]]
 
 
 def runs_itself(cell: Cell) -> bool:
-    """Returns whether a cell is run itself, and not its children in its place."""
+    """Returns whether a cell has no children, which would be run in its place."""
     return cell.children is None
 
 
@@ -66,19 +66,19 @@ def walk(
     reverse: bool = False,
     whole: Callable[[Cell], bool] = runs_itself,
 ) -> tuple[Any, ...]:
-    """Visits the cells inside in the order in which they are run.
+    """Visits the cells inside `cell` in the order in which they are run.
 
     Args:
       cell: Any cell; one without children is visited alone.
       visit: (leaf, xs, noise) -> (ys, *results): runs one cell on its own inputs and
-        noise, both in the order of the sequence. ys may be None where nothing reads it.
-      xs: The inputs of `cell`, with any leading axes; None where `visit` reads none.
-      noise: What `cell.noise` drew; None: no noise.
+        noise, both in the order of the sequence. ys may be None if nothing reads it.
+      xs: The inputs of `cell`, with any leading axes; None if `visit` reads none.
+      noise: Drawn by `cell.noise`; None: no noise.
       reverse: Whether `cell` reads the sequence from its end.
-      whole: Which cells are visited as one; others must have children.
+      whole: Which cells are visited as one; all others must have children.
 
     Returns:
-      (ys, *results): the outputs of `cell`, and each result nested as its state is.
+      (ys, *results): the outputs of `cell`, and each result nested like its state.
     """
     return _walk(Leaf((current(cell),), reverse=reverse), visit, xs, noise, whole)
 
@@ -108,7 +108,7 @@ def _walk(
 
 
 def _inside(leaf: Leaf) -> list[Leaf]:
-    """Returns the children of a cell in their places."""
+    """Returns the children of a cell as leaves, with their paths and directions."""
     children = leaf.cell.children
     assert children is not None
     last = len(children.cells) - 1
@@ -124,7 +124,7 @@ def _inside(leaf: Leaf) -> list[Leaf]:
 
 
 def leaves(cell: Cell, reverse: bool = False) -> list[Leaf]:
-    """Returns the cells that are run, in the order in which they are."""
+    """Returns the cells that are run, in the order of running."""
     found: list[Leaf] = []
 
     def visit(leaf: Leaf, xs: None, noise: None) -> tuple[None]:
@@ -137,5 +137,5 @@ def leaves(cell: Cell, reverse: bool = False) -> list[Leaf]:
 
 
 def reads_ahead(cell: Cell) -> bool:
-    """Returns whether an output depends on later inputs, so that there is no step."""
+    """Returns whether outputs depend on later inputs, so that there is no `step`."""
     return any(leaf.reverse for leaf in leaves(cell))
