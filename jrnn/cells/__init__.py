@@ -1,4 +1,4 @@
-"""The recurrent cells, one file each, and what a cell of your own is made with."""
+"""The recurrent cells, one file each, and the tools to write your own."""
 
 from jrnn.cells.antisymmetric_rnn import antisymmetric_rnn as antisymmetric_rnn
 from jrnn.cells.co_rnn import co_rnn as co_rnn

@@ -1,19 +1,19 @@
 r"""Bounds on the norm of a step's Jacobian that hold for every state, and their proofs.
 
-With s(W) the largest singular value, each for the cell as the library writes it:
+s(W) is the largest singular value; the equations are those of each cell's module.
 
 Elman, h = phi(u + h_{t-1} W_h): J = W_h diag(phi'), so ||J|| <= sup|phi'| s(W_h).
 sup|phi'| is 1 for tanh, relu, the identity and sin, 1/4 for the logistic function. For
 `ind_rnn` W_h is diagonal, s(W_h) = max|w_h|. The slope of modReLU, of `exp_rnn`, is 0
 or 1, and its W_h is orthogonal: ||J|| <= 1.
 
-Antisymmetric, h = h_{t-1} + epsilon z n: J = I + epsilon M diag(q), with q = 1-n^2 and
-z = 1 where it is plain, else q = z (1-n^2) + n z (1-z). Then |q| <= 1, for q >= -1/4,
-and at the n of the largest q, (1-z)/2, q = z + z (1-z)^2 / 4 <= z + (1-z). Hence
-||J|| <= 1 + epsilon s(M).
+Antisymmetric, h = h_{t-1} + epsilon z n: J = I + epsilon M diag(q). The plain cell has
+z = 1 and q = 1-n^2, the gated one q = z (1-n^2) + n z (1-z). Then |q| <= 1, because
+q >= -1/4, and at the n of the largest q, (1-z)/2, q = z + z (1-z)^2 / 4 <= z + (1-z).
+Hence ||J|| <= 1 + epsilon s(M).
 
 Cells that are linear in their state, h = a_t h_{t-1} + b_t: J does not depend on the
-state, so that its norm is its supremum for these inputs.
+state, so that its norm is also its supremum over states, for these inputs.
 
 GRU. Let m = max(1, max|h_0|). Every h_t lies between h_{t-1} and n_t, so |h_t| <= m.
 Transposed, J^T = diag(z) + diag(1-z) N + diag((h_{t-1} - n) z (1-z)) W_z^T with
@@ -27,18 +27,19 @@ All of 1-n^2, r and z lie in [0, 1], r (1-r) and z (1-z) in [0, 1/4], and
     ||N|| <= B = s(W_n) + Q s(W_r) / 4                                reset after
     ||N|| <= B = s(W_n) (1 + m s(W_r) / 4)                            reset before
 
-The first two terms are (diag(z), diag(1-z)) times (I; N), whose norms are at most
-1, for z^2 + (1-z)^2 <= 1, and (1 + B^2)^(1/2). Hence
+The first two terms are (diag(z), diag(1-z)) times (I; N), whose norms are at most 1,
+because z^2 + (1-z)^2 <= 1, and (1 + B^2)^(1/2). Hence
 
     beta = (1 + B^2)^(1/2) + (1 + m) s(W_z) / 4.
 
 LSTM without peepholes or projection, for these inputs and any recurrent share. |h| <= m
-as above, so that the gates' arguments lie within u_t +- m sum_i |W_h[i, :]|; this gives
-each unit its largest i, f, o and |g|, called I, F, O, G, and
+as above, so that the gates' arguments lie within u_t +- m sum_i |W_h[i, :]|. With I, F,
+O and G for the resulting largest i, f, o and |g| of each unit,
 
     |c_t| <= C_t = F_t C_{t-1} + I_t G_t,   C_0 = |c_0|.
 
-The norms of the four blocks of J are then at most, each factor at its largest unit,
+The norms of the four blocks of J are then at most (each factor is its maximum over the
+units)
 
     dc_t/dc_{t-1}:  F
     dc_t/dh_{t-1}:  C_{t-1} s(W_f)/4 + G s(W_i)/4 + I s(W_g)  =: K
@@ -48,15 +49,15 @@ The norms of the four blocks of J are then at most, each factor at its largest u
 and ||J|| is at most the norm of the 2 x 2 matrix of these numbers. The same matrices,
 multiplied, bound the blocks of a product.
 
-Around these: what changes only inputs and outputs, dropout of every kind (there is no
-key), and a learned first state change nothing of J. `orthogonal` has the J of its
-cell with the W_h that it makes. Zoneout takes the share q of each step, s_t = (1-q)
-s_{t-1} + q s'_t, one q for each array of the state, so that the blocks are at most
-(1-q) I + q times those of its cell; what holds of |h| above holds of averages, too, and
-C_t = (1-q) C_{t-1} + q (F_t C_{t-1} + I_t G_t), while tanh is taken of F_t C_{t-1} +
-I_t G_t.
+Wrappers: those that change only inputs and outputs, every kind of dropout (bounds are
+for runs without a key), and a learned initial state leave J as it is. `orthogonal` has
+the J of its cell, with the orthogonal W_h. Zoneout takes the share q of each step,
+s_t = (1-q) s_{t-1} + q s'_t, with one q for each array of the state, so that the blocks
+are at most (1-q) I + q times those of its cell. The bound on |h| above also holds for
+averages, and C_t = (1-q) C_{t-1} + q (F_t C_{t-1} + I_t G_t), while tanh is taken of
+F_t C_{t-1} + I_t G_t.
 
-These derivations are made here.
+These derivations are our own.
 """
 
 import functools
@@ -121,7 +122,7 @@ def _lstm(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
     return jax.lax.scan(step, jnp.abs(c[0]), us)[1]
 
 
-# Of one without peepholes or projection.
+# For an LSTM without peepholes or projection.
 LSTM_BOUND = StepBound(
     "proven: the norm of the matrix of bounds on the blocks of J", _lstm
 )

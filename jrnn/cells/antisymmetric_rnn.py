@@ -7,26 +7,26 @@ r"""The antisymmetric recurrent network (Chang et al. 2019), plain or gated.
     h_t = h_{t-1} + epsilon z_t * n_t                                       gated
     y_t = h_t
 
-A step of size epsilon, by Euler's forward method, of dh/dt = tanh(x W_x + h M + b),
-whose Jacobian is J = M diag(tanh').
+A forward Euler step of size epsilon of dh/dt = tanh(x W_x + h M + b), whose Jacobian is
+J = M diag(tanh').
 
-The published claim that is tested ("Stability of ordinary differential equations",
-setting: gamma = 0, any W_h, any h and x): every eigenvalue of J has the real part 0, so
+The published claims that are tested ("Stability of ordinary differential equations",
+setting: gamma = 0, any W_h, any h and x): every eigenvalue of J has real part 0, so
 that the flow neither amplifies nor damps a small difference; ("Stability of the forward
-Euler method"): the step is stable where |1 + epsilon lambda_i(J)| <= 1 for all i,
-which gamma = 0 never satisfies, and gamma > 0 does once epsilon is small enough.
-That each eigenvalue then is within the unit circle bounds no product of different J.
+Euler method"): the step is stable where |1 + epsilon lambda_i(J)| <= 1 for all i, which
+never holds for gamma = 0, and holds for gamma > 0 once epsilon is small enough. That
+each eigenvalue is then within the unit circle does not bound a product of different J.
 
-The local derivative, given dh_t in full:
+The local derivative, given the total dh_t:
 
     da_n = dh_t epsilon z_t (1 - n_t^2)      da_z = dh_t epsilon n_t z_t (1 - z_t)
-    dh_{t-1} = dh_t + (da_n + da_z) M^T      z_t = 1 and da_z = 0 where it is plain
+    dh_{t-1} = dh_t + (da_n + da_z) M^T      plain: z_t = 1 and da_z = 0
 
-Gate order: z n; both see the same product h_{t-1} M. The paper writes column vectors,
-for which its W_h is the transpose of this one.
+Gate order: z n; both see the same product h_{t-1} M. The paper uses column vectors, so
+that its W_h is the transpose of this one.
 
-W_x is drawn normal of variance 1 / k, W_h of variance 1 / h, and b is 0, which is in
-the family that the paper searches, variance s^2 / h of W_h; the authors published no
+W_x is normal with variance 1 / k, W_h normal with variance 1 / h, and b is 0. The paper
+searches over variances s^2 / h of W_h, and this is s = 1; the authors published no
 code. For another s pass `recurrent_init=jrnn.initializers.normal(s / h**0.5)`.
 
 Source: B. Chang, M. Chen, E. Haber and E. H. Chi, AntisymmetricRNN: A dynamical system
@@ -51,7 +51,7 @@ from jrnn.initializers.defaults import FAN_IN_NORMAL, ZEROS
 
 
 class AntisymmetricRNNParams(NamedTuple):
-    """What is learned: k inputs, h hidden units, g gates (1, or 2 if gated)."""
+    """Learned parameters: k inputs, h hidden units, g gates (1, or 2 if gated)."""
 
     W_x: Float[Array, "k gh"]
     W_h: Float[Array, "h h"]
@@ -59,7 +59,7 @@ class AntisymmetricRNNParams(NamedTuple):
 
 
 class AntisymmetricParams(NamedTuple):
-    """What the equations read; `cell.prepare(params)` makes it."""
+    """The parameters that the equations read, made by `cell.prepare(params)`."""
 
     W_x: Float[Array, "k gh"]
     M: Float[Array, "h h"]
@@ -73,7 +73,7 @@ class AntisymmetricRNNState(NamedTuple):
 
 
 class AntisymmetricRNNSaved(NamedTuple):
-    """The gate of one step, if there is one, and its candidate."""
+    """The gate of one step, or None, and the candidate."""
 
     z: Array | None
     n: Array
@@ -92,19 +92,18 @@ def antisymmetric_rnn(
     recurrent_init: Initializer = FAN_IN_NORMAL,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
-    """Makes an antisymmetric recurrent cell; the equations stand in the module.
+    """Makes an antisymmetric recurrent cell; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       gated: Whether a gate z scales what each step adds.
       epsilon: The size of a step, above 0: about 1 / epsilon steps change the state.
-      gamma: The diffusion, at least 0, that makes steps of that size stable.
+      gamma: The diffusion, at least 0, which makes steps of that size stable.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
-      recurrent_init: Initialiser of W_h, of variance 1 / h by default, as the paper's
-        family.
+      recurrent_init: Initialiser of W_h, with variance 1 / h by default.
       bias_init: Initialiser of b, for each gate.
 
     Returns:

@@ -6,10 +6,10 @@ r"""The coupled oscillatory recurrent network (Rusch and Mishra 2021).
     h_t = h_{t-1} + dt z_t
     y_t = h_t
 
-Driven, damped, coupled oscillators h'' = tanh(a) - gamma h - epsilon h', of position h
-(the paper's y) and velocity z; the damping is taken before the step, as in the authors'
-code, or after it. W_h is 2h x h: its upper half is what positions add, its lower half
-what velocities add.
+Driven, damped, coupled oscillators h'' = tanh(a) - gamma h - epsilon h', with position
+h (the paper's y) and velocity z. The damping uses the velocity before the step
+(explicit), as in the authors' code, or after it (implicit). W_h is 2h x h: its upper
+half multiplies positions, its lower half velocities.
 
 The published claims that are tested (proposition 3.1; setting: gamma = epsilon = 1,
 implicit damping, states that start at 0, m units, n steps):
@@ -22,22 +22,23 @@ multiplying the third equation by z_n and using h_{n-1} = h_n - dt z_n gives
     E_n - E_{n-1} <= 2 dt (tanh(a_n) . z_n) - dt (2 epsilon - gamma dt) |z_n|^2
                   <= m dt / (2 epsilon - gamma dt),        where gamma dt < 2 epsilon.
 
-Of gradients the paper proves (proposition 3.2; same setting, n dt <= 1, row sums of
-both halves of W_h such that dt (1 + |W_h|) <= sqrt(dt) (1 + dt), inputs within 1, E the
-mean over the steps of |h_n - Y_n|^2 / 2) that none explodes, whatever the length:
+The paper also proves that no gradient explodes, for sequences of any length
+(proposition 3.2; same setting, n dt <= 1, row sums of both halves of W_h such that
+dt (1 + |W_h|) <= sqrt(dt) (1 + dt), inputs within 1, E the mean over the steps of
+|h_n - Y_n|^2 / 2):
 
     |dE / d(any weight)| <= 3/2 (m + sqrt(m) max|Y|).
 
-The local derivative, given dh_t and dz_t in full, with q = 1 (explicit) or
+The local derivative, given the total dh_t and dz_t, with q = 1 (explicit) or
 1 / (1 + dt epsilon) (implicit), and p = 1 - dt epsilon (explicit) or 1 (implicit):
 
     dz = q (dz_t + dt dh_t)                  da_t = dt dz (1 - tanh(a_t)^2)
     dz_{t-1} = p dz                          dh_{t-1} = dh_t - dt gamma dz
 
-beside what flows back through W_h, (dh_{t-1}, dz_{t-1}) gains da_t W_h^T.
+and through the product with W_h, (dh_{t-1}, dz_{t-1}) gains da_t W_h^T.
 
 All parameters are drawn as in the authors' PyTorch code
-(https://github.com/tk-rusch/coRNN): uniform within +-1/sqrt(k + 2h), as those of one
+(https://github.com/tk-rusch/coRNN): uniform within +-1/sqrt(k + 2h), like those of one
 nn.Linear that reads x_t and both states.
 
 Source: T. K. Rusch and S. Mishra, Coupled oscillatory recurrent neural network (coRNN),
@@ -67,14 +68,14 @@ class CoRNNParams(NamedTuple):
 
 
 class CoRNNState(NamedTuple):
-    """Positions, which the cell shows, and velocities."""
+    """Positions h, the output, and velocities z."""
 
     h: Float[Array, "*batch h"]
     z: Float[Array, "*batch h"]
 
 
 class CoRNNSaved(NamedTuple):
-    """What drives the oscillators in one step."""
+    """The driving force of one step."""
 
     tanh_a: Array
 
@@ -93,19 +94,19 @@ def co_rnn(
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
 ) -> Cell:
-    """Makes a coupled oscillatory cell; the equations stand in the module.
+    """Makes a coupled oscillatory cell; see the module for the equations.
 
     The three constants decide what can be learned, and the authors choose them for each
     task; the defaults are those of their code for pixel digits of 784 steps. The bound
-    on the energy is that of implicit damping.
+    on the energy holds only for implicit damping.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the number of oscillators, and the size of the output.
       dt: The size of a step, above 0.
-      gamma: The square of the frequency of an oscillator left alone, above 0.
+      gamma: The squared frequency of an undriven, undamped oscillator, above 0.
       epsilon: The damping, at least 0.
-      implicit: Whether the velocity after the step is damped, rather than that before.
+      implicit: Whether the damping uses the velocity after the step, not before it.
       bias: Whether there is a b.
       input_init: Initialiser of W_x; None: uniform within +-1/sqrt(k + 2h); for token
         ids take `jrnn.initializers.embedding`.
@@ -117,8 +118,8 @@ def co_rnn(
 
     Raises:
       TypeError: A size is not an integer, or an argument is not hashable.
-      ValueError: A size is below 1, a constant is out of its range, or the three make
-        an oscillator that is left alone grow without end.
+      ValueError: A size is below 1, a constant is out of range, or with these three
+        constants an undriven oscillator grows without bound.
 
     Example:
       >>> import jax, jrnn
@@ -132,7 +133,7 @@ def co_rnn(
             raise ValueError(f"Expected {name} above 0, got {value!r}.")
     if not 0 <= epsilon < math.inf:
         raise ValueError(f"Expected a damping epsilon of at least 0, got {epsilon!r}.")
-    # Where both eigenvalues of an undriven step lie within the unit circle.
+    # Unless both eigenvalues of an undriven step lie within the unit circle.
     if dt * dt * gamma + (-2 if implicit else 2) * dt * epsilon >= 4:
         raise ValueError(
             "Expected dt, gamma and epsilon of an oscillator that does not grow by "
@@ -156,7 +157,7 @@ def co_rnn(
 
 
 def _product(params: CoRNNParams) -> tuple[Array, None]:
-    return params.W_h, None  # (2n, n): of h and z, side by side
+    return params.W_h, None  # (2n, n): multiplies h and z, side by side
 
 
 def _pointwise(

@@ -1,20 +1,20 @@
-r"""A GRU whose units see only themselves, for evaluation in parallel over time.
+r"""A GRU with diagonal recurrence, for evaluation in parallel over time.
 
-    r_t = sigmoid(x_t W_xr + w_hr * h_{t-1} + b_r)      what the candidate sees
-    z_t = sigmoid(x_t W_xz + w_hz * h_{t-1} + b_z)      what stays
+    r_t = sigmoid(x_t W_xr + w_hr * h_{t-1} + b_r)      the reset gate
+    z_t = sigmoid(x_t W_xz + w_hz * h_{t-1} + b_z)      the update gate
     n_t = tanh   (x_t W_xn + r_t * (w_hn * h_{t-1}) + b_n)
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
     y_t = h_t
 
-`jrnn.gru` with vectors w_h in the place of the matrices W_h. Without a b_h the reset
-before the product and after it are then one and the same. Gate order: r z n.
+`jrnn.gru` with vectors w_h in place of the matrices W_h. Without a b_h, the reset
+before the product and the reset after it are then the same. Gate order: r z n.
 
-ParaGRU is this cell with the gates ordered z r n and z multiplying the candidate, where
-it multiplies the past here, which exchanges z and 1 - z; its paper splits the inputs
-among heads besides, whose W_x is a block diagonal, where W_x is full here. All
-parameters are drawn as in its code (https://github.com/apple/ml-pararnn), of one head:
-w_h normal with variance 4 / 5h, W_x uniform with variance 2 / (k + h) for each gate,
-b_z evenly from 0 to 1 over the units, b_r and b_n 0.
+ParaGRU is this cell with the gates ordered z r n, and with z multiplying the candidate;
+here z multiplies the past, so that z and 1 - z are exchanged. Its paper also splits the
+inputs among heads, so that its W_x is block-diagonal, while W_x is full here. All
+parameters are drawn as in its code (https://github.com/apple/ml-pararnn), with one
+head: w_h normal with variance 4 / 5h, W_x uniform with variance 2 / (k + h) for each
+gate, b_z evenly from 0 to 1 over the units, b_r and b_n 0.
 
 The Jacobian of a step is one number for each unit.
 
@@ -61,7 +61,7 @@ def diagonal_gru(
     recurrent_init: Initializer = small_normal,
     bias_init: Initializer | OfGates = PARA_GRU,
 ) -> Cell:
-    """Makes a GRU with diagonal recurrence; the equations stand in the module.
+    """Makes a GRU with diagonal recurrence; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.

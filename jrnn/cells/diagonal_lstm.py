@@ -1,26 +1,26 @@
-r"""An LSTM whose units see only themselves, for evaluation in parallel over time.
+r"""An LSTM with diagonal recurrence, for evaluation in parallel over time.
 
-    i_t = sigmoid(x_t W_xi + w_hi * h_{t-1} + b_i)      what is written
-    f_t = sigmoid(x_t W_xf + w_hf * h_{t-1} + b_f)      what is kept
+    i_t = sigmoid(x_t W_xi + w_hi * h_{t-1} + b_i)      the input gate
+    f_t = sigmoid(x_t W_xf + w_hf * h_{t-1} + b_f)      the forget gate
     g_t = tanh   (x_t W_xg + w_hg * h_{t-1} + b_g)      the candidate
-    o_t = sigmoid(x_t W_xo + w_ho * h_{t-1} + b_o)      what is shown
+    o_t = sigmoid(x_t W_xo + w_ho * h_{t-1} + b_o)      the output gate
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
     y_t = h_t
 
-`jrnn.lstm` with vectors w_h in the place of the matrices W_h. With peepholes the
-arguments of i and f gain p_i * c_{t-1} and p_f * c_{t-1}, that of o gains p_o * c_t.
-Coupled gates have i_t = 1 - f_t and no i of their own. ParaLSTM is the cell with both,
-`coupled` and `peepholes`; its paper splits the inputs among heads besides, whose W_x is
-a block diagonal, where W_x is full here.
+`jrnn.lstm` with vectors w_h in place of the matrices W_h. With peepholes the arguments
+of i and f gain p_i * c_{t-1} and p_f * c_{t-1}, that of o gains p_o * c_t. Coupled
+gates have i_t = 1 - f_t and no parameters for i. ParaLSTM is this cell with `coupled`
+and `peepholes`; its paper also splits the inputs among heads, so that its W_x is
+block-diagonal, while W_x is full here.
 
-The Jacobian of a step is a block of 2 x 2 for each unit. Gate order: i f g o, rows of p
-i f o; coupled f g o, rows f o.
+The Jacobian of a step has a 2 x 2 block for each unit. Gate order: i f g o, rows of p:
+i f o; if coupled f g o, rows of p: f o.
 
-Compared with ParaLSTM's code (https://github.com/apple/ml-pararnn), of one head: w_h
-and p are drawn as there, normal with variance 4 / 5h, and W_x, uniform with variance
-2 / (k + h) for each gate. b_f is 1 here, as that of `jrnn.lstm` and for the same
-reason; there b_f goes evenly from 0 to -1 over the units, which
+Compared with ParaLSTM's code (https://github.com/apple/ml-pararnn), with one head: w_h
+and p are drawn as there, normal with variance 4 / 5h, and so is W_x, uniform with
+variance 2 / (k + h) for each gate. b_f is 1 here, for the same reason as in
+`jrnn.lstm`; there b_f goes evenly from 0 to -1 over the units, which
 `bias_init=jrnn.initializers.para_lstm` gives.
 
 Source: F. Danieli et al., ParaRNN: unlocking parallel training of nonlinear RNNs for
@@ -52,7 +52,7 @@ class DiagonalLSTMParams(NamedTuple):
 
 
 class DiagonalLSTMState(NamedTuple):
-    """What the cell shows, and what it remembers."""
+    """The output h and the memory c."""
 
     h: Float[Array, "*batch h"]
     c: Float[Array, "*batch h"]
@@ -72,15 +72,15 @@ def diagonal_lstm(
     bias_init: Initializer | OfGates = ZEROS,
     peephole_init: Initializer = small_normal,
 ) -> Cell:
-    """Makes an LSTM with diagonal recurrence; the equations stand in the module.
+    """Makes an LSTM with diagonal recurrence; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       coupled: Whether i_t = 1 - f_t.
       peepholes: Whether the gates see c, by the elementwise weights p.
-      forget_bias: Added to the forget gate's share of b when it is drawn; None: 1,
-        and nothing beside a `bias_init` that draws this gate's share by itself.
+      forget_bias: Added to the forget gate's part of the initial b; None: 1, or 0 if
+        `bias_init` draws the biases of all gates together.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
@@ -138,7 +138,7 @@ def _forward(
         p = [expand(row, h_tm1.ndim) for row in params.p.astype(h_tm1.dtype)]
         before = [a + row * c_tm1 for a, row in zip(before, p[:-1], strict=True)]
     f, g = jax.nn.sigmoid(before[-1]), jnp.tanh(a_g)
-    # 1 - f as sigmoid(-a_f): it keeps its digits where f is close to 1.
+    # 1 - f as sigmoid(-a_f), which avoids cancellation where f is close to 1.
     i = jax.nn.sigmoid(-before[-1] if gates == 3 else before[0])
     c = f * c_tm1 + i * g
     o = jax.nn.sigmoid(a_o if p is None else a_o + p[-1] * c)

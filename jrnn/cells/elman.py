@@ -1,4 +1,4 @@
-r"""The simple recurrent network of Elman (1990), the notes' own cell.
+r"""The simple recurrent network of Elman (1990), the cell of the lecture notes.
 
     u_t = x_t W_x + b
     h_t = phi(u_t + h_{t-1} W_h)
@@ -6,18 +6,18 @@ r"""The simple recurrent network of Elman (1990), the notes' own cell.
 
 Row vectors: x_t is 1 x k, W_x is k x h, W_h is h x h, b is 1 x h.
 
-The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in full:
+The local derivative, with a_t the argument of phi and lambda_t the total dL/dh_t:
 
     delta_t = lambda_t * phi'(a_t)          elementwise
     dL/dh_{t-1} gains delta_t W_h^T
     dL/dW_h = sum_t h_{t-1}^T delta_t
     dL/dW_x = sum_t x_t^T delta_t,          dL/db = sum_t delta_t
 
-Compared with others: PyTorch's `nn.RNN` keeps the transposes of W_x and W_h and two
-biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax'
-`SimpleCell` keep one bias and the same layout as here. Initial distributions: those
-here (W_x normal of variance 1 / k, truncated at two deviations; W_h orthogonal; b zero)
-are Flax' own. Keras draws W_x uniform with variance 2 / (k + h); PyTorch draws all
+Compared with others: PyTorch's `nn.RNN` keeps the transposes of W_x and W_h, and two
+biases that are only ever added, b = b_ih + b_hh; Keras' `SimpleRNN` and Flax's
+`SimpleCell` have one bias and the same layout as here. Initial distributions: W_x is
+normal with variance 1 / k, truncated at two standard deviations, W_h orthogonal and b
+zero, as in Flax. Keras draws W_x uniform with variance 2 / (k + h); PyTorch draws all
 parameters uniform within +-1/sqrt(h), `jrnn.initializers.uniform(h**-0.5)`. Elman
 published no code.
 
@@ -70,9 +70,9 @@ def elman(
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
-      activation: phi, any differentiable elementwise function. The slopes of
+      activation: phi, any differentiable elementwise function. The derivatives of
         `jnp.tanh`, `jax.nn.sigmoid`, `jax.nn.relu` and `jrnn.activations.linear` are
-        written by hand; any other keeps its argument, and `jax.vjp` gives its slope.
+        written by hand; for any other, a_t is saved and differentiated by `jax.vjp`.
       bias: Whether there is a b.
       input_init: Initialiser of W_x; for token ids take
         `jrnn.initializers.embedding`.

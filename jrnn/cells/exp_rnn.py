@@ -1,37 +1,36 @@
 r"""expRNN: a recurrent matrix that stays orthogonal (Lezcano-Casado and others 2019).
 
-    W_h = expm(A - A^T)                     orthogonal, whatever A is
+    W_h = expm(A - A^T)                     orthogonal for any A
     a_t = x_t W_x + h_{t-1} W_h
     h_t = modReLU(a_t) = sign(a_t) max(|a_t| + b, 0)
     y_t = h_t
 
-W_h is worked out once for a whole sequence, and its derivative taken once: a step
-costs what that of an Elman network does. A may be anything; what it has of symmetry
-has no effect and gets no gradient.
+W_h and its derivative are computed once for a whole sequence, so a step costs as much
+as one of an Elman network. The symmetric part of A has no effect and gets no gradient.
 
-The local derivative, given dh_t in full, with o_t = 1 where |a_t| + b >= 0, else 0:
+The local derivative, given the total dh_t, with o_t = 1 where |a_t| + b >= 0, else 0:
 
     da_t = dh_t * o_t                       dL/db = sum_t da_t * sign(a_t)
     dL/dh_{t-1} gains da_t W_h^T
 
-so that |dL/dh_{t-1}| <= |dL/dh_t| without a loss in between: no gradient explodes, and
-where no unit is cut off none vanishes. With b = 0 modReLU is the identity.
+so that |dL/dh_{t-1}| <= |dL/dh_t| if no loss is added at t - 1: no gradient explodes,
+and none vanishes where no unit is cut off. With b = 0 modReLU is the identity.
 
-The published claim that is tested: the exponential is onto the rotations SO(h) (the
-paper's argument for it: so it is on every compact and connected group), so that nothing
-is lost beside optimising over orthogonal W_h of determinant 1; and whatever step an
-optimiser takes, |W_h W_h^T - I| is rounding. That of an exponential grows with the size
-of A: of entries around 1, 10 and 100 it is below 1e-6, 1e-5 and 1e-4 in float32; beyond
-some 10,000 `jax.scipy.linalg.expm` gives NaN.
+The published claim that is tested: the exponential is onto the rotations SO(h) (by the
+paper's argument, onto every compact and connected group), so that nothing is lost
+compared with optimising over orthogonal W_h of determinant 1; and after any optimiser
+step |W_h W_h^T - I| is only rounding error. That of the exponential grows with the size
+of A: for entries around 1, 10 and 100 it is below 1e-6, 1e-5 and 1e-4 in float32;
+beyond some 10,000 `jax.scipy.linalg.expm` gives NaN.
 
-A unitary matrix of h / 2 complex units is an orthogonal one of h real units: the
-unitary networks that came before need nothing more.
+A unitary matrix of h / 2 complex units is an orthogonal one of h real units, so this
+cell also covers the earlier unitary networks.
 
 Compared with the authors' PyTorch code (https://github.com/Lezcano/expRNN): all
-parameters are drawn as there, W_x normal of variance 2 / k, b uniform within +-0.01,
-and A by `henaff` or `cayley`, one for each task there. It learns the upper triangle of
-A alone, and gives it a learning rate of its own, as `optax.multi_transform` does
-(docs/gradients.md).
+parameters are drawn as there, W_x normal with variance 2 / k, b uniform within +-0.01,
+and A by `henaff` or `cayley`, depending on the task there. That code learns only the
+upper triangle of A, with its own learning rate, for which `optax.multi_transform` can
+be used here (docs/gradients.md).
 
 Sources: M. Lezcano-Casado and D. Martinez-Rubio, Cheap orthogonal constraints in neural
 networks, ICML 2019, https://arxiv.org/abs/1901.08428; modReLU: M. Arjovsky et al.,
@@ -54,12 +53,12 @@ from jrnn.core.reparametrise import rotation
 from jrnn.initializers.defaults import HE_NORMAL, henaff, uniform
 
 LABEL = f"{STEEP}, which is 1: W_h is orthogonal"
-# Within which b starts.
+# The initial range of b.
 SMALL: Initializer = uniform(0.01)
 
 
 class ExpRNNParams(NamedTuple):
-    """What is learned: k inputs, h hidden units."""
+    """Learned parameters: k inputs, h hidden units."""
 
     W_x: Float[Array, "k h"]
     A: Float[Array, "h h"]
@@ -67,7 +66,7 @@ class ExpRNNParams(NamedTuple):
 
 
 class RotationParams(NamedTuple):
-    """What the equations read; `cell.prepare(params)` makes it."""
+    """The parameters that the equations read, made by `cell.prepare(params)`."""
 
     W_x: Float[Array, "k h"]
     W_h: Float[Array, "h h"]
@@ -89,9 +88,9 @@ def exp_rnn(
     recurrent_init: Initializer = henaff,
     bias_init: Initializer = SMALL,
 ) -> Cell:
-    """Makes an expRNN; the equations stand in the module.
+    """Makes an expRNN; see the module for the equations.
 
-    For another activation, or other cells, `jrnn.wrappers.orthogonal` goes around them.
+    For another activation or another cell use `jrnn.wrappers.orthogonal`.
 
     Args:
       input_size: k, the number of features, or of token ids.
@@ -152,7 +151,7 @@ def _forward(
 
 def _opened(params: RotationParams, a: Array) -> tuple[Array, Array]:
     b = expand(params.b.astype(a.dtype), a.ndim)
-    return ~(jnp.abs(a) + b < 0), b  # a NaN is not cut off, it shows
+    return ~(jnp.abs(a) + b < 0), b  # written so that a NaN is not cut off
 
 
 def _pullback(

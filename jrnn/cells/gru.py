@@ -1,13 +1,13 @@
 r"""The gated recurrent unit (Cho et al. 2014).
 
-    r_t = sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)      what the candidate sees
-    z_t = sigmoid(x_t W_xz + h_{t-1} W_hz + b_z)      what stays
+    r_t = sigmoid(x_t W_xr + h_{t-1} W_hr + b_r)      the reset gate
+    z_t = sigmoid(x_t W_xz + h_{t-1} W_hz + b_z)      the update gate
     n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_h))      reset after the product
     n_t = tanh(x_t W_xn + b_n + (r_t * h_{t-1}) W_hn)            reset before it
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
     y_t = h_t
 
-The local derivative, given dh_t in full, with q_t = h_{t-1} W_hn + b_h:
+The local derivative, given the total dh_t, with q_t = h_{t-1} W_hn + b_h:
 
     da_n = dh_t (1 - z_t) (1 - n_t^2)     da_z = dh_t (h_{t-1} - n_t) z_t (1 - z_t)
     da_r = da_n q_t r_t (1 - r_t)         dq = da_n r_t
@@ -16,19 +16,19 @@ The local derivative, given dh_t in full, with q_t = h_{t-1} W_hn + b_h:
     ds = da_n W_hn^T                      da_r = ds h_{t-1} r_t (1 - r_t)
     dh_{t-1} = dh_t z_t + ds r_t + (da_r, da_z) (W_hr, W_hz)^T   reset before
 
-Gate order: r z n. Reset after the product is what PyTorch, cuDNN, Flax and Keras'
-default do, with r and z as here; Keras orders the gates z r n. Reset before it is the
-cell as first published, and Haiku's. In Haiku z multiplies the candidate where it
-multiplies the past here, which exchanges z and 1 - z. One bias b, and for reset after
-the recurrent bias b_h of the candidate; of PyTorch's six, b_h = b_hn and
-b = b_ih + (b_hr, b_hz, 0).
+Gate order: r z n. PyTorch, cuDNN, Flax and, by default, Keras reset after the product,
+with r and z as here; Keras orders the gates z r n. The cell as first published, and
+Haiku's, reset before it. In Haiku z multiplies the candidate, here it multiplies the
+past, so that z and 1 - z are exchanged. There is one bias b and, with the reset after
+the product, the recurrent bias b_h of the candidate; from PyTorch's six biases,
+b_h = b_hn and b = b_ih + (b_hr, b_hz, 0).
 
-Initial distributions: W_x is normal of variance 1 / k, truncated at two deviations, W_h
-orthogonal for each gate, biases 0, as in Flax. Keras draws W_x uniform with variance
-2 / (k + 3h), and one orthogonal matrix for all gates together; PyTorch draws all
-parameters uniform within +-1/sqrt(h), `jrnn.initializers.uniform(h**-0.5)`. The paper
-draws W_h orthogonal, too, and W_x normal with deviation 0.01, which
-`input_init=jrnn.initializers.normal(0.01)` gives.
+Initial distributions: W_x is normal with variance 1 / k, truncated at two standard
+deviations, W_h orthogonal for each gate, biases 0, as in Flax. Keras draws W_x uniform
+with variance 2 / (k + 3h), and one orthogonal matrix for all gates together; PyTorch
+draws all parameters uniform within +-1/sqrt(h), `jrnn.initializers.uniform(h**-0.5)`.
+The paper also draws W_h orthogonal, and W_x normal with standard deviation 0.01, as
+`input_init=jrnn.initializers.normal(0.01)` does.
 
 Sources: K. Cho et al., EMNLP 2014, https://arxiv.org/abs/1406.1078; reset after:
 J. Appleyard et al. (2016), https://arxiv.org/abs/1604.01946.
@@ -51,7 +51,7 @@ from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL, ZEROS
 
 
 class GRUParams(NamedTuple):
-    """Parameters: k inputs, h hidden units; `b_h` only where the reset comes after."""
+    """Parameters: k inputs, h hidden units; `b_h` only with the reset after."""
 
     W_x: Float[Array, "k 3h"]
     W_h: Float[Array, "h 3h"]
@@ -66,7 +66,7 @@ class GRUState(NamedTuple):
 
 
 class GRUSaved(NamedTuple):
-    """The gates of one step, and q_t where the reset comes after, for the backward."""
+    """The gates of one step, and q_t with the reset after, for the backward pass."""
 
     r: Array
     z: Array
@@ -85,7 +85,7 @@ def gru(
     recurrent_init: Initializer = ORTHOGONAL,
     bias_init: Initializer | OfGates = ZEROS,
 ) -> Cell:
-    """Makes a gated recurrent unit; the equations stand in the module.
+    """Makes a gated recurrent unit; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
@@ -96,7 +96,7 @@ def gru(
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate.
-      bias_init: Initialiser of b, for each gate, and of b_h; for memories of known
+      bias_init: Initialiser of b, for each gate, and of b_h; for dependencies of known
         length `jrnn.initializers.chrono_gru`.
 
     Returns:
@@ -157,8 +157,8 @@ def _pullback(
 _GATED = Gated(3, _product, _pointwise, _pullback)
 
 
-# Reset before the product: two products in turn, so the cell brings its own backward
-# pass of `advance`.
+# With the reset before the product, the second product depends on the first, so the
+# cell has its own backward pass of `advance`.
 
 
 def _split_W_h(params: GRUParams) -> tuple[Array, Array]:

@@ -1,30 +1,29 @@
-r"""The independently recurrent network (Li et al. 2018): each unit sees only itself.
+r"""The independently recurrent network (Li et al. 2018), with diagonal recurrence.
 
     u_t = x_t W_x + b
     h_t = phi(u_t + w_h * h_{t-1})
     y_t = h_t
 
-The paper calls the recurrent weight u; here it is w_h, for the vector that takes the
-place of W_h. The Jacobian of a step is diagonal, so that the gradient of unit i over n
-steps goes as w_hi^n times the slopes on the way.
+The paper calls the recurrent weight u; here it is w_h, the vector that replaces W_h.
+The Jacobian of a step is diagonal, so that the gradient of unit i over n steps scales
+as w_hi^n times the slopes of those steps.
 
-The local derivative, with a_t the argument of phi and lambda_t = dL/dh_t in full:
+The local derivative, with a_t the argument of phi and lambda_t the total dL/dh_t:
 
     delta_t = lambda_t * phi'(a_t)
     dL/dh_{t-1} gains w_h * delta_t
     dL/dw_h = sum_t h_{t-1} * delta_t,        dL/du_t = delta_t
 
-Initially w_h is uniform in [0, 1), with which relu units of every length of memory
-occur. In training the paper asks for |w_h| <= gamma^(1/T), with gamma the growth that
-T steps may bring, and cuts w_h off after each step of the optimiser; nothing does so
-here.
+Initially w_h is uniform in [0, 1), which gives relu units of every memory length. In
+training the paper requires |w_h| <= gamma^(1/T), where gamma is the largest growth
+allowed over T steps, and clips w_h after each optimiser step; jrnn does not.
 
 Compared with the authors' PyTorch code
 (https://github.com/Sunnydreamrain/IndRNN_pytorch): w_h and b = 0 are drawn as there.
-W_x is drawn with variance 1 / k; there it is uniform with variance 2 / (65 k), which
-the batch normalisation behind it takes out again, and which
+W_x is drawn with variance 1 / k; there it is uniform with variance 2 / (65 k), a scale
+that the batch normalisation after it removes, and that
 `input_init=jax.nn.initializers.variance_scaling(2 / 65, "fan_in", "uniform")` gives.
-Its scripts for long sequences bound w_h of the last layer from below, too.
+Its scripts for long sequences also bound w_h of the last layer from below.
 
 Source: S. Li et al., Independently recurrent neural network (IndRNN), CVPR 2018,
 https://arxiv.org/abs/1803.04831.

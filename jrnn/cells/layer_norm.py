@@ -1,6 +1,6 @@
 r"""Elman, LSTM and GRU with layer normalisation (Ba et al. 2016).
 
-With mean and variance over the units of a, and learned gain g and shift s:
+With mean and variance over the units of a, and learned gain g and shift s,
 
     LN(a; g, s) = g * (a - mean(a)) / sqrt(var(a) + epsilon) + s
 
@@ -14,18 +14,19 @@ With mean and variance over the units of a, and learned gain g and shift s:
             n = tanh(LN(x_t W_x,n; g_x, b) + r * LN(h_{t-1} W_h,n; g_h, 0))
             h_t = (1 - z) * n + z * h_{t-1}
 
-The paper's second shift beside each first is left out, for the two are only added (in
-the GRU's candidate they are not, and the one outside of r is kept). Of the LSTM all
-four gates are normalised together, of the GRU r and z together and n alone, as in the
-paper's supplement. Gate orders as in `jrnn.lstm` (i f g o) and `jrnn.gru` (r z n).
-These cells have no hand-derived derivative: `jrnn.bptt` takes JAX's of one `advance`.
+The paper has a second shift wherever two normalised terms are added; it is left out,
+because only the sum of the two matters. (In the GRU's candidate this is not so; the
+shift outside of r is kept.) As in the paper's supplement, the LSTM's four gates are
+normalised together; in the GRU, r and z together and n alone. Gate orders as in
+`jrnn.lstm` (i f g o) and `jrnn.gru` (r z n). These cells have no hand-derived
+derivative: `jrnn.bptt` differentiates one `advance` with JAX.
 
 Compared with the authors' code (https://github.com/ryankiros/layer-norm, an LSTM and a
-GRU): W_h orthogonal for each gate, gains 1 and shifts 0 are drawn as there, but for the
-LSTM's forget gate, whose shift is 1 here, as that of `jrnn.lstm`, and 0 there:
-`forget_bias=0.0`. W_x is drawn with variance 1 / k; there it is normal with deviation
-0.01, whose scale the normalisation takes out again, but for its epsilon, and which
-`input_init=jrnn.initializers.normal(0.01)` gives.
+GRU): W_h is orthogonal for each gate, gains are 1 and shifts 0, as there, except that
+the shift of the LSTM's forget gate is 1 here, as in `jrnn.lstm`, and 0 there, which
+`forget_bias=0.0` gives. W_x is drawn with variance 1 / k; there it is normal with
+standard deviation 0.01, a scale that the normalisation removes, up to its epsilon, and
+that `input_init=jrnn.initializers.normal(0.01)` gives.
 
 Source: J. L. Ba, J. R. Kiros and G. E. Hinton, https://arxiv.org/abs/1607.06450,
 section 3.1 and supplement.
@@ -51,13 +52,13 @@ from jrnn.core.products import (
 )
 from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL
 
-# Keeps the division defined where all units agree; the value that most libraries take
-# by default (torch.nn.LayerNorm, 1e-5).
+# Keeps the division defined where all units are equal; the default of most libraries
+# (torch.nn.LayerNorm, 1e-5).
 EPSILON = 1e-5
 
 
 class LayerNormElmanParams(NamedTuple):
-    """Parameters: k inputs, h hidden units; g and b are gain and shift."""
+    """Parameters: k inputs, h hidden units; gain g, shift b."""
 
     W_x: Float[Array, "k h"]
     W_h: Float[Array, "h h"]
@@ -88,13 +89,13 @@ class LayerNormGRUParams(NamedTuple):
 
 
 class LayerNormState(NamedTuple):
-    """The context vector, of the Elman cell and the GRU."""
+    """The context vector of the Elman cell and the GRU."""
 
     h: Float[Array, "*batch h"]
 
 
 class LayerNormLSTMState(NamedTuple):
-    """What the LSTM shows, and what it remembers."""
+    """The LSTM's output h and its memory c."""
 
     h: Float[Array, "*batch h"]
     c: Float[Array, "*batch h"]
@@ -109,7 +110,7 @@ def layer_norm_elman(
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> Cell:
-    """Makes an Elman cell with layer normalisation; the equations stand in the module.
+    """Makes an Elman cell with layer normalisation; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
@@ -162,12 +163,12 @@ def layer_norm_lstm(
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> Cell:
-    """Makes an LSTM with layer normalisation; the equations stand in the module.
+    """Makes an LSTM with layer normalisation; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state's arrays and of the output.
-      forget_bias: What the forget gate's share of b starts at.
+      forget_bias: The initial value of the forget gate's part of b.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate.
@@ -212,7 +213,7 @@ def layer_norm_gru(
     input_init: Initializer = LECUN_NORMAL,
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> Cell:
-    """Makes a GRU with layer normalisation; the equations stand in the module.
+    """Makes a GRU with layer normalisation; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.

@@ -8,17 +8,17 @@ r"""Long expressive memory (Rusch et al. 2022): two states, and a step size for 
     h_t = (1 - r_t) * h_{t-1} + r_t * m_t
     y_t = h_t
 
-h is the paper's y. Both states are averages of numbers within (-1, 1).
+h is the paper's y. Both states are averages of values within (-1, 1).
 
 The published claim that is tested (proposition 4.1; setting: dt <= 1, states that start
 at 0, n steps, t_n = n dt): for each unit i, and any weights and inputs,
 
     max(|z_n[i]|, |h_n[i]|) <= min(1, D sqrt(t_n)),     D = (1 + dt) / sqrt(2 - dt).
 
-It holds more sharply: |z_n| <= 1 - (1 - dt)^n, for the average moves by dt at most
-towards numbers within (-1, 1), and so for h; saturated gates attain it.
+A sharper bound holds: |z_n| <= 1 - (1 - dt)^n, because a step moves the average by at
+most dt towards a value within (-1, 1), and likewise |h_n|; saturated gates attain it.
 
-The local derivative, given dh_t and dz_t in full:
+The local derivative, given the total dh_t and dz_t:
 
     da_m = dh_t r_t (1 - m_t^2)              dz = dz_t + da_m W_z^T
     da_r = dh_t (m_t - h_{t-1}) r_t (1 - r_t / dt)
@@ -29,7 +29,7 @@ The local derivative, given dh_t and dz_t in full:
 Gate order: s r n m; W_h serves the first three. The authors' PyTorch code
 (https://github.com/tk-rusch/LEM) orders its input gates r s m n and its recurrent ones
 r s n. All parameters are drawn as there: uniform within +-1/sqrt(h), and b the sum of
-two such, for there are two biases there, of inputs and of states, which are only added.
+two such draws, because that code adds two biases, of inputs and of states.
 
 Source: T. K. Rusch, S. Mishra, N. B. Erichson and M. W. Mahoney, Long expressive memory
 for sequence modeling, ICLR 2022, https://arxiv.org/abs/2110.04744.
@@ -60,14 +60,14 @@ class LEMParams(NamedTuple):
 
 
 class LEMState(NamedTuple):
-    """What the cell shows, and what moves first."""
+    """The output h, and z, which is updated first."""
 
     h: Float[Array, "*batch h"]
     z: Float[Array, "*batch h"]
 
 
 class LEMSaved(NamedTuple):
-    """The step sizes of one step, and what the states move towards."""
+    """The step sizes s and r of one step, and the targets n and m of the states."""
 
     s: Array
     r: Array
@@ -86,7 +86,7 @@ def lem(
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
 ) -> Cell:
-    """Makes a long expressive memory; the equations stand in the module.
+    """Makes a long expressive memory; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
@@ -115,7 +115,7 @@ def lem(
     if not 0 < dt <= 1:
         raise ValueError(
             f"Expected a step size dt in (0, 1], got {dt!r}; above 1 the states are no "
-            "averages any more, and grow."
+            "longer averages, and grow."
         )
     alike = uniform(hidden_size**-0.5)
     recurrent_init, bias_init = recurrent_init or alike, bias_init or sum_of_two(alike)

@@ -1,29 +1,30 @@
-r"""The linear recurrent unit (Orvieto et al. 2023): complex, diagonal, kept stable.
+r"""The linear recurrent unit (Orvieto et al. 2023): complex, diagonal, always stable.
 
-    lambda = exp(-exp(nu_log) + i exp(theta_log))      inside the unit circle, always
+    lambda = exp(-exp(nu_log) + i exp(theta_log))      always inside the unit circle
     h_t = lambda * h_{t-1} + exp(gamma_log) * (x_t B)
     y_t = Re(h_t C) + x_t D
 
 B = B_re + i B_im and C = C_re + i C_im: the parameters are real, the state is complex.
-Linear in the state: a = lambda, which no input changes, b_t = exp(gamma_log) * (x_t B).
+Linear in the state: a = lambda, which does not depend on the input, and
+b_t = exp(gamma_log) * (x_t B).
 
 Initially lambda is uniform on the ring r_min <= |lambda| <= r_max, with phases up to
 max_phase: with u_1, u_2 uniform in (0, 1),
 
     |lambda|^2 = r_min^2 + u_1 (r_max^2 - r_min^2),  theta = max_phase u_2,
 
-and gamma = sqrt(1 - |lambda|^2), which keeps the state's size at that of x_t B for
-independent inputs; it is learned from then on. B_re and B_im have half the variance of
-`input_init` each, as the paper's.
+and gamma = sqrt(1 - |lambda|^2), which gives the state the scale of x_t B if inputs are
+independent; gamma is learned from there. B_re and B_im each have half the variance of
+`input_init`, as in the paper.
 
-D is a full matrix, as where the paper defines a linear recurrence; of one whose sizes
-agree all but the diagonal is 0 initially. The paper's layer ends here; normalisation,
-the nonlinear map between layers, and the skip connection belong to the model around.
+D is a full matrix, as in the paper's definition of a linear recurrence; if the sizes
+agree, all but the diagonal is 0 initially. Normalisation, the nonlinear map between
+layers, and the skip connection are not part of the paper's layer, nor of this cell.
 
 Compared with the code of one of the authors (N. Zucchet,
-https://github.com/NicolasZucchet/minimal-LRU): all parameters are drawn as there. D is
-a vector there, for sizes that agree, of standard normal numbers, as the diagonal here;
-max_phase is 6.28 there. u_1 and u_2 leave out 0 and 1, whose logarithms are infinite.
+https://github.com/NicolasZucchet/minimal-LRU): all parameters are drawn as there. There
+the sizes agree, and D is a vector of standard normal numbers, like the diagonal here;
+max_phase is 6.28 there. u_1 and u_2 exclude 0 and 1, where the logarithms are infinite.
 
 Source: A. Orvieto et al., Resurrecting recurrent neural networks for long sequences,
 ICML 2023, https://arxiv.org/abs/2303.06349.
@@ -77,20 +78,20 @@ def lru(
     output_init: Initializer = FAN_IN_NORMAL,
     skip_init: Initializer = skip_normal,
 ) -> Cell:
-    """Makes a linear recurrent unit; the equations stand in the module.
+    """Makes a linear recurrent unit; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the number of complex units of the state.
       output_size: m; None: that of the inputs, as in the paper's layer.
-      r_min: Least initial |lambda|. Near `r_max` for long memories.
+      r_min: Least initial |lambda|; near `r_max` for long memories.
       r_max: Largest initial |lambda|, at most 1.
-      max_phase: Largest initial phase, in radians. Small for slow features.
+      max_phase: Largest initial phase, in radians; small for slow features.
       input_init: Initialiser of sqrt(2) B_re and sqrt(2) B_im; for token ids take
         `jrnn.initializers.embedding`.
       output_init: Initialiser of C_re and C_im.
-      skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
-        k = m, and else independent normal numbers of variance 1 / k.
+      skip_init: Initialiser of D; by default `jrnn.initializers.diagonal_normal` if
+        k = m, otherwise independent normal numbers of variance 1 / k.
 
     Returns:
       A cell with parameters `LRUParams` and state `LRUState`.
@@ -147,7 +148,7 @@ def lru(
 
 
 def _open_uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Draws from (0, 1), ends left out: their logarithms are infinite."""
+    """Draws from (0, 1), without the ends, where the logarithms are infinite."""
     eps = float(jnp.finfo(dtype).eps)
     return jax.random.uniform(key, shape, dtype, minval=eps, maxval=1 - eps)
 

@@ -1,9 +1,9 @@
 r"""Long short-term memory (Hochreiter and Schmidhuber 1997), with forget gates.
 
-    i_t = sigmoid(x_t W_xi + h_{t-1} W_hi + b_i)      what is written
-    f_t = sigmoid(x_t W_xf + h_{t-1} W_hf + b_f)      what is kept
+    i_t = sigmoid(x_t W_xi + h_{t-1} W_hi + b_i)      the input gate
+    f_t = sigmoid(x_t W_xf + h_{t-1} W_hf + b_f)      the forget gate
     g_t = tanh   (x_t W_xg + h_{t-1} W_hg + b_g)      the candidate
-    o_t = sigmoid(x_t W_xo + h_{t-1} W_ho + b_o)      what is shown
+    o_t = sigmoid(x_t W_xo + h_{t-1} W_ho + b_o)      the output gate
     c_t = f_t * c_{t-1} + i_t * g_t
     m_t = o_t * tanh(c_t)
     h_t = m_t,  or m_t W_p with a projection
@@ -12,23 +12,23 @@ r"""Long short-term memory (Hochreiter and Schmidhuber 1997), with forget gates.
 With peepholes the arguments of i and f gain p_i * c_{t-1} and p_f * c_{t-1}, that of o
 gains p_o * c_t.
 
-The local derivative, given dm_t and dc_t in full:
+The local derivative, given the total dm_t and dc_t:
 
     dc_t += dm_t o_t (1 - tanh(c_t)^2) [+ p_o da_o]
     da_i = dc_t g_t i_t (1 - i_t)         da_f = dc_t c_{t-1} f_t (1 - f_t)
     da_g = dc_t i_t (1 - g_t^2)           da_o = dm_t tanh(c_t) o_t (1 - o_t)
     dc_{t-1} = dc_t f_t [+ p_i da_i + p_f da_f]
 
-Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax' `OptimizedLSTMCell`; Haiku
-has i g f o. One bias: PyTorch's b_ih + b_hh. The forget-gate bias is drawn into b (1.0
-by default); Haiku adds 1 each time the cell is applied. State: (h, c), as in PyTorch
-and Keras; Flax has (c, h).
+Gate order: i f g o, as in PyTorch, cuDNN, Keras and Flax's `OptimizedLSTMCell`; Haiku
+has i g f o. There is one bias, PyTorch's b_ih + b_hh. The initial b includes the
+forget-gate bias (1.0 by default); Haiku adds 1 each time the cell is applied. State:
+(h, c), as in PyTorch and Keras; Flax has (c, h).
 
-Initial distributions: W_x is normal of variance 1 / k, truncated at two deviations, W_h
-orthogonal for each gate, b_f 1 and the other biases 0. Flax draws the same but for b_f,
-which is 0; Keras has b_f = 1, W_x uniform with variance 2 / (k + 4h), and one
-orthogonal matrix for all gates together; PyTorch draws all parameters uniform within
-+-1/sqrt(n), `jrnn.initializers.uniform(n**-0.5)`. The authors published no code.
+Initial distributions: W_x is normal with variance 1 / k, truncated at two standard
+deviations, W_h orthogonal for each gate, b_f 1 and the other biases 0. Flax draws the
+same except for b_f = 0; Keras has b_f = 1, W_x uniform with variance 2 / (k + 4h), and
+one orthogonal matrix for all gates together; PyTorch draws all parameters uniform
+within +-1/sqrt(n), `jrnn.initializers.uniform(n**-0.5)`. The authors published no code.
 
 Sources: S. Hochreiter and J. Schmidhuber, Neural Computation 9 (1997),
 https://doi.org/10.1162/neco.1997.9.8.1735; forget gates: F. Gers et al., Neural
@@ -55,7 +55,7 @@ from jrnn.initializers.defaults import LECUN_NORMAL, ORTHOGONAL, ZEROS
 
 
 class LSTMParams(NamedTuple):
-    """Parameters: k inputs, n units, r = n, or the projection's size."""
+    """Parameters: k inputs, n units; r is n, or the size of the projection."""
 
     W_x: Float[Array, "k 4n"]
     W_h: Float[Array, "r 4n"]
@@ -65,7 +65,7 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """What the cell shows, and what it remembers."""
+    """The output h and the memory c."""
 
     h: Float[Array, "*batch r"]
     c: Float[Array, "*batch n"]
@@ -93,19 +93,19 @@ def lstm(
     recurrent_init: Initializer = ORTHOGONAL,
     bias_init: Initializer | OfGates = ZEROS,
 ) -> Cell:
-    """Makes a long short-term memory cell; the equations stand in the module.
+    """Makes a long short-term memory cell; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: n, the size of c.
-      forget_bias: Added to the forget gate's share of b when it is drawn.
+      forget_bias: Added to the forget gate's part of the initial b.
       peepholes: Whether the gates see c, by the elementwise weights p (rows i, f, o).
       projection_size: r, the size of h and of the output; None: h has the size of c.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
       recurrent_init: Initialiser of W_h, for each gate, and of W_p.
-      bias_init: Initialiser of b, for each gate, and of p; for memories of known
+      bias_init: Initialiser of b, for each gate, and of p; for dependencies of known
         length `jrnn.initializers.chrono_lstm`, with `forget_bias=0.0`.
 
     Returns:
@@ -113,8 +113,8 @@ def lstm(
 
     Raises:
       TypeError: A size is not an integer, or an argument is not hashable.
-      ValueError: A size is below 1, or there is a `forget_bias` beside a `bias_init`
-        that draws it.
+      ValueError: A size is below 1, or `forget_bias` is not 0 although `bias_init`
+        already draws it.
 
     Example:
       >>> import jax, jrnn
@@ -154,7 +154,7 @@ def lstm(
 def _forward(
     c_tm1: Array, a: Gates, p: Gates | None = None
 ) -> tuple[Array, Array, LSTMSaved]:
-    """Returns m_t, c_t and the gates, from the arguments `a` of the gates."""
+    """Returns m_t, c_t and the gates, given the gates' arguments `a`."""
     a_i, a_f, a_g, a_o = a
     if p is not None:
         a_i, a_f = a_i + p[0] * c_tm1, a_f + p[1] * c_tm1
@@ -174,7 +174,7 @@ def _backward(
 ) -> tuple[Array, Gates]:
     """Returns dc_{t-1} and da, the local derivative of `_forward`.
 
-    tanh(c_t) is worked out again: to keep it takes an eighth of what training keeps.
+    tanh(c_t) is computed again: to save it would take an eighth of all that is saved.
     """
     i, f, g, o = saved
     tanh_c = jnp.tanh(c)
@@ -215,8 +215,8 @@ def _product(params: LSTMParams) -> tuple[Array, None]:
 _GATED = Gated(4, _product, _pointwise, _pullback)
 
 
-# Peepholes and projection: the gates are not elementwise in the products alone, so the
-# cell brings its own backward pass of `advance`.
+# With peepholes or a projection the cell does not fit the `Gated` seam, so it has its
+# own backward pass of `advance`.
 
 
 def _peepholes(params: LSTMParams, like: Array) -> Gates | None:

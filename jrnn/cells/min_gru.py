@@ -1,22 +1,21 @@
 r"""minGRU (Feng et al. 2024): a gated unit whose gates do not see the state.
 
-    z_t = sigmoid(x_t W_xz + b_z)      what is overwritten
+    z_t = sigmoid(x_t W_xz + b_z)      the update gate
     n_t = g(x_t W_xn + b_n)            the candidate
     h_t = (1 - z_t) * h_{t-1} + z_t * n_t
     y_t = h_t
 
 Linear in the state: a_t = 1 - z_t, b_t = z_t * n_t. Without an activation g(x) = x, the
-paper's plain version. Its version in log space, which is another model and not another
-way to compute this one, needs candidates above 0 and takes `jrnn.activations.positive`
-for g:
+paper's plain version. Its version in log space is a different model, not another way to
+compute this one; it needs candidates above 0 and uses `jrnn.activations.positive` as g:
 
     g(x) = x + 1/2 where x >= 0,  sigmoid(x) elsewhere
 
-Gate order: z n. One bias b. As in the paper z multiplies the candidate; in `jrnn.gru`
-it multiplies the past.
+Gate order: z n. There is one bias b. As in the paper z multiplies the candidate; in
+`jrnn.gru` it multiplies the past.
 
 All parameters are drawn as in the authors' PyTorch code
-(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), as nn.Linear's.
+(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), like nn.Linear's.
 
 Source: L. Feng et al., Were RNNs all we needed?, https://arxiv.org/abs/2410.01201.
 """
@@ -58,13 +57,13 @@ def min_gru(
     input_init: Initializer = LINEAR_UNIFORM,
     bias_init: Initializer | None = None,
 ) -> Cell:
-    """Makes a minGRU; the equations stand in the module.
+    """Makes a minGRU; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       activation: g, any differentiable elementwise function, such as
-        `jrnn.activations.positive` or `jnp.tanh`; None: the candidate as it is.
+        `jrnn.activations.positive` or `jnp.tanh`; None: the identity.
       bias: Whether there is a b.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.
@@ -88,7 +87,7 @@ def min_gru(
     def project(params: MinGRUParams, x: Array) -> tuple[MinGRUState, MinGRUState]:
         u_z, u_n = split_gates(dense(params, x), 2)
         n = u_n if activation is None else activation(u_n)
-        # 1 - z as sigmoid(-u_z): it keeps its digits where z is close to 1.
+        # 1 - z as sigmoid(-u_z), which avoids cancellation where z is close to 1.
         return MinGRUState(jax.nn.sigmoid(-u_z)), MinGRUState(jax.nn.sigmoid(u_z) * n)
 
     return build(

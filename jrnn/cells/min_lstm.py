@@ -1,7 +1,7 @@
 r"""minLSTM (Feng et al. 2024): gates that do not see the state, and no output gate.
 
-    f_t = sigmoid(x_t W_xf + b_f)      what is kept
-    i_t = sigmoid(x_t W_xi + b_i)      what is written
+    f_t = sigmoid(x_t W_xf + b_f)      the forget gate
+    i_t = sigmoid(x_t W_xi + b_i)      the input gate
     n_t = g(x_t W_xn + b_n)            the candidate
     f'_t = f_t / (f_t + i_t)           normalised: f'_t + i'_t = 1
     i'_t = i_t / (f_t + i_t)
@@ -11,17 +11,18 @@ r"""minLSTM (Feng et al. 2024): gates that do not see the state, and no output g
 Linear in the state: a_t = f'_t, b_t = i'_t * n_t. With k the arguments of the gates,
 f_t / i_t = exp(softplus(-k_i) - softplus(-k_f)), so that
 
-    f'_t = sigmoid(softplus(-k_i) - softplus(-k_f)),  i'_t = sigmoid of the opposite,
+    f'_t = sigmoid(softplus(-k_i) - softplus(-k_f)),  i'_t = sigmoid of its negative,
 
-which divides by nothing and holds where both gates are closed. Without an activation
-g(x) = x, the paper's plain version; its version in log space takes
+which needs no division and stays finite where both gates are closed. Without an
+activation g(x) = x, the paper's plain version; its version in log space uses
 `jrnn.activations.positive`.
 
-Gate order: f i n. One bias b. The paper calls the state h: there is no cell beside it.
+Gate order: f i n. There is one bias b. The state is h alone, as in the paper, without
+an LSTM's c.
 
 All parameters are drawn as in the authors' PyTorch code
-(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), as nn.Linear's.
-`forget_bias` is what is called forget_bias_init_scale there.
+(https://github.com/BorealisAI/minRNNs): uniform within +-1/sqrt(k), like nn.Linear's.
+`forget_bias` is that code's forget_bias_init_scale.
 
 Source: L. Feng et al., Were RNNs all we needed?, https://arxiv.org/abs/2410.01201.
 """
@@ -64,15 +65,15 @@ def min_lstm(
     input_init: Initializer = LINEAR_UNIFORM,
     bias_init: Initializer | None = None,
 ) -> Cell:
-    """Makes a minLSTM; the equations stand in the module.
+    """Makes a minLSTM; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
-      forget_bias: Added to the forget gate's share of b when it is drawn. The paper
-        starts from 0, where half of the state is kept, and trains faster from more.
+      forget_bias: Added to the forget gate's part of the initial b. The paper starts
+        from 0, which keeps half of the state, and trains faster with larger values.
       activation: g, any differentiable elementwise function, such as
-        `jrnn.activations.positive` or `jnp.tanh`; None: the candidate as it is.
+        `jrnn.activations.positive` or `jnp.tanh`; None: the identity.
       bias: Whether there is a b; without one, `forget_bias` has no effect.
       input_init: Initialiser of W_x, for each gate; for token ids take
         `jrnn.initializers.embedding`.

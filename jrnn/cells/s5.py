@@ -1,6 +1,6 @@
-r"""S5, a diagonal state space (Smith et al. 2023), one matrix for all inputs together.
+r"""S5, a diagonal state space model with many inputs and outputs (Smith et al. 2023).
 
-In continuous time, between two inputs that are held,
+In continuous time, with the input held constant between steps,
 
     dh/dt = Lambda * h + x B
     y = 2 Re(h C) + x D
@@ -10,33 +10,33 @@ and, over a step of dt = exp(log_step) for each unit (zero-order hold, which is 
     a = exp(Lambda dt)
     h_t = a * h_{t-1} + (a - 1) / Lambda * (x_t B)
 
-Lambda, B and C are complex, held as real and imaginary parts. Of every conjugate pair
-of eigenvalues one is kept, and 2 Re restores the other: h complex units stand for a
-real state space of size 2h. Linear in the state.
+Lambda, B and C are complex, stored as real and imaginary parts. Only one of every
+conjugate pair of eigenvalues is kept; 2 Re restores the other, so that h complex units
+stand for a real state space of size 2h. Linear in the state.
 
-With `irregular` the last of the input's features is the time since the step before, in
-units in which a regular step is 1: dt_t = exp(log_step) * that, and a_t depends on it.
-It is no input besides. A step of 0 changes nothing; a time that is negative, NaN or
-infinite is refused, and under `jax.jit` gives NaN. The time of a step is that between
-x_{t-1} and x_t in the order of the inputs, whichever way they are read: in reverse,
-too, the step that reads x_t moves the state by it; for the time between x_t and
-x_{t+1}, shift that feature by a step. While a mask is False time stands still: add it
-to the next step that counts.
+With `irregular` the last input feature is the time since the previous step, where a
+regular step is 1: dt_t = exp(log_step) times this feature, and a_t depends on it. It is
+not an input otherwise. A time of 0 leaves the state unchanged; a negative, NaN or
+infinite one raises ValueError, and gives NaN under `jax.jit`. The time belongs to the
+interval between x_{t-1} and x_t in the order of the inputs, also in reverse, where the
+step that reads x_t still uses it; to use the time between x_t and x_{t+1} instead,
+shift that feature by one step. No time passes at masked steps: add their times to the
+next active step.
 
-Initially Lambda holds the eigenvalues of HiPPO-N, the normal part of HiPPO-LegS,
+Initially Lambda contains the eigenvalues of HiPPO-N, the normal part of HiPPO-LegS,
 
     A_{nm} = -sqrt(n + 1/2) sqrt(m + 1/2) for n > m,  the opposite for n < m,
     A_{nn} = -1/2,
 
-and B and C are drawn for the state space of size 2h and brought to its eigenvectors V:
-B = B' conj(V), C = V^T C', B' real and C' complex. Entries of B', and the real and
-imaginary parts of those of C', have variance 1 / 2h. With `blocks` the matrix is that
-many smaller ones along the diagonal. log_step is uniform between log dt_min and
-log dt_max.
+and B and C are drawn for the state space of size 2h and transformed to the basis of its
+eigenvectors V: B = B' conj(V), C = V^T C', B' real and C' complex. Entries of B', and
+the real and imaginary parts of those of C', have variance 1 / 2h. With `blocks` the
+matrix is block-diagonal, with that many HiPPO-N matrices. log_step is uniform between
+log dt_min and log dt_max.
 
 Compared with the authors' code (https://github.com/lindermanlab/S5): all parameters are
-drawn as there, with C_init="trunc_standard_normal", its default. D is a full matrix, of
-which theirs keeps the diagonal, of standard normal numbers; for sizes that agree all
+drawn as there, with C_init="trunc_standard_normal", its default. D is a full matrix
+here, a vector (the diagonal) of standard normal numbers there; if the sizes agree, all
 but the diagonal is 0 initially. No map follows the output. Nothing keeps Re Lambda
 below 0 in training, as in the paper.
 
@@ -64,15 +64,15 @@ from jrnn.core.products import expand, merge_gates, product, project_dense, spli
 from jrnn.core.seams import projected_coefficients
 from jrnn.initializers.defaults import LECUN_NORMAL, skip_normal
 
-# Variance 1 / 2h of B', (k, 2h), however many the inputs are: the authors' code draws
-# its transpose by `lecun_normal`.
+# Variance 1 / 2h of B', (k, 2h), for any number of inputs: the authors' code draws its
+# transpose by `lecun_normal`.
 FAN_OUT_NORMAL: Initializer = jax.nn.initializers.variance_scaling(
     1.0, "fan_out", "truncated_normal"
 )
 
 
 class S5Params(NamedTuple):
-    """Parameters: k inputs without the time, h complex units, m outputs."""
+    """Parameters: k inputs (elapsed time not counted), h complex units, m outputs."""
 
     Lambda_re: Float[Array, " h"]
     Lambda_im: Float[Array, " h"]
@@ -104,33 +104,33 @@ def s5(
     output_init: Initializer = LECUN_NORMAL,
     skip_init: Initializer = skip_normal,
 ) -> Cell:
-    """Makes a diagonal state space; the equations stand in the module.
+    """Makes a diagonal state space model; see the module for the equations.
 
     Args:
-      input_size: The number of features, with `irregular` the time among them, or of
+      input_size: The number of features, including the time with `irregular`, or of
         token ids.
       hidden_size: h, the number of complex units, half the size of the state space.
-      output_size: m; None: the number of features without the time.
-      irregular: Whether the last feature is the time since the step before, at least
-        0. Such a cell can stand first in a stack, and in no `jrnn.sequence_model`, for
-        no symbol is a time.
-      blocks: How many HiPPO matrices stand along the diagonal initially.
-      dt_min: Least initial step, in units of time in which HiPPO has its eigenvalues.
+      output_size: m; None: the number of features, not counting the time.
+      irregular: Whether the last feature is the time since the previous step, at least
+        0. Such a cell can be the first in a stack, but cannot be used in
+        `jrnn.sequence_model`, because a symbol has no time.
+      blocks: How many HiPPO matrices are on the diagonal initially.
+      dt_min: Least initial step, in the units of time of HiPPO's eigenvalues.
       dt_max: Largest initial step.
       input_init: Initialiser of B', (k, 2h); for token ids take
         `jrnn.initializers.embedding`.
       output_init: Initialiser of C', (2h, m), of its real and of its imaginary part.
-      skip_init: Initialiser of D: by default `jrnn.initializers.diagonal_normal` where
-        k = m, and else independent normal numbers of variance 1 / k.
+      skip_init: Initialiser of D; by default `jrnn.initializers.diagonal_normal` if
+        k = m, otherwise independent normal numbers of variance 1 / k.
 
     Returns:
       A cell with parameters `S5Params` and state `S5State`.
 
     Raises:
-      TypeError: A size is not an integer, or an argument is not hashable; at `project`,
+      TypeError: A size is not an integer, or an argument is not hashable; in `project`,
         token ids with `irregular`.
-      ValueError: A size is below 1, below 2 for an `irregular` input, `blocks` does not
-        divide `hidden_size`, or not 0 < dt_min < dt_max.
+      ValueError: A size is below 1, `input_size` is below 2 with `irregular`, `blocks`
+        does not divide `hidden_size`, or not 0 < dt_min < dt_max.
 
     Example:
       >>> import jax, jrnn
@@ -181,8 +181,8 @@ def s5(
 def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns Im Lambda > 0 and the eigenvectors V, (2 units, units), of HiPPO-N.
 
-    A + 1/2 is real and skew-symmetric, so -i (A + 1/2) is hermitian: its eigenvalues
-    are those imaginary parts, in pairs of either sign.
+    A + 1/2 is real and skew-symmetric, so -i (A + 1/2) is Hermitian: its eigenvalues
+    are Im Lambda, in pairs of opposite sign.
     """
     root = np.sqrt(np.arange(2 * units // blocks) + 0.5)
     skew = np.triu(np.outer(root, root), 1)
@@ -193,7 +193,10 @@ def hippo(units: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_eigenvectors(V: np.ndarray, B: Array, C: Array) -> dict[str, Array]:
-    """Returns the parts of B conj(V) and V^T C; of C they stand side by side."""
+    """Returns the real and imaginary parts of B conj(V) and V^T C.
+
+    The parts of `C` are given side by side.
+    """
     V_re, V_im = (jnp.asarray(part, B.dtype) for part in (np.real(V), np.imag(V)))
     C_re, C_im = split_gates(C, 2)
     times = functools.partial(jnp.matmul, precision="highest")
@@ -206,7 +209,7 @@ def _in_eigenvectors(V: np.ndarray, B: Array, C: Array) -> dict[str, Array]:
 
 
 def _project(params: S5Params, x: Array) -> Array:
-    """The held input's effect over one step, (a - 1) / Lambda * (x_t B)."""
+    """Returns the effect of the input over one step, (a - 1) / Lambda * (x_t B)."""
     u = _project_B(params, x)
     Lambda, step = _rates(params, u.real.dtype)
     return expand(_held(Lambda, Lambda * step), u.ndim) * u
@@ -241,7 +244,7 @@ def _project_irregular(params: S5Params, x: Array) -> tuple[S5State, S5State]:
 
 
 def _times(elapsed: Array) -> Array:
-    """Returns elapsed times; NaN for what is none and was not known beforehand."""
+    """Returns elapsed times; invalid ones raise, or are NaN if they are traced."""
     known = known_values(elapsed)
     if known is not None:
         check_times(known[..., 0], "s5(irregular=True)")
@@ -259,12 +262,12 @@ def _project_B(params: S5Params, x: Array) -> Array:
 
 
 def _rates(params: S5Params, dtype: DTypeLike) -> tuple[Array, Array]:
-    """Lambda and dt, both complex."""
+    """Returns Lambda and dt, both complex."""
     cast = lambda part: part.astype(dtype)
     Lambda = jax.lax.complex(cast(params.Lambda_re), cast(params.Lambda_im))
     return Lambda, jnp.exp(cast(params.log_step)).astype(Lambda.dtype)
 
 
 def _held(Lambda: Array, exponent: Array) -> Array:
-    """(exp(Lambda dt) - 1) / Lambda; no digits are lost where Lambda dt is small."""
+    """Returns (exp(Lambda dt) - 1) / Lambda, without cancellation for small dt."""
     return jnp.expm1(exponent) / Lambda

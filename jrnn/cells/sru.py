@@ -1,26 +1,26 @@
-r"""The simple recurrent unit (Lei et al. 2018), its gates without the state.
+r"""The simple recurrent unit (Lei et al. 2018), whose gates do not see the state.
 
-    f_t = sigmoid(x_t W_xf + b_f)                 what is kept
+    f_t = sigmoid(x_t W_xf + b_f)                 the forget gate
     n_t = x_t W_xn                                the candidate
     c_t = f_t * c_{t-1} + (1 - f_t) * n_t
-    r_t = sigmoid(x_t W_r + b_r)                  what is shown
+    r_t = sigmoid(x_t W_r + b_r)                  the reset gate
     y_t = r_t * c_t + (1 - r_t) * (x_t W_s)       a highway past the state
 
-W_s is absent where the sizes agree: the highway then carries sqrt(3) x_t, or x_t as it
-is without `rescale`.
+If the sizes agree there is no W_s: the highway then carries sqrt(3) x_t, or x_t without
+`rescale`.
 
-In the paper's final form both gates gain v * c_{t-1}. This is the form with v = 0, that
-of its first version, and it alone is linear in the state: a_t = f_t,
+In the paper's final form both gates gain v * c_{t-1}. This is the form of its first
+version, with v = 0, the only one that is linear in the state: a_t = f_t,
 b_t = (1 - f_t) * n_t. The layer normalisation of the authors' code is not included;
 c_t passes through no activation.
 
 All parameters are drawn as in the authors' PyTorch code with v1=True
 (https://github.com/asappresearch/sru): uniform with variance 1 / k, biases 0. With
-rescale=True, as by default there, W_s has 3 times that variance, and x_t in its place
-is multiplied by sqrt(3): the paper's sqrt(1 + 2 exp(b_r)) at b_r = 0, for the variance
-of y_t to be that of x_t at first; the constant stays what it is when b_r is learned.
+rescale=True, the default there too, W_s has 3 times that variance, or without a W_s x_t
+is multiplied by sqrt(3). This is the paper's sqrt(1 + 2 exp(b_r)) at b_r = 0, which
+gives y_t the variance of x_t initially; the constant does not follow the learned b_r.
 
-Gate order in W_x: f n. The candidate has no bias. r_t belongs to the output: it is
+Gate order in W_x: f n. The candidate has no bias. r_t is part of `output`: it is
 computed from x_t for many steps at once.
 
 Source: T. Lei et al., Simple recurrent units for highly parallelizable recurrence,
@@ -49,7 +49,7 @@ HIGHWAY = math.sqrt(3)
 
 
 class SRUParams(NamedTuple):
-    """Parameters: k inputs, h hidden units; `W_s` only where k is not h."""
+    """Parameters: k inputs, h hidden units; `W_s` only if k is not h."""
 
     W_x: Float[Array, "k 2h"]
     W_r: Float[Array, "k h"]
@@ -59,7 +59,7 @@ class SRUParams(NamedTuple):
 
 
 class SRUState(NamedTuple):
-    """What the cell remembers."""
+    """The memory c."""
 
     c: Float[Array, "*batch h"]
 
@@ -74,14 +74,14 @@ def sru(
     input_init: Initializer = FAN_IN_UNIFORM,
     bias_init: Initializer = ZEROS,
 ) -> Cell:
-    """Makes a simple recurrent unit; the equations stand in the module.
+    """Makes a simple recurrent unit; see the module for the equations.
 
     Args:
       input_size: k, the number of features, or of token ids.
       hidden_size: h, the size of the state and of the output.
       bias: Whether there are biases.
-      rescale: Whether the highway is scaled by sqrt(3): W_s when it is drawn, or x_t
-        at each step where the sizes agree.
+      rescale: Whether the highway is scaled by sqrt(3): W_s when it is drawn, or, if
+        the sizes agree, x_t at each step.
       input_init: Initialiser of W_x, for each gate, of W_r and of W_s; for token ids
         take `jrnn.initializers.embedding`.
       bias_init: Initialiser of b_f and b_r.
@@ -123,7 +123,7 @@ def _project(params: SRUParams, x: Array) -> tuple[SRUState, SRUState]:
     u_f, n = split_gates(project_dense(params.W_x, None, x), 2)
     if params.b_f is not None:
         u_f = u_f + expand(params.b_f.astype(u_f.dtype), u_f.ndim)
-    # 1 - f as sigmoid(-u_f): it keeps its digits where f is close to 1.
+    # 1 - f as sigmoid(-u_f), which avoids cancellation where f is close to 1.
     return SRUState(jax.nn.sigmoid(u_f)), SRUState(jax.nn.sigmoid(-u_f) * n)
 
 
