@@ -1,4 +1,4 @@
-"""The ways to run a cell along a sequence: one file each."""
+"""The methods: ways to run a cell along a sequence, one file each."""
 
 from jrnn.methods.associative import associative as associative
 from jrnn.methods.bptt import bptt as bptt

@@ -1,17 +1,17 @@
 r"""The Jacobian of one step, for all steps at once.
 
 With row vectors, A[i, j] = ds_t[j] / ds_{t-1}[i] over the whole flattened state, so
-that to first order s_t moves by ds_{t-1} A. A state of k arrays of n units is either
-one vector of k n numbers, or, where only what each unit does to itself is wanted, n
-vectors of k numbers.
+that to first order s_t changes by ds_{t-1} A. A state of k arrays of n units is packed
+as one vector of k n numbers, or, for the diagonal blocks alone, as n vectors of k
+numbers.
 
-Of a gated cell, whose recurrent share v = s W + b is affine in the state by
-a matrix R that is the same at each step, and whose gates are elementwise,
+A gated cell has a recurrent share v = s W + b that is affine in the state, with a
+matrix R that is the same at each step, and elementwise gates. Then
 
     A = (ds'/ds at fixed v) + R (ds'/dv)
 
-costs no matrix product: both derivatives are diagonal. Of any other cell a column of A
-is a directional derivative of `advance`.
+needs no matrix product, because both derivatives are diagonal. For any other cell each
+row of A is a directional derivative of `advance`.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def pack(state: State, diagonal: bool) -> Array:
 
 
 def unpack(vector: Array, like: State, diagonal: bool) -> State:
-    """Returns the state that `pack` packed, of the structure of `like`."""
+    """Inverts `pack`; the state has the structure of `like`."""
     leaves, structure = jax.tree.flatten(like)
     if diagonal:
         parts = [vector[..., i] for i in range(len(leaves))]
@@ -53,8 +53,8 @@ def jacobians(
       params: Its parameters.
       states_tm1: The state before each step, with leaves (T, *batch, n).
       us: The input's share of each step.
-      diagonal: Whether to keep what each unit does to itself alone. Exact where
-        `cell.diagonal`, and an approximation elsewhere.
+      diagonal: Whether to keep only the k x k block of each unit: exact if
+        `cell.diagonal`, otherwise an approximation.
 
     Returns:
       (T, *batch, k n, k n), or (T, *batch, n, k, k) if diagonal.
@@ -85,7 +85,7 @@ def _columns(advance: Any, states: State) -> Array:
 
 
 def _blocks(advance: Any, states: State) -> Array:
-    """Of a cell whose units do not mix: one direction for each array of the state."""
+    """For a cell whose units do not mix: one direction for each array of the state."""
     leaves, structure = jax.tree.flatten(states)
 
     def row(which: int) -> Array:
@@ -99,7 +99,7 @@ def _blocks(advance: Any, states: State) -> Array:
 
 
 def _diagonal(advance: Any, states: State) -> Array:
-    """Of any cell: a unit at a time, so that A never stands in memory whole."""
+    """For any cell: one unit at a time, so that the full A is never in memory."""
     vectors = pack(states, True)  # (..., n, k)
 
     def moved(vectors: Array) -> Array:
@@ -128,7 +128,7 @@ def _gated(
     pointwise = lambda states, v: jax.tree.leaves(gated.pointwise(states, u, v)[0])
 
     def slopes(which: int) -> list[Array]:
-        """d(each array of the state) / d(array or gate `which`), elementwise."""
+        """Returns d(each array of the state) / d(input `which`), elementwise."""
         inputs = [*leaves, *v]
         tangents = [
             jnp.full_like(leaf, 1 if i == which else 0) for i, leaf in enumerate(inputs)
@@ -150,7 +150,7 @@ def _gated(
     full = jnp.einsum("ligj,...gmj->...limj", R, by_gate)
     eye = jnp.eye(size, dtype=dtype)
     full = full + jnp.einsum("...lmj,ij->...limj", by_state, eye)
-    # Not by a reshape, which loses how the batch is split over devices.
+    # Not by a reshape, which would lose the split of the batch over devices.
     rows = jnp.concatenate([full[..., m, :] for m in range(count)], -1)
     return jnp.concatenate([rows[..., i, :, :] for i in range(count)], -2)
 
@@ -158,7 +158,7 @@ def _gated(
 def _recurrent_matrix(
     gated: Gated, params: Params, structure: Any, count: int, size: int, dtype: Any
 ) -> Array:
-    """Returns R (k, n, gates, n): what each unit of the state adds to each gate."""
+    """Returns R (k, n, gates, n), the derivative of v with respect to the state."""
     zeros = jnp.zeros((count * size,), dtype)
 
     def share(vector: Array) -> Array:

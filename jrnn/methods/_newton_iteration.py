@@ -1,7 +1,7 @@
-"""Newton's iterations: a guess of the trajectory made better until it is one.
+"""Newton's iterations, which improve a guess of the trajectory until it is a solution.
 
 Each iteration is one linear recurrence over time, whose coefficients are the Jacobians
-of the steps where the last guess is; `jrnn.methods.newton` tells the mathematics.
+of the steps at the last guess; the mathematics is in `jrnn.methods.newton`.
 """
 
 import math
@@ -21,31 +21,31 @@ from jrnn.methods._recurrence import walk_blocks
 # Largest normwise residual that counts as solved: in float32 rounding stops it near
 # 5e-7, and quadratic convergence makes the step after 1e-5 the last that is needed.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-# With approximate Jacobians an iteration gains a constant factor, and what is left
-# after the last is of the size of the tolerance (experiments/parallel_in_time).
+# With approximate Jacobians convergence is linear, and the error after the last
+# iteration is of the size of the tolerance (experiments/parallel_in_time).
 LINEAR_TOLERANCE = {"float32": 2e-6, "float64": 1e-11}
-# A small residual of every step can be a large error after many, and the update of an
-# iteration is what tells: to first order it is the error that it removes. Ten
-# tolerances squared, by quadratic convergence, are what remains.
+# Small residuals of every step can add up to a large error. The update of an iteration
+# shows it: to first order it is the error that the iteration removes. An update of at
+# most UPDATE tolerances leaves, by quadratic convergence, the square of that.
 UPDATE = 10
-# What the arithmetic of an iteration may do to each number of a step, in units of eps.
+# Rounding errors of an iteration in each number of a step, in units of eps.
 ROUNDINGS = 4
-# Where nothing is forgotten and nothing grows they add up to a random walk: they
-# may, to so many of its standard deviations.
+# If nothing is forgotten and nothing grows, roundings add up to a random walk: so many
+# of its standard deviations are allowed.
 WALK = 4
 
 
 class NewtonInfo(NamedTuple):
-    """What became of each sequence.
+    """The convergence report, for each sequence.
 
     Attributes:
-      converged: Whether the residual of what was returned is within the tolerance, the
-        last iteration moved it by little, and so would a few roundings at every step:
-        where those grow, as in chaos, the residual says nothing of the error.
-      iterations: How many linear recurrences were solved for it, without the one that
-        tries the roundings.
-      residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, of that array of
-        the state where it is largest.
+      converged: Whether the residual is within the tolerance, the last iteration
+        changed little, and a few roundings at every step would change little too. If
+        roundings grow, as in chaos, the residual does not bound the error.
+      iterations: How many linear recurrences were solved, not counting the one that
+        tests the effect of roundings.
+      residual: max|s_t - f_t(s_{t-1})| / max|s_t| over time and units, the largest over
+        the arrays of the state.
     """
 
     converged: Bool[Array, "*batch"]
@@ -54,7 +54,7 @@ class NewtonInfo(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What `jrnn.newton` was told."""
+    """The options of `jrnn.newton`."""
 
     diagonal: bool | None
     damping: float
@@ -66,7 +66,7 @@ class Options(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The arguments of the custom rule: arrays, None where there is no such thing."""
+    """The array arguments of the custom rule; None where absent."""
 
     params: Params
     state: State
@@ -78,7 +78,7 @@ class Inputs(NamedTuple):
 
 
 def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, NewtonInfo]:
-    """Newton's method, until every sequence has converged or had its iterations."""
+    """Iterates until every sequence has converged or reached `options.iterations`."""
     state, diagonal = inputs.state, bool(options.diagonal)
     leaf = jax.tree.leaves(state)[0]
     batch, steps = leaf.shape[:-1], _steps(inputs)
@@ -133,7 +133,7 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
     ended = jax.lax.while_loop(unfinished, improve, begun)
     states_tm1, moved, residual = evaluate(ended.states)
     rounding = ended.rounding
-    if not exact:  # approximate Jacobians do not see what grows
+    if not exact:  # approximate Jacobians do not show whether roundings grow
         added = unpack(nudges * jnp.abs(pack(moved, diagonal)), moved, diagonal)
         off = carry_on(cell, inputs, states_tm1, added)
         rounding = _distance(jax.tree.map(jnp.add, moved, off), moved, batch)
@@ -142,14 +142,14 @@ def iterate(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, Newton
 
 
 class _Carry(NamedTuple):
-    """What an iteration makes of the one before.
+    """The carry of the iterations.
 
     Attributes:
       states: The guess.
       iterations: How many linear recurrences each sequence took.
-      solved: Whether they were enough; the guess then stays.
-      checked: Whether, after that, it was seen what rounding does.
-      rounding: By how much that moves the trajectory.
+      solved: Whether the sequence is solved; its guess then stays fixed.
+      checked: Whether the effect of roundings has been tested after that.
+      rounding: By how much roundings change the trajectory.
     """
 
     states: State
@@ -160,10 +160,10 @@ class _Carry(NamedTuple):
 
 
 def _nudges(steps: int, like: Array) -> Array:
-    """Returns a few roundings of either sign, the same for every sequence.
+    """Returns a few roundings of random sign, the same for every sequence.
 
-    Where small differences grow, a trajectory whose every step holds to rounding can be
-    far from another of which that is as true, and neither is to be called the solution.
+    If small differences grow, two trajectories that both satisfy every step up to
+    rounding can be far apart, and neither may be called the solution.
     """
     batch = like.ndim - 1
     shape = (steps, *(1,) * batch, like.shape[-1])
@@ -172,15 +172,16 @@ def _nudges(steps: int, like: Array) -> Array:
 
 
 def _beside(flags: Array, like: Array) -> Array:
-    """Puts flags of each sequence beside an array (T, *batch, ...)."""
+    """Reshapes flags (*batch) to broadcast against an array (T, *batch, ...)."""
     return flags.reshape((1, *flags.shape) + (1,) * (like.ndim - 1 - flags.ndim))
 
 
 def _shrink(options: Options, exact: bool, solved: Array, A: Array) -> Array:
-    """Returns 1 - damping; 1 for the step after a sequence is solved, if A is exact.
+    """Returns 1 - damping, or 1 for the last iteration of a sequence, if A is exact.
 
-    That last step then gains digits as Newton's method does: a damped iteration gains a
-    constant factor, and would leave an error of the size of the tolerance or more.
+    That last iteration, once the residual is within the tolerance, then converges
+    quadratically. A damped one converges linearly, and would leave an error of the size
+    of the tolerance or more.
     """
     damped = jnp.asarray(1 - options.damping, A.dtype)
     shrink = jnp.where(solved & exact, jnp.ones_like(damped), damped)
@@ -192,17 +193,17 @@ def _steps(inputs: Inputs) -> int:
 
 
 def transition(cell: Cell, inputs: Inputs, states_tm1: State) -> State:
-    """Returns f_t(s_{t-1}) of every step, flags and all."""
+    """Returns f_t(s_{t-1}) of every step, with flags applied."""
     params, _, us, active, restart, fresh, _ = inputs
     fresh = _along(fresh)
     return advance_flagged(cell, params, states_tm1, us, active, restart, fresh)
 
 
 def carry_on(cell: Cell, inputs: Inputs, states_tm1: State, added: State) -> State:
-    """Returns what small additions to every state become, step by step.
+    """Propagates a small addition to every state: d_t = d_{t-1} A_t + added_t.
 
-    By the derivative of each step, where approximate Jacobians will not do:
-    d_t = d_{t-1} A_t + added_t.
+    Runs step by step with exact derivatives, where approximate Jacobians are not
+    enough.
     """
     params, _, us, active, restart, fresh, _ = inputs
 
@@ -222,14 +223,14 @@ def carry_on(cell: Cell, inputs: Inputs, states_tm1: State, added: State) -> Sta
 
 
 def _along(fresh: State | None) -> State | None:
-    """Puts an axis of time in front of a state."""
+    """Prepends a time axis to a state."""
     return None if fresh is None else jax.tree.map(lambda leaf: leaf[None], fresh)
 
 
 def flagged_jacobians(
     cell: Cell, inputs: Inputs, states_tm1: State, diagonal: bool
 ) -> Array:
-    """Of `transition`: the unit matrix where no step counts, 0 where one restarts."""
+    """Returns the Jacobians of `transition`: I at inactive steps, 0 at restarts."""
     active, restart = inputs.active, inputs.restart
     states_tm1 = renew(restart, _along(inputs.fresh), states_tm1)
     A = jacobians(cell, inputs.params, states_tm1, inputs.us, diagonal)
@@ -247,8 +248,8 @@ def _recurrence(chunk: int | None, A: Array, b: Array, start: Array) -> Array:
 def _distance(states: State, others: State, batch: tuple[int, ...]) -> Array:
     """Returns max|s - s'| / max|s'| of each sequence, over time and units.
 
-    Of the array where it is largest: a cell of LSTM that has counted up to a thousand
-    is not to hide what its output does.
+    The largest over the arrays of the state: an LSTM's c in the thousands must not hide
+    an error in h.
     """
     axes = (0, len(batch) + 1)
     largest = jnp.zeros_like(jax.tree.leaves(states)[0][0, ..., 0])

@@ -4,23 +4,23 @@ Steps compose: with (A, B) standing for h -> A h + B,
 
     (a_1, b_1) then (a_2, b_2)  =  (a_2 a_1,  a_2 b_1 + b_2)
 
-and composition is associative, so that it may be evaluated in any grouping. Time is
-cut into `count` blocks of `length` steps:
+and composition is associative, so it can be evaluated in any grouping. Time is cut into
+`count` blocks of `length` steps:
 
-  1. each block is composed into one (A, B), all blocks side by side, `length` steps;
-  2. the state before each block follows from the one before, `count` steps;
-  3. each block is walked from its own state, all side by side, `length` steps;
-  4. how far each walk ended from where the next began is made good by 2. and 3. once
-     more, which makes the blocks as exact as a loop.
+  1. each block is composed into one (A, B), all blocks side by side: `length` steps;
+  2. the state before each block follows from the one before: `count` steps;
+  3. each block is run from its own state, all side by side: `length` steps;
+  4. steps 2 and 3 are repeated for the differences between the end of each run and the
+     start of the next, which makes the blocks as exact as a loop.
 
-With length = sqrt(T) that is 5 sqrt(T) steps one after another in place of T, for four
-times the arithmetic, in one compiled program whatever T is. G. E. Blelloch, Prefix sums
-and their applications (1990), sums in blocks in the same way when there are fewer
-processors than numbers. Only a and b themselves are composed, never logarithms or
-quotients of running products, so that nothing cancels.
+With length = sqrt(T) this takes 5 sqrt(T) sequential steps instead of T, for four times
+the arithmetic, in one compiled program for any T. G. E. Blelloch, Prefix sums and their
+applications (1990), sums in blocks in the same way when there are fewer processors than
+numbers. Only a and b themselves are composed, never logarithms or quotients of running
+products, so that nothing cancels.
 
-On a CPU one block is taken, which is a loop over all steps: its elementwise work keeps
-one core busy at any length of vector, and a loop reads a and b once instead of twice
+On a CPU there is one block, a loop over all steps: its elementwise work keeps one core
+busy for vectors of any length, and a loop reads a and b once instead of twice
 (experiments/results/parallel_in_time.json has both).
 
 The gradient of a linear recurrence is a linear recurrence run backwards,
@@ -53,10 +53,10 @@ def recurrence(
     h0: Array,
     restart: Bool[Array, "T *batch"] | None,
 ) -> Array:
-    """Returns h_1..h_T, for arguments of one type, a of full rank; unchecked.
+    """Returns h_1..h_T, for arguments of one type and a of full rank; unchecked.
 
-    Where `restart` holds a is 0, and what came before is cut off, NaN and infinities
-    with it, which a product with 0 would hand on.
+    Where `restart` is True, a must be 0 and the past is cut off, including NaN and
+    infinities, which a product with 0 would propagate.
     """
     return _walk(full, chunk, kernel, a, b, h0, restart)[1]
 
@@ -86,7 +86,7 @@ def _forward(
     h0: Array,
     restart: Array | None,
 ) -> tuple[Array, tuple[Array, Array, Array, Array | None]]:
-    # Not through the rule itself, so that forward mode goes through the derivative.
+    # Not by calling the rule, so that forward mode can differentiate the derivative.
     hs = _walk(full, chunk, kernel, a, b, h0, restart)[1]
     return hs, (a, h0, hs, restart)
 
@@ -111,9 +111,9 @@ recurrence.defvjp(_forward, _backward)
 
 
 def default_block(steps: int) -> int:
-    """Returns how many steps a block has: all of them on a CPU, sqrt(T) elsewhere.
+    """Returns the length of a block: all steps on a CPU, sqrt(T) elsewhere.
 
-    No loop is longer than integers count: from 2^31 steps on there are blocks anywhere.
+    From 2^31 steps on, which 32-bit integers cannot count, sqrt(T) on a CPU too.
     """
     whole = jax.default_backend() == "cpu" and countable(steps)
     return steps if whole else math.isqrt(steps - 1) + 1
@@ -130,8 +130,8 @@ def walk_blocks(
 ) -> tuple[Array, Array]:
     """Returns the last state and every state.
 
-    With `adjoint` it runs from the last step to the first, by transposed matrices, and
-    returns m_0 and every g_t:
+    With `adjoint` it runs from the last step to the first, with transposed matrices,
+    and returns m_0 and every g_t:
 
         g_t = b_t + m_t,    m_{t-1} = a_t g_t,    m_T = h0 = 0
     """
@@ -139,8 +139,8 @@ def walk_blocks(
     count, length = chunk_shape(steps, chunk or default_block(steps))
     constant = a[0] if a.shape[0] == 1 and steps > 1 else None
     step = functools.partial(_step, full, adjoint, constant)
-    # What fills up the last block is read last forwards, and first by the adjoint,
-    # which starts from zero: neither changes anything that is returned.
+    # Padding of the last block is read last forwards, and first by the adjoint, which
+    # starts from zero: neither changes a result.
     varying = None if constant is not None else a
     if count == 1:
         return jax.lax.scan(step, h0, (varying, b, restart), reverse=adjoint)
@@ -159,7 +159,7 @@ def walk_blocks(
 def _step(
     full: bool, adjoint: bool, constant: Array | None, h: Array, inputs: tuple
 ) -> tuple[Array, Array]:
-    """One step of every block; what is shown is h_t, or g_t."""
+    """One step of every block: returns the new carry, and h_t or g_t."""
     a, b, restart = _one(full, adjoint, constant, inputs, h.ndim), *inputs[1:]
     if adjoint:
         g = h + b
@@ -169,7 +169,7 @@ def _step(
 
 
 def _sever(restart: Array | None, h: Array) -> Array:
-    """Returns h, and zeros where nothing of it is handed on."""
+    """Returns h with zeros where `restart` is True."""
     if restart is None:
         return h
     flags = restart.reshape(restart.shape + (1,) * (h.ndim - restart.ndim))
@@ -179,7 +179,7 @@ def _sever(restart: Array | None, h: Array) -> Array:
 def _one(
     full: bool, adjoint: bool, constant: Array | None, inputs: tuple, ndim: int
 ) -> Array:
-    """One step's coefficients beside a state of rank `ndim`; transposed for adjoint."""
+    """Returns a step's coefficients for a state of rank `ndim`; adjoint: transposed."""
     a = expand(inputs[0] if constant is None else constant, ndim + full)
     return jnp.swapaxes(a, -1, -2) if full and adjoint else a
 
@@ -203,7 +203,7 @@ def _between(
         full, False, constant, (jax.tree.map(lambda a: a[0], blocks)), b.ndim - 1
     )
     unit = jnp.eye(b.shape[-1], dtype=b.dtype) if full else jnp.ones((), b.dtype)
-    unit = jnp.zeros_like(like) + expand(unit, like.ndim)  # and of its type on a mesh
+    unit = jnp.zeros_like(like) + expand(unit, like.ndim)  # has its type on a mesh
 
     def compose(block: tuple[Array, Array], inputs: tuple) -> tuple:
         A, B = block
@@ -222,12 +222,12 @@ def _between(
 def _cross(
     full: bool, adjoint: bool, h0: Array, A: Array, B: Array, restart: Array | None
 ) -> tuple[Array, Array]:
-    """Goes from block to block; returns the last state, and the one before each."""
+    """Goes from block to block; returns the last state, and those before each block."""
     severed = None if restart is None else restart.any(axis=0)
 
     def step(h: Array, block: tuple) -> tuple[Array, Array]:
         A, B, severed = block
-        nothing = (h == 0).all(axis=-1)  # beside A that overflowed
+        nothing = (h == 0).all(axis=-1)  # 0 stays 0 even if A overflowed
         nothing = nothing if severed is None else nothing | severed
         return _sever(nothing, _times(full, h, A)) + B, h
 
@@ -242,12 +242,13 @@ def _corrections(
     A: Array,
     restart: Array | None,
 ) -> Array:
-    """Returns what is to be added to the states before each block.
+    """Returns corrections to the states before each block.
 
-    A product of many coefficients is less exact than a walk, and where little is
+    A product of many coefficients is less exact than a loop, and where little is
     forgotten (an orthogonal matrix, a number near 1 that is rounded the same way at
-    each step) its error comes back in every block. How far each walk ended from where
-    the next began obeys the same recurrence, and a second walk is as exact as a loop.
+    each step) its error recurs in every block. The difference between the end of each
+    block and the start of the next obeys the same recurrence, and a second run from
+    corrected states is as exact as a loop.
     """
     if adjoint:
         begun = jnp.concatenate([ends[:1], starts[:-1]])

@@ -1,15 +1,15 @@
-r"""Parallel in time: for cells that are linear in their state.
+r"""Evaluation in parallel over time, for cells that are linear in their state.
 
     s_t = a_t * s_{t-1} + b_t
 
 Neither a_t nor b_t depends on the state, so both are computed for all steps at once,
-and the recurrence is evaluated in any grouping (`jrnn.methods.linear_recurrence`): this
-is the answer to the notes' question whether sequential processing can be avoided, for
-the cells that gave up a state inside their gates.
+and the recurrence can be evaluated in any grouping (`jrnn.methods.linear_recurrence`).
+This answers the lecture notes' question whether sequential processing can be avoided,
+for cells whose gates do not see the state.
 
-A step that does not count has a = 1 and b = 0. A step that starts anew has a = 0 and
-b = a * fresh + b. Where a cell tells starts apart (`Linear.start`), what says so is
-evaluated first, as a recurrence of its own, and b gains e_t * fresh_{t-1}.
+An inactive step has a = 1 and b = 0. A step that restarts has a = 0 and
+b = a * fresh + b. For a cell with a different first step (`Linear.start`), the flag
+fresh_t is evaluated first, as a separate recurrence, and b gains e_t * fresh_{t-1}.
 """
 
 import functools
@@ -30,9 +30,9 @@ from jrnn.core.seams import noisy_project
 from jrnn.methods._recurrence import recurrence
 from jrnn.methods.linear_recurrence import kernel_target
 
-# The coefficients of a long sequence are worked out in 2^HALVINGS pieces, for the
-# memory that their gradient takes; of fewer steps than LONG, at once. From there on
-# time to compile is the same.
+# The coefficients of a sequence of at least LONG steps are computed in 2^HALVINGS
+# pieces, which reduces the memory of their gradient; those of a shorter one at once.
+# Above LONG the time to compile no longer changes.
 HALVINGS, LONG = 4, 1000
 
 
@@ -51,20 +51,19 @@ def associative(
 
     Args:
       chunk: Steps per block: blocks are evaluated side by side, the steps in a block
-        one after another. None takes all steps, one block, on a CPU, where that is
-        fastest, and about sqrt(T) elsewhere: decided by the default device when it is
-        traced, so that an export for another machine should name it.
+        one after another. None: on a CPU all steps, one block, which is fastest there,
+        elsewhere about sqrt(T). The default device at tracing decides, so pass `chunk`
+        when you export for another machine.
       kernel: "cuda" or "tpu" evaluates the recurrence in a kernel for that machine
-        (`jrnn.methods.linear_recurrence`), where the state's coefficients are numbers
-        and not matrices, in 32 bits; first derivatives only; unmeasured. None takes
-        none.
-      interpret: Runs the kernel step by step by JAX itself, for tests.
+        (`jrnn.methods.linear_recurrence`), for cells whose coefficients are numbers,
+        not matrices, in 32 bits; first derivatives only; unmeasured. None: no kernel.
+      interpret: Whether JAX itself runs the kernel step by step, for tests.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
-        None leaves it to JAX.
+        None: JAX's default.
 
     Returns:
       A method for `jrnn.unroll` and `jrnn.trajectory`. They raise ValueError for a
-      cell that is not linear in its state: `jrnn.newton` takes any.
+      cell that is not linear in its state; `jrnn.newton` takes any.
 
     Raises:
       TypeError: `chunk` is not an integer.
@@ -131,7 +130,7 @@ def _run(
 
     xs, noise, active, restart, fresh, _ = sequence
     with products_at(precision):
-        fresh = state if fresh is None else fresh  # not read, if None
+        fresh = state if fresh is None else fresh  # not read without restarts
         a, b, e = by_pieces(prepare, (params, fresh), (xs, noise, active, restart))
         along = functools.partial(recurrence, linear.full, chunk, target)
         run = lambda a, b, h0: along(a, b, h0, restart)
@@ -152,7 +151,7 @@ def _from_starts(
     restart: Bool[Array, "T *batch"] | None,
     fresh: State,
 ) -> State:
-    """Returns the states (h, fresh): fresh_1..fresh_T first, then h, of b + e fresh."""
+    """Returns the states (h, fresh), with h from the coefficients a and b + e fresh."""
     leaves, structure = jax.tree.flatten(state)
     (a, a_fresh), (b, b_fresh) = map(jax.tree.leaves, coefficients)
     after = run(a_fresh, b_fresh, leaves[1])
@@ -165,15 +164,15 @@ def _from_starts(
 
 
 def by_pieces(function: Callable[[Any, Any], Any], shared: Any, timed: Any) -> Any:
-    """Returns function(shared, timed), worked out piece after piece of a long time.
+    """Returns function(shared, timed), computed piece by piece if time is long.
 
-    Its gradient works each piece out again, so that what lies between inputs and
-    results is never kept whole.
+    The gradient computes each piece again, so that intermediate results are never
+    stored for all steps.
 
     Args:
-      function: Of each step by itself, (shared, timed) -> results whose axis 0 is time,
-        or 1 where they are the same at every step.
-      shared: What every step is given.
+      function: (shared, timed) -> results, for each step separately. Axis 0 of the
+        results is time, or 1 if they are the same at every step.
+      shared: Arguments that are the same at every step.
       timed: A tree of arrays (T, ...).
     """
     steps = jax.tree.leaves(timed)[0].shape[0]
@@ -193,9 +192,10 @@ def by_pieces(function: Callable[[Any, Any], Any], shared: Any, timed: Any) -> A
 
 
 def _doubled(leaf: Array) -> Array:
-    """Returns a copy for each piece, whose gradients are added pair by pair.
+    """Returns a copy for each piece, so that gradients are added pairwise.
 
-    One after another in float32 they would lose more than the recurrence does.
+    Added one after another, in float32, they would lose more accuracy than the
+    recurrence does.
     """
     leaf = leaf[None]
     for _ in range(HALVINGS):
@@ -206,7 +206,7 @@ def _doubled(leaf: Array) -> Array:
 def _pass_by(
     full: bool, active: Bool[Array, "T *batch"], a: Array, b: Array
 ) -> tuple[Array, Array]:
-    """Steps that do not count leave the state as it is: a = 1, b = 0."""
+    """Sets a = 1, b = 0 at inactive steps, which leaves the state unchanged."""
     unit = jnp.eye(b.shape[-1], dtype=a.dtype) if full else jnp.ones((), a.dtype)
     b = jnp.where(active[..., None], b, jnp.zeros_like(b))
     return _where(active, a, expand(unit, a.ndim)), b
@@ -215,7 +215,7 @@ def _pass_by(
 def _start_anew(
     full: bool, restart: Bool[Array, "T *batch"], fresh: Array, a: Array, b: Array
 ) -> tuple[Array, Array]:
-    """Steps that start anew come from `fresh`: a = 0, b = a * fresh + b."""
+    """Sets a = 0, b = a * fresh + b at steps that restart from `fresh`."""
     fresh = fresh.astype(b.dtype)[None]
     moved = jnp.matmul(fresh[..., None, :], a)[..., 0, :] if full else a * fresh
     b = jnp.where(restart[..., None], moved + b, b)
@@ -223,6 +223,6 @@ def _start_anew(
 
 
 def _where(flags: Bool[Array, "T *batch"], yes: Array, no: Array) -> Array:
-    """Chooses whole coefficients, whose axes of size 1 are repeated."""
+    """Selects coefficients by step; axes of size 1 are broadcast."""
     over = flags.reshape(flags.shape + (1,) * (yes.ndim - flags.ndim))
     return jnp.where(over, yes, no)

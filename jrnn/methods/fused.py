@@ -1,21 +1,21 @@
-"""One kernel for a whole sequence, on a GPU or TPU: for cells with one product.
+"""One kernel for a whole sequence, on a GPU or TPU, for cells with one product.
 
     u = project(params, xs)                            one large product before
     v_t = h_{t-1} W + b,  s_t = pointwise(s_{t-1}, u_t, v_t)          one launch
     y = output(params, s, xs)                          one large product after
 
-and backwards one launch gives every du_t and dv_t, by the cell's own pullback; what the
-parameters receive is then one contraction over time and batch,
+In the backward pass one launch computes every du_t and dv_t with the cell's own
+pullback; the gradients of W and b are then contractions over time and batch,
 
     dW = sum_t h_{t-1}^T dv_t,    db = sum_t dv_t
 
-and JAX takes du back through `project`. A loop of JAX launches several kernels for each
-step and reads W from memory at each; here W stays on chip where it fits, in one program
-or shared among several.
+and JAX differentiates `project`. A loop in JAX launches several kernels for each step,
+and each step reads W from memory; here W stays on chip if it fits, in one program or
+shared among several.
 
-The kernels trace `pointwise` and `pullback` of `Gated` and are given W and b: they
-know no cell (jrnn/kernels). Nothing here has been run on a GPU or TPU: docs/kernels.md
-says what was checked, and what to expect by counting.
+The kernels (jrnn/kernels) trace `pointwise` and `pullback` of `Gated`, and get W and b;
+they contain no code for any particular cell. Nothing here has been run on a GPU or TPU:
+docs/kernels.md states what was checked, and what the counts predict.
 """
 
 import functools
@@ -47,24 +47,25 @@ def fused(
     """Makes the method that runs a gated cell in one kernel, on a GPU or a TPU.
 
     For cells whose gates are elementwise in one product with the first field of their
-    state: `Gated.product`. float32, and bfloat16 parameters with a state in float32;
-    unmeasured on any accelerator. First derivatives, in reverse mode; `vmap` works.
+    state (`Gated.product`). In float32, or with bfloat16 parameters and a float32
+    state; unmeasured on any accelerator. First derivatives, in reverse mode; `vmap`
+    works.
 
     Args:
-      platform: "cuda" or "tpu"; None takes the default backend's when it is traced, so
-        that an export for another machine should name it.
-      interpret: Runs the kernels step by step by JAX itself, on any machine and also in
-        float64: for tests, and slow.
+      platform: "cuda" or "tpu"; None: the default backend at tracing, so name it when
+        you export for another machine.
+      interpret: Whether JAX itself runs the kernels step by step, on any machine and
+        also in float64: for tests, and slow.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
-        None leaves it to JAX.
+        None: JAX's default.
 
     Returns:
       A method for `jrnn.unroll` and `jrnn.trajectory`. They raise ValueError on a CPU,
-      for a cell without such a product, for float64, and where the matrix does not fit
-      a TPU's memory: `jrnn.bptt` takes any.
+      for a cell without such a product, for float64, and if the matrix does not fit a
+      TPU's memory; `jrnn.bptt` has none of these limits.
 
     Raises:
-      ValueError: `platform` is another, or an option is not one of its values.
+      ValueError: `platform` or `precision` is not one of the allowed values.
 
     Example:
       >>> import jax, jrnn
@@ -80,7 +81,7 @@ def fused(
 
 
 class _Static(NamedTuple):
-    """What the custom rules know before they are traced."""
+    """The static arguments of the custom rules."""
 
     gated: Gated
     target: Target
@@ -88,7 +89,7 @@ class _Static(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs of the forward pass."""
+    """The residuals of the forward pass, for the backward pass."""
 
     given: kernels.Given
     states: State
@@ -139,7 +140,7 @@ def _run(
 
 
 def _flatten(batch: tuple[int, ...], leaf: Array, lead: int = 0) -> Array:
-    """Makes one axis of all axes of the batch, which begin at `lead`."""
+    """Merges the axes of the batch, which begin at `lead`, into one."""
     rest = leaf.shape[lead + len(batch) :]
     return leaf.reshape(*leaf.shape[:lead], math.prod(batch), *rest)
 
@@ -170,7 +171,7 @@ def _backward(
     with products_at(static.precision):
         dW = contract(states_tm1[0], dv).astype(given.W.dtype)
     db = None if given.b is None else dv.sum(axis=(0, 1)).astype(given.b.dtype)
-    # Activity and restarts have no derivative: None.
+    # Flags have no derivative: None.
     return (kernels.Given(dW, db, du, dstart, dfresh),)
 
 

@@ -1,6 +1,6 @@
-"""The linear recurrence as a function of its own: checks, and the types of numbers.
+"""The linear recurrence as a public function: checks and dtypes.
 
-How it is evaluated: `jrnn.methods._recurrence`, and as a kernel `jrnn.kernels.linear`.
+The evaluation is in `jrnn.methods._recurrence`, the kernel in `jrnn.kernels.linear`.
 """
 
 from typing import Any
@@ -29,32 +29,32 @@ def linear_recurrence(
 
     .. math:: h_t = a_t \odot h_{t-1} + b_t, \quad t = 1 \dots T
 
-    or, with `full`, the row vector times a matrix, h_t = h_{t-1} a_t + b_t. Safe at any
-    length: errors grow as those of a loop do, whose numbers must be finite; blocks also
-    need the product of their coefficients to be, as it is where |a| <= 1. bfloat16 and
-    float16 are worked out in float32. Reverse mode is a recurrence of the same
-    kind and keeps a and h alone.
+    or, with `full`, a row vector times a matrix, h_t = h_{t-1} a_t + b_t. Rounding
+    errors grow as in a loop, at any length. All values must be finite; with several
+    blocks also the product of the coefficients of a block, as it is if |a| <= 1.
+    bfloat16 and float16 are computed in float32. Reverse mode is a recurrence of the
+    same kind, and keeps only a and h.
 
     Args:
       a: Coefficients, real or complex: (T, *batch, n), with `full` (T, *batch, n, n).
         Axes before the last (two) may be 1, or all of them left out: a is then the
         same at every step, and is never repeated in memory.
-      b: What is added, real or complex, (T, *batch, n).
-      h0: Where it starts; None: zeros.
-      full: Whether a holds matrices.
-      chunk: Steps per block, at most; a number that divides T is preferred. None takes
-        all of them, one block, on a CPU, and about sqrt(T) elsewhere; for a kernel all,
+      b: Terms to add, real or complex, (T, *batch, n).
+      h0: Initial state (*batch, n); None: zeros.
+      full: Whether a contains matrices.
+      chunk: Steps per block, at most; a number that divides T is preferred. None: on a
+        CPU all steps, one block, elsewhere about sqrt(T); for a kernel all steps,
         unless there are few lanes.
-      kernel: "cuda" or "tpu" takes a kernel for that machine, in 32 bits and not with
-        `full`; unmeasured. None takes none.
-      interpret: Runs the kernel step by step by JAX itself, for tests.
+      kernel: "cuda" or "tpu" uses a kernel for that machine, in 32 bits and not with
+        `full`; unmeasured. None: no kernel.
+      interpret: Whether JAX itself runs the kernel step by step, for tests.
 
     Returns:
       h_1..h_T, (T, *batch, n), in the common type of a, b and h0.
 
     Raises:
-      TypeError: An array is of integers or booleans.
-      ValueError: Shapes do not go together, `chunk` is below 1, or there is no such
+      TypeError: An array contains integers or booleans.
+      ValueError: Shapes do not fit together, `chunk` is below 1, or there is no such
         kernel.
 
     Example:
@@ -79,7 +79,7 @@ def linear_recurrence(
 
 
 def _check(a: Array, b: Array, h0: Array | None, full: bool) -> Array:
-    """Returns a with all its axes, or raises."""
+    """Returns a with the rank of b (one more if `full`), or raises."""
     for name, array in (("a", a), ("b", b), ("h0", h0)):
         if array is not None and not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
@@ -107,7 +107,7 @@ def _check(a: Array, b: Array, h0: Array | None, full: bool) -> Array:
 
 
 def kernel_target(kernel: Any, interpret: Any, full: bool) -> Target | None:
-    """Returns the machine of a kernel, None without one, or raises."""
+    """Returns the target of a kernel, None without one, or raises."""
     check_target(kernel, interpret, "a linear recurrence", "kernel")
     if kernel is None and interpret:
         raise ValueError(
@@ -116,7 +116,7 @@ def kernel_target(kernel: Any, interpret: Any, full: bool) -> Target | None:
         )
     if kernel is not None and full:
         raise ValueError(
-            "Expected coefficients that are no matrices for a kernel, got full; leave "
+            "Expected coefficients that are not matrices for a kernel, got full; leave "
             "kernel=None."
         )
     return None if kernel is None else Target(kernel, interpret)

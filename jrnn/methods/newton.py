@@ -1,25 +1,25 @@
-r"""Parallel in time for any cell: Newton's method on the whole trajectory.
+r"""Evaluation in parallel over time for any cell, by Newton's method.
 
 A trajectory is the solution of T equations, s_t - f_t(s_{t-1}) = 0. With a guess s of
-all of it, Newton's method linearises each step where the guess is,
+the whole trajectory, Newton's method linearises each step at the guess,
 
     s_t <- f_t(s_{t-1}) + (s'_{t-1} - s_{t-1}) A_t,     A_t = df_t / ds_{t-1}
 
 and the new trajectory s' solves a linear recurrence, which
 `jrnn.methods.linear_recurrence` evaluates in parallel over time (DEER: Y. H. Lim et
 al., ICLR 2024, https://arxiv.org/abs/2309.12252). After i iterations the first i states
-are exact, whatever the guess; where the recurrence forgets its past, a handful is
+are exact for any guess; if the recurrence forgets its past, a few iterations are
 enough.
 
-With the diagonal of A_t alone an iteration costs what an elementwise cell costs, and
-more of them are needed (quasi-DEER); A_t (1 - damping) keeps a recurrence that grows
-from running away (scale-ELK; both: X. Gonzalez et al., NeurIPS 2024,
+With only the diagonal of A_t an iteration costs as much as for an elementwise cell, but
+more of them are needed (quasi-DEER); A_t (1 - damping) keeps a growing recurrence from
+diverging (scale-ELK; both: X. Gonzalez et al., NeurIPS 2024,
 https://arxiv.org/abs/2407.19115). Neither changes the solution.
 
 The gradient is taken at the solution, by the implicit function theorem, and never
-through iterations: lambda_t = dL/ds_t + lambda_{t+1} A_{t+1}^T is one linear recurrence
-backwards, and what it leaves for the parameters is one contraction over time and batch,
-as in `jrnn.bptt`.
+through the iterations: lambda_t = dL/ds_t + lambda_{t+1} A_{t+1}^T is one linear
+recurrence backwards in time, followed by one contraction over time and batch for the
+parameters, as in `jrnn.bptt`.
 """
 
 import functools
@@ -54,8 +54,8 @@ from jrnn.methods._newton_iteration import (
 )
 from jrnn.methods._recurrence import walk_blocks
 
-# Cases of experiments/results/newton_convergence.json that need neither damping nor a
-# diagonal approximation, and are not chaotic, take 15 at most; damped ones up to 100.
+# In experiments/results/newton_convergence.json, cases that are not chaotic and use
+# neither damping nor a diagonal approximation take at most 15; damped ones up to 100.
 ITERATIONS = 100
 
 
@@ -72,27 +72,27 @@ def newton(
 ) -> Method:
     """Makes the method that solves for the whole trajectory at once.
 
-    Under `jrnn.unroll` a sequence that did not converge is NaN, gradients included, and
-    never a wrong number; `jrnn.run.newton_trajectory` tells which, and why. Memory and
-    time of an iteration grow as the square and the cube of the state's size where the
-    Jacobian is full; cells with a diagonal one (`jrnn.cells.ind_rnn`,
-    `jrnn.cells.diagonal_gru`) need neither. Hessians (forward over reverse) and `vmap`
-    work; pure forward mode, and reverse over reverse, need `jrnn.scan()`.
+    With `jrnn.unroll` the results and gradients of a sequence that did not converge are
+    NaN, never wrong numbers; `jrnn.run.newton_trajectory` reports which did not
+    converge. With a full Jacobian the memory of an iteration grows as the square of the
+    state's size, and its time as the cube; not so for cells with a diagonal Jacobian
+    (`jrnn.cells.ind_rnn`, `jrnn.cells.diagonal_gru`). Hessians (forward over reverse)
+    and `vmap` work; pure forward mode, and reverse over reverse, need `jrnn.scan()`.
 
     Args:
-      diagonal: Whether iterations use what each unit does to itself alone. None: where
-        that is all there is. The gradient is exact all the same: of a cell whose units
-        mix it is then taken step by step.
-      damping: In [0, 1): shrinks the Jacobians of the iterations by 1 - damping, but
-        for the one after a sequence is solved.
+      diagonal: Whether iterations use only the diagonal blocks of the Jacobian, one for
+        each unit. None: only for cells whose Jacobian has no others. The gradient is
+        exact in any case: for a cell whose units mix it is computed step by step.
+      damping: In [0, 1): multiplies the Jacobians of the iterations by 1 - damping,
+        until the residual is within the tolerance.
       tolerance: Largest residual that counts as converged, relative to the largest
         state; None takes 1e-5 in float32 and 1e-10 in float64, and 2e-6 and 1e-11
-        where the Jacobians are approximate.
-      iterations: How many at most.
-      fallback: Whether sequences that did not converge are run through the scan.
+        with approximate Jacobians.
+      iterations: The largest number of iterations.
+      fallback: Whether to run sequences that did not converge with a scan.
       chunk: Steps per block of each linear recurrence, as in `jrnn.associative`.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
-        None leaves it to JAX.
+        None: JAX's default.
 
     Returns:
       A method for `jrnn.unroll`, `jrnn.trajectory` and `jrnn.run.newton_trajectory`.
@@ -167,7 +167,7 @@ def _run(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _solve(cell: Cell, options: Options, inputs: Inputs) -> tuple[State, NewtonInfo]:
-    """Returns the trajectory, NaN where it did not converge, and what became of it."""
+    """Returns the trajectory, NaN where it did not converge, and the report."""
     return _solved(cell, options, inputs)
 
 
@@ -191,11 +191,11 @@ def _forward(cell: Cell, options: Options, inputs: Inputs) -> tuple[Any, Any]:
 
 
 def _polish(cell: Cell, options: Options, inputs: Inputs, states: State) -> State:
-    """One step of Newton's method with the true Jacobians, from where it ended.
+    """Takes one more step of Newton's method, with the exact Jacobians.
 
-    It changes the numbers by less than the tolerance. But forward mode over this rule,
-    a Hessian, then goes through it, where through iterations with approximate
-    Jacobians a derivative would be only as good as they have made it.
+    It changes the states by less than the tolerance. A Hessian (forward mode over this
+    rule) then differentiates this step; derivatives through iterations with approximate
+    Jacobians would be less accurate.
     """
     frozen = jax.tree.map(jax.lax.stop_gradient, states)
     states_tm1 = jax.tree.map(shift, inputs.state, frozen)
@@ -208,7 +208,7 @@ def _polish(cell: Cell, options: Options, inputs: Inputs, states: State) -> Stat
 def _backward(
     cell: Cell, options: Options, kept: tuple[Inputs, State], cotangents: Any
 ) -> tuple[Inputs]:
-    """One linear recurrence backwards, and one contraction over time and batch."""
+    """The backward pass: one linear recurrence, and one contraction for parameters."""
     inputs, states = kept
     dstates = cotangents[0]
     states_tm1 = jax.tree.map(shift, inputs.state, states)
@@ -232,7 +232,7 @@ _solve.defvjp(_forward, _backward)
 
 
 def _walk(cell: Cell, inputs: Inputs) -> State:
-    """The plain scan, for sequences that did not converge."""
+    """Runs a plain scan, for sequences that did not converge."""
     params, fresh = inputs.params, inputs.fresh
 
     def step(state: State, part: tuple) -> tuple[State, State]:
@@ -247,7 +247,7 @@ def _walk(cell: Cell, inputs: Inputs) -> State:
 def _pull_parallel(
     cell: Cell, options: Options, inputs: Inputs, states_tm1: State, dstates: State
 ) -> tuple[State, State]:
-    """Returns dL/ds_0 and every lambda_t, by one linear recurrence backwards."""
+    """Returns dL/ds_0 and every lambda_t, by one backward linear recurrence."""
     diagonal = bool(options.diagonal)
     A = flagged_jacobians(cell, inputs, states_tm1, diagonal)
     ds = pack(dstates, diagonal)
@@ -262,7 +262,7 @@ def _pull_parallel(
 def _pull_steps(
     cell: Cell, options: Options, inputs: Inputs, states_tm1: State, dstates: State
 ) -> tuple[State, State]:
-    """The same, step by step, where the Jacobians at hand are approximate."""
+    """Returns the same step by step, for iterations with approximate Jacobians."""
     del options
     params, fresh = inputs.params, inputs.fresh
 

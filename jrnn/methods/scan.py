@@ -1,10 +1,10 @@
-"""The plain way: `jax.lax.scan` over the steps, differentiated by JAX.
+"""A plain `jax.lax.scan` over the steps, differentiated by JAX.
 
     s_t = advance(params, s_{t-1}, u_t)
 
 The input's share u = project(params, xs) and the outputs are computed for the whole
-sequence at once; the loop holds the recurrent share alone. Every transformation of JAX
-works, forward mode included. Its reverse mode adds a weight-shaped gradient to the
+sequence at once; the loop contains only the recurrent share. Every transformation of
+JAX works, including forward mode. Its reverse mode adds a weight-shaped gradient to the
 carry at each step; `jrnn.bptt` does not.
 """
 
@@ -24,12 +24,12 @@ from jrnn.core.seams import noisy_project
 
 @memoize
 def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
-    """Makes the method that scans, and lets JAX differentiate.
+    """Makes the method that runs `jax.lax.scan` and is differentiated by JAX.
 
     Args:
-      unroll: How many steps one iteration of the compiled loop holds.
+      unroll: How many steps each iteration of the compiled loop runs.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
-        None leaves it to JAX.
+        None: JAX's default.
 
     Returns:
       A method for `jrnn.unroll` and `jrnn.trajectory`.
@@ -67,7 +67,7 @@ def _run(
 
     with products_at(precision):
         us = noisy_project(cell.project, params, xs, noise)
-        if cell.gated is not None:  # sliced here, and not in the loop
+        if cell.gated is not None:  # split here, not in the loop
             us = split_gates(us, cell.gated.gates)
         state, states = jax.lax.scan(step, state, (us, active, restart), unroll=unroll)
         return state, show_steps(cell, wanted, params, states, xs)

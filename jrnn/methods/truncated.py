@@ -5,9 +5,9 @@ Every `stride` steps, the loss on the last `stride` outputs flows back through t
 efficient gradient-based algorithm for on-line training of recurrent network
 trajectories, Neural Computation 2 (1990), https://doi.org/10.1162/neco.1990.2.4.490.
 
-Outputs are those of the whole sequence. First it is walked once without gradients, for
-the state before each window. Then all windows are walked side by side, as one more axis
-of the batch, and what a window shows of its last `stride` steps is taken.
+The outputs are those of the whole sequence. It is first run once without gradients, to
+get the state before each window. Then all windows are run side by side, as another axis
+of the batch, and the outputs of each window's last `stride` steps are kept.
 """
 
 import dataclasses
@@ -35,20 +35,21 @@ def truncated(
 ) -> Method:
     """Makes a method whose gradients go back at most `window` steps.
 
-    With `window` of at least T, gradients are those of the whole sequence. All that a
-    sequence shows flows back so: of its final state, from the last step that counts. A
-    `stack` is cut as a whole; where it holds cells that read in both directions, each
-    of its layers is. The windows are walked at the same time, which takes memory for
-    window / stride times T steps; `method=jrnn.bptt(remat=1)` needs less, and to train
-    on a stream, `jrnn.train.windows` hands the state on and holds one window at a time.
+    If `window` is at least T, gradients are those of the whole sequence. The gradients
+    of outputs, of trajectories and of the final state are all truncated, that of the
+    final state counting from the last active step. A `stack` is cut as a whole, but
+    layer by layer if it contains cells that read in both directions. The windows run at
+    the same time, which takes memory for window / stride times T steps;
+    `method=jrnn.bptt(remat=1)` needs less. To train on a stream use
+    `jrnn.train.windows`, which carries the state over and keeps one window at a time.
 
     Args:
       window: How many steps the gradient of an output may flow back through, its own
-        included; of the first output of a stride, window - stride + 1.
-      stride: How many outputs share a window, at most `window`; None takes `window`,
-        so that the sequence is cut into pieces that do not overlap. 1 gives each
-        output a full window, at `window` times the work.
-      method: What walks the windows; None takes `jrnn.bptt()`.
+        included; for the first output of a stride, window - stride + 1.
+      stride: How many outputs share a window, at most `window`. None takes `window`:
+        the pieces do not overlap. 1 gives each output a full window, at `window` times
+        the work.
+      method: The method that runs the windows; None takes `jrnn.bptt()`.
 
     Returns:
       A method for `jrnn.unroll` and `jrnn.trajectory`.
@@ -95,14 +96,14 @@ def by_windows(
 
     Args:
       truncation: Window and stride.
-      run: (params, state, sequence) -> (final state, what is shown).
-      trace: The same, but it shows the state after every step.
+      run: (params, state, sequence) -> (final state, results of each step).
+      trace: The same, but its results are the state after every step.
       params: Of the cell.
-      state: Where the sequence starts.
+      state: The initial state.
       sequence: In the order in which it is read.
 
     Returns:
-      As `run` does for the whole sequence, with gradients cut.
+      What `run` returns for the whole sequence, with truncated gradients.
     """
     window, stride = truncation
     steps = sequence.steps
@@ -122,13 +123,13 @@ def by_windows(
 
 
 def _before(begins: Int[Array, " count"], first: Array, states: Array) -> Array:
-    """Returns the state before each window; where one overhangs, the first."""
+    """Returns the state before each window; the first state if it begins before 0."""
     over = (begins > 0).reshape(-1, *(1,) * first.ndim)
     return jnp.where(over, states[jnp.maximum(begins - 1, 0)], first[None])
 
 
 def _windows(sequence: Sequence, begins: Int[Array, " count"], window: int) -> Sequence:
-    """Returns all windows side by side; steps before the first are inactive."""
+    """Returns all windows side by side; steps before step 0 are inactive."""
     index = begins[None] + jnp.arange(window)[:, None]  # (window, count)
     inside = index >= 0
     taken = jax.tree.map(
@@ -149,7 +150,7 @@ def _windows(sequence: Sequence, begins: Int[Array, " count"], window: int) -> S
 
 
 def _final(last: State, sequence: Sequence, stride: int) -> State:
-    """Picks the state after each sequence's own last step, from its own window."""
+    """Returns the state after each sequence's last active step, from its window."""
     if sequence.active is None:
         return jax.tree.map(lambda leaf: leaf[-1], last)
     moving = sequence.active

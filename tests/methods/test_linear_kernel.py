@@ -151,7 +151,7 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="a kernel to interpret"):
         run(a, b, h0, interpret=True)
     full = jnp.broadcast_to(jnp.eye(3), (4, 2, 3, 3))
-    with pytest.raises(ValueError, match="no matrices"):
+    with pytest.raises(ValueError, match="not matrices"):
         run(full, b, h0, full=True, kernel="cuda", interpret=True)
     with pytest.raises(ValueError, match="a kernel to interpret"):
         jrnn.associative(interpret=True)

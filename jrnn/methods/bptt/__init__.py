@@ -1,28 +1,28 @@
-r"""Backpropagation through time, written by hand: the notes' derivation, for any cell.
+r"""Backpropagation through time, written by hand, for any cell.
 
 With row vectors, lambda_t = dL/ds_t over the whole state and J_{t+1} = ds_{t+1}/ds_t:
 
-  1. forward: a scan over the steps that keeps what the backward pass needs, no more;
+  1. forward: a scan over the steps that saves only what the backward pass needs;
   2. adjoint: a scan from the last step to the first,
          lambda_t = (direct dL/ds_t) + lambda_{t+1} J_{t+1},
-     whose carry is lambda and nothing else;
+     whose carry is lambda alone;
   3. parameters: one contraction over time and batch for each, such as
          dL/dW_h = sum_t h_{t-1}^T delta_t.
 
-`jax.grad` of a scan would add a weight-shaped array to its carry at every step instead.
+`jax.grad` of a scan would instead add a weight-shaped array to its carry at every step.
 
-The three steps are `forward`, `gradient` and, of one step in time, `adjoint`; the rule
-that JAX calls stands here.
+The module `forward` has part 1, `gradient` parts 2 and 3, and `adjoint` one backward
+step; the custom rule that JAX calls is here.
 
-The sequence is walked in chunks. A chunk's input products, and the contractions of
-step 3, are large enough to run at full speed and small enough to stay in the cache.
+The sequence is processed in chunks. A chunk's input products, and the contractions of
+part 3, are large enough to run at full speed and small enough to stay in the cache.
 
-With checkpoints along time (`remat`) chunks are gathered into segments, and of each
-segment the forward pass keeps the state before it and nothing else; the backward pass
-walks a segment once more when it comes to it. With one level the states kept grow as
-the square root of T; with more levels segments consist of segments (A. Griewank and
-A. Walther, ACM TOMS 26 (2000), https://doi.org/10.1145/347837.347846, place them
-better still, in an order that no compiled loop can follow).
+With checkpoints along time (`remat`) chunks are grouped into segments, and the forward
+pass saves only the state before each segment; the backward pass runs a segment forward
+again when it reaches it. With one level the number of saved states grows as the square
+root of T; with more levels segments consist of segments. (A. Griewank and A. Walther,
+ACM TOMS 26 (2000), https://doi.org/10.1145/347837.347846, place checkpoints better
+still, in an order that a compiled loop cannot follow.)
 """
 
 import functools
@@ -51,11 +51,11 @@ from jrnn.methods.bptt.forward import (
 )
 from jrnn.methods.bptt.gradient import gradients, zero_sums
 
-# How much of the input's share u a chunk may hold on a CPU: the second-level caches,
-# where experiments/benchmarks/results/chunk.json was measured. Shorter chunks have
-# little work each; the gates of longer ones go through memory on every pass.
+# The most bytes of u in a chunk on a CPU: the size of the second-level caches where
+# experiments/benchmarks/results/chunk.json was measured. Shorter chunks have little
+# work each; the gates of longer ones are read from main memory on every pass.
 CHUNK_BYTES = 2**22
-# On accelerators products want to be large and memory is fast. Not measured.
+# On accelerators large products are faster, and memory is fast. Not measured.
 ACCELERATOR_CHUNK = 128
 LEAST_CHUNK, MOST_CHUNK = 4, 128
 
@@ -66,20 +66,20 @@ def bptt(
 ) -> Method:
     """Makes the default method: a scan with a hand-written backward pass.
 
-    Reverse mode, also over reverse mode, hessians (forward over reverse), `vmap`,
-    outer scans and `jax.checkpoint` work through it. Pure forward mode (`jax.jvp`,
-    `jax.jacfwd`) does not: use `jrnn.scan()` for that.
+    Supports reverse mode, reverse over reverse, Hessians (forward over reverse),
+    `vmap`, outer scans and `jax.checkpoint`, but not pure forward mode (`jax.jvp`,
+    `jax.jacfwd`): use `jrnn.scan()` for that.
 
     Args:
       chunk: How many steps share one product with W_x and one contraction for each
-        parameter's gradient. None takes as many as keep project(xs) of a chunk within
-        four megabytes on a CPU, from 4 to 128, and 128 elsewhere.
-      remat: Levels of checkpoints along time. 0 keeps every state for the backward
-        pass; 1 keeps of the order of sqrt(T) and walks forward once more; k keeps
-        k T^(1/(k+1)) and walks forward k times more; beyond log2(T / chunk) levels
-        every segment is halved down to one chunk.
+        parameter's gradient. None: on a CPU 4 to 128 steps, so that project(xs) of a
+        chunk stays within four megabytes, and elsewhere 128.
+      remat: Levels of checkpoints along time. 0 saves every state for the backward
+        pass; 1 saves of the order of sqrt(T) states and runs the forward pass once
+        more; k saves k T^(1/(k+1)) and runs it k times more. Beyond log2(T / chunk)
+        levels every segment is halved down to one chunk.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
-        None leaves it to JAX.
+        None: JAX's default.
 
     Returns:
       A method for `jrnn.unroll` and `jrnn.trajectory`.
@@ -131,7 +131,7 @@ def _run(
 
 
 def default_chunk(cell: Cell, params: Params, sequence: Sequence) -> int:
-    """Returns the power of two whose chunk fits the cache, for this cell and batch."""
+    """Returns the largest power of two whose chunk of u fits the cache."""
     if jax.default_backend() != "cpu":
         return ACCELERATOR_CHUNK
     project = functools.partial(noisy_project, cell.project)
@@ -143,7 +143,7 @@ def default_chunk(cell: Cell, params: Params, sequence: Sequence) -> int:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bptt(settings: Settings, inputs: _Inputs) -> tuple[State, Shown]:
-    """The forward pass of what is not differentiated: no state outlives its chunk."""
+    """The forward pass without differentiation: no state is kept beyond its chunk."""
     params, state, sequence = inputs
     shape = math.prod(settings.shape[:-1]), settings.shape[-1]
     chunks = cut_sequence(sequence, shape)
@@ -155,7 +155,7 @@ def _bptt(settings: Settings, inputs: _Inputs) -> tuple[State, Shown]:
 def _forwards(
     settings: Settings, primals: Any
 ) -> tuple[tuple[State, Shown], tuple[_Inputs, Any, tuple[()] | None]]:
-    """The forward pass that keeps what the backward pass needs."""
+    """The forward pass that saves what the backward pass needs."""
     inputs = jax.tree.map(lambda leaf: leaf.value, primals)
     of_inputs = any(leaf.perturbed for leaf in jax.tree.leaves(primals.sequence.xs))
     params, state, sequence = inputs
@@ -176,7 +176,7 @@ def _forwards(
 def _backwards(
     settings: Settings, residuals: tuple[_Inputs, Any, Any], cotangents: Any
 ) -> tuple[_Inputs]:
-    """The adjoint of the state, backwards in time, and the contractions per chunk."""
+    """The backward pass: the adjoint of the state, and the contractions per chunk."""
     (params, start, sequence), kept, of_inputs = residuals
     settings = settings._replace(inputs=of_inputs is not None)
     cell, wanted, shape, precision, _ = settings
@@ -185,7 +185,7 @@ def _backwards(
         dshown = None  # the loss is on the final state alone
     else:
         x = jax.tree.map(lambda leaf: leaf[0], sequence.xs)
-        like = show_steps(cell, wanted, params, start, x)  # of its types alone
+        like = show_steps(cell, wanted, params, start, x)  # only for its types
         dshown = jax.tree.map(_instantiate, dshown, like)
     dstate = jax.tree.map(_instantiate, dstate, start)
     timed = cut_sequence(sequence, shape)
@@ -197,12 +197,12 @@ def _backwards(
         sums, dxs = gradients(settings, shape, *given)
     if settings.inputs:
         dxs = join(dxs, shape, sequence.steps)
-    else:  # they are not used, but jax 0.7 wants the same structure always
+    else:  # unused, but jax 0.7 requires the same structure in every case
         dxs = [jnp.zeros_like(x) for x in float_leaves(sequence.xs)]
     cast = lambda like, total: total.astype(like.dtype)
     dparams = jax.tree.map(cast, params, sums.dparams)
     dfresh = jax.tree.map(cast, sequence.fresh, sums.dfresh)
-    # Noise, activity and restarts have no derivative: None.
+    # Noise and flags have no derivative: None.
     dsequence = Sequence(place_floats(sequence.xs, dxs), fresh=dfresh)
     return (_Inputs(dparams, sums.dstate, dsequence),)
 
@@ -211,7 +211,7 @@ _bptt.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 
 def _until(steps: int, tree: Any) -> Any:
-    """Returns the first `steps` rows: those after fill up the last chunk."""
+    """Returns the first `steps` rows, without the padding of the last chunk."""
     return jax.tree.map(lambda leaf: leaf[:steps], tree)
 
 
@@ -220,11 +220,11 @@ def _is_zero(cotangent: Any) -> bool:
 
 
 def _instantiate(cotangent: Any, like: Array) -> Array:
-    """Returns zeros where a cotangent is none, split over a mesh as `like`.
+    """Replaces a symbolic zero by zeros that are split over a mesh like `like`.
 
     Args:
-      cotangent: Of an array (..., *like.shape), or the symbol of a zero.
-      like: An array of the same type at one step.
+      cotangent: Of an array (..., *like.shape), or a symbolic zero.
+      like: An array of the same type, for one step.
     """
     if _is_zero(cotangent):
         return jnp.broadcast_to(jnp.zeros_like(like), cotangent.shape)

@@ -1,11 +1,11 @@
-"""One step backwards, for any cell: by its gates, by its own rule, or by JAX.
+"""One backward step, for any cell: by its gates, by its own rule, or by JAX.
 
-With lambda_t = dL/ds_t and row vectors, a step backwards is
+With lambda_t = dL/ds_t and row vectors, a backward step is
 
     lambda_{t-1} = lambda_t J_t,    J_t = ds_t/ds_{t-1}
 
-and it leaves delta_t, from which the parameters' gradients follow for many steps at
-once. An adjoint here has the parameters filled in.
+and it also returns delta_t, from which the parameters' gradients are computed for many
+steps at once. The functions here have the parameters bound.
 """
 
 import functools
@@ -30,13 +30,13 @@ from jrnn.core.seams import packed_product, recur
 
 
 class Backwards(NamedTuple):
-    """How a cell's step goes backwards.
+    """The backward pass of a cell's `advance`.
 
     Attributes:
       pullback: (s_{t-1}, s_t, saved_t, ds_t) -> (ds_{t-1}, du_t, deltas_t).
-      gradient: (states_tm1, states, saved, du, deltas) of many steps -> dparams, of
-        `advance` alone.
-      complete: (du, deltas) of many steps -> du, where a step leaves a part of it out.
+      gradient: (states_tm1, states, saved, du, deltas) of many steps -> dparams, the
+        contribution of `advance` alone.
+      complete: (du, deltas) of many steps -> the whole du, if `pullback` omits a part.
     """
 
     pullback: Callable[..., tuple[State, Any, Saved]]
@@ -47,7 +47,7 @@ class Backwards(NamedTuple):
 def backwards_of(cell: Cell, params: Params, state: State) -> Backwards:
     """Returns the cell's own backward pass, that of its gates, or JAX's.
 
-    To be called outside of every loop, so that matrices are transposed once.
+    Call it outside of every loop, so that matrices are transposed only once.
     """
     if cell.adjoint is not None:
         return Backwards(
@@ -60,7 +60,7 @@ def backwards_of(cell: Cell, params: Params, state: State) -> Backwards:
 
 
 def _by_gates(gated: Gated, params: Params, state: State) -> Backwards:
-    """dv_t goes back through v_t = h_{t-1} W + b; dW = sum_t h_{t-1}^T dv_t."""
+    """The gates' pullback, then dv_t W^T; dW = sum_t h_{t-1}^T dv_t."""
     through_product = _through_product(gated, params, state)
 
     def pullback(
@@ -84,10 +84,10 @@ def _by_gates(gated: Gated, params: Params, state: State) -> Backwards:
 def _through_product(
     gated: Gated, params: Params, state: State
 ) -> Callable[[Array], State]:
-    """Returns dv_t -> what flows back through v_t = h_{t-1} W + b: dv_t W^T.
+    """Returns the transpose of v_t = h_{t-1} W + b: dv_t -> dv_t W^T.
 
-    v is affine in the state, so its transpose is the same at each step: made once,
-    outside of the loop, it brings no second forward product.
+    v is affine in the state, so its transpose is the same at each step. It is made
+    once, outside of the loop, so that no step repeats the forward product.
     """
     packed = packed_product(gated, params, state)
     if packed is None or not reads_transposed(state):
@@ -101,9 +101,9 @@ def _through_product(
 
 
 def _by_jax(cell: Cell, params: Params) -> Backwards:
-    """For a cell without hand-derived derivatives: `advance` is run once more.
+    """Differentiates `advance` by JAX, which runs it once more.
 
-    Integers and booleans in u, such as masks, have no derivative: theirs is None.
+    Integers and booleans in u, such as masks, have no derivative.
     """
 
     def pullback(

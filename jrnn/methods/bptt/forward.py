@@ -1,8 +1,8 @@
-"""Forward: a walk over the steps that keeps what the backward pass needs, no more.
+"""The forward pass: a loop over the steps that saves what the backward pass needs.
 
 A sequence is cut into chunks of steps, and with checkpoints along time (`remat`) the
-chunks into segments; `shape` is (*segments, count, length) throughout, and the arrays
-of a cut sequence have these axes in place of time.
+chunks are grouped into segments; `shape` is (*segments, count, length) throughout, and
+the arrays of a cut sequence have these axes in place of time.
 """
 
 import functools
@@ -22,7 +22,7 @@ from jrnn.core.seams import advance_saving, shares_of
 
 
 class Settings(NamedTuple):
-    """What the custom rule knows before it is traced: hashable, and no arrays."""
+    """The static arguments of the custom rule: hashable, without arrays."""
 
     cell: Cell
     wanted: Wanted
@@ -32,7 +32,7 @@ class Settings(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs of the steps of chunks."""
+    """The residuals of the steps of chunks, for the backward pass."""
 
     start: State  # before the first step
     states: State  # after each step, (count * length, ...)
@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 def keep_states(
     settings: Settings, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Kept]:
-    """Walks along, and keeps every state and what the cell saves of each step."""
+    """Runs forward, and keeps every state and what the cell saves of each step."""
     leave = lambda state, saved, x: (state, saved)  # noqa: ARG005 one form for all
     last, left = _walk(settings.cell, params, state, sequence, leave)
     return last, Kept(state, *left)
@@ -51,10 +51,10 @@ def keep_states(
 def keep_shown(
     settings: Settings, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
-    """Walks along, and keeps what is wanted of each step: no state outlives its chunk.
+    """Runs forward, and keeps only the wanted results of each step.
 
-    Where a cell shows its state, that is written at each step; where its output takes
-    work, that is done for all steps of a chunk at once.
+    An output that is the state itself is written at each step; one that needs work is
+    computed for all steps of a chunk at once.
     """
     cell, wanted = settings.cell, settings.wanted
     show = functools.partial(show_steps, cell, wanted, params)
@@ -72,10 +72,10 @@ def keep_starts(
     state: State,
     sequence: Sequence,
 ) -> tuple[State, tuple[State, Shown]]:
-    """Walks segment after segment, and keeps the state before each, and what is wanted.
+    """Runs forward by segments, and keeps the state before each and wanted results.
 
     Returns:
-      The last state, then the states before segments and what is shown, (*shape, ...).
+      The last state, then the states before segments and the results (*shape, ...).
     """
     segments, inner = shape[0], shape[1:]
 
@@ -90,7 +90,7 @@ def keep_starts(
 
 
 def merge_segments(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
-    """Puts segments end to end: (*segments, count, length, ...) to (chunks, length)."""
+    """Joins segments: (*segments, count, length, ...) to (chunks, length, ...)."""
     fresh, timed = sequence.fresh, sequence._replace(fresh=None)
     merged = reshape_time(timed, len(shape), (math.prod(shape[:-1]), shape[-1]))
     return merged._replace(fresh=fresh)
@@ -105,20 +105,19 @@ def _walk(
     finish: Callable[[Any, Any], Any] | None = None,
     reads_xs: bool = False,
 ) -> tuple[State, Any]:
-    """Walks along a sequence, chunk after chunk: u_t of a chunk, then its steps.
+    """Runs along a sequence chunk by chunk: first u_t of the chunk, then its steps.
 
     Args:
       cell: Any cell.
       params: Its parameters.
       state: Before the first step.
       sequence: Cut into chunks, (count, length, ...).
-      leave: (s_t, saved_t, x_t) -> what a step leaves.
-      finish: (what the steps of a chunk left, their xs) -> what is kept of it; None:
-        what was left.
-      reads_xs: Whether `leave` reads x_t; it is None otherwise.
+      leave: (s_t, saved_t, x_t) -> results of a step.
+      finish: (results of a chunk, its xs) -> results to keep; None: keeps all.
+      reads_xs: Whether `leave` reads x_t; otherwise x_t is None.
 
     Returns:
-      The last state, and what is kept of each step, (count * length, ...).
+      The last state, and the results kept of each step, (count * length, ...).
     """
     fresh, timed = sequence.fresh, sequence._replace(fresh=None)
     shares = shares_of(cell, params)

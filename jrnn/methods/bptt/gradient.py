@@ -1,9 +1,11 @@
-"""Backward: lambda from the last step to the first, and the parameters per chunk.
+"""The backward pass: lambda from the last step to the first, parameters per chunk.
+
+The loop over steps contains only
 
     lambda_t = (direct dL/ds_t) + lambda_{t+1} J_{t+1}
 
-is alone in the loop over steps. What the steps of a chunk left, delta_t, then gives the
-chunk's share of every parameter's gradient by one contraction, such as
+and collects delta_t. After the steps of a chunk, one contraction gives its contribution
+to each parameter's gradient, such as
 
     dL/dW_h = sum_t h_{t-1}^T delta_t.
 """
@@ -28,11 +30,11 @@ NOTHING = Wanted(ys=False, states=False)
 
 
 class Sums(NamedTuple):
-    """What goes from chunk to chunk, towards the first."""
+    """The carry of the backward pass, from the last chunk to the first."""
 
     dstate: State  # lambda
-    dparams: Params  # sums over the chunks behind
-    dfresh: State | None  # of the state that restarts put back
+    dparams: Params  # sums over the later chunks
+    dfresh: State | None  # gradient of `Sequence.fresh`
 
 
 def gradients(
@@ -45,20 +47,20 @@ def gradients(
     dshown: Shown | None,
     sums: Sums,
 ) -> tuple[Sums, Any]:
-    """Goes through segments, or chunks, from the last to the first.
+    """Runs backward through segments, or chunks, from the last to the first.
 
     Args:
       settings: Of the run.
-      shape: (*segments, count, length) of what follows.
+      shape: (*segments, count, length) of the arrays below.
       params: Of the cell.
-      backwards: Its step backwards.
-      kept: `Kept` of chunks; of segments, the states before them.
+      backwards: Its backward pass.
+      kept: `Kept` for chunks; for segments, the states before them.
       sequence: Cut to `shape`.
       dshown: The cotangent of what was shown, cut to `shape`; None: 0.
-      sums: From the steps behind.
+      sums: From the later steps.
 
     Returns:
-      The sums with those of these steps, and dxs (*shape, ...) or None.
+      The sums including these steps, and dxs (*shape, ...) or None.
     """
     if len(shape) == 2:
         kept = _chunks_of(kept, shape)
@@ -81,7 +83,7 @@ def gradients(
 
 
 def _chunks_of(kept: Kept, shape: tuple[int, ...]) -> Kept:
-    """Returns (count, length, ...) of all that was kept, and each chunk's start."""
+    """Reshapes residuals to (count, length, ...), and adds each chunk's start."""
     states, saved = reshape_time(kept[1:], 1, shape)
     last = jax.tree.map(lambda states: states[:, -1], states)
     return Kept(jax.tree.map(shift, kept.start, last), states, saved)
@@ -96,7 +98,7 @@ def _of_chunk(
     dshown: Shown | None,
     sums: Sums,
 ) -> tuple[Sums, Any]:
-    """Goes through one chunk: lambda step by step, then its share of every gradient."""
+    """Runs backward through one chunk: lambda by steps, then all gradients at once."""
     cell, (start, states, saved) = settings.cell, kept
     states_tm1 = jax.tree.map(shift, start, states)
     states_tm1 = renew(sequence.restart, sequence.fresh, states_tm1)
@@ -134,15 +136,15 @@ def _lambdas(
     """Carries lambda from the last step of a chunk to before its first.
 
     Args:
-      backwards: The cell's step backwards.
-      steps: (states_tm1, states, saved, direct), the last None where the loss reads no
-        state of these.
+      backwards: The cell's backward pass.
+      steps: (states_tm1, states, saved, direct); `direct` is None if the loss reads no
+        output or state of these steps.
       sequence: Of the chunk.
-      dstate: What comes from the steps behind.
+      dstate: lambda from the later steps.
 
     Returns:
-      What goes to the steps before; du and deltas of each step; and what ended at
-      restarts, None without.
+      lambda for the earlier steps; du and deltas of each step; and the gradient that
+      restarts cut off at each step, None without restarts.
     """
     rows, restore = as_rows(steps)
 
@@ -162,7 +164,7 @@ def _lambdas(
 
 
 def zero_sums(dstate: State, params: Params, fresh: State | None) -> Sums:
-    """Returns sums of no step, in the state's type, the widest at hand."""
+    """Returns initial sums of 0, in the type of the state, the widest in use."""
     wide = cast_state((params, fresh), state_dtype(dstate))
     return Sums(dstate, *jax.tree.map(jnp.zeros_like, wide))
 
@@ -172,7 +174,7 @@ def _add(a: Any, b: Any) -> Any:
 
 
 def _add_to(total: Any, *parts: Any) -> Any:
-    """Returns a total and parts of it added up, in the type of the total."""
+    """Returns total + sum(parts), in the type of the total."""
 
     def one(total: Array, *parts: Array) -> Array:
         return total + sum(part.astype(total.dtype) for part in parts)
