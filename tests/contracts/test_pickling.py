@@ -137,9 +137,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("make", "words"),
         [
-            (lambda: GRU._replace(adjoint=None, gated=None), "something of it was"),
+            (lambda: GRU._replace(adjoint=None, gated=None), "one of its fields was"),
             (lambda: jrnn.stack(GRU._replace(gated=None), GRU), "was replaced"),
-            (lambda: jrnn.gaussian()._replace(encode=None), "something of it was"),
+            (lambda: jrnn.gaussian()._replace(encode=None), "one of its fields was"),
             (lambda: jrnn.elman(3, 4, activation=lambda a: a), "activation to be"),
             (
                 lambda: jrnn.elman(
