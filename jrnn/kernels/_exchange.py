@@ -1,6 +1,6 @@
-"""What programs that share a matrix write to each other, and how one waits for another.
+"""How programs that share a matrix exchange values, and wait for one another.
 
-An array of the exchange begins filled with -1, the bits of a NaN that no program sends.
+An exchanged array is initially filled with -1, the bits of a NaN that no program sends.
 A program reads a place until these bits are gone (`arrived`).
 """
 
@@ -24,7 +24,7 @@ def bits_of(x: Array) -> Array:
 
 
 def sendable(h: Array) -> Array:
-    """Returns bits of h, another NaN for the one that stands for nothing."""
+    """Returns the bits of h, with another NaN for the one that means "not arrived"."""
     bits = bits_of(h)
     return jnp.where(bits == -1, bits ^ 1, bits)
 
@@ -34,13 +34,13 @@ def floats(bits: Array, dtype: Any) -> Array:
 
 
 def volatile(ref: Any) -> Array:
-    """Reads what other programs write: not from this multiprocessor's own cache."""
+    """Reads values of other programs, bypassing this multiprocessor's own cache."""
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
     if hasattr(triton, "load"):
         return triton.load(ref, volatile=True)
-    # In jax 0.7 alone; what newer ones call triton.load.
+    # Only in jax 0.7; newer versions call it triton.load.
     load: Any = pallas.load  # pyright: ignore[reportAttributeAccessIssue]
     return load(ref, (slice(None),) * len(ref.shape), volatile=True)
 
@@ -48,16 +48,16 @@ def volatile(ref: Any) -> Array:
 def arrived(
     places: list[Any], missing: Callable[[Array], Array], patience: Array
 ) -> tuple[list[Array], Array]:
-    """Reads again and again until nothing is missing.
+    """Reads repeatedly until nothing is missing.
 
     Args:
-      places: References to what is read.
-      missing: bits -> which have not arrived.
-      patience: How often to ask; 1 once a program has given up.
+      places: References to read.
+      missing: bits -> which of them have not arrived.
+      patience: How often to read at most; 1 once a program has given up.
 
     Returns:
-      What was read, the bits of NaN if it gave up now or before, and the patience that
-      is left for the next.
+      The values, or the bits of NaN if the program gave up now or before, and the
+      patience for the next call.
     """
 
     def again(carry: Any) -> Array:
@@ -71,7 +71,7 @@ def arrived(
         return jnp.where(absent > 0, left - 1, jnp.int32(-1)), values
 
     nothing = [jnp.zeros(place.shape, place.dtype) for place in places]
-    # All that the loop carries is read after it: Triton's passes want it so.
+    # Triton's passes require that the whole carry is read after the loop.
     left, values = jax.lax.while_loop(again, ask, (patience, nothing))
     gave_up = (left == 0) | (patience == 1)
     nan = jnp.where(gave_up, jnp.int32(-1), jnp.int32(0))

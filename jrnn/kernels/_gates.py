@@ -1,8 +1,8 @@
-"""One step of a gated cell, forwards and backwards, as every kernel takes it.
+"""One step of a gated cell, forwards and backwards, shared by all kernels.
 
-With flags for the rows of a batch: a row that is not active keeps its state, one that
-starts anew is given `fresh` before the step. Products are left to the kernels, which
-differ in where the matrix lies:
+Flags apply to the rows of a batch: an inactive row keeps its state, and in a row that
+restarts `fresh` replaces the state before the step. The kernels compute the products;
+they differ in where the matrix is stored:
 
     s_{t-1} = begin(s_{t-1});    v_t = h_{t-1} W + b;    s_t, saved_t = finish(...)
     ds_{t-1}, du_t, dv_t = pull(...);    dh_{t-1} += dv_t W^T;    end(...)
@@ -21,14 +21,14 @@ ACTIVE, RESTART = 1, 2  # bits of a flag
 
 
 class Rows(NamedTuple):
-    """What a step does to each row of a block, (rows, 1); None: to all, to none."""
+    """The flags of the rows of a block, (rows, 1); None: all active, none restarts."""
 
     active: Bool[Array, "rows 1"] | None = None
     restart: Bool[Array, "rows 1"] | None = None
 
 
 def pack(active: Array | None, restart: Array | None) -> Int[Array, "T rows"] | None:
-    """Returns both flags in one integer; None without either."""
+    """Packs both flags into one integer; None without either."""
     if active is None and restart is None:
         return None
     bits = [jnp.int32(ACTIVE) if active is None else active.astype(jnp.int32)]
@@ -38,7 +38,7 @@ def pack(active: Array | None, restart: Array | None) -> Int[Array, "T rows"] | 
 
 
 def unpack(flags: Array | None, restarts: bool) -> Rows:
-    """Returns the flags of one step; without restarts there are none to look for."""
+    """Unpacks the flags of one step; without `restarts`, only the active ones."""
     if flags is None:
         return Rows()
     restart = (flags & jnp.int32(RESTART)) != 0 if restarts else None
@@ -46,7 +46,7 @@ def unpack(flags: Array | None, restarts: bool) -> Rows:
 
 
 def choose(flags: Array | None, yes: Any, no: Any) -> Any:
-    """Returns `yes` in the rows of the flags and `no` elsewhere; None: `yes`."""
+    """Returns `yes` in rows whose flag is True, `no` elsewhere; no flags: `yes`."""
     if flags is None:
         return yes
     return jax.tree.map(lambda a, b: jnp.where(flags, a, b), yes, no)
@@ -58,17 +58,17 @@ def zeros(tree: Any) -> Any:
 
 
 def begin(rows: Rows, fresh: State | None, state: State) -> State:
-    """Returns the state that the step reads."""
+    """Returns the state that the step reads, after restarts."""
     return state if rows.restart is None else choose(rows.restart, fresh, state)
 
 
 def finish(
     gated: Gated, rows: Rows, real: Array | None, state_tm1: State, u: Gates, v: Gates
 ) -> tuple[State, Saved]:
-    """Returns the state after the step, and what its backward step needs.
+    """Returns the state after the step, and what the backward step needs.
 
-    `real` says which units are no padding. What those hold is 0 and stays 0, so that it
-    cannot reach the others even where the cell makes an infinity of it.
+    `real` is False for padding units. These are kept at 0, so that they cannot affect
+    the others even if the cell makes them infinite.
     """
     state, saved = gated.pointwise(state_tm1, u, v)
     state = choose(rows.active, state, state_tm1)
@@ -84,7 +84,7 @@ def pull(
     saved: Saved,
     dstate: State,
 ) -> tuple[State, Gates, Gates]:
-    """Returns ds_{t-1} without what comes through the product, du_t and dv_t."""
+    """Returns ds_{t-1} without the part through the product, du_t and dv_t."""
     direct, du, dv = gated.pullback(state_tm1, state, saved, dstate)
     shared = shares(du, dv)
 
@@ -99,7 +99,7 @@ def pull(
 
 
 def end(rows: Rows, dstate: State) -> tuple[State, State | None]:
-    """Returns what goes further back, and what `fresh` receives; None: nothing."""
+    """Splits dstate into the parts of the earlier state and of `fresh` (or None)."""
     if rows.restart is None:
         return dstate, None
     none = zeros(dstate)
@@ -107,18 +107,18 @@ def end(rows: Rows, dstate: State) -> tuple[State, State | None]:
 
 
 def shares(du: Gates, dv: Gates) -> bool:
-    """Whether both are the same, gate by gate, so that one is enough."""
+    """Returns whether du and dv are the same objects, so that one is enough."""
     return all(a is b for a, b in zip(du, dv, strict=True))
 
 
 def saved_like(gated: Gated, state: State) -> Saved:
-    """Returns what a step saves, for a state of these shapes."""
+    """Returns the shapes of what a step saves, for a state of these shapes."""
     gates = (jax.tree.leaves(state)[0],) * gated.gates
     return jax.eval_shape(gated.pointwise, state, gates, gates)[1]
 
 
 def shares_gates(gated: Gated, state: State, saved: Saved) -> bool:
-    """Whether the pullback's du and dv are the same for a state of these shapes."""
+    """Returns whether the pullback's du and dv are the same objects."""
     found = []
 
     def run(state: State, saved: Saved) -> State:
@@ -136,7 +136,7 @@ def product(x: Array, W: Array, dtype: DTypeLike) -> Array:
 
 
 def product_t(x: Array, W: Array, dtype: DTypeLike) -> Array:
-    """Returns x W^T, in the same way."""
+    """Returns x W^T, computed in the type of W, accumulated in `dtype`."""
     return jax.lax.dot_general(
         x.astype(W.dtype),
         W,

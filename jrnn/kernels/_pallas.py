@@ -1,8 +1,9 @@
-"""Launching a kernel, on whichever machine: trees of arrays in, trees of arrays out.
+"""Launching a kernel on a GPU or TPU: trees of arrays in, trees of arrays out.
 
-The machines are "cuda", by Pallas' Triton backend, in whose kernels values are tensors
-in registers with sizes that are powers of two; and "tpu", whose blocks lie in vector
-memory in tiles of 8 x 128. Interpreted, JAX runs the same kernel step by step.
+The platforms are "cuda", by Pallas' Triton backend, where values in a kernel are
+tensors in registers with sizes that are powers of two; and "tpu", where blocks are in
+vector memory in tiles of 8 x 128. With `interpret` JAX runs the same kernel step by
+step.
 """
 
 import math
@@ -16,14 +17,14 @@ from jax.typing import DTypeLike
 from jrnn.core.arguments import check_switch, tell
 
 PLATFORMS = ("cuda", "tpu")
-# What a kernel may hold in a TPU's vector memory: that of a v7x core is 64 MiB, of v5e
-# and v6e 128 MiB (https://docs.jax.dev/en/latest/pallas/tpu/details.html), and the
-# compiler needs a share of it.
+# The bytes that a kernel may use of a TPU's vector memory: a v7x core has 64 MiB, v5e
+# and v6e 128 MiB (https://docs.jax.dev/en/latest/pallas/tpu/details.html), of which the
+# compiler needs a share.
 VECTOR_MEMORY = 48 * 2**20
 
 
-# Programs that run at the same time on a GPU that is not at hand: an A100 has 108
-# multiprocessors.
+# Programs that run at the same time on a GPU, if none is present to ask: an A100 has
+# 108 multiprocessors.
 PROGRAMS = 100
 
 
@@ -33,7 +34,7 @@ class Target(NamedTuple):
     Attributes:
       platform: Its name.
       interpret: Whether JAX itself runs the kernel.
-      programs: How many programs a GPU runs at the same time, at the least.
+      programs: The least number of programs that a GPU runs at the same time.
     """
 
     platform: str
@@ -42,14 +43,14 @@ class Target(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """One launch.
+    """The parameters of one launch.
 
     Attributes:
-      name: What profilers show.
+      name: Shown by profilers.
       target: The machine.
-      grid: How many programs, along each axis; on a TPU the last runs in order.
-      warps: Of 32 threads, in each program on a GPU.
-      stages: How many loads of a loop are under way on a GPU.
+      grid: The number of programs along each axis; a TPU runs the last one in order.
+      warps: Warps of 32 threads per program, on a GPU.
+      stages: How many loads of a loop are in flight, on a GPU.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Launch(NamedTuple):
 def check_target(
     platform: Any, interpret: Any, method: str, name: str = "platform"
 ) -> None:
-    """Raises unless kernels know the platform."""
+    """Raises unless there are kernels for the platform."""
     known = isinstance(platform, str) and platform in PLATFORMS
     if platform is not None and not known:
         raise ValueError(
@@ -73,7 +74,7 @@ def check_target(
 
 
 def find_target(platform: str | None, interpret: bool) -> Target:
-    """Returns the machine that is named, or that of the default backend.
+    """Returns the target of the named platform, or of the default backend.
 
     Raises:
       ValueError: There are no kernels for the default backend.
@@ -91,7 +92,7 @@ def find_target(platform: str | None, interpret: bool) -> Target:
                 'name the machine with platform="cuda" or "tpu" where it is compiled '
                 "for another, or test with interpret=True."
             )
-        # A GPU tells how many multiprocessors it has, or a slice of one.
+        # The number of multiprocessors of the GPU, or of a slice of one.
         programs = getattr(jax.devices()[0], "core_count", None) or PROGRAMS
     return Target(platform, interpret, programs)
 
@@ -104,15 +105,15 @@ def launch(
     block: Callable[[str, Any], Any],
     aliased: str | None = None,
 ) -> Any:
-    """Runs `body(input references, output references)`, trees like those given.
+    """Runs `body(ins, outs)`, trees of references like `inputs` and `outputs`.
 
     Args:
       how: The launch.
       body: The kernel.
-      inputs: A dict of trees of arrays, by the kind of block that they are cut into.
-      outputs: A dict of trees of `jax.ShapeDtypeStruct`, in the same way.
+      inputs: A dict of trees of arrays, keyed by the kind of block to cut them into.
+      outputs: A dict of trees of `jax.ShapeDtypeStruct`, keyed in the same way.
       block: (kind, array) -> its `BlockSpec`.
-      aliased: A kind whose outputs lie where its inputs do, and begin as these.
+      aliased: A kind whose outputs share memory with its inputs, and start as these.
 
     Returns:
       A tree like `outputs`, of arrays.
@@ -152,7 +153,7 @@ def launch(
 
 
 def _leaves_before(tree: dict, kind: str) -> int:
-    """Returns how many arrays stand before those of a kind."""
+    """Returns how many arrays come before those of a kind."""
     return sum(len(jax.tree.leaves(tree[other])) for other in tree if other < kind)
 
 
@@ -176,7 +177,7 @@ def _pallas(how: Launch) -> tuple[Any, Any]:
 
 
 def barrier(target: Target) -> None:
-    """Makes what a GPU's program wrote to memory readable by all of its threads."""
+    """Makes writes of a GPU's program to memory visible to all of its threads."""
     if target.platform == "cuda" and not target.interpret:
         from jax.experimental.pallas import triton
 
@@ -184,7 +185,7 @@ def barrier(target: Target) -> None:
 
 
 def refusal(what: str, remedy: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Returns the two rules of a `jax.custom_vjp` that may not be differentiated."""
+    """Returns two rules for a `jax.custom_vjp` that raise if it is differentiated."""
 
     def refuse(*_: Any) -> Any:
         raise ValueError(
@@ -196,15 +197,15 @@ def refusal(what: str, remedy: str) -> tuple[Callable[..., Any], Callable[..., A
 
 
 def round_up(size: int, multiple: int) -> int:
-    """Returns the least multiple that is not below `size`."""
+    """Returns `size` rounded up to a multiple."""
     return -(-size // multiple) * multiple
 
 
 def power_of_two(size: int) -> int:
-    """Returns the least power of two that is not below `size`."""
+    """Returns `size` rounded up to a power of two."""
     return 2 ** math.ceil(math.log2(size))
 
 
 def like(*shape: int, dtype: DTypeLike) -> jax.ShapeDtypeStruct:
-    """Returns what an output looks like."""
+    """Returns the shape and dtype of an output."""
     return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))

@@ -1,14 +1,14 @@
-"""How a sequence is cut into blocks: where the matrix lies, and what is padded.
+"""The plan of a launch: where the matrix is stored, blocks, and padding.
 
 Units are padded gate by gate and rows at the end, with zeros; steps are not padded.
 
   - On a GPU a program takes 16 rows, the fewest of a tensor core's product. The matrix
-    stays in the program where it takes at most `RESIDENT` bytes, of the 227 KiB of
-    shared memory and 256 KiB of registers that a multiprocessor of an H100 has. Else
-    programs share it, each with `SHARED` of its columns, if these fit; and else it is
+    stays in the program if it takes at most `RESIDENT` bytes, of the 227 KiB of shared
+    memory and 256 KiB of registers that a multiprocessor of an H100 has. Otherwise
+    programs share it, each with `SHARED` of its columns, if these fit; otherwise it is
     read from the cache at each step, in tiles of `TILE` x `TILE`.
   - On a TPU matrix and state stay in vector memory, and the rest streams through it in
-    blocks of as many steps as there is room for.
+    blocks of as many steps as fit.
 """
 
 from typing import Any, NamedTuple
@@ -30,31 +30,31 @@ from jrnn.kernels._pallas import (
 RESIDENT = 128 * 2**10
 TILE = 64
 GPU_ROWS = 16
-GPU_BLOCKS = 16, 32, 64  # rows of a block that several programs have
+GPU_BLOCKS = 16, 32, 64  # rows of a block that several programs share
 SHARED = (
     64,
     32,
-)  # columns of each, which are rows of a transposed product of tensor cores
+)  # columns of each program: rows of a transposed product of tensor cores
 HELD = (
     160 * 2**10
-)  # bytes of these and of h, which an A100's shared memory has room for
+)  # bytes of these columns and of h, which fit an A100's shared memory
 PRODUCT = 2**14  # numbers of a product, in half of the registers of 128 threads
 TPU_LANES, TPU_SUBLANES, TPU_ROWS = 128, 8, 128
-MOST_STEPS = 128  # in a block: beyond, the time to start one is nothing. Not measured.
+MOST_STEPS = 128  # of a block: beyond, its start-up time is negligible. Not measured.
 
 
 class Plan(NamedTuple):
-    """What is static of a launch.
+    """The static description of a launch.
 
     Attributes:
       gated: The cell's seam.
       target: The machine.
       steps: T.
-      rows: Of the batch, and how many they are padded to.
-      units: Of a gate, in the same way.
+      rows: The number of rows of the batch, and the padded number.
+      units: The number of units of a gate, and the padded number.
       block: Steps and rows of a block.
-      tile: Units of a tile of a matrix that is read at each step; None: it stays.
-      programs: How many share the units of a block of rows.
+      tile: Units of a tile, if the matrix is read at each step; None: it stays on chip.
+      programs: How many programs share the units of a block of rows.
     """
 
     gated: Gated
@@ -78,11 +78,11 @@ class Plan(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Blocks of rows, then of steps."""
+        """The number of blocks of rows, then of blocks of steps."""
         return self.rows[1] // self.block[1], self.blocks
 
     def timed(self, leaf: Any, gates: int = 1) -> jax.ShapeDtypeStruct:
-        """Returns the shape of an output of each step, for a padded state's leaf."""
+        """Returns the shape of an output of every step, like a padded state's leaf."""
         return like(self.steps, leaf.shape[0], gates * leaf.shape[1], dtype=leaf.dtype)
 
 
@@ -146,7 +146,7 @@ def _for_gpu(
 def _share(
     gated: Gated, target: Target, shape: tuple[int, int], itemsize: int
 ) -> tuple[int, int, int] | None:
-    """Returns padded units, units of a program and rows of a block; None: no room."""
+    """Returns padded units, units per program and rows of a block; None: no fit."""
     rows, size = shape
     units = round_up(size, SHARED[0])
     for columns in SHARED:
@@ -181,7 +181,7 @@ def _for_tpu(
     block_rows = min(padded, TPU_ROWS)
     saved = saved_like(gated, state)
     # The backward pass has the most arrays: the state before and after, its direct
-    # gradient, what was saved, and du and dv; each twice, one in use and one under way.
+    # gradient, what was saved, and du and dv; each twice, one in use and one in flight.
     arrays = 3 * len(jax.tree.leaves(state)) + len(jax.tree.leaves(saved))
     arrays += gated.gates * (1 if shares_gates(gated, state, saved) else 2)
     array = 2 * block_rows * units * jax.tree.leaves(state)[0].dtype.itemsize
@@ -206,7 +206,7 @@ def _for_tpu(
 
 
 def pad(array: Array, plan: Plan, gates: int = 1, rows: bool = True) -> Array:
-    """Pads (..., rows, gates * units) gate by gate, and its rows if it has some."""
+    """Pads (..., rows, gates * units) gate by gate, and its rows if `rows`."""
     size, units = plan.units
     more = plan.rows[1] - plan.rows[0] if rows else 0
     if more:
@@ -220,7 +220,7 @@ def pad(array: Array, plan: Plan, gates: int = 1, rows: bool = True) -> Array:
 
 
 def unpad(array: Array, plan: Plan, gates: int = 1) -> Array:
-    """Returns (..., rows, gates * units) without what was padded."""
+    """Removes the padding of (..., rows, gates * units)."""
     size, units = plan.units
     array = array[..., : plan.rows[0], :]
     if units == size:
@@ -230,6 +230,6 @@ def unpad(array: Array, plan: Plan, gates: int = 1) -> Array:
 
 
 def pad_matrix(W: Array, plan: Plan) -> Array:
-    """Pads (n, gates * n) to the units of the plan on both sides."""
+    """Pads both axes of (n, gates * n) to the units of the plan."""
     more = plan.units[1] - plan.units[0]
     return pad(jnp.pad(W, [(0, more), (0, 0)]), plan, plan.gated.gates, rows=False)

@@ -1,11 +1,11 @@
-"""Kernels in whose programs the recurrent matrix stays: TPUs, and GPUs if it is small.
+"""Kernels that keep the recurrent matrix on chip: for TPUs, and GPUs if it is small.
 
-A program takes a block of rows along all steps. On a TPU these come block by block, one
-after the other, and the state stays in vector memory between them, in the block of an
-output that all of them share; on a GPU all steps are one block.
+A program runs a block of rows through all steps. On a TPU the steps come in blocks, one
+after another, and the state stays in vector memory between them, in an output block
+that all of them share; on a GPU all steps are one block.
 
-Bytes of a forward pass: u once, and every state and what is saved once; the matrix once
-for each block of rows.
+Bytes of a forward pass: u, every state and everything saved once; the matrix once for
+each block of rows.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from jrnn.kernels._plan import Plan
 
 
 def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks along.
+    """Runs forward.
 
     Args:
       plan: The plan.
@@ -66,14 +66,13 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 
 
 def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks back.
+    """Runs backward.
 
     Args:
       plan: The plan.
       inputs: `whole`: W; `timed`: flags or None, states_tm1, states, saved, and
-        direct, the gradient of each state but for what comes from later ones; `rows`:
-        dfinal.
-      outputs: `timed`: du, and dv or None where both are the same; `rows`: dstart, and
+        direct, the gradient of each state except through later states; `rows`: dfinal.
+      outputs: `timed`: du, and dv or None if both are the same; `rows`: dstart, and
         dfresh or None.
 
     Returns:
@@ -134,7 +133,7 @@ def blocks(plan: Plan, reverse: bool) -> Any:
 
 
 def carried(plan: Plan, start: Callable[[], Any], kept: Any) -> Any:
-    """Returns what the loop begins with: `start`, or what the block before left."""
+    """Returns the initial carry: `start()`, or what the previous block left."""
     if plan.blocks == 1:
         return start()
     from jax.experimental import pallas as pl
@@ -147,7 +146,7 @@ def carried(plan: Plan, start: Callable[[], Any], kept: Any) -> Any:
 
 
 def steps_here(plan: Plan, reverse: bool) -> Array:
-    """Returns how many steps this block has: the last may have fewer."""
+    """Returns the number of steps of this block; the last may have fewer."""
     if plan.blocks == 1:
         return jnp.int32(plan.steps)
     from jax.experimental import pallas as pl
@@ -158,7 +157,7 @@ def steps_here(plan: Plan, reverse: bool) -> Array:
 
 
 def _matrix(plan: Plan, W: Any) -> Any:
-    """Returns gate -> W_g: held by a GPU's program, read where it lies by a TPU."""
+    """Returns gate -> W_g: a value on a GPU, read from vector memory on a TPU."""
     if plan.target.platform == "cuda":
         held = [W[:, columns(plan, g)] for g in range(plan.gated.gates)]
         return lambda g: held[g]
@@ -166,22 +165,22 @@ def _matrix(plan: Plan, W: Any) -> Any:
 
 
 def _bias(plan: Plan, b: Any) -> list[Array] | None:
-    """Returns the share of each gate, (1, units)."""
+    """Returns the bias of each gate, (1, units)."""
     if b is None:
         return None
     return [b[:, columns(plan, g)] for g in range(plan.gated.gates)]
 
 
 def columns(plan: Plan, gate: int) -> slice:
-    """Returns where a gate's units lie."""
+    """Returns the slice of a gate's units."""
     units = plan.units[1]
     return slice(gate * units, (gate + 1) * units)
 
 
 def real_units(plan: Plan, start: Array | int = 0, count: int = 0) -> Array | None:
-    """Returns which of `count` units from `start` on are no padding; None: all of all.
+    """Returns which of `count` units from `start` are not padding, (1, count).
 
-    Without a count: all units, (1, units).
+    Without a count: of all units. None if no unit of the plan is padding.
     """
     size, units = plan.units
     if size == units:
@@ -191,28 +190,28 @@ def real_units(plan: Plan, start: Array | int = 0, count: int = 0) -> Array | No
 
 
 def add_first(state: Any, h: Array) -> Any:
-    """Adds to the first field, which the product reads."""
+    """Adds `h` to the first field, which the product reads."""
     (first, *rest), like = jax.tree.flatten(state)
     return jax.tree.unflatten(like, [first + h, *rest])
 
 
 def read(tree: Any) -> Any:
-    """Returns what references hold."""
+    """Returns the values of references."""
     return jax.tree.map(lambda ref: ref[...], tree)
 
 
 def put(tree: Any, values: Any) -> None:
-    """Writes to references."""
+    """Writes values to references."""
     for ref, value in zip(jax.tree.leaves(tree), jax.tree.leaves(values), strict=True):
         ref[...] = value
 
 
 def at(tree: Any, t: Array) -> Any:
-    """Returns what references hold of a step."""
+    """Returns the values of references at step t."""
     return jax.tree.map(lambda ref: ref[t], tree)
 
 
 def write(tree: Any, t: Array, values: Any) -> None:
-    """Writes a step to references."""
+    """Writes the values of step t to references."""
     for ref, value in zip(jax.tree.leaves(tree), jax.tree.leaves(values), strict=True):
         ref[t] = value

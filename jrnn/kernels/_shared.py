@@ -1,27 +1,27 @@
 """Kernels for GPUs in which several programs share the recurrent matrix.
 
-In one launch many multiprocessors work on one block of rows: each holds the columns of
-its own units for all steps, and what the others need of it goes through the
-second-level cache at each step. There is no barrier. What is exchanged tells by itself
-whether it has arrived, and is asked for until it has, so that a step waits for one
-write and one read:
+In one launch many multiprocessors work on one block of rows: each keeps the columns of
+its own units for all steps, and exchanges values with the others through the
+second-level cache at each step. There is no barrier. The exchanged values themselves
+show whether they have arrived, and a program reads them until they have, so that a step
+waits for one write and one read:
 
-  - Forwards every program reads all of h_{t-1}, from an array that begins filled with
-    the bits of a NaN that no program writes.
-  - Backwards a program multiplies its own dv_t by its columns, and adds up what all
-    programs found for its own units. These parts go through two slots by turns, and the
-    last bit of each number tells whose turn it is (which costs up to one unit in the
-    last place). A slot is written again once its writer has what every reader of it
-    wrote one step later: by then all have read it.
+  - Forwards every program reads all of h_{t-1}, from an array that is initially filled
+    with the bits of a NaN that no program writes.
+  - Backwards a program multiplies its own dv_t by its columns, and adds up the results
+    of all programs for its own units. These results go through two slots in
+    alternation, and the last bit of each number marks the turn (which costs up to one
+    unit in the last place). A program overwrites a slot only after it has received
+    what every reader of the slot wrote one step later: by then all have read it.
 
-All programs of a launch must run at the same time, so that there are no more of them
-than the machine is said to run; those of one group take blocks of rows in turn where
-there are more of these. If a program waited in vain nevertheless, it gives up for the
-rest of the block, and NaN come out.
+All programs of a launch must run at the same time, so there are at most as many as the
+target states; with more blocks of rows than groups of programs, each group takes
+several blocks in turn. A program that waits too long gives up for the rest of the
+block, and returns NaN.
 
 The products are transposed, v^T = W^T h^T, so that the units of 4 gates fill the 64
-rows of a Hopper tensor core's product. Interpreted, steps come one after the other, and
-in each step the programs.
+rows of a Hopper tensor core's product. With `interpret` the steps run one after
+another, and in each step the programs.
 """
 
 import functools
@@ -39,17 +39,17 @@ from jrnn.kernels._pallas import Launch, launch, like
 from jrnn.kernels._plan import Plan
 from jrnn.kernels._resident import add_first, real_units
 
-WARPS = 4  # one group of warps that a tensor core's product takes
+WARPS = 4  # one warp group, as a tensor core's product needs
 
 
 def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks along; arguments and results as those of `_resident.forward`."""
+    """Runs forward; arguments and results as those of `_resident.forward`."""
     from jax.experimental import pallas as pl
 
     gated, restarts = plan.gated, inputs["rows"]["fresh"] is not None
     flags, W = inputs["timed"]["flags"], inputs["whole"]["W"]
     start, fresh = inputs["rows"]["start"], inputs["rows"]["fresh"]
-    # What each step reads of the first field, as integers; -1 has not arrived.
+    # The first field that each step reads, as integers; -1: not arrived.
     first = gates.begin(
         gates.unpack(None if flags is None else flags[0], restarts), fresh, start
     )
@@ -116,9 +116,9 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 
 
 def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks back; arguments and results as those of `_resident.backward`.
+    """Runs backward; arguments and results as those of `_resident.backward`.
 
-    Turn i begins with what step T - i sent back through the matrix, and ends with step
+    Turn i receives what step T - i sent back through the matrix, and then runs step
     T - 1 - i; the last turn has no step.
     """
     from jax.experimental import pallas as pl
@@ -127,7 +127,7 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
     blocks, programs = _blocks(plan), plan.programs
     dtype = jax.tree.leaves(inputs["rows"]["dfinal"])[0].dtype
     slot = blocks, programs, programs, plan.block[1] * plan.share
-    # Turn 0 finds 0, of its own parity; turn 1 has to wait for its own.
+    # Turn 0 finds 0, which has its parity; turn 1 has to wait for its own.
     parts = jnp.broadcast_to(jnp.arange(2).reshape(2, 1, 1, 1, 1), (2, *slot))
     parts = parts.astype(exchange.integer(dtype))
 
@@ -227,7 +227,7 @@ def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 def _launch(
     plan: Plan, name: str, turns: int, body: Any, inputs: dict, outputs: dict
 ) -> dict:
-    """Launches groups of programs; interpreted, all blocks and turns one by one."""
+    """Launches groups of programs; with `interpret`, all blocks and turns in order."""
     from jax.experimental import pallas as pl
 
     groups = _blocks(plan) * turns if plan.target.interpret else _groups(plan)
@@ -241,7 +241,7 @@ def _blocks(plan: Plan) -> int:
 
 
 def _groups(plan: Plan) -> int:
-    """Returns how many blocks of rows are walked along at the same time."""
+    """Returns how many blocks of rows run at the same time."""
     return min(_blocks(plan), max(plan.target.programs // plan.programs, 1))
 
 
@@ -255,7 +255,7 @@ def _program(plan: Plan) -> Array:
 def _each_block(
     plan: Plan, turns: int, walk: Callable[[Array, Array | None], None]
 ) -> None:
-    """Calls `walk(block, turn)` for this program's blocks; no turn: for all turns."""
+    """Calls `walk(block, turn)` for this program's blocks; turn None: all turns."""
     from jax.experimental import pallas as pl
 
     group = pl.program_id(0) // plan.programs

@@ -1,4 +1,4 @@
-"""The units of each program that shares a matrix, and the columns for them."""
+"""The units of each program that shares a matrix, and the columns of these units."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from jrnn.kernels._plan import Plan
 
 
 def pieces(size: int) -> list[tuple[int, int]]:
-    """Returns (start, size) of parts whose sizes are powers of two."""
+    """Cuts a size into parts (start, size) whose sizes are powers of two."""
     pieces, start = [], 0
     for bit in reversed(range(size.bit_length())):
         if size >> bit & 1:
@@ -37,27 +37,27 @@ def rows(plan: Plan, W: Array) -> Array:
 
 
 def side_by_side(parts: gates.Gates) -> Array:
-    """Returns (rows, share g) of gates (rows, share), unit by unit as `rows`."""
+    """Interleaves gates (rows, share) to (rows, share g), unit by unit like `rows`."""
     if len(parts) == 1:
         return parts[0]
     parts = (
         *parts,
         *(jnp.zeros_like(parts[0]),) * (power_of_two(len(parts)) - len(parts)),
     )
-    # The last axis has two entries at each level: what Triton can join.
+    # The stacked axis has two entries at each level, which is what Triton can join.
     evens, odds = side_by_side(parts[::2]), side_by_side(parts[1::2])
     return jnp.stack([evens, odds], axis=-1).reshape(evens.shape[0], -1)
 
 
 def units(plan: Plan, p: Array, gate: int = 0) -> Any:
-    """Returns where a program's units of a gate lie."""
+    """Returns the slice of a program's units of a gate."""
     from jax.experimental import pallas as pl
 
     return pl.ds(gate * plan.units[1] + p * plan.share, plan.share)
 
 
 def gates_at(plan: Plan, ref: Any, p: Array, t: Any = None, rows: Any = None) -> Any:
-    """Returns a program's units of every gate, of a step if there are steps."""
+    """Returns a program's units of every gate, at step t if there is a time axis."""
     if ref is None:
         return None
     place = (slice(None),) if t is None else (t, rows)

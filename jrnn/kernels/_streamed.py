@@ -1,12 +1,12 @@
 """Kernels for GPUs that read the recurrent matrix at each step, tile by tile.
 
-Values in a program's registers cannot be indexed, so that the state goes from step to
-step through memory, which the cache holds: a step writes tile after tile of its units,
-a barrier lets all threads of the program see them, and the next step reads them.
+Values in a program's registers cannot be indexed, so the state passes from step to step
+through cached memory: a step writes the tiles of its units, a barrier makes them
+visible to all threads of the program, and the next step reads them.
 
 Bytes: those of `_resident`, and the matrix once more for each step and block of rows,
 from the second-level cache: gates * n^2 numbers, through one multiprocessor for each 16
-rows. That bounds the speed from below (docs/kernels.md).
+rows. That limits the speed (docs/kernels.md).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ WARPS, STAGES = 8, 2  # not measured
 
 
 def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks along; arguments and results as those of `_resident.forward`."""
+    """Runs forward; arguments and results as those of `_resident.forward`."""
     gated, restarts = plan.gated, inputs["rows"]["fresh"] is not None
 
     def body(ins: Any, outs: Any) -> None:
@@ -84,10 +84,10 @@ def forward(plan: Plan, inputs: dict, outputs: dict) -> dict:
 
 
 def backward(plan: Plan, inputs: dict, outputs: dict) -> dict:
-    """Walks back; arguments and results as those of `_resident.backward`.
+    """Runs backward; arguments and results as those of `_resident.backward`.
 
-    At each step all gates' gradients come first, then, behind a barrier, what they send
-    back through the matrix. The adjoint is carried in dstart.
+    Each step first computes all gates' gradients and, after a barrier, their product
+    with the transposed matrix. The carry is stored in dstart.
     """
     gated, restarts = plan.gated, outputs["rows"]["dfresh"] is not None
 
@@ -173,13 +173,13 @@ def _none(plan: Plan, dtype: Any, count: int) -> tuple[Array, ...]:
 
 
 def _real(plan: Plan, j: Array) -> Array | None:
-    """Returns which units of tile j are no padding; None: all of every tile."""
+    """Returns which units of tile j are not padding; None: no tile has padding."""
     assert plan.tile is not None
     return real_units(plan, j * plan.tile, plan.tile)
 
 
 def _columns(plan: Plan, gate: int, j: Array) -> Any:
-    """Returns where tile j of a gate lies."""
+    """Returns the slice of tile j of a gate."""
     from jax.experimental import pallas as pl
 
     assert plan.tile is not None
@@ -187,7 +187,7 @@ def _columns(plan: Plan, gate: int, j: Array) -> Any:
 
 
 def _tile(tree: Any, plan: Plan, j: Array, t: Any = None) -> Any:
-    """Returns tile j of each leaf, of step t if leaves have steps."""
+    """Returns tile j of each leaf, at step t if leaves have a time axis."""
     place = (slice(None), _columns(plan, 0, j))
     return jax.tree.map(lambda ref: ref[place if t is None else (t, *place)], tree)
 

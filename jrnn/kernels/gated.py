@@ -2,8 +2,8 @@
 
     v_t = h_{t-1} W + b,    s_t = pointwise(s_{t-1}, u_t, v_t)
 
-for u_1..u_T that were worked out before, in one large product. Going back, the kernel
-gives du_t and dv_t, and the large products of the parameters' gradients come after.
+for u_1..u_T that were computed before, in one large product. The backward kernel
+returns du_t and dv_t; the large products of the parameters' gradients come after it.
 """
 
 import functools
@@ -20,21 +20,21 @@ from jrnn.kernels import _gates, _resident, _shared, _streamed
 from jrnn.kernels._pallas import Target, like
 from jrnn.kernels._plan import Plan, make_plan, pad, pad_matrix, unpad
 
-# Which axis of what `backward` is given has the rows.
+# The axis of the rows in each argument of `backward`.
 BACK = 1, 1, 1, 0, 1
 
 
 class Given(NamedTuple):
-    """What a kernel walks along: n units, g gates, one axis of rows.
+    """The arguments of a kernel: n units, g gates, one axis of rows.
 
     Attributes:
       W: (n, g n).
       b: (g n,), or None.
       us: (T, rows, g n).
       start: The state before the first step, leaves (rows, n).
-      fresh: What restarts put in its place; None without.
-      active: At which steps a row moves on, (T, rows); None: all.
-      restart: Before which it starts anew; None: none.
+      fresh: The state that replaces it at restarts; None without.
+      active: True at steps that update a row, (T, rows); None: all do.
+      restart: True at steps before which a row restarts; None: none.
     """
 
     W: Array
@@ -49,7 +49,7 @@ class Given(NamedTuple):
 def forward(
     gated: Gated, target: Target, given: Given, save: bool
 ) -> tuple[State, State, Saved]:
-    """Returns the final state, every state, and if `save` what `backward` needs."""
+    """Returns the final state, every state, and, if `save`, the saved values."""
     run = _with_vmap(lambda given: _forward(gated, target, given, save), (), (0, 1, 1))
     return run(given)
 
@@ -97,17 +97,17 @@ def backward(
     dfinal: State,
     direct: State,
 ) -> tuple[Array, Array, State, State | None]:
-    """Returns du, dv (the identical array where they are the same), dstart, dfresh.
+    """Returns du, dv (the identical array if they are the same), dstart, dfresh.
 
     Args:
       gated: The seam.
       target: The machine.
-      given: What `forward` was given; us is not read.
+      given: The arguments of `forward`; us is not read.
       states_tm1: The state that each step read.
       states: The state after each step.
-      saved: What `forward` saved.
+      saved: The values that `forward` saved.
       dfinal: The gradient of the final state.
-      direct: That of each state, but for what comes from later ones.
+      direct: The gradient of each state, except through later states.
     """
     run = _with_vmap(functools.partial(_backward, gated, target), BACK, (1, 1, 0, 0))
     return run(given, states_tm1, states, saved, dfinal, direct)
@@ -161,15 +161,15 @@ def _backward(
 def _with_vmap(
     run: Callable[..., Any], given: tuple[int, ...], found: tuple[int, ...]
 ) -> Callable[..., Any]:
-    """Makes `vmap` add rows, or launch once for each matrix where these differ.
+    """Makes `vmap` add rows, or launch once for each matrix if these differ.
 
-    By itself Pallas would make one grid of all launches, in which programs that wait
-    for one another are not side by side.
+    By default Pallas would make one grid of all launches, where programs that wait for
+    one another might not run at the same time.
 
     Args:
       run: (Given, *trees) -> trees.
-      given: Which axis of each of its trees has the rows.
-      found: Which axis of each of its results does.
+      given: The axis of the rows in each of these trees.
+      found: The axis of the rows in each result.
     """
     mapped = custom_vmap(run)
 
@@ -214,7 +214,7 @@ def _with_vmap(
 
 
 def _flags(plan: Plan, given: Given) -> Array | None:
-    """Returns both flags as one array (T, rows, 1); rows of padding do nothing."""
+    """Returns both flags as one array (T, rows, 1); padding rows are inactive."""
     flags = _gates.pack(given.active, given.restart)
     if flags is None:
         return None

@@ -1,29 +1,29 @@
 """The linear recurrence h_t = a_t h_{t-1} + b_t, elementwise, as a kernel.
 
-There is one multiplication and one addition for each two numbers that are read and one
-that is written, so that memory alone sets the time. Lanes (batch and units) are side by
-side in memory and are dealt out to programs; a program reads `GROUP` steps of a and b
-before it uses the first, so that many bytes are on their way, and keeps h in registers.
+There is one multiplication and one addition for each two numbers read and one written,
+so memory bandwidth alone sets the time. Lanes (batch and units) are adjacent in memory
+and are divided among programs; a program reads `GROUP` steps of a and b before it uses
+the first, so that many bytes are in flight, and keeps h in registers.
 
-Bytes for each number of h, in float32 (twice that for complex64, which is taken as a
-pair of reals; cutting and joining the pairs is three copies besides):
+Bytes for each number of h, in float32 (twice that for complex64, which is handled as a
+pair of reals; splitting and joining the pairs takes three more copies):
 
-    one walk               reads a, b; writes h          12
+    one run                reads a, b; writes h          12
     time cut into blocks   reads a, b; reads a, b; writes h   20
 
-A walk from its first step to its last needs no more than is necessary, so that time is
-cut only where lanes are too few to keep the machine busy: each block of steps is first
-composed into one (A, B), the state before each block follows in a short scan, and then
-all blocks are walked side by side. With 32 lanes for each program, (8, 1536, 65536) has
-384 programs, which have 8 KiB each on their way, 3 MiB in all: the product of an H100's
-bandwidth, 3.35 TB/s (its data sheet), and a latency of 0.7 us, assumed, is 2.3 MB. On a
-TPU programs run one after another, and time is never cut.
+One run from the first step to the last reads and writes no more than necessary, so time
+is cut only if there are too few lanes to keep the machine busy: each block of steps is
+first composed into one (A, B), a short scan gives the state before each block, and then
+all blocks run side by side. With 32 lanes for each program, (8, 1536, 65536) has 384
+programs, each with 8 KiB in flight, 3 MiB in all: the product of an H100's bandwidth,
+3.35 TB/s (its data sheet), and a latency of 0.7 us, assumed, is 2.3 MB. On a TPU
+programs run one after another, and time is never cut.
 
-Backwards it is the same recurrence from the last step to the first (12 bytes), and then
-da_t = g_t h_{t-1} by JAX (12 more). All this is counted, and nothing was measured.
+The backward pass is the same recurrence from the last step to the first (12 bytes),
+then da_t = g_t h_{t-1} in JAX (12 more). These numbers are counted, not measured.
 
-A block's A is a product of its coefficients, less exact than a walk: the error of h is
-then that of a product of as many factors as a block has steps.
+A block's A is a product of its coefficients, which is less exact than a run: with
+blocks, the error of h is that of a product of as many factors as a block has steps.
 """
 
 import functools
@@ -45,7 +45,7 @@ BLOCK = 256  # steps that are in a TPU's vector memory at once
 
 
 class _How(NamedTuple):
-    """What is static of a walk: `severs`, whether a = 0 cuts off NaN and infinities."""
+    """The static arguments; `severs`: whether a = 0 cuts off NaN and infinities."""
 
     target: Target
     severs: bool
@@ -67,11 +67,11 @@ def walk(
 
     Args:
       target: The machine.
-      chunk: Steps of a block; None: all, or fewer where lanes are few.
-      severs: Whether nothing of h is handed on where a is 0, not even NaN.
+      chunk: Steps of a block; None: all, or fewer if there are few lanes.
+      severs: Whether a = 0 cuts off all of h, including NaN and infinities.
       adjoint: Whether it runs from the last step to the first:
         g_t = b_t + m_t, m_{t-1} = a_t g_t, m_T = h0; it returns m_0 and every g_t.
-      a: (T, *batch, n), or (1, ..., n) where it is the same at every step.
+      a: (T, *batch, n), or (1, ..., n) if it is the same at every step.
       b: (T, *batch, n).
       h0: (*batch, n).
     """
@@ -114,7 +114,7 @@ def _parts(array: Array, dtype: Any) -> Parts:
 
 
 def _fold(target: Target, parts: Parts) -> Parts:
-    """Reshapes (T, *batch, n) to (T, rows, columns), filled up with zeros."""
+    """Reshapes (T, *batch, n) to (T, rows, columns), padded with zeros."""
     rows, columns = LANES[target.platform]
 
     def one(leaf: Array) -> Array:
@@ -127,7 +127,7 @@ def _fold(target: Target, parts: Parts) -> Parts:
 
 
 def _unfold(parts: Parts, shape: tuple[int, ...]) -> Array:
-    """Returns an array of `shape`, from parts whose last two axes are its lanes."""
+    """Inverts `_fold`: returns an array of `shape`, without the padding."""
 
     def one(leaf: Array) -> Array:
         lead = leaf.shape[:-2]
@@ -145,7 +145,7 @@ def _starts(how: _How, a: Parts, b: Parts, start: Parts) -> Parts:
     def step(h: Parts, block: tuple[Parts, Parts]) -> tuple[Parts, Parts]:
         A, B = block
         nothing = functools.reduce(jnp.logical_and, (part == 0 for part in h))
-        h_A = _times(how, A, h)  # beside an A that overflowed, 0 stays 0
+        h_A = _times(how, A, h)  # below: 0 stays 0 even if A overflowed
         h_A = tuple(jnp.where(nothing, jnp.zeros_like(x), x) for x in h_A)
         return _plus(h_A, B), h
 
@@ -154,7 +154,7 @@ def _starts(how: _How, a: Parts, b: Parts, start: Parts) -> Parts:
 
 
 def _launch(how: _How, a: Parts, b: Parts, start: Parts) -> tuple[Parts, Parts]:
-    """Walks all blocks; returns the state after each, and every state."""
+    """Runs all blocks; returns the state after each block, and every state."""
     blocks = start[0].shape[0]
 
     def body(ins: Any, outs: Any) -> None:
@@ -205,7 +205,7 @@ def _summarise(how: _How, a: Parts, b: Parts) -> tuple[Parts, Parts]:
 
 
 def _step(how: _How, show: Any) -> Any:
-    """Returns (h, t, a_t, b_t) -> h of one step, which shows h_t, or g_t."""
+    """Returns (h, t, a_t, b_t) -> h; each step calls `show(t, ...)` with h_t or g_t."""
 
     def step(h: Parts, t: Any, a_t: Parts, b_t: Parts) -> Parts:
         if how.adjoint:
@@ -220,7 +220,7 @@ def _step(how: _How, show: Any) -> Any:
 
 
 def _loop(how: _How, steps: int, ins: Any, carry: Any, step: Any) -> Any:
-    """Goes through the steps of a block, group by group, then those that are left."""
+    """Runs the steps of a block, in groups, then the remaining ones one by one."""
     count, group = _steps_here(how, steps), GROUP[how.target.platform]
     a_refs, b_refs = ins["timed"]["a"], ins["timed"]["b"]
     constant = a_refs[0].shape[0] == 1 and steps > 1
@@ -244,7 +244,7 @@ def _loop(how: _How, steps: int, ins: Any, carry: Any, step: Any) -> Any:
 
 
 def _steps_here(how: _How, steps: int) -> Array:
-    """Returns how many steps this block has: the last may have fewer."""
+    """Returns the number of steps of this block; the last may have fewer."""
     from jax.experimental import pallas as pl
 
     blocks = -(-steps // how.length)
@@ -256,7 +256,7 @@ def _steps_here(how: _How, steps: int) -> Array:
 
 
 def _carried(how: _How, steps: int, start: Any, kept: Any) -> Parts:
-    """Returns what a block begins with: its own start, or what the last one left."""
+    """Returns the initial state of a block: its start, or what the last block left."""
     from jax.experimental import pallas as pl
 
     if how.target.platform == "cuda" or steps <= how.length:
