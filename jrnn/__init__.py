@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-import jrnn.core.guards as _guards  # noqa: F401 checks what factories make
+import jrnn.core.guards as _guards  # noqa: F401 registers the checks of cells
 from jrnn import activations as activations
 from jrnn import cells as cells
 from jrnn import diagnostics as diagnostics
@@ -41,7 +41,7 @@ from jrnn.wrappers import stack as stack
 if _TYPE_CHECKING:
     from jrnn import interop as interop
     from jrnn import train as train
-else:  # they need other libraries: loaded when they are first used
+else:  # these need other libraries, so they are imported on first use
     __getattr__, __dir__ = _submodules(globals(), "interop", "train")
 
 __version__ = "0.1.0"

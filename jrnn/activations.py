@@ -1,4 +1,4 @@
-"""What is known of activations: their slopes, their bounds, and two of jrnn's own."""
+"""The derivatives and bounds of common activations, and two additional activations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,14 @@ STEEP = "proven: sup|phi'| s(W_h)"
 
 
 def linear(a: Array) -> Array:
-    """Returns its argument: the activation of a linear recurrent network."""
+    """Returns its argument, the activation of a linear recurrent network."""
     return a
 
 
 def positive(a: Array) -> Array:
-    """Returns a + 1/2 where a >= 0, and sigmoid(a) elsewhere: smooth and above 0.
+    """Returns a + 1/2 where a >= 0, and sigmoid(a) elsewhere: smooth and positive.
 
-    The candidate's activation in the version of minGRU and minLSTM in log space
+    The candidate's activation in the log-space version of minGRU and minLSTM
     (Feng et al. 2024, appendix B, https://arxiv.org/abs/2410.01201).
 
     Args:
@@ -43,7 +43,7 @@ def positive(a: Array) -> Array:
     return jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a))
 
 
-# phi'(a) written in h = phi(a), so that only h needs to be kept.
+# phi'(a) as a function of h = phi(a), so that only h needs to be saved.
 SLOPE: dict[Any, Callable[[Array], Array]] = {
     jnp.tanh: lambda h: 1 - h * h,
     jax.nn.sigmoid: lambda h: h * (1 - h),
@@ -67,7 +67,7 @@ STEEPEST: dict[Any, float] = {
     jax.nn.hard_sigmoid: 1 / 6,
     jnp.sin: 1.0,
 }
-# The least and the greatest value of phi.
+# (inf phi, sup phi).
 RANGE: dict[Any, tuple[float, float]] = {
     jnp.tanh: SIGNED,
     jnp.sin: SIGNED,
@@ -79,16 +79,16 @@ RANGE: dict[Any, tuple[float, float]] = {
 
 
 def bounded_state(activation: Activation) -> dict[str, tuple[float, float]]:
-    """Returns the bounds of h where it is a value of `activation`; none: {}."""
+    """Returns the bounds of h = activation(a); {} if it is not known to be bounded."""
     return {"h": RANGE[activation]} if activation in RANGE else {}
 
 
 def steep_bound(
     activation: Activation, norm: Callable[[Params], Array]
 ) -> StepBound | None:
-    """Returns the bound of h = phi(u + v), v linear in h_{t-1} with this norm.
+    """Returns the bound of h = phi(u + v), where v is linear in h_{t-1} with `norm`.
 
-    None for a phi whose steepest slope is not known.
+    None if sup |phi'| is not known.
     """
     if activation not in STEEPEST:
         return None

@@ -1,22 +1,22 @@
-r"""Where parameters start: initialisers against gradients that vanish or explode.
+r"""Initialisers, among them those against vanishing and exploding gradients.
 
-An initialiser is a function (key, shape, dtype) -> array, as those of
-`jax.nn.initializers`; factories of cells take it as `recurrent_init` and the like.
+An initialiser is a function (key, shape, dtype) -> array, like those of
+`jax.nn.initializers`; cell factories take it as `recurrent_init`, `bias_init` etc.
 `orthogonal`, `henaff`, `cayley`, `embedding` and `diagonal_normal` are initialisers
-themselves; `para_gru` and `para_lstm` are for biases; the others are made by a factory,
-which gives the identical initialiser for equal arguments, as a cell made of it is the
-identical cell.
+themselves; `para_gru` and `para_lstm` are for biases; the others are factories, which
+return the identical initialiser for equal arguments, so that cells made with it are
+identical too.
 
-A cell that is given no initialiser starts as the code of its authors does, where they
-published some and nothing speaks against it; each cell's module says how the two
-compare, and which one argument gives the authors' start where it is not the default.
+By default a cell is initialised as in its authors' code, if they published any and
+there is no reason against it; each cell's module compares the two, and names the
+argument that gives the authors' initialisation where it is not the default.
 
     h_t = phi(x_t W_x + h_{t-1} W_h + b)
 
-The gradient goes back through a product of W_h^T: that it neither vanishes nor
-explodes, at least before training, asks for a W_h whose singular values (orthogonal,
-identity), or whose eigenvalues (spectral radius), lie at 1; or, of a gated cell, for
-gates that keep for as long as the task is long (chrono).
+The gradient flows back through a product of factors W_h^T. At least before training, it
+neither vanishes nor explodes if the singular values of W_h are 1 (orthogonal, identity)
+or its spectral radius is; or, in a gated cell, if the gates keep the state for as long
+as the task requires (chrono).
 """
 
 from jrnn.core.draw import Initializer, OfGates
@@ -56,11 +56,11 @@ __all__ = [
     "uniform",
 ]
 
-# What cells draw W_h by unless told otherwise: uniform among the orthogonal matrices
+# The default of W_h in most cells: uniform among the orthogonal matrices
 # (A. Saxe et al. 2014, https://arxiv.org/abs/1312.6120).
 orthogonal: Initializer = ORTHOGONAL
 
-# The biases of ParaRNN's cells: those of `jrnn.cells.diagonal_gru` by default, and for
-# `jrnn.cells.diagonal_lstm(coupled=True)` as `bias_init`.
+# The biases of ParaRNN's cells: the default of `jrnn.cells.diagonal_gru`, and the
+# `bias_init` for `jrnn.cells.diagonal_lstm(coupled=True)`.
 para_gru: OfGates = PARA_GRU
 para_lstm: OfGates = PARA_LSTM

@@ -1,9 +1,9 @@
-"""Initialisers that cells take by default, or on request.
+"""Default initialisers of cells, and alternatives.
 
-Most are those of the code that authors published with their cells; each cell's file
-says which it takes, and how that compares with its authors' code.
-`jax.nn.initializers.orthogonal()` returns a new, unequal function at each call, so the
-defaults are made once, here: equal arguments then give the identical cell.
+Most are those of the authors' published code; each cell's file says which it uses, and
+how that compares with its authors' code. `jax.nn.initializers.orthogonal()` returns a
+new, unequal function at each call, so the defaults are made once, here: equal arguments
+then give the identical cell.
 """
 
 import functools
@@ -21,10 +21,10 @@ from jrnn.core.memoize import memoize
 
 # Variance 1 / input_size (LeCun et al. 1998, Efficient BackProp, section 4.6).
 LECUN_NORMAL: Initializer = jax.nn.initializers.lecun_normal()
-# All singular values 1: a step neither shrinks nor stretches (Saxe et al. 2014).
+# All singular values are 1, so a product preserves norms (Saxe et al. 2014).
 ORTHOGONAL: Initializer = jax.nn.initializers.orthogonal()
 ZEROS: Initializer = jax.nn.initializers.zeros
-# Of sums over k inputs, by variance.
+# Named by variance, for fan-in k.
 _scaled = jax.nn.initializers.variance_scaling
 FAN_IN_NORMAL: Initializer = _scaled(1.0, "fan_in", "normal")  # 1 / k, not truncated
 FAN_IN_UNIFORM: Initializer = _scaled(1.0, "fan_in", "uniform")  # 1 / k
@@ -33,13 +33,13 @@ HE_NORMAL: Initializer = _scaled(2.0, "fan_in", "normal")  # 2 / k
 LINEAR_UNIFORM: Initializer = _scaled(1 / 3, "fan_in", "uniform")
 GLOROT_UNIFORM: Initializer = jax.nn.initializers.glorot_uniform()
 
-# c of an RG-LRU, which lets a short way of Lambda be a long way of the decay (De et al.
-# 2024, section 2.4).
+# c of an RG-LRU, which makes small changes of Lambda large changes of the decay (De et
+# al. 2024, section 2.4).
 SHARPNESS = 8.0
 
 
 def checked(initializer: Initializer) -> Initializer:
-    """Makes an initialiser of jrnn's check what it is given."""
+    """Makes an initialiser check its arguments."""
 
     @functools.wraps(initializer)
     def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -56,10 +56,10 @@ def embedding(
 ) -> Array:
     """Draws a W_x for token ids: independent standard normal numbers.
 
-    Of k inputs exactly one is 1, so one row of W_x is all that a unit sums, and the
-    variance that keeps the sum's at 1 is 1. The default is meant for k features; its
-    variance of 1 / k makes token inputs too small by a factor of sqrt(k) (LeCun et al.
-    1998, Efficient BackProp, section 4.6, for one term).
+    A token id selects one row of W_x, so x_t W_x has variance 1 if the entries of W_x
+    have. The default is meant for k features: its variance of 1 / k makes token inputs
+    too small by a factor of sqrt(k) (LeCun et al. 1998, Efficient BackProp, section
+    4.6, for one term).
 
     Args:
       key: Of the draw.
@@ -80,11 +80,11 @@ def embedding(
 
 @checked
 def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-    """Draws A so that expm(A - A^T) turns planes by uniform angles.
+    """Draws A so that expm(A - A^T) rotates planes by uniform angles.
 
-    A pair of units for each plane, and angles from (-pi, pi), so that the eigenvalues
-    are uniform on the unit circle (M. Henaff et al., ICML 2016,
-    https://arxiv.org/abs/1602.06662); a unit without a partner keeps still.
+    Each pair of units is a plane, and angles are uniform in (-pi, pi), so that the
+    eigenvalues are uniform on the unit circle (M. Henaff et al., ICML 2016,
+    https://arxiv.org/abs/1602.06662); a unit without a partner is not rotated.
 
     Args:
       key: Of the draw.
@@ -109,11 +109,12 @@ def henaff(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> 
 
 @checked
 def cayley(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-    """Draws A so that expm(A - A^T) turns planes by angles of at most 1.
+    """Draws A so that expm(A - A^T) rotates planes by angles of at most 1.
 
-    The angles are -tan(theta / 2), theta uniform in (0, pi / 2): what the Cayley map
-    takes to an angle of theta (K. Helfrich et al., ICML 2018,
-    https://arxiv.org/abs/1707.09520). Slower than `henaff`'s, for slower features.
+    The angles are -tan(theta / 2), theta uniform in (0, pi / 2), the number that the
+    Cayley map takes to an angle of theta (K. Helfrich et al., ICML 2018,
+    https://arxiv.org/abs/1707.09520). Rotations are slower than with `henaff`, for
+    slower features.
 
     Args:
       key: Of the draw.
@@ -151,7 +152,7 @@ def _blocks(angles: Array, size: int) -> Array:
 
 
 def small_normal(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Normal with variance 4 / 5h, as ParaRNN draws the recurrent weights of a gate."""
+    """Draws normal numbers of variance 4 / 5h, as ParaRNN draws a gate's weights."""
     return jax.random.normal(key, shape, dtype) * (0.8 / shape[-1]) ** 0.5
 
 
@@ -185,7 +186,7 @@ def uniform(bound: float) -> Initializer:
 
 
 def sum_of_two(initializer: Initializer) -> Initializer:
-    """Returns what draws the sum of two biases, which other libraries keep apart."""
+    """Returns an initialiser of the sum of two biases that other libraries separate."""
 
     def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         first, second = jax.random.split(key)
@@ -198,10 +199,10 @@ def sum_of_two(initializer: Initializer) -> Initializer:
 def diagonal_normal(
     key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """Draws standard normal numbers on the diagonal, and zeros beside it.
+    """Draws a diagonal matrix of standard normal numbers.
 
-    The D of `jrnn.cells.lru` and `jrnn.cells.s5`, whose authors' code keeps a diagonal
-    alone.
+    For D of `jrnn.cells.lru` and `jrnn.cells.s5`, whose authors' code has only a
+    diagonal.
 
     Args:
       key: Of the draw.
@@ -212,7 +213,7 @@ def diagonal_normal(
       A diagonal matrix.
 
     Raises:
-      TypeError: `key` is no key, `shape` no tuple, or `dtype` no floating type.
+      TypeError: `key` is not a key, `shape` not a tuple, or `dtype` not floating.
       ValueError: `shape` is not that of a square matrix.
 
     Example:
@@ -223,7 +224,7 @@ def diagonal_normal(
     """
     if len(shape) != 2 or shape[0] != shape[1]:
         raise ValueError(
-            f"Expected the shape of a square matrix, got {shape}; take this "
+            f"Expected the shape of a square matrix, got {shape}; use this "
             "initialiser for D, where the sizes of inputs and outputs agree."
         )
     return jnp.diag(jax.random.normal(key, shape[:1], dtype))
@@ -232,7 +233,7 @@ def diagonal_normal(
 def skip_normal(
     key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """As `diagonal_normal` where the sizes agree; else normal of variance 1 / k."""
+    """Draws by `diagonal_normal` if square, else normal numbers of variance 1 / k."""
     square = shape[0] == shape[1]
     return (diagonal_normal if square else FAN_IN_NORMAL)(key, shape, dtype)
 
@@ -241,8 +242,8 @@ def skip_normal(
 def ring(r_min: float, r_max: float) -> Initializer:
     """Makes the initialiser of Lambda that draws sigmoid(Lambda) from a ring.
 
-    As the code of RecurrentGemma does, uniformly over the area of a ring in the complex
-    plane: sigmoid(Lambda)^2 is uniform between r_min^2 and r_max^2.
+    Uniform over the area of a ring in the complex plane, as in RecurrentGemma's code:
+    sigmoid(Lambda)^2 is uniform between r_min^2 and r_max^2.
     """
 
     def draw(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -254,12 +255,12 @@ def ring(r_min: float, r_max: float) -> Initializer:
 
 @memoize
 def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
-    """Makes the initialiser of `jrnn.cells.rg_lru`'s Lambda of which its paper speaks.
+    """Makes the initialiser of Lambda in `jrnn.cells.rg_lru` that its paper describes.
 
-    The strongest decay that the gate can ask for, sigmoid(Lambda)^8, is uniform in
+    The strongest decay that the gate can select, sigmoid(Lambda)^8, is uniform in
     [least, largest] (De et al. 2024, section 2.4, https://arxiv.org/abs/2402.19427).
-    The authors' code, and `jrnn.cells.rg_lru` by default, draws sigmoid(Lambda) there,
-    so that states decay eight times faster.
+    The authors' code, and `jrnn.cells.rg_lru` by default, draws sigmoid(Lambda) itself
+    from that range, so that states decay eight times faster.
 
     Args:
       least: Above 0.
@@ -290,7 +291,7 @@ def strongest_decay(least: float = 0.9, largest: float = 0.999) -> Initializer:
 
 
 def _logit(log_a: Array) -> Array:
-    """Returns the inverse of the sigmoid, log(a / (1 - a)), of a near 1."""
+    """Returns log(a / (1 - a)), the inverse of the sigmoid, given log a, a near 1."""
     return log_a - jnp.log(-jnp.expm1(log_a))
 
 
@@ -306,7 +307,7 @@ def _para_lstm(key: Key, size: int, dtype: DTypeLike) -> tuple[Array, ...]:
     return -jnp.linspace(0, 1, size, dtype=dtype), zeros, zeros
 
 
-# ParaRNN's biases (https://github.com/apple/ml-pararnn): those of z, which is 1 - z
-# here, and those of f go evenly from 0 to -1 over the units; the others are 0.
+# ParaRNN's biases (https://github.com/apple/ml-pararnn): those of its z, which is 1 - z
+# here, and of f go evenly from 0 to -1 over the units; the others are 0.
 PARA_GRU = OfGates("r z n", _para_gru)
 PARA_LSTM = OfGates("f g o", _para_lstm)

@@ -1,4 +1,4 @@
-"""Initialisers of recurrent matrices, and of gates that keep for long."""
+"""Initialisers of recurrent matrices, and of gates for long memory."""
 
 import math
 
@@ -11,8 +11,8 @@ from jrnn.core.cell import Key
 from jrnn.core.draw import Initializer, OfGates
 from jrnn.core.memoize import memoize
 
-# log2 of a power of the matrix that shows its largest eigenvalue alone: the root of
-# what the others and the eigenvectors leave is 1 to rounding in float64, 2^-52.
+# log2 of a power m of the matrix in which only the largest eigenvalue matters: the m-th
+# root of the factor due to all else is 1 to rounding in float64, 2^-52.
 SQUARINGS = 52
 
 
@@ -42,10 +42,10 @@ def normal(std: float) -> Initializer:
 def identity(scale: float = 1.0) -> Initializer:
     r"""Makes the initialiser W_h = scale I, that of an IRNN (Le et al. 2015).
 
-    With `jax.nn.relu`, scale 1 and no bias a state without input stays what it is, and
-    so does the gradient: dh_t/dh_k = I for any t, k. The paper draws the other weights
-    with standard deviation 0.001, and takes a scale of 0.01 where memories should be
-    short. Source: https://arxiv.org/abs/1504.00941.
+    With `jax.nn.relu`, scale 1 and no bias, a state without input is constant, and so
+    is the gradient: dh_t/dh_k = I for any t, k. The paper draws the other weights with
+    standard deviation 0.001, and uses a scale of 0.01 for short memories. Source:
+    https://arxiv.org/abs/1504.00941.
 
     Args:
       scale: Of the identity, above 0.
@@ -84,23 +84,24 @@ def spectral_radius(
 
     .. math:: W = \frac{\rho}{\rho(W')} W', \quad \rho(W') = \max_i |\lambda_i(W')|
 
-    In a linear network gradients die out like rho^(t-k) below 1, and explode above it;
-    reservoirs are drawn so (H. Jaeger 2001, "The echo state approach", section 3.1).
-    The radius is the limit of |W'^m|^(1/m), taken by repeated squaring, which needs no
-    eigenvalues and runs on every device. Roundings count as often as the condition of
-    the eigenvectors says, which is little for what is drawn; of a matrix made to be far
-    from normal the radius may be off by percents in float32, or NaN; so it is for a
-    matrix of radius 0. Narrower types are drawn in float32, scaled, and then rounded.
+    In a linear network gradients scale as rho^(t-k): they vanish below 1, and explode
+    above it. Reservoirs are drawn in this way (H. Jaeger 2001, "The echo state
+    approach", section 3.1). The radius is the limit of |W'^m|^(1/m), computed by
+    repeated squaring, which needs no eigenvalues and runs on every device. Its rounding
+    error is multiplied by the condition number of the eigenvectors, which is small for
+    random matrices. For a matrix constructed to be far from normal the radius may be
+    off by percents in float32, or NaN; for a matrix of radius 0 it is NaN. Narrower
+    types are drawn in float32, scaled, and then rounded.
 
     Args:
       radius: rho, above 0.
-      initializer: What draws W'; None: independent normal numbers.
+      initializer: Draws W'; None: independent normal numbers.
 
     Returns:
       An initialiser of square matrices.
 
     Raises:
-      TypeError: `initializer` is no function.
+      TypeError: `initializer` is not a function.
       ValueError: `radius` is not above 0; and where it draws, the matrix is not square.
 
     Example:
@@ -125,14 +126,14 @@ def spectral_radius(
 
 
 def _log_radius(W: Array) -> Array:
-    """Returns log rho(W) = lim (1/m) log |W^m|, by squaring and taking out the norm."""
+    """Returns log rho(W) = lim (1/m) log |W^m|, by squaring and normalising."""
 
     def square(
         step: Array, carry: tuple[Array, Array, Array]
     ) -> tuple[Array, Array, Array]:
         del step
         power, total, share = carry
-        size = jnp.abs(power).max()  # its square could vanish
+        size = jnp.abs(power).max()  # not a norm: squares could underflow
         power = power / size
         return power @ power, total + share * jnp.log(size), share / 2
 
@@ -147,18 +148,19 @@ def chrono_lstm(longest: float) -> OfGates:
 
     .. math:: b_f \sim \log U(1, T_{max} - 1), \quad b_i = -b_f
 
-    A forget gate held at sigmoid(b_f) forgets by 1/e in about 1 / (1 - sigmoid(b_f))
-    = 1 + e^(b_f) steps: the units' times are uniform on (2, T_max), equation 16 of the
-    paper. The other biases are 0. Source: https://arxiv.org/abs/1804.11188.
+    With the forget gate at sigmoid(b_f), c decays by a factor of e in about
+    1 / (1 - sigmoid(b_f)) = 1 + e^(b_f) steps: the units' times are uniform on
+    (2, T_max), equation 16 of the paper. The other biases are 0. Source:
+    https://arxiv.org/abs/1804.11188.
 
     Args:
       longest: T_max, the longest dependence that is expected, in steps; above 2.
 
     Returns:
-      What `jrnn.lstm` takes as `bias_init`, with `forget_bias=0.0`.
+      The `bias_init` for `jrnn.lstm`, with `forget_bias=0.0`.
 
     Raises:
-      TypeError: `longest` is no number.
+      TypeError: `longest` is not a number.
       ValueError: It is not above 2.
 
     Example:
@@ -186,16 +188,16 @@ def chrono_gru(longest: float) -> OfGates:
     .. math:: b_z \sim \log U(1, T_{max} - 1)
 
     As `chrono_lstm`, for the gate z that keeps the past in h_t = (1 - z_t) * n_t +
-    z_t * h_{t-1}; what is written is 1 - z by itself. The other biases are 0.
+    z_t * h_{t-1}; the weight of n_t is then 1 - z. The other biases are 0.
 
     Args:
       longest: T_max, the longest dependence that is expected, in steps; above 2.
 
     Returns:
-      What `jrnn.gru` takes as `bias_init`.
+      The `bias_init` for `jrnn.gru`.
 
     Raises:
-      TypeError: `longest` is no number.
+      TypeError: `longest` is not a number.
       ValueError: It is not above 2.
 
     Example:

@@ -35,9 +35,7 @@ SHARED = (
     64,
     32,
 )  # columns of each program: rows of a transposed product of tensor cores
-HELD = (
-    160 * 2**10
-)  # bytes of these columns and of h, which fit an A100's shared memory
+HELD = 160 * 2**10  # bytes of these columns and of h, which fit an A100's shared memory
 PRODUCT = 2**14  # numbers of a product, in half of the registers of 128 threads
 TPU_LANES, TPU_SUBLANES, TPU_ROWS = 128, 8, 128
 MOST_STEPS = 128  # of a block: beyond, its start-up time is negligible. Not measured.

@@ -1,4 +1,4 @@
-"""Newton's method with its report: which sequences converged, and how fast."""
+"""Newton's method with its report: what converged, after how many iterations."""
 
 from typing import Any
 
@@ -26,16 +26,15 @@ def newton_trajectory(
     key: Key | None = None,
     method: Method | None = None,
 ) -> tuple[State, Any]:
-    """Solves for the state after every step, and says what became of each sequence.
+    """Solves for the state after every step, and reports convergence.
 
     Args:
       cell: As in `jrnn.unroll`.
       params: As in `jrnn.unroll`.
       xs: As in `jrnn.unroll`.
       state: As in `jrnn.unroll`.
-      guess: A trajectory to begin with, such as that of the parameters one training
-        step ago: the nearer, the fewer iterations. None begins with `state` at every
-        step.
+      guess: An initial trajectory, such as that of the parameters one training step
+        ago: the closer, the fewer iterations. None: `state` at every step.
       lengths: As in `jrnn.trajectory`.
       resets: As in `jrnn.unroll`.
       mask: As in `jrnn.unroll`.
@@ -45,13 +44,14 @@ def newton_trajectory(
 
     Returns:
       The states, with leaves (T, *batch, ...), and `jrnn.run.NewtonInfo(converged,
-      iterations, residual)`; of a stack or a bidirectional cell a tuple, one entry for
-      each child. A sequence that did not converge is NaN, or what the scan finds under
-      `jrnn.newton(fallback=True)`; its report tells of the iterations either way.
+      iterations, residual)`, for a stack or a bidirectional cell a tuple with one for
+      each child. A sequence that did not converge is NaN, or with
+      `jrnn.newton(fallback=True)` the result of a scan; the report is about the
+      iterations in both cases.
 
     Raises:
-      TypeError: As `jrnn.unroll`.
-      ValueError: As `jrnn.unroll`; or `method` makes no such report.
+      TypeError: As in `jrnn.unroll`.
+      ValueError: As in `jrnn.unroll`, or `method` is not made by `jrnn.newton`.
 
     Example:
       >>> import jax, jrnn
