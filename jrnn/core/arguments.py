@@ -1,4 +1,4 @@
-"""Checks of single arguments, and how an error shows what came."""
+"""Checks of single arguments, and how errors show the value received."""
 
 import functools
 import inspect
@@ -22,9 +22,10 @@ R = TypeVar("R")
 
 
 def tell(value: Any) -> str:
-    """Returns what an error says of a value that came: short, and of no array's type.
+    """Returns a short description of a value, for an error.
 
-    What is traced is told from what is known, for a remedy may depend on it.
+    For arrays: the dtype and shape, not the class; and whether the array is traced,
+    because the remedy may depend on it.
     """
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     if dtype is None or not isinstance(shape, tuple):
@@ -180,7 +181,7 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_real(name: str, value: Any) -> float:
-    """Returns `value`, a real number, as a float; raises a clear error otherwise."""
+    """Returns `value` as a float; raises TypeError unless it is a real number."""
     if not _is_real(value):
         raise TypeError(f"Expected {name} to be a number, got {tell(value)}.")
     return float(value)
@@ -191,7 +192,7 @@ def check_switch(name: str, value: Any) -> bool:
     if not _is_switch(value):
         raise TypeError(
             f"Expected {name} to be True or False, got {tell(value)}; it is static, "
-            "and no array can stand for it."
+            "so it cannot be an array."
         )
     return bool(value)
 

@@ -1,9 +1,9 @@
-r"""What all cells share, written once: `factory` and `build`.
+r"""The code that all cells share: `factory` and `build`.
 
-A cell's factory says what is particular to its cell: the arrays of its parameters, the
-arrays of its state, and its equations, or the seam from which they follow. The rest is
-derived here: equal arguments give the identical cell, sizes are checked, the spec is
-read off the call, parameters are drawn, the state starts at 0, and
+A cell's factory defines only the arrays of its parameters, the arrays of its state, and
+its equations, or the seam from which they follow. The rest is derived here: equal
+arguments give the identical cell, sizes are checked, the spec is taken from the call,
+parameters are drawn, the state starts at 0, and
 
     step(params, s_{t-1}, x_t) = s_t, y_t
     u_t = project(params, x_t)             x_t W_x + b, unless it is given
@@ -52,12 +52,12 @@ P = ParamSpec("P")
 
 @checked
 def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
-    """Makes a function that returns `build(...)` a factory of cells.
+    """Turns a function that returns `build(...)` into a factory of cells.
 
-    Equal arguments, however they are passed, give the identical cell. Arguments are
-    checked to be what they are annotated as, and those called `*_size` to be at least
-    1, or None. The spec is the function's name and its arguments, but for those called
-    `*_init`, which are irrelevant once there are parameters.
+    Equal arguments, positional or by name, give the identical cell. Arguments are
+    checked against their annotations, and those named `*_size` to be at least 1 or
+    None. The spec is the function's name and its arguments, without those named
+    `*_init`, which are irrelevant once parameters exist.
 
     Args:
       make: A function with an argument `input_size`.
@@ -114,14 +114,14 @@ def adjoint_of(
     pullback: Callable[..., tuple[State, Any, Saved]],
     sums: Callable[..., dict[str, Array]],
 ) -> Adjoint:
-    """Returns a backward pass of `advance` that was derived by hand.
+    """Makes an `Adjoint` whose gradients are given by name.
 
     Args:
       forward: As `jrnn.cells.Adjoint.advance`.
       pullback: As `jrnn.cells.Adjoint.pullback`.
-      sums: (states_tm1, states, saved, du, deltas) -> the gradients by name, of those
-        parameters alone that `advance` reads, as `jrnn.cells.Adjoint.gradient`; those
-        of parameters that are None are dropped.
+      sums: (states_tm1, states, saved, du, deltas) -> {name: gradient}, only for the
+        parameters that `advance` reads, otherwise as `jrnn.cells.Adjoint.gradient`.
+        Gradients of parameters that are None are dropped.
     """
 
     def gradient(params: Any, *steps: Any) -> Params:
@@ -134,12 +134,12 @@ def adjoint_of(
 
 
 def dense(params: Any, x: Array) -> Array:
-    """Returns u = x W_x + b, or W_x[x] + b for token ids: what most cells project."""
+    """Returns u = x W_x + b, or W_x[x] + b for token ids: the default `project`."""
     return project_dense(params.W_x, params.b, x)
 
 
 def first_array(params: Params, state: State, x: Array) -> Array:
-    """Returns y = h, the first array of the state, in the type of the inputs."""
+    """Returns y = h, the first array of the state, cast to the type of the inputs."""
     return show(state[0], x, jax.tree.leaves(params)[0])
 
 
@@ -164,7 +164,7 @@ def build(
     diagonal: bool = False,
     elapsed: int | None = None,
 ) -> Cell:
-    """Makes a cell of its equations; a function that `factory` decorates returns it.
+    """Makes a cell from its equations, inside a function decorated by `factory`.
 
     One of `advance`, `adjoint`, `gated`, `forward` and `linear` says how the state
     moves on; where there are several, `advance` is that of the first in this order.
@@ -173,24 +173,24 @@ def build(
       init: (key, dtype=None) -> params, such as `drawn(...)`.
       init_state: (params, batch_shape=()) -> state, such as `initial(...)`.
       output_size: Size of the last axis of the output.
-      project: (params, x) -> u; by default x W_x + b, of params with these fields.
+      project: (params, x) -> u; by default x W_x + b, for params with these fields.
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y; by default the first array of the state.
-      forward: (params, state, u) -> (state, gates), the gates by name, for a cell that
-        brings no backward pass.
-      gated: The seam of one recurrent product and elementwise gates; its `inputs`
-        follow where `project` is the default.
-      adjoint: A backward pass of one's own.
+      forward: (params, state, u) -> (state, {name: gate}), for a cell without its own
+        backward pass.
+      gated: The seam of one recurrent product and elementwise gates; `inputs` is
+        filled in if `project` is the default.
+      adjoint: The cell's own backward pass.
       linear: The coefficients of a cell that is linear in its state.
-      gates: Least and greatest value of each gate, by name, for statistics. Empty:
-        nothing is bounded. None: not known; of a linear cell, the modulus of its
-        factor.
-      opened: (state, saved) -> the gates by name, of what a step of `gated` or
-        `adjoint` leaves; None: they are fields of these.
+      gates: {name: (least, greatest)} of each gate, for statistics. Empty: no bounded
+        values. None: not known; for a linear cell, the absolute value of its factor.
+      opened: (state, saved) -> {name: gate}, from the results of `gated` or `adjoint`;
+        None: the gates are fields of these.
       bound: A proven bound of the norm of the step's Jacobian; None: that of a linear
         cell, or none.
-      prepare: What is learned -> what the functions above read, and that as it is.
-      noise: As `jrnn.Cell.noise`; `project` then takes the noise of its steps, too.
+      prepare: Learned parameters -> the parameters that the functions above read;
+        returns the latter unchanged.
+      noise: As `jrnn.Cell.noise`; `project` then also takes the noise of its steps.
       diagonal: As `jrnn.Cell.diagonal`.
       elapsed: As `jrnn.Cell.elapsed`.
 
@@ -253,7 +253,7 @@ def _advance(
         return linear_advance(linear)
     raise TypeError(
         "Expected advance, gated, adjoint, forward or linear, got none of them; one "
-        "has to say how the state moves on."
+        "has to say how the state advances."
     )
 
 
@@ -262,7 +262,7 @@ def _view(
     forward: Forward,
     opened: Callable[[State, Saved], Mapping[str, Array]],
 ) -> GateView:
-    """Returns how the gates of steps are read, for statistics."""
+    """Returns a view of the gates of steps, for statistics."""
     if not gates:
         return NO_GATES
 
@@ -270,8 +270,8 @@ def _view(
         found = opened(*forward(params, states_tm1, us))
         if not found.keys() >= gates.keys():
             raise ValueError(
-                f"Expected the gates {', '.join(gates)} among what a step leaves, got "
-                f"{', '.join(found)}; name each gate as the field that holds it."
+                f"Expected the gates {', '.join(gates)} among the results of a step, "
+                f"got {', '.join(found)}; name each gate like the field that holds it."
             )
         return {name: found[name] for name in gates}
 
@@ -279,6 +279,6 @@ def _view(
 
 
 def _fields(state: State, saved: Saved) -> dict[str, Array]:
-    """Returns the fields of the new state, and of what the step saves."""
+    """Returns the fields of the new state and of what the step saves, by name."""
     named = saved if isinstance(saved, dict) else getattr(saved, "_asdict", dict)()
     return {**state._asdict(), **named}

@@ -1,13 +1,13 @@
-"""What a cell is: a few pure functions, and what is known about them.
+"""The type of cells: a few pure functions, and properties that are known of them.
 
 A recurrent cell packs the past into a state and is written once:
 
     u_t = project(params, x_t)              the input's share, which needs no state
     s_t = advance(params, s_{t-1}, u_t)     the recurrent share, alone inside the loop
-    y_t = output(params, s_t, x_t)          what the cell shows
+    y_t = output(params, s_t, x_t)          the output
 
-A method (`jrnn.core.method`) is one way to run a cell along a sequence. No method knows
-a particular cell, and no cell knows a method: they meet in these types.
+A method (`jrnn.core.method`) is one way to run a cell along a sequence. Methods do not
+depend on particular cells, nor cells on methods: these types are their interface.
 """
 
 from collections.abc import Callable, Hashable
@@ -18,13 +18,13 @@ from jaxtyping import Array
 
 from jrnn.core.pickling import pickled_by_call
 
-Params = Any  # a pytree of arrays: NamedTuples whose fields carry the notes' names
+Params = Any  # a pytree of arrays: NamedTuples with the field names of the notes
 
 
 State = Any  # a pytree of arrays, each of shape (*batch, ...)
 
 
-Saved = Any  # what a forward step leaves for its backward step: a pytree of arrays
+Saved = Any  # residuals of a forward step for its backward step: a pytree of arrays
 
 
 Gates = tuple[Array, ...]  # one array of shape (*batch, hidden_size) per gate
@@ -34,12 +34,12 @@ Key = chex.PRNGKey
 
 
 class Spec(NamedTuple):
-    """What a cell, head or model is, for summaries, files and conversion.
+    """The call that describes a cell, head or model, for summaries, files, conversion.
 
     Attributes:
       name: The factory's name.
-      arguments: The factory's arguments as (name, value) pairs, defaults included,
-        but for the initialisers, which matter no more once there are parameters.
+      arguments: The factory's arguments as (name, value) pairs, including defaults,
+        without initialisers, which are irrelevant once parameters exist.
       input_size: Size of the last axis of a float input; number of token ids.
       output_size: Size of the last axis of the output.
     """
@@ -82,9 +82,9 @@ class Gated(NamedTuple):
         (n,): W multiplies h unit by unit.
       pointwise: (state_tm1, u, v) -> (state, saved). Elementwise, on tuples of gates.
       pullback: (state_tm1, state, saved, dstate) -> (dstate_tm1, du, dv), derived by
-        hand. `dstate_tm1` leaves out what flows back through the product. Where du and
-        dv are the same they should be the same object, so that they are kept once.
-      inputs: params -> (W_x, b or None), where `project` is x W_x + b, so that a method
+        hand. `dstate_tm1` excludes the gradient through the product. If du and dv are
+        equal they should be the same object, which is then stored once.
+      inputs: params -> (W_x, b or None), if `project` is x W_x + b, so that a method
         may compute u gate by gate. None: `project` is something else.
     """
 
@@ -96,7 +96,7 @@ class Gated(NamedTuple):
 
 
 class Adjoint(NamedTuple):
-    """A backward pass of `advance` that a cell brings along, derived by hand.
+    """A cell's own backward pass of `advance`, derived by hand.
 
     For cells that do not fit `Gated` (a reset before the product, a projection,
     peepholes). `pullback` runs inside the loop over time, `gradient` once for many
@@ -105,7 +105,7 @@ class Adjoint(NamedTuple):
     Attributes:
       advance: (params, state_tm1, u) -> (state, saved).
       pullback: (params, state_tm1, state, saved, dstate) -> (dstate_tm1, du, deltas),
-        where `deltas` is whatever else `gradient` needs of the step.
+        where `deltas` is whatever else `gradient` needs from the step.
       gradient: (params, states_tm1, states, saved, du, deltas) -> dparams, where each
         argument but the first has a leading axis of time; zero for parameters that
         only `project` and `output` read.
@@ -119,8 +119,7 @@ class Adjoint(NamedTuple):
 class Linear(NamedTuple):
     """The seam of cells that are linear in their state, for evaluation in parallel.
 
-    With u_t = project(params, x_t), and one entry of a and b for each array of the
-    state:
+    With u_t = project(params, x_t), and an a and a b for each array of the state:
 
         a_t, b_t = coefficients(params, u_t)
         s_t = a_t * s_{t-1} + b_t              elementwise
@@ -131,15 +130,15 @@ class Linear(NamedTuple):
 
         h_t = a_t * h_{t-1} + b_t + e_t * fresh_{t-1}
 
-    Where `fresh` is 1 in `cell.init_state`, and its own a and b are 0, that adds e_t at
-    the first step alone.
+    If `fresh` is 1 in `cell.init_state`, and its own a and b are 0, this adds e_t only
+    at the first step.
 
     Attributes:
       coefficients: (params, u) -> (a, b), each of the state's structure, for any
         leading axes of u. Leaves of b are (..., n); those of a (..., n), or (..., n, n)
         if `full`; a that does not depend on u has no leading axes, and broadcasts.
-      full: Whether a holds matrices.
-      start: (params, u) -> e, of the shape of the first leaf of b; None: there is none.
+      full: Whether a contains matrices.
+      start: (params, u) -> e, of the shape of the first leaf of b; None: no such term.
         Not with `full`.
     """
 
@@ -149,15 +148,15 @@ class Linear(NamedTuple):
 
 
 class GateView(NamedTuple):
-    """Which gates a cell has and how to read them, for statistics.
+    """The gates of a cell and how to read them, for statistics.
 
     Attributes:
-      ranges: (name, (least, greatest)) of each gate; () where there is nothing whose
-        values are bounded.
+      ranges: (name, (least, greatest)) of each gate; () if the cell has no bounded
+        values.
       read: (params, states_tm1, us) -> the gates by name, (*lead, n) each, for any
-        leading axes; `params` are prepared, `us` is what `project` returns.
-      functions: Those of the cell that it describes; `jrnn.core.claims.claim` fills it
-        in.
+        leading axes; `params` are prepared, `us` is the result of `project`.
+      functions: The functions of the cell that it describes, filled in by
+        `jrnn.core.claims.claim`.
     """
 
     ranges: tuple[tuple[str, tuple[float, float]], ...]
@@ -169,12 +168,12 @@ class StepBound(NamedTuple):
     """A proven bound of the norm of the Jacobian of a cell's step.
 
     Attributes:
-      label: How it is proven, in words.
+      label: The proof, in words.
       blocks: (params, states_tm1, us, kept) -> bounds on the norms of the blocks of J,
         (T, *batch, F, F) for F arrays of the state, before zoneout; `kept` (F,) is the
-        share of the past that zoneout keeps of each. None: J does not depend on the
-        state, so that its norm along a run is its supremum for these inputs.
-      kept: That share, one number for each array of the state; (): no zoneout.
+        fraction of each that zoneout keeps. None: J does not depend on the state, so
+        that its norm along a run is its supremum for these inputs.
+      kept: That fraction, for each array of the state; (): no zoneout.
       functions: As in `GateView`.
     """
 
@@ -185,7 +184,7 @@ class StepBound(NamedTuple):
 
 
 class Made(NamedTuple):
-    """The functions that a cell was made of, before any was replaced.
+    """The functions of a cell when it was made, before any was replaced.
 
     Attributes:
       functions: As in `GateView`.
@@ -209,28 +208,29 @@ class Cell(NamedTuple):
         above, also where one of them was replaced (`jrnn.core.claims.current`).
       spec: What the cell is.
       gated: Its elementwise seam, if it has one.
-      adjoint: Its own backward pass, if it brings one.
+      adjoint: Its own backward pass, if it has one.
       linear: Its coefficients, if it is linear in its state.
-      diagonal: Whether unit i of the new state depends on unit i of the old one alone
-        (of each array of the state, which then all have one size), so that the
+      diagonal: Whether unit i of the new state depends only on unit i of the old one
+        (in every array of the state, which then all have one size), so that the
         Jacobian of a step is one small block for each unit.
       noise: (key, steps, batch_shape) -> a pytree of arrays (steps, *batch_shape, ...),
-        what is drawn before the loop where the cell is random in training.
-      prepare: params -> what the functions above read in their place, where that is a
-        function of the parameters worth computing once for a whole sequence (a matrix
-        exponential). They take either, and `prepare` returns what was prepared as it
-        is; a method is given what was prepared, so that none of it runs in the loop.
+        drawn before the loop, for a cell that is random in training.
+      prepare: params -> prepared parameters, for a function of the parameters that is
+        worth computing once for a whole sequence (a matrix exponential). The functions
+        above accept both, and `prepare` returns prepared ones unchanged. Methods get
+        prepared parameters, so that none of this runs in the loop.
       children: The cells that are run in its place; None: it is run itself.
-      shows_state: Whether `output` is the state's first array, but for its type, so
-        that many steps share no work in it.
-      elapsed: Which input feature is the time gone by since the step before, such as
-        -1 for the last; None: none is. It cannot be a symbol, nor what a cell shows.
-      gates: Which gates it has, for statistics; None: not known.
+      shows_state: Whether `output` only casts the first array of the state, so that
+        computing it for many steps at once saves nothing.
+      elapsed: The index of the input feature that is the time since the previous step,
+        such as -1 for the last; None: there is none. It cannot be a symbol, nor an
+        output of another cell.
+      gates: Its gates, for statistics; None: not known.
       bound: A proven bound of the norm of its step's Jacobian; None: there is none.
-      made: What it was made of, which tells what was replaced since; None: not known.
+      made: The functions it was made of, to detect replaced ones; None: not known.
 
-    `gates` and `bound` hold of the functions that they were made for: a cell of which a
-    function is replaced has neither, whatever stands there (`jrnn.core.claims.held`).
+    `gates` and `bound` apply only to the functions that they were made for: they are
+    ignored once a function of the cell is replaced (`jrnn.core.claims.held`).
     """
 
     init: Callable[..., Params]
@@ -265,14 +265,14 @@ class Children(NamedTuple):
 
     Attributes:
       cells: The children, in the order in which they are run.
-      parallel: False: each reads what the one before it shows. True: all read the same
-        inputs, every second one in reverse, and their outputs stand side by side.
+      parallel: False: each reads the outputs of the one before. True: all read the same
+        inputs, every second one in reverse, and their outputs are concatenated.
       nested: Whether the cell's params, state and noise are tuples, one entry for each
         child. False: there is one child, and the cell's params and state are its own.
-      inputs: (x, noise) -> (x, noise): what the children read, and their noise, where
-        there is noise; for any leading axes. None: both as they come.
-      outputs: (y, x) -> y: what the cell shows, from what the children show and what
-        the cell reads; for any leading axes. None: what the children show.
+      inputs: (x, noise) -> (x, noise): the inputs and the noise of the children, called
+        if there is noise; for any leading axes. None: both unchanged.
+      outputs: (y, x) -> y: the output of the cell, from the children's output and the
+        cell's input; for any leading axes. None: the children's output.
     """
 
     cells: "tuple[Cell, ...]"

@@ -1,4 +1,4 @@
-"""Checks of cells, parameters and states, whose structure is static."""
+"""Checks of the types, structures and shapes of cells, parameters and states."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -17,7 +17,7 @@ from jrnn.core.method import Method
 
 
 def is_traced(array: Any) -> bool:
-    """Returns whether the values of `array` are not known yet, as under `jax.jit`."""
+    """Returns whether `array` is traced, so that its values are unknown."""
     return isinstance(array, Tracer)
 
 
@@ -32,7 +32,7 @@ def check_cell(cell: Any, name: str = "cell") -> None:
 
 
 def check_array(name: str, value: Any) -> Array:
-    """Returns `value` as an array, or raises TypeError where it is none."""
+    """Returns `value` as an array; raises TypeError if it cannot be one."""
     if isinstance(value, jax.Array):
         return value
     try:
@@ -94,7 +94,7 @@ def check_params(cell: Cell, params: Params) -> None:
 
 
 def check_floating(name: str, params: Params) -> None:
-    """Raises TypeError unless all parameters are of floating types."""
+    """Raises TypeError unless all parameters have floating types."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = dtype_of(leaf)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
@@ -105,7 +105,7 @@ def check_floating(name: str, params: Params) -> None:
 
 
 def check_no_elapsed(name: str, cell: Cell, reason: str) -> None:
-    """Raises ValueError for a cell that reads elapsed time where none can come."""
+    """Raises ValueError for a cell that reads elapsed time where it cannot get one."""
     if cell.elapsed is not None:
         raise ValueError(
             f"Expected a cell without an input feature that is elapsed time in {name}, "
@@ -114,26 +114,27 @@ def check_no_elapsed(name: str, cell: Cell, reason: str) -> None:
 
 
 def check_state(cell: Cell, state: State, batch: tuple) -> State:
-    """Returns a state of the numbers that the cell's has, or raises.
-
-    What is real becomes complex where the cell's state is.
+    """Returns `state`, with real arrays made complex where the cell's are complex.
 
     Raises:
-      TypeError: An array is complex where the cell's is real, or not of floats.
-      ValueError: It does not fit the cell and the batch shape.
+      TypeError: An array is complex where the cell's is real, or is not floating.
+      ValueError: The state does not fit the cell and the batch shape.
     """
     source = lambda: f"{cell}.init_state(params, {batch})"
     return fit_state("state", state, expected_state(cell), batch, source)
 
 
 def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
-    """Returns a trajectory of the cell, as `check_state` returns a state."""
+    """Does for a trajectory (T, *batch, ...) what `check_state` does for a state."""
     source = lambda: f"jrnn.trajectory({cell}, ...)"
     return fit_state("guess", guess, expected_state(cell), (steps, *batch), source)
 
 
 def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -> Any:
-    """Returns a state of the numbers of `like`, which lacks the leading axes."""
+    """Checks a state against `like`, which lacks the leading axes `lead`.
+
+    Returns the state, with real arrays made complex where those of `like` are complex.
+    """
     spread = lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
     check_like(name, state, jax.tree.map(spread, like), source)
     fit = lambda path, leaf, want: fit_kind(name + _name(path), leaf, want.dtype)
@@ -153,7 +154,7 @@ def _check_shape(name: str, array: Array, shape: tuple[int, ...], words: str) ->
         )
 
 
-Source = str | Callable[[], str]  # what makes the right one, told only of a mistake
+Source = str | Callable[[], str]  # the call that makes a valid one; called on errors
 
 
 def _told(source: Source) -> str:
@@ -161,7 +162,7 @@ def _told(source: Source) -> str:
 
 
 def check_like(name: str, got: Any, expected: Any, source: Source) -> None:
-    """Compares structure and shapes, not types; `source` tells what makes the right."""
+    """Compares structure and shapes, not types; `source` is shown in the error."""
     if jax.tree.structure(got) != jax.tree.structure(expected):
         raise ValueError(
             f"Expected {name} with the structure that {_told(source)} returns, "

@@ -1,4 +1,4 @@
-"""Checks of what is read: inputs, token ids, lengths, flags, and concrete values."""
+"""Checks of inputs, token ids, lengths and flags, and of concrete values."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from jrnn.core.integers import widen_integers
 
 
 def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
-    """Returns the batch shape of `xs`, or raises an error that names the remedy."""
+    """Returns the batch shape of `xs`, or raises."""
     size = cell.spec.input_size
     if jnp.issubdtype(xs.dtype, jnp.integer):
         return _check_tokens(xs, size)
@@ -85,7 +85,7 @@ def known_values(array: Any) -> np.ndarray | None:
 
 
 def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
-    """Returns the values of inputs, 0 where they are not read; None: not known."""
+    """Returns concrete inputs, with 0 where they are inactive; None: not known."""
     known = known_values(xs)
     read = True if mask is None else known_values(mask)
     ends = None if lengths is None else known_values(lengths)
@@ -100,21 +100,21 @@ def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
 
 
 def check_elapsed(cell: Cell, known: np.ndarray | None) -> None:
-    """Raises ValueError where a concrete time gone by is negative, NaN or infinite."""
+    """Raises ValueError if a concrete elapsed time is negative, NaN or infinite."""
     if cell.elapsed is None or known is None or known.dtype.kind in "biu":
         return
     check_times(known[..., cell.elapsed], cell)
 
 
 def check_times(times: np.ndarray, cell: Any) -> None:
-    """Raises ValueError where a time gone by is negative, NaN or infinite."""
+    """Raises ValueError if an elapsed time is negative, NaN or infinite."""
     wrong = ~((times >= 0) & (times < np.inf))
     if wrong.any():
         where = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(
             f"Expected elapsed times of at least 0, finite, in the inputs of {cell}, "
-            f"got {times[where]} at position {where}; pass the time since the step "
-            "before, which is 0 where two come at once."
+            f"got {times[where]} at position {where}; pass the time since the "
+            "previous step, which is 0 for two steps at the same time."
         )
 
 
@@ -127,7 +127,7 @@ def _check_steps(xs: Array) -> None:
 
 
 def check_input(cell: Cell, x: Array) -> tuple[int, ...]:
-    """Returns the batch shape of one step's input, or raises."""
+    """Returns the batch shape of the input of one step, or raises."""
     size = cell.spec.input_size
     if jnp.issubdtype(x.dtype, jnp.integer):
         return x.shape
@@ -141,7 +141,7 @@ def check_input(cell: Cell, x: Array) -> tuple[int, ...]:
 
 
 def check_lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array:
-    """Returns lengths, widened; raises unless integer, (*batch,) and within 0..T."""
+    """Returns lengths as int32 or int64; raises unless (*batch,) and within 0..T."""
     lengths = check_array("lengths", lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
@@ -155,7 +155,7 @@ def check_lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array:
 
 
 def check_length_values(lengths: Array, steps: int) -> None:
-    """Raises ValueError where a concrete length is not within 0..T."""
+    """Raises ValueError if a concrete length is not within 0..T."""
     known = known_values(lengths)  # jnp would be traced as `unroll` is
     if known is None or known.size == 0:
         return
@@ -169,7 +169,7 @@ def check_length_values(lengths: Array, steps: int) -> None:
 
 
 def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> None:
-    """Raises an error unless `flags` is None, or boolean and of shape (T, *batch)."""
+    """Raises unless `flags` is None, or boolean and of shape (T, *batch)."""
     if flags is None:
         return
     if flags.dtype != jnp.bool_:
@@ -184,7 +184,7 @@ def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> Non
 def check_counted(
     name: str, values: Any, lengths: Any, mask: Any
 ) -> tuple[Array, Array | None, Array | None]:
-    """Returns one number per step, (T, *batch), and which steps count, as arrays."""
+    """Returns numbers (T, *batch), and lengths and mask, as checked arrays."""
     values = check_array(name, values)
     kinds = jnp.number, jnp.bool_
     if not any(jnp.issubdtype(values.dtype, kind) for kind in kinds):
@@ -201,16 +201,16 @@ def check_counted(
 
 
 def check_features(name: str, x: Any) -> None:
-    """Raises TypeError where token ids come to a cell that needs features."""
+    """Raises TypeError if a cell that needs features gets token ids."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise TypeError(
             f"Expected floating inputs to {name}, got {jnp.result_type(x)}: token ids "
-            "are no features; stack it on a cell that reads them."
+            "are not features; stack it on a cell that reads them."
         )
 
 
 def check_tokens(xs: Any, name: str = "xs") -> Array:
-    """Returns token ids, widened, or raises unless integer and (T, *batch)."""
+    """Returns token ids as int32 or int64; raises unless integer and (T, *batch)."""
     xs = check_array(name, xs)
     if not jnp.issubdtype(xs.dtype, jnp.integer):
         raise TypeError(
@@ -224,7 +224,7 @@ def check_tokens(xs: Any, name: str = "xs") -> Array:
 def check_steps(
     xs: Array, event: tuple[int, ...] = (), name: str = "xs"
 ) -> tuple[int, ...]:
-    """Returns the batch shape of symbols, or raises where there is no step."""
+    """Returns the batch shape of symbols; raises if there is no step."""
     if xs.ndim < 1 + len(event) or xs.shape[0] == 0:
         shape = ", ".join(["(T, *batch", *map(str, event)])
         raise ValueError(
@@ -237,9 +237,9 @@ def check_steps(
 def check_prompt(
     prompt: Array, batch_shape: tuple[int, ...], event: tuple[int, ...] = ()
 ) -> Array:
-    """Returns a prompt (P, *batch, *event); one without batch axes serves all.
+    """Returns a prompt (P, *batch, *event); one without batch axes is broadcast.
 
-    P may be 0: a prompt without symbols still says how many sequences there are.
+    P may be 0: a prompt without symbols still determines the number of sequences.
     """
     if prompt.ndim < 1 + len(event):
         shape = ", ".join(["(P, *batch", *map(str, event)])
@@ -253,7 +253,7 @@ def check_prompt(
     if batch_shape and batch != tuple(batch_shape):
         raise ValueError(
             f"Expected a prompt of shape (P,) or (P, *batch_shape) = (P, "
-            f"{', '.join(map(str, batch_shape))}), got {prompt.shape}; leave "
-            "batch_shape out, or make it, or the state's, the prompt's."
+            f"{', '.join(map(str, batch_shape))}), got {prompt.shape}; leave out "
+            "batch_shape, or make it, and the state's, equal to the prompt's."
         )
     return prompt

@@ -1,9 +1,9 @@
-"""What a cell says of itself beyond its functions: its gates, and a bound of its step.
+"""Claims about a cell's functions: its gates, and a bound of its step.
 
-Both are claims about functions. They are kept together with the functions that they
-were made for, and count only of a cell that consists of these: where one is replaced,
-by `cell._replace(advance=...)`, the claim is gone. A seam that is only left out
-(`gated`, `adjoint`, `linear`) changes nothing of what the cell does.
+A claim is stored together with the functions that it was made for, and is valid only
+for a cell with these functions: if one is replaced, by `cell._replace(advance=...)`,
+the claim no longer applies. Removing a seam (`gated`, `adjoint`, `linear`) does not
+change what the cell computes, so claims stay valid.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Claim = TypeVar("Claim", GateView, StepBound)
 
 
 class Claims(TypedDict):
-    """What `claim` takes."""
+    """The keyword arguments of `claim`."""
 
     gates: GateView | None
     bound: StepBound | None
@@ -38,11 +38,11 @@ class Claims(TypedDict):
 def claim(
     cell: Cell, *, gates: GateView | None = None, bound: StepBound | None = None
 ) -> Cell:
-    """Returns `cell` with what is claimed of the functions that it consists of.
+    """Returns `cell` with claims about its functions.
 
     Args:
-      cell: Whose functions the claims are about.
-      gates: Which gates it has; None: not known.
+      cell: The cell that the claims are about.
+      gates: Its gates; None: not known.
       bound: A bound of its step; None: there is none.
 
     Example:
@@ -63,7 +63,7 @@ def claim(
 
 
 def held(cell: Cell, claimed: Claim | None) -> Claim | None:
-    """Returns a claim if it is about the functions that `cell` consists of."""
+    """Returns a claim if it is about the present functions of `cell`, else None."""
     if claimed is None or claimed.functions is None:
         return None
     replaced = _replaced(cell, claimed.functions)
@@ -131,12 +131,12 @@ def inherited(
     params: Callable[[Any], Params] = _same,
     us: Callable[[Any], Any] = _same,
 ) -> Claims:
-    """Returns what holds of `cell`, for a cell around it that makes the same step.
+    """Returns the claims of `cell`, for a wrapper that computes the same step.
 
     Args:
-      cell: The cell inside.
-      params: The parameters of the cell around it -> its own.
-      us: What `project` of the cell around it returns, without noise -> its own.
+      cell: The inner cell.
+      params: The wrapper's parameters -> the inner cell's.
+      us: The result of the wrapper's `project`, without noise -> the inner cell's.
     """
     gates, bound = held(cell, cell.gates), held(cell, cell.bound)
     if gates is not None:
@@ -158,12 +158,12 @@ NO_GATES = GateView((), lambda params, states_tm1, us: {})  # noqa: ARG005 none 
 LINEAR_BOUND = StepBound(
     "proven: J does not depend on the state; its norm for these inputs", None
 )
-UNIT = (0.0, 1.0)  # between what an opened gate, or a share, lies
+UNIT = (0.0, 1.0)  # the range of a sigmoid gate, or of a fraction
 MIXED = "; mixed with what zoneout keeps"
 
 
 def mixed(bound: StepBound | None, rates: tuple[float, ...]) -> StepBound | None:
-    """Returns the bound of a step of which zoneout keeps `rates` of the past."""
+    """Returns the bound of a step with zoneout, which keeps `rates` of the past."""
     if bound is None or bound.blocks is None:
         return bound
     deeper = bound.kept or (0.0,) * len(rates)
@@ -173,19 +173,19 @@ def mixed(bound: StepBound | None, rates: tuple[float, ...]) -> StepBound | None
 
 
 def share_kept(bound: StepBound, arrays: int, like: Array) -> Array:
-    """Returns what is kept of each array of the state, (arrays,)."""
+    """Returns the fraction that zoneout keeps of each array of the state, (arrays,)."""
     return jnp.asarray(bound.kept or (0.0,) * arrays, like.dtype)
 
 
 def factor_view(linear: Linear, names: tuple[str, ...] = ("a",)) -> GateView:
-    """Returns the view of |a|, what a linear cell keeps of each array of its state."""
+    """Returns a view of |a|, the factors that a linear cell applies to its state."""
     if linear.full:
         return NO_GATES
 
     def read(params: Params, states_tm1: State, us: Any) -> dict[str, Array]:
         del states_tm1
         factors = jax.tree.leaves(linear.coefficients(params, us)[0])
-        if linear.start is not None:  # whether a state is fresh is no unit of it
+        if linear.start is not None:  # leaves out the flag of a fresh state
             factors = factors[:1]
         return {n: jnp.abs(a) for n, a in zip(names, factors, strict=True)}
 
@@ -193,11 +193,11 @@ def factor_view(linear: Linear, names: tuple[str, ...] = ("a",)) -> GateView:
 
 
 def bound_by_params(label: str, beta: Callable[[Params], Array]) -> StepBound:
-    """Returns a bound that depends on the parameters alone.
+    """Returns a bound that depends only on the parameters.
 
     Args:
-      label: How it is proven, in words.
-      beta: params, in the type of the state -> one number.
+      label: The proof, in words.
+      beta: (params, cast to the type of the state) -> one number.
     """
 
     def blocks(params: Params, states_tm1: State, us: Any, kept: Array) -> Array:
@@ -210,6 +210,6 @@ def bound_by_params(label: str, beta: Callable[[Params], Array]) -> StepBound:
 
 
 def at_every_step(beta: Array, h: Array) -> Array:
-    """Returns one bound for every step, of a state that has one field, (T, ..., n)."""
+    """Repeats a bound for every step, for a state of one field h, (T, ..., n)."""
     betas = jnp.broadcast_to(expand(beta, h.ndim - 1), h.shape[:-1])
     return betas[..., None, None]

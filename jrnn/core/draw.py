@@ -1,4 +1,4 @@
-"""What a cell starts from: how its parameters are drawn, and its first state."""
+"""Drawing the parameters of a cell, and making its initial state."""
 
 import inspect
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Initializer = Callable[..., Array]
 
 
 class OfGates(NamedTuple):
-    """An initialiser of the biases of all gates at once, for they depend on each other.
+    """An initialiser of the biases of all gates together, if they depend on each other.
 
     Attributes:
-      gates: Their names, in the order in which they stand side by side.
+      gates: The names of the gates, in the order of their columns.
       draw: (key, size, dtype) -> the biases, one array of `size` for each gate.
     """
 
@@ -29,7 +29,7 @@ class OfGates(NamedTuple):
     draw: Callable[..., tuple[Array, ...]]
 
     def __call__(self, *arguments: Any) -> NoReturn:
-        """Refuses to draw one array, as other initialisers do."""
+        """Raises, because it cannot draw a single array like other initialisers."""
         del arguments
         raise ValueError(
             "Expected an initialiser (key, shape, dtype), got one for the biases of "
@@ -39,16 +39,16 @@ class OfGates(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """One array of a cell's parameters, and how it starts.
+    """One array of a cell's parameters, and its initialisation.
 
     Attributes:
       init: An initialiser (key, shape, dtype) -> array, called once for each gate; or
-        the number that every entry starts at, which uses no key.
+        a constant for all entries, which uses no key.
       shape: Of one gate's array.
-      gates: How many gates stand side by side, along the last axis; or their names,
-        such as "r z n", for biases that one initialiser may draw all together
+      gates: The number of gates, concatenated along the last axis; or their names, such
+        as "r z n", for biases that one initialiser may draw all together
         (`jrnn.initializers.chrono_gru`).
-      plus: (gate, number): what is added to one gate's share, such as a forget gate's
+      plus: (gate, number): a number added to one gate's part, such as a forget gate's
         bias.
     """
 
@@ -59,12 +59,12 @@ class Weight(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One array of a cell's state, and how it starts.
+    """One array of a cell's state, and its initial value.
 
     Attributes:
       shape: Without batch axes.
-      complex: Whether its numbers are complex.
-      start: What every entry starts at.
+      complex: Whether it is complex.
+      start: The initial value of every entry.
     """
 
     shape: tuple[int, ...]
@@ -79,11 +79,11 @@ def draw(
     dtype: DTypeLike | None,
     gates: int | str = 1,
 ) -> Array:
-    """Draws one array of `shape` per gate and puts them side by side.
+    """Draws one array of `shape` per gate, and concatenates them.
 
-    Each gate is drawn on its own, for an orthogonal matrix over (H, 4H) would leave
-    the gates nearly singular, and in at least float32, for not every initialiser
-    supports the narrow types.
+    Gates are drawn separately, because the parts of one orthogonal matrix over (H, 4H)
+    would be nearly singular; and in at least float32, because not every initialiser
+    supports narrow types.
 
     Args:
       initializer: (key, shape, dtype) -> array.
@@ -95,7 +95,7 @@ def draw(
 
     Raises:
       TypeError: `dtype` is not a floating type.
-      ValueError: `initializer` draws biases of several gates, and not of these.
+      ValueError: `initializer` draws the biases of other gates.
     """
     dtype, wide = drawn_in(dtype)
     if isinstance(gates, str) and isinstance(initializer, OfGates):
@@ -109,7 +109,7 @@ def draw(
 
 
 def count(gates: int | str) -> int:
-    """Returns how many gates there are, of which there may be the names instead."""
+    """Returns the number of gates, given the number or their names."""
     return len(gates.split()) if isinstance(gates, str) else gates
 
 
@@ -124,13 +124,13 @@ def _check_gates(initializer: OfGates, gates: str) -> None:
 
 
 def of_no_gate(initializer: Initializer | OfGates) -> Initializer:
-    """Returns what draws a bias that is none of the gates': zeros beside `OfGates`."""
+    """Returns an initialiser for a bias of no gate: zeros in place of an `OfGates`."""
     zeros = jax.nn.initializers.zeros
     return zeros if isinstance(initializer, OfGates) else initializer
 
 
 def drawn_in(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
-    """Returns the type of parameters, and the one that they are drawn in."""
+    """Returns the dtype of parameters, and the dtype in which to draw them."""
     dtype = check_dtype(dtype)
     return dtype, jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
@@ -139,15 +139,15 @@ def drawn_in(dtype: DTypeLike | None) -> tuple[jnp.dtype, jnp.dtype]:
 def drawn(
     params: Callable[..., Params], **weights: Weight | None
 ) -> Callable[..., Params]:
-    """Returns the `init` of a cell: each weight drawn by a key of its own.
+    """Returns the `init` of a cell, which draws each weight with its own key.
 
     Args:
       params: The NamedTuple of the parameters.
-      **weights: Its fields, in the order in which keys are handed out; None for an
-        array that is absent, which uses up a key, too.
+      **weights: Its fields, in the order in which they get keys; None for an absent
+        array, which uses a key too.
 
     Returns:
-      (key, dtype=None) -> params, of float32 by default.
+      (key, dtype=None) -> params, in float32 by default.
 
     Raises:
       TypeError: A weight is none, or the fields are not those of `params`.
@@ -210,15 +210,14 @@ def _draw(weight: Weight, key: Key, dtype: DTypeLike | None) -> Array:
 
 @checked
 def initial(state: Callable[..., State], **fields: int | Field) -> Callable[..., State]:
-    """Returns the `init_state` of a cell: zeros, unless a field says otherwise.
+    """Returns the `init_state` of a cell: zeros, unless a `Field` has another start.
 
     Args:
       state: The NamedTuple of the state.
       **fields: Its fields: the size of a vector, or a `Field`.
 
     Returns:
-      (params, batch_shape=()) -> state, in the type that `jrnn.unroll` keeps a state
-      in beside these parameters.
+      (params, batch_shape=()) -> state, in the dtype of a state for these parameters.
 
     Raises:
       TypeError: A field is none, or the fields are not those of `state`.

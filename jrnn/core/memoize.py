@@ -20,15 +20,15 @@ R = TypeVar("R")
 
 @functools.singledispatch
 def guarded(made: Any) -> Any:
-    """Returns what a factory made with its functions checked (`jrnn.core.guards`)."""
+    """Adds checks to the functions of what a factory made (`jrnn.core.guards`)."""
     return made
 
 
-GUARD = "_jrnn_guarded"  # marks a function that checks, and then calls another
+GUARD = "_jrnn_guarded"  # marks a function that checks arguments and calls another
 
 
 def unguarded(function: Any) -> Any:
-    """Returns the function that a guard checks for, or what is no guard itself."""
+    """Returns the function inside a guard; any other function unchanged."""
     return function.__wrapped__ if hasattr(function, GUARD) else function
 
 

@@ -1,7 +1,7 @@
-"""From the parts that a cell declares to the step that they describe.
+"""Deriving a cell's step from the parts that the cell declares.
 
-A gated cell declares its products and its gates, a linear cell its coefficients; how
-its state advances follows from these. `step` is project, advance and output in turn.
+A gated cell declares its product and its gates, a linear cell its coefficients;
+`advance` follows from these. `step` is project, advance and output in turn.
 """
 
 import functools
@@ -35,7 +35,7 @@ from jrnn.core.products import (
 
 
 def prepared(cell: Cell, params: Params) -> Params:
-    """Returns what the cell's parts read: `params`, or what they are prepared to."""
+    """Returns the parameters that the cell's functions read, prepared if need be."""
     return params if cell.prepare is None else cell.prepare(params)
 
 
@@ -47,7 +47,7 @@ def noise_of(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
 def noisy_project(
     project: Callable[..., Any], params: Params, x: Any, noise: Any
 ) -> Any:
-    """Returns the input's share, with the noise in it where there is some."""
+    """Returns the input's share u, including the noise if there is some."""
     return project(params, x) if noise is None else project(params, x, noise)
 
 
@@ -56,7 +56,7 @@ def compose_step(
     advance: Callable[[Params, State, Any], State],
     output: Callable[[Params, State, Any], Array],
 ) -> Callable[..., tuple[State, Array]]:
-    """Returns `step`: nothing but project, advance and output, one after the other."""
+    """Returns `step`: the composition of project, advance and output."""
 
     def step(
         params: Params, state: State, x: Any, noise: Any = None
@@ -70,12 +70,12 @@ def compose_step(
 
 
 def dense_inputs(params: Params) -> tuple[Array, Array | None]:
-    """Returns W_x and b: `Gated.inputs` of cells whose input's share is x W_x + b."""
+    """Returns W_x and b: `Gated.inputs` of cells that project x W_x + b."""
     return params.W_x, params.b
 
 
 def recur(gated: Gated, params: Params, state: State) -> Array:
-    """Returns v = h W + b, the recurrent share of all gates, (*batch, gates * n)."""
+    """Returns v = h W + b, the recurrent share for all gates, (*batch, gates * n)."""
     W, b = gated.product(params)
     h = state[0]
     if W.ndim == 1:
@@ -90,12 +90,12 @@ def recur(gated: Gated, params: Params, state: State) -> Array:
 def packed_product(
     gated: Gated, params: Params, state: State
 ) -> tuple[Array, Array | None] | None:
-    """Returns W (n, gates * n) and b, where v = h W + b is one product with h alone.
+    """Returns W (n, gates * n) and b, if v = h W + b is one product with h alone.
 
-    It is what a kernel keeps on chip (`jrnn.fused`).
+    Kernels keep this W on chip (`jrnn.fused`).
 
     Returns:
-      W and b; None where W is a vector, or multiplies other fields too.
+      W and b; None if W is a vector, or multiplies other fields too.
     """
     W, b = gated.product(params)
     size = state[0].shape[-1]
@@ -116,7 +116,7 @@ def gated_advance_saving(
 
 
 def gated_advance(gated: Gated) -> Callable[[Params, State, Array | Gates], State]:
-    """Returns the `advance` that a gated seam describes."""
+    """Returns the `advance` of a gated seam."""
     return lambda params, state, u: gated_advance_saving(gated, params, state, u)[0]
 
 
@@ -133,7 +133,7 @@ def saving(gated: Gated | None, adjoint: Adjoint | None) -> Forward | None:
 def advance_saving(cell: Cell) -> Forward:
     """Returns `advance` that also returns what the backward pass of a step needs.
 
-    Of a cell without hand-derived derivatives that is u, with which JAX runs the step
+    For a cell without hand-derived derivatives that is u, with which JAX runs the step
     again.
     """
     known = saving(cell.gated, cell.adjoint)
@@ -141,7 +141,7 @@ def advance_saving(cell: Cell) -> Forward:
 
 
 def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
-    """Returns the `advance` that a linear seam describes."""
+    """Returns the `advance` of a linear seam."""
 
     def one(h: Array, a: Array, b: Array) -> Array:
         if linear.full:
@@ -162,17 +162,17 @@ def linear_advance(linear: Linear) -> Callable[[Params, State, Any], State]:
 def projected_coefficients(
     params: Params, u: tuple[State, State]
 ) -> tuple[State, State]:
-    """Returns a and b where `project` has already made them."""
+    """Returns u, for cells whose `project` already returns (a, b)."""
     del params
     return u
 
 
 class Shares(NamedTuple):
-    """How u, the input's share of a step, is computed: of many steps, then in the loop.
+    """How u, the input's share, is computed: for many steps, then inside the loop.
 
     Attributes:
-      project: (xs, noise) -> what needs no state, cut into gates where there are some.
-      complete: What `project` returned, at one step -> u.
+      project: (xs, noise) -> a part of u, for many steps, split into gates if gated.
+      complete: The result of `project` at one step -> u.
     """
 
     project: Callable[[Any, Any], Any]
@@ -180,7 +180,7 @@ class Shares(NamedTuple):
 
 
 def shares_of(cell: Cell, params: Params) -> Shares:
-    """Returns how a cell's u is computed: gate by gate where the cell allows it."""
+    """Returns how a cell's u is computed: gate by gate if the cell allows it."""
     gated = cell.gated
     whole = functools.partial(noisy_project, cell.project, params)
     if gated is None:

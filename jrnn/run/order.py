@@ -1,8 +1,8 @@
-"""How a cell walks along a sequence: in which order, cell by cell, in windows.
+"""Running a cell, or its children in order, along a sequence: direction and windows.
 
-Here are direction, the order of children and truncation. A method sees one cell without
-children, silenced inputs in the order in which they are read, at which steps the state
-moves on, before which it starts anew, and what to keep of each step.
+Direction, the order of children and truncation are handled here. A method gets one cell
+without children, its inputs (zero where inactive) in the order of reading, flags for
+active steps and restarts, and which results to keep.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ SHOW, KEEP = Wanted(ys=True, states=False), Wanted(ys=False, states=True)
 
 
 class Reading(NamedTuple):
-    """What is static of a run."""
+    """The static arguments of a run."""
 
     cell: Cell
     method: Method | None
@@ -95,7 +95,7 @@ def _walk_cell(
 def _walk_windows(
     reading: Reading, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
-    """Walks in windows, each of which reads forwards, and gradients end with it."""
+    """Runs in windows, each of which reads forwards and ends the gradients."""
     method = reading.method
     assert method is not None
     plain = dataclasses.replace(method, truncation=None)
@@ -115,9 +115,9 @@ def _walk_windows(
 
 
 def _reversed(lengths: Array | None, sequence: Sequence) -> Sequence:
-    """Returns a sequence in the order in which it is read from its end."""
+    """Returns a sequence in the order of reading it from its end."""
     restart = sequence.restart
-    if restart is not None:  # a segment begins after its mark was passed
+    if restart is not None:  # the state restarts before x_{t-1}, after x_t was read
         restart = jnp.concatenate([restart[1:], jnp.zeros_like(restart[:1])])
     timed = sequence._replace(restart=restart, fresh=None)
     flipped = flip(lengths, sequence.steps, timed)

@@ -1,7 +1,7 @@
 """Running a cell along a sequence: the public functions, and their checks.
 
-Lengths, resets and masks become two rows of flags here, and noise is drawn; the rest
-is `jrnn.run.order`.
+Lengths, resets and masks are turned into flags `active` and `restart` here, and noise
+is drawn; the rest is in `jrnn.run.order`.
 """
 
 import operator
@@ -44,18 +44,18 @@ from jrnn.run.order import KEEP, SHOW, Reading, Shown, walk
 
 
 class Given(NamedTuple):
-    """What a run is given beside what is static; each as in `unroll`.
+    """The array arguments of a run; each as in `unroll`.
 
     Attributes:
       params: Of the cell.
       xs: Inputs (T, *batch, ...).
-      state: Where the sequence starts; None takes `cell.init_state`.
-      lengths: Steps that count; None: all.
-      resets: Where segments begin; None: nowhere.
-      mask: Where the state passes through; None: nowhere.
-      key: Draws the noise; None: it is `noise`.
-      noise: What was drawn before, or None.
-      guess: A trajectory to begin with, for methods that iterate; None: theirs.
+      state: The initial state; None takes `cell.init_state`.
+      lengths: The length of each sequence; None: T.
+      resets: True where segments begin; None: nowhere.
+      mask: False where the state is kept; None: nowhere.
+      key: Draws the noise; None: `noise` is used.
+      noise: Noise that was drawn before, or None.
+      guess: Initial trajectory for methods that iterate; None: the method's own.
     """
 
     params: Params
@@ -90,25 +90,24 @@ def unroll(
     once. Every method gives the same outputs and gradients, to rounding.
 
     Args:
-      cell: What is run, made by a factory such as `jrnn.lstm`.
+      cell: The cell to run, made by a factory such as `jrnn.lstm`.
       params: Its parameters.
       xs: Inputs, time first: floats (T, *batch, input_size), or token ids (T, *batch).
-        Batch-first data goes in as `jnp.swapaxes(xs, 0, 1)`.
-      state: Where the sequence starts; None takes `cell.init_state`.
-      lengths: Steps that count, 0..T, of the batch shape. Outputs past a length are 0,
-        the final state is that after the sequence's own last step, and what the
-        padding holds has no effect. Clipped to that range under `jax.jit`.
-      resets: Where a new segment begins: before such a step is read, the state becomes
-        `cell.init_state` (never the `state` argument), and no gradient crosses. Read
-        in reverse, a segment still begins where it is marked: the state is put back
-        between that step and the one before it. Holds on masked steps too, and past a
-        length not at all.
-      mask: Where False the state passes through the step, and the output is 0.
+        Pass batch-first data as `jnp.swapaxes(xs, 0, 1)`.
+      state: The initial state; None takes `cell.init_state`.
+      lengths: The length of each sequence, 0..T, of the batch shape. Outputs past a
+        length are 0, the final state is that after the sequence's own last step, and
+        the padding has no effect, whatever its values. Clipped to 0..T under `jax.jit`.
+      resets: True where a new segment begins: before that step is read, the state
+        becomes `cell.init_state` (never the `state` argument), and no gradient crosses.
+        In reverse a segment begins at the same step: the state is reset between that
+        step and the one before it. Applies to masked steps too, but not past a length.
+      mask: Where False, the step leaves the state unchanged, and the output is 0.
       reverse: Whether each sequence is read from its own last step to its first;
         `ys[t]` still belongs to `xs[t]`.
-      key: Draws the noise of dropout and zoneout, all of it before the loop; None
-        evaluates without.
-      method: How it is run, `jrnn.bptt()` by default.
+      key: Draws the noise of dropout and zoneout, before the loop; None: evaluation
+        without noise.
+      method: How to run the cell; None takes `jrnn.bptt()`.
 
     Returns:
       The final state, with leaves (*batch, ...), and the outputs
@@ -116,9 +115,9 @@ def unroll(
       A token id outside 0..input_size-1 gives NaN under `jax.jit`.
 
     Raises:
-      TypeError: Something is of the wrong type: integers where floats belong, a
-        method that was not called.
-      ValueError: Something is of the wrong shape or structure, a concrete length or
+      TypeError: An argument has the wrong type: integers instead of floats, a method
+        factory that was not called.
+      ValueError: An argument has the wrong shape or structure, a concrete length or
         token id is out of range, or the sequence is empty.
 
     Example:
@@ -155,7 +154,7 @@ def trajectory(
       params: As in `unroll`.
       xs: As in `unroll`.
       state: As in `unroll`.
-      lengths: As in `unroll`; past a length the state stays what it was.
+      lengths: As in `unroll`; past a length the state stays the same.
       resets: As in `unroll`.
       mask: As in `unroll`.
       reverse: As in `unroll`; entry t is the state after `xs[t]` was read.
@@ -182,7 +181,7 @@ def trajectory(
 
 
 def run_checked(reading: Reading, given: Given) -> tuple[State, Shown]:
-    """Raises on static mistakes and on wrong values, and runs what passes."""
+    """Checks the arguments, and runs the cell."""
     cell, method, wanted, reverse = reading
     check_cell(cell)
     method = chosen(method)
@@ -210,16 +209,16 @@ _BPTT = bptt()
 
 
 def chosen(method: Any) -> Method:
-    """Returns a method, `bptt()` for None; raises TypeError where it is none."""
+    """Returns a method, `bptt()` for None; raises TypeError if it is not a method."""
     method = _BPTT if method is None else method
     check_method(method)
     return method
 
 
 def _check_static(cell: Cell, given: Given) -> Given:
-    """Returns what is given, with state and guess of the cell's kinds of numbers.
+    """Returns `given`, with real arrays in state and guess made complex if needed.
 
-    Raises on a wrong structure, shape or type; all that it looks at is static.
+    Raises on a wrong structure, shape or type, which are all static.
     """
     check_params(cell, given.params)
     batch, steps = check_inputs(cell, given.xs), given.xs.shape[0]
@@ -248,7 +247,7 @@ def _check_values(cell: Cell, given: Given) -> None:
 
 @jitted(("reading",))
 def run(reading: Reading, given: Given) -> tuple[State, Shown]:
-    """Runs what `reading` says, unchecked: noise is drawn, lengths become flags."""
+    """Runs a cell without checks: draws noise, and turns lengths into flags."""
     params, xs, state, lengths, resets, mask, key, noise, guess = given
     cell, steps = reading.cell, xs.shape[0]
     features = jnp.issubdtype(xs.dtype, jnp.inexact)

@@ -1,4 +1,4 @@
-"""Cells of cells, one file for each, and `around` for wrappers of your own."""
+"""Wrappers: cells made of cells, one file each, and `around` to write your own."""
 
 from jrnn.core.cell import Children as Children
 from jrnn.wrappers._wiring import around as around

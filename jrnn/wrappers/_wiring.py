@@ -1,11 +1,11 @@
-"""What wrappers share: specs, checks, noise, claims, and steps made of the children's.
+"""The code that wrappers share: specs, checks, noise, claims, and composed steps.
 
-A wrapper is of one of three kinds:
+There are three kinds of wrappers:
 
-- `several`, `around`: its cells are run in its place (`Cell.children`), each along the
-  whole sequence by whatever method, so that their products with W_x stay large;
-- `inside`: it changes the loop of one cell, and is run itself;
-- `jrnn.core.reparametrise`: it changes what a cell's parameters are.
+- `several`, `around`: their cells are run in their place (`Cell.children`), each along
+  the whole sequence by any method, so that their products with W_x stay large;
+- `inside`: they change the loop of one cell, and are run themselves;
+- `jrnn.core.reparametrise`: they change the parameters of a cell.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,8 @@ def several(
     Args:
       name: The factory's name; the cells are its arguments.
       cells: Its children.
-      output_size: How many features it shows.
-      elapsed: Which of its input features is elapsed time, if one is.
+      output_size: The number of its output features.
+      elapsed: The index of the input feature that is elapsed time, or None.
       parallel: As in `jrnn.core.cell.Children`.
     """
 
@@ -75,7 +75,7 @@ def several(
         elapsed=elapsed,
     )
     made = made if reads_ahead(made) else _stepping(made)
-    return claim(made, gates=NO_GATES)  # none of its own: its children tell theirs
+    return claim(made, gates=NO_GATES)  # only its children have gates
 
 
 def _refuse(name: str, cells: tuple[Cell, ...]) -> Any:
@@ -83,7 +83,7 @@ def _refuse(name: str, cells: tuple[Cell, ...]) -> Any:
         del arguments, keywords
         raise ValueError(
             f"Expected a cell that reads forwards alone, got {name}"
-            f"({', '.join(map(repr, cells))}), which has no single step, for its "
+            f"({', '.join(map(repr, cells))}), which has no single step, because its "
             "outputs depend on later inputs; run it with jrnn.unroll."
         )
 
@@ -91,7 +91,7 @@ def _refuse(name: str, cells: tuple[Cell, ...]) -> Any:
 
 
 def _stepping(cell: Cell) -> Cell:
-    """Returns a cell with children that makes their steps one after the other."""
+    """Returns a cell with children whose `step` runs their steps in order."""
     step = _step_of(cell)
     return cell._replace(
         project=lambda params, x, noise=None: (x, noise),  # noqa: ARG005 children do
@@ -136,21 +136,21 @@ def around(
     noise: Noise | None = None,
     **arguments: Any,
 ) -> Cell:
-    """Returns a cell of which only inputs and outputs differ from those of `cell`.
+    """Returns a cell that differs from `cell` only in its inputs and outputs.
 
-    `cell` is run in its place, by any method, with its params and state. Factories that
-    return it should be memoised (`functools.cache`), with functions that close over no
+    `cell` is run in its place, by any method, with its params and state. Memoise the
+    factory that calls this (`functools.cache`), and let the functions close over no
     array: equal arguments then give the identical cell, and nothing is compiled twice.
 
     Args:
-      name: What the result is called in summaries.
+      name: The name of the result in summaries.
       cell: Any cell.
-      inputs: (x, noise) -> (x, noise): what `cell` reads, and its noise, where there is
-        noise; for any leading axes. None: both as they come.
-      outputs: (y, x) -> y: what is shown, from what `cell` shows and what the result
-        reads; for any leading axes. None: what `cell` shows.
+      inputs: (x, noise) -> (x, noise): the input and the noise of `cell`, called if
+        there is noise; for any leading axes. None: both unchanged.
+      outputs: (y, x) -> y: the output, from the output of `cell` and the input of the
+        result; for any leading axes. None: the output of `cell`.
       noise: (key, steps, batch_shape) -> noise, for `inputs`; None: that of `cell`.
-      **arguments: What else summaries tell.
+      **arguments: Further arguments to show in summaries.
 
     Raises:
       TypeError: `cell` is not a cell, or a function is none.
@@ -198,16 +198,16 @@ def inside(
     linear: Linear | None = None,
     **arguments: Any,
 ) -> Cell:
-    """Returns a cell that is `cell` but for its loop.
+    """Returns a cell that differs from `cell` only in its loop.
 
     Args:
       name: The factory's name.
-      cell: A cell that is run itself.
-      noise: (key, steps, batch_shape) -> (its own, what `cell` draws).
-      advance: (params, state, u, kept) -> state, with u the share that `cell` projects,
-        and `kept` its own noise, or None.
-      linear: The seam of what it does, where that is linear in the state.
-      **arguments: The factory's, besides the cell.
+      cell: A cell without children.
+      noise: (key, steps, batch_shape) -> (the wrapper's noise, the noise of `cell`).
+      advance: (params, state, u, kept) -> state, with u the result of `cell.project`,
+        and `kept` the wrapper's noise, or None.
+      linear: The linear seam of the result, if it is linear in the state.
+      **arguments: The factory's arguments besides the cell.
     """
 
     def project(params: Params, x: Array, noise: Any = None) -> Any:
@@ -232,13 +232,13 @@ def inside(
 
 
 def spec_around(name: str, cell: Cell, **arguments: Any) -> Spec:
-    """Returns the spec of what a factory of that name makes of a cell."""
+    """Returns the spec of a wrapper: the factory's name and its arguments."""
     pairs = (("cell", cell), *arguments.items())
     return cell.spec._replace(name=name, arguments=pairs)
 
 
 def check_inner(name: str, cell: Any) -> Cell:
-    """Returns a cell that is run itself, without seams that are out of date.
+    """Returns a cell without children, and without seams that are out of date.
 
     Raises:
       TypeError: It is not a cell.
@@ -248,7 +248,7 @@ def check_inner(name: str, cell: Any) -> Cell:
     cell = current(cell)
     if not runs_itself(cell):
         raise ValueError(
-            f"Expected a cell that runs as one, for {name} changes its loop, got "
+            f"Expected a cell that runs as one, because {name} changes its loop, got "
             f"{cell}; put {name} around the cells inside."
         )
     return cell

@@ -11,20 +11,20 @@ from jrnn.wrappers._wiring import several
 
 @memoize
 def bidirectional(forward: Cell, backward: Cell) -> Cell:
-    """Makes a cell of two that read the same sequence from both ends.
+    """Combines two cells that read the same sequence from both ends.
 
     Args:
       forward: Reads x_1..x_t for the output at t.
-      backward: Reads x_T..x_t for it.
+      backward: Reads x_T..x_t for the output at t.
 
     Returns:
-      A cell whose params and state are pairs, and whose outputs stand side by side. It
-      has no `step`: the second child begins at the end. In a `stack`, each layer reads
-      both directions of the layer below.
+      A cell whose params and state are pairs, and whose outputs are concatenated. Its
+      `step` raises, because the second child begins at the end. In a `stack`, each
+      layer reads both directions of the layer below.
 
     Raises:
       TypeError: A child is not a cell.
-      ValueError: The input sizes differ, or the places of elapsed time.
+      ValueError: The input sizes differ, or the input features of elapsed time do.
 
     Example:
       >>> import jax, jrnn
@@ -39,13 +39,13 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
     sizes = [cell.spec.input_size for cell in cells]
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"Expected two cells of one input_size, got {forward} and {backward}."
+            f"Expected two cells of equal input_size, got {forward} and {backward}."
         )
     places = [cell.elapsed for cell in cells if cell.elapsed is not None]
     if len({place % sizes[0] for place in places}) > 1:
         raise ValueError(
-            f"Expected two cells that read elapsed time in one place, got {forward} "
-            f"and {backward}."
+            f"Expected two cells that read elapsed time from the same feature, got "
+            f"{forward} and {backward}."
         )
     shown = sum(cell.spec.output_size for cell in cells)
     elapsed = places[0] if places else None

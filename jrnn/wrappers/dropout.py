@@ -1,4 +1,4 @@
-"""Input features that are dropped at random, anew at each step.
+"""Dropout of input features, with a new mask at each step.
 
     x'_t = d_t * x_t / (1 - rate),   d_t = 1 with probability 1 - rate, else 0
 
@@ -22,11 +22,11 @@ from jrnn.wrappers._wiring import around
 
 @memoize
 def dropout(cell: Cell, rate: float) -> Cell:
-    """Makes a cell whose input features are dropped at random, anew at each step.
+    """Makes a cell with dropout of its input features, with a new mask at each step.
 
-    Around the second and each further child of a `stack` this is dropout between
-    layers (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329). Features that are
-    kept are divided by 1 - rate. Without a `key` nothing is dropped, and elapsed time
+    Around each child of a `stack` but the first, this is dropout between layers
+    (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329). Features that are kept are
+    divided by 1 - rate. Without a `key` nothing is dropped, and elapsed time
     (`cell.elapsed`) never is.
 
     Args:
@@ -68,7 +68,7 @@ def dropout(cell: Cell, rate: float) -> Cell:
 def drop_features(
     x: Array, kept: Array, rate: float, elapsed: int | None = None
 ) -> Array:
-    """Returns x / (1 - rate) where `kept`, 0 elsewhere; elapsed time as it is."""
+    """Returns x / (1 - rate) where `kept`, 0 elsewhere; elapsed time unchanged."""
     check_features("dropout", x)
     scaled = x / jnp.asarray(1 - rate, x.dtype)
     dropped = jnp.where(kept, scaled, jnp.zeros_like(x))

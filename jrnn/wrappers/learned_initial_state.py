@@ -19,10 +19,10 @@ from jrnn.wrappers._wiring import check_inner, spec_around
 
 
 class LearnableParams(NamedTuple):
-    """The parameters of a cell, and where its sequences start.
+    """The parameters of a cell, and its learned initial state.
 
-    Parameters are real: an array of the state that is complex stands as (2, ...), its
-    real part and its imaginary part.
+    Parameters are real: a complex array of the state is stored as (2, ...), its real
+    and imaginary parts.
     """
 
     cell: Params
@@ -33,19 +33,18 @@ class LearnableParams(NamedTuple):
 def learned_initial_state(cell: Cell) -> Cell:
     """Makes a cell whose initial state is a parameter, zeros at first.
 
-    It is what sequences without a `state` start from, and what resets put back; both
-    give it its gradient.
+    Sequences without a `state` start from it, and resets restore it; both contribute to
+    its gradient.
 
     Args:
-      cell: Any cell but one made of others that are unrolled one by one: it goes
-        around each of those.
+      cell: Any cell without children; in a stack, wrap each child instead.
 
     Returns:
       A cell with the state of `cell` and the params (cell, state).
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: `cell` is made of others.
+      ValueError: `cell` has children.
 
     Example:
       >>> import jax, jrnn
@@ -81,7 +80,7 @@ def learned_initial_state(cell: Cell) -> Cell:
         state = jax.tree.map(along, params.state, like)
         if cell.linear is None or cell.linear.start is None:
             return state
-        # Whether a state is fresh is no parameter.
+        # The flag of a fresh state is not a parameter.
         leaves, structure = jax.tree.flatten(state)
         leaves[1] = jnp.broadcast_to(jax.tree.leaves(like)[1], leaves[1].shape)
         return jax.tree.unflatten(structure, leaves)

@@ -1,9 +1,9 @@
-r"""Recurrent matrices that stay orthogonal, for any cell that has a W_h.
+r"""Orthogonal recurrent matrices, for any cell that has a W_h.
 
     W_h = (expm(A_1 - A_1^T), ..., expm(A_g - A_g^T))        one for each gate
 
 The exponential map of expRNN (M. Lezcano-Casado and D. Martinez-Rubio, ICML 2019,
-https://arxiv.org/abs/1901.08428), worked out once for a whole sequence.
+https://arxiv.org/abs/1901.08428), computed once for a whole sequence.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from jrnn.wrappers._wiring import spec_around
 
 
 class OrthogonalParams(NamedTuple):
-    """What is learned in place of W_h, and the cell's other parameters.
+    """The learned A, from which W_h is computed, and the cell's other parameters.
 
     `cell` is the cell's own NamedTuple with None for W_h.
     """
@@ -39,9 +39,9 @@ class OrthogonalParams(NamedTuple):
 def orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
     """Makes a cell whose W_h is orthogonal, and stays so in training.
 
-    Around `jrnn.elman(..., activation=jrnn.activations.linear)` it keeps the norm of a
-    state without input, and of every gradient, for ever; around a gated cell each
-    gate's block is a rotation.
+    Around `jrnn.elman(..., activation=jrnn.activations.linear)` it preserves the norm
+    of a state without input, and of every gradient, over any number of steps; around a
+    gated cell each gate's block is a rotation.
 
     Args:
       cell: A cell whose parameters have a field W_h of shape (h, g h).
@@ -49,12 +49,12 @@ def orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
         `cayley`.
 
     Returns:
-      A cell with the state of `cell` and parameters `OrthogonalParams`. What the
-      cell's equations read, W_h included, is `cell.prepare(params)`.
+      A cell with the state of `cell` and parameters `OrthogonalParams`;
+      `cell.prepare(params)` returns those of `cell`, with W_h.
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: It has no such W_h, or is parametrised already.
+      ValueError: It has no such W_h, or already has a reparametrisation (`prepare`).
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -89,7 +89,7 @@ def orthogonal(cell: Cell, recurrent_init: Initializer = henaff) -> Cell:
 
 
 def _gates(cell: Cell, like: Params) -> int:
-    """Returns how many square blocks stand side by side in W_h."""
+    """Returns the number of square blocks in W_h, one for each gate."""
     W_h = getattr(like, "W_h", None)
     if cell.prepare is not None or W_h is None or not runs_itself(cell):
         raise ValueError(

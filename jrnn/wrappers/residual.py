@@ -1,4 +1,4 @@
-"""Inputs that are added to outputs.
+"""Residual connections.
 
 y_t = x_t + cell(x_t)
 """
@@ -17,14 +17,14 @@ def residual(cell: Cell) -> Cell:
     """Makes a cell whose inputs are added to its outputs, y_t = x_t + cell(x_t).
 
     Args:
-      cell: Any cell that shows as many features as it reads.
+      cell: Any cell with as many outputs as inputs.
 
     Returns:
       A cell with the params and state of `cell`.
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: Its sizes differ, or one of its input features is elapsed time.
+      ValueError: These sizes differ, or an input feature is elapsed time.
 
     Example:
       >>> import jax, jrnn
@@ -36,8 +36,8 @@ def residual(cell: Cell) -> Cell:
     check_cell(cell)
     if cell.spec.input_size != cell.spec.output_size:
         raise ValueError(
-            "Expected a cell of equal input and output size, for its inputs are added "
-            f"to its outputs, got {cell}, {cell.spec.input_size} and "
+            "Expected a cell of equal input and output size, because its inputs are "
+            f"added to its outputs, got {cell}, {cell.spec.input_size} and "
             f"{cell.spec.output_size}."
         )
 

@@ -1,4 +1,4 @@
-"""Deep cells: each child reads what the one below it shows.
+"""Deep cells: each child reads the outputs of the one below.
 
 x^1_t = x_t,   x^{i+1}_t = y^i_t = cell_i(x^i_1..x^i_t),   y_t = y^n_t
 """
@@ -11,19 +11,19 @@ from jrnn.wrappers._wiring import several
 
 @memoize
 def stack(*cells: Cell) -> Cell:
-    """Makes a deep cell: each child reads what the one below it shows.
+    """Makes a deep cell: each child reads the outputs of the one below.
 
     Args:
-      *cells: From the bottom to the top; each input size is the output size below.
+      *cells: From bottom to top; each input size is the output size below.
 
     Returns:
       A cell whose params and state are tuples, one entry for each child; its outputs
-      are those of the top. It steps where all its children do.
+      are those of the top. It has a `step` if all its children have one.
 
     Raises:
       TypeError: A child is not a cell.
-      ValueError: There is no child, sizes do not fit, or a child above the first takes
-        one of its input features for elapsed time.
+      ValueError: There is no child, sizes do not fit, or a child above the first reads
+        elapsed time.
 
     Example:
       >>> import jax, jrnn
@@ -39,10 +39,10 @@ def stack(*cells: Cell) -> Cell:
     for below, above in zip(cells, cells[1:], strict=False):
         if below.spec.output_size != above.spec.input_size:
             raise ValueError(
-                f"Expected above {below}, which shows {below.spec.output_size} "
-                f"features, a cell of that input_size, got {above}."
+                f"Expected a cell with input_size={below.spec.output_size} above "
+                f"{below}, the size of its output, got {above}."
             )
-        reason = f"it would take one that {below} shows for it"
+        reason = f"it would read an output of {below} as time"
         check_no_elapsed("a stack above the first", above, reason)
 
     shown, elapsed = cells[-1].spec.output_size, cells[0].elapsed

@@ -1,9 +1,9 @@
-"""A recurrent share that reads h_{t-1} with units dropped.
+"""Variational dropout of h_{t-1}, with one mask for each sequence.
 
     h'_{t-1} = d * h_{t-1} / (1 - rate),   d = 1 with probability 1 - rate, else 0
 
-One mask d for each sequence. Noise is drawn before the loop, so that it is the same
-under every method.
+The mask d is the same at every step. It is drawn before the loop, so that it is the
+same under every method.
 """
 
 from typing import Any
@@ -21,17 +21,17 @@ from jrnn.wrappers._wiring import check_inner, inside
 
 @memoize
 def variational_dropout(cell: Cell, rate: float) -> Cell:
-    """Makes a cell whose h_{t-1} is dropped on its way into the gates.
+    """Makes a cell with dropout of h_{t-1} in its recurrent product.
 
-    One mask for each sequence, drawn once and the same at every step (Gal and
-    Ghahramani 2016, https://arxiv.org/abs/1512.05287). What is kept is divided by
-    1 - rate. Of a cell whose recurrent share is gates of one product, such as an LSTM
-    or a GRU that resets after it, only that product sees the mask; of any other cell,
-    all that reads h does.
+    There is one mask for each sequence, the same at every step (Gal and Ghahramani
+    2016, https://arxiv.org/abs/1512.05287). Units that are kept are divided by
+    1 - rate. In a gated cell (`Cell.gated`), such as an LSTM or a GRU with the reset
+    after the product, the mask applies only to the product; in any other cell, to all
+    that reads h.
 
     Args:
-      cell: Any cell whose state has a field h, but one made of others that are
-        unrolled one by one: it goes around each of those.
+      cell: Any cell with a field h in its state, without children; in a stack, wrap
+        each child instead.
       rate: Probability that a unit is dropped, in [0, 1).
 
     Returns:
@@ -39,8 +39,7 @@ def variational_dropout(cell: Cell, rate: float) -> Cell:
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: `rate` is out of range, the state has no h, or `cell` is made of
-        others.
+      ValueError: `rate` is out of range, the state has no h, or `cell` has children.
 
     Example:
       >>> import jax, jrnn

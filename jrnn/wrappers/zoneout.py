@@ -1,4 +1,4 @@
-"""Units that keep their past at random.
+"""Zoneout: units keep their past state at random.
 
     s_t = d_t * s_{t-1} + (1 - d_t) * s'_t              with a key
     s_t = rate * s_{t-1} + (1 - rate) * s'_t            without, the expectation
@@ -23,10 +23,9 @@ from jrnn.wrappers._wiring import check_inner, inside
 
 @memoize
 def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
-    """Makes a cell whose units keep their past at random (Krueger et al. 2017).
+    """Makes a cell whose units keep their past state at random (Krueger et al. 2017).
 
-    With s' the state that `cell` would move on to, and for each unit its own d_t,
-    which is 1 with probability `rate`:
+    With s' the next state of `cell`, and d_t for each unit, 1 with probability `rate`:
 
         s_t = d_t * s_{t-1} + (1 - d_t) * s'_t              with a key
         s_t = rate * s_{t-1} + (1 - rate) * s'_t            without, the expectation
@@ -34,8 +33,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
     Source: https://arxiv.org/abs/1606.01305.
 
     Args:
-      cell: Any cell but one made of others that are unrolled one by one: zoneout goes
-        around each of those.
+      cell: Any cell without children; in a stack, wrap each child instead.
       rate: In [0, 1): one number, or one for each array of the state in its order,
         such as (0.05, 0.5) for h and c of an LSTM.
 
@@ -44,8 +42,8 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
 
     Raises:
       TypeError: `cell` is not a cell.
-      ValueError: `rate` is out of range or of another length than the state, or `cell`
-        is made of others.
+      ValueError: `rate` is out of range or has another length than the state, or `cell`
+        has children.
 
     Example:
       >>> import jax, jrnn
@@ -96,7 +94,7 @@ def zoneout(cell: Cell, rate: float | tuple[float, ...]) -> Cell:
 def _without_fresh(
     cell: Cell, rate: Any, rates: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """Returns the rates of a cell whose state says whether it is fresh: 0 for that."""
+    """Returns the rates of a cell with a `fresh` array in its state: 0 for `fresh`."""
     if isinstance(rate, tuple) and rate[1] != 0:
         raise ValueError(
             f"Expected a rate of 0 for the second array of the state of {cell}, which "
@@ -106,7 +104,7 @@ def _without_fresh(
 
 
 def _linear_zoneout(cell: Cell, rates: State) -> Linear | None:
-    """Of a diagonal linear cell: a and b mixed with 1 and 0."""
+    """Returns the seam of a diagonal linear cell, with a mixed with 1 and b with 0."""
     if cell.linear is None or cell.linear.full:
         return None
     inner = cell.linear.coefficients

@@ -64,7 +64,7 @@ def test_elapsed_time_is_added_to_no_output():
 
 def test_two_directions_find_elapsed_time_in_one_place():
     moved = TIMED._replace(elapsed=0)
-    with pytest.raises(ValueError, match="elapsed time in one place"):
+    with pytest.raises(ValueError, match="elapsed time from the same"):
         jrnn.bidirectional(TIMED, moved)
     jrnn.bidirectional(TIMED, TIMED._replace(elapsed=K - 1))
 

@@ -156,13 +156,13 @@ MISTAKES = {
     "stack of sizes that do not fit": (
         lambda: jrnn.stack(CELL, CELL),
         ValueError,
-        "which shows 4 features, a cell of that input_size",
+        "a cell with input_size=4 above",
     ),
     "stack of nothing": (lambda: jrnn.stack(), ValueError, "at least one cell"),
     "both directions of unequal inputs": (
         lambda: jrnn.bidirectional(CELL, jrnn.gru(5, 4)),
         ValueError,
-        "two cells of one input_size",
+        "two cells of equal input_size",
     ),
     "residual of unequal sizes": (
         lambda: jrnn.residual(CELL),
@@ -179,7 +179,7 @@ MISTAKES = {
             jrnn.dropout(CELL, 0.5), PARAMS, TOKENS, key=jax.random.key(0)
         ),
         TypeError,
-        "token ids are no features",
+        "token ids are not features",
     ),
     "zoneout of three rates": (
         lambda: jrnn.wrappers.zoneout(CELL, (0.1, 0.2, 0.3)),

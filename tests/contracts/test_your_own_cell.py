@@ -260,5 +260,5 @@ def test_mistakes():
         moving(2.5, 2)
     with pytest.raises(TypeError, match="factory with an argument input_size"):
         factory(lambda size: moving(size, 2))
-    with pytest.raises(TypeError, match="how the state moves on"):
+    with pytest.raises(TypeError, match="how the state advances"):
         build(moving(3, 2).init, moving(3, 2).init_state, 2)
