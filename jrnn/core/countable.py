@@ -30,5 +30,5 @@ def check_countable(
         remedy = "call jax.config.update('jax_enable_x64', True), or " if wide else ""
         raise ValueError(
             f"Expected at most {MOST_STEPS} {name} for {what}, which counts them in 32 "
-            f"bits, got {steps}; {remedy}run a part at a time and hand the state on."
+            f"bits, got {steps}; {remedy}run it in parts, and pass the state on."
         )

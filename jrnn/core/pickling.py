@@ -111,9 +111,10 @@ def _reduce(made: Any) -> tuple[Any, ...]:
         ) from None
     if call is None or again is not made:
         raise TypeError(
-            f"Expected an object as a factory returned it, for it is pickled as that "
-            f"call, got {made}: one of its fields was replaced, or it was made before "
-            "jrnn.clear_caches(). Pickle the arguments, and call the factory again."
+            "Expected an object as its factory returns it, because it is pickled as "
+            f"that call, got {made}: one of its fields was replaced, or it was made "
+            "before jrnn.clear_caches(). Pickle the arguments, and call the factory "
+            "again."
         )
     return remake, (call.factory, *_without_defaults(call))
 

@@ -54,7 +54,7 @@ def identity(scale: float = 1.0) -> Initializer:
       An initialiser of square matrices.
 
     Raises:
-      ValueError: `scale` is not above 0; and where it draws, the matrix is not square.
+      ValueError: `scale` is not above 0; when it draws, the matrix is not square.
 
     Example:
       >>> import jax, jrnn
@@ -102,7 +102,7 @@ def spectral_radius(
 
     Raises:
       TypeError: `initializer` is not a function.
-      ValueError: `radius` is not above 0; and where it draws, the matrix is not square.
+      ValueError: `radius` is not above 0; when it draws, the matrix is not square.
 
     Example:
       >>> import jax, jrnn, numpy as np

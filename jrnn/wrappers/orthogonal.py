@@ -94,8 +94,8 @@ def _gates(cell: Cell, like: Params) -> int:
     if cell.prepare is not None or W_h is None or not runs_itself(cell):
         raise ValueError(
             f"Expected a cell whose parameters have a W_h of their own, got {cell}; "
-            "put orthogonal around the cells inside, and nothing around what is "
-            "parametrised already."
+            "put orthogonal around the cells inside, and not around a cell that is "
+            "already reparametrised."
         )
     size, width = W_h.shape
     state = jax.tree.leaves(jax.eval_shape(cell.init_state, like))
