@@ -61,18 +61,17 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False) -> Any:
-    """Returns a value as it is annotated, such as 1.0 for 1 where that is a float.
+    """Casts a value to its annotation, such as 1 to 1.0 for a float, or raises.
 
     Args:
       name: Of the argument.
-      value: What came.
-      annotation: What it is annotated as.
-      classes: Whether classes are checked too, and not only numbers, switches and
-        functions.
+      value: Of the argument.
+      annotation: Of the argument.
+      classes: Whether to check classes too, not only numbers, switches and functions.
 
     Raises:
-      TypeError: It is not of the kind that it is annotated as.
-      ValueError: It is no finite number.
+      TypeError: The value does not match the annotation.
+      ValueError: The value is an infinite number or NaN.
     """
     kinds = _kinds_of(annotation, classes)
     if kinds is None:
@@ -92,7 +91,7 @@ def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False)
 
 
 class _Kind(NamedTuple):
-    """Which values an annotation admits, its words in an error, and how it is cast."""
+    """Which values an annotation admits, its name in an error, and the cast."""
 
     fits: Callable[[Any], bool]
     words: str
@@ -101,7 +100,7 @@ class _Kind(NamedTuple):
 
 @bounded
 def _kinds_of(annotation: Any, classes: bool) -> list[_Kind] | None:
-    """Returns what an annotation admits; None where it is left to the function."""
+    """Returns the kinds that an annotation admits; None: the function checks itself."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
     kinds = [_kind_of(option) for option in options]
@@ -134,7 +133,7 @@ def _with_article(kind: type) -> str:
 def _is_integer(value: Any) -> bool:
     try:
         operator.index(value)
-    except TypeError:  # of floats, and of what jax.jit traces
+    except TypeError:  # raised by floats and by traced arrays
         return False
     return not _is_switch(value)
 
@@ -150,7 +149,7 @@ def _is_real(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -171,7 +170,7 @@ _KINDS: dict[Any, _Kind] = {
 
 
 def check_size(name: str, value: Any, least: int = 1) -> int:
-    """Returns `value` as an int, at least `least`; raises a clear error otherwise."""
+    """Returns `value` as an int; raises unless it is an integer of at least `least`."""
     if not _is_integer(value):
         raise TypeError(f"Expected {name} to be an integer, got {tell(value)}.")
     size = operator.index(value)

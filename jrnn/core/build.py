@@ -67,7 +67,7 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
 
     Raises:
       TypeError: There is no `input_size`; at a call, an argument is not hashable, or
-        not of the kind that it is annotated as, or what is returned is no cell.
+        does not match its annotation, or the function does not return a cell.
 
     Example:
       >>> import jrnn
@@ -167,7 +167,7 @@ def build(
     """Makes a cell from its equations, inside a function decorated by `factory`.
 
     One of `advance`, `adjoint`, `gated`, `forward` and `linear` says how the state
-    moves on; where there are several, `advance` is that of the first in this order.
+    advances; if there are several, the first in this order gives `advance`.
 
     Args:
       init: (key, dtype=None) -> params, such as `drawn(...)`.
@@ -198,8 +198,8 @@ def build(
       A cell; `factory` completes its spec.
 
     Raises:
-      TypeError: Nothing says how the state moves on, or an argument is of another
-        kind than its annotation.
+      TypeError: Nothing says how the state advances, or an argument does not match its
+        annotation.
       ValueError: `output_size` is below 1.
 
     Example:

@@ -51,7 +51,7 @@ class Spec(NamedTuple):
 
 
 def describe(spec: Spec) -> str:
-    """Returns the call that makes what `spec` describes, such as `lstm(3, 4)`."""
+    """Returns the call that `spec` describes, such as `lstm(3, 4)`."""
     shown = ", ".join(
         f"{name}={getattr(value, '__name__', value)}" for name, value in spec.arguments
     )
@@ -59,7 +59,7 @@ def describe(spec: Spec) -> str:
 
 
 def call_of(self: Any) -> str:
-    """Shows the call that made a cell, head or model, not what it consists of."""
+    """Shows the call that made a cell, head or model, not its functions."""
     return describe(self.spec)
 
 
@@ -205,8 +205,8 @@ class Cell(NamedTuple):
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y of shape (..., output_size).
       step: (params, state, x, noise=None) -> (state, y): the composition of the three
-        above, also where one of them was replaced (`jrnn.core.claims.current`).
-      spec: What the cell is.
+        above, also after one of them was replaced (`jrnn.core.claims.current`).
+      spec: The factory call that describes the cell.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it has one.
       linear: Its coefficients, if it is linear in its state.
@@ -256,7 +256,7 @@ class Cell(NamedTuple):
     __repr__ = call_of
 
     def __hash__(self) -> int:
-        """Hashes a few functions: all that is in a cell, children included, is slow."""
+        """Hashes a few functions; hashing the whole cell, with children, is slow."""
         return hash((self.init, self.project, self.advance, self.output))
 
 

@@ -63,15 +63,15 @@ def expected_params(cell: Cell) -> Params:
 
 @bounded
 def expected_state(cell: Cell) -> State:
-    """Returns a state without batch axes, which stand in front of each array's."""
+    """Returns the shapes of a state without its leading batch axes."""
     return jax.eval_shape(lambda: cell.init_state(cell.init(jax.random.key(0))))
 
 
 def passed_before(static: Hashable, *trees: Any) -> list[bool]:
     """Returns a list that is empty until arguments like these have passed all checks.
 
-    What was found right once costs one look-up from then on: static mistakes depend on
-    structures, shapes and types. A leaf that is no array is looked at every time.
+    After that, they cost one look-up: static mistakes depend only on structures, shapes
+    and types. Arguments with a leaf that is not an array are checked at every call.
     """
     leaves, structure = jax.tree.flatten(trees)
     try:

@@ -55,7 +55,7 @@ def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
 
 
 def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
-    """Raises ValueError where concrete token ids lie outside 0..size-1."""
+    """Raises ValueError if concrete token ids lie outside 0..size-1."""
     known = known_values(ids)
     if known is None or known.size == 0:
         return
@@ -69,16 +69,16 @@ def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
 
 
 def known_values(array: Any) -> np.ndarray | None:
-    """Returns the values of `array`; None where this process cannot know them.
+    """Returns the values of `array`; None if this process cannot know them.
 
-    Values on a CPU are read in place; others by an explicit transfer where a transfer
-    guard refuses the implicit one.
+    Values on a CPU are read in place; others are transferred, explicitly if a transfer
+    guard refuses the implicit transfer.
     """
     if isinstance(array, Tracer):
         return None
     try:
         return np.asarray(array)
-    except RuntimeError:  # by the guard, or for values spread over processes
+    except RuntimeError:  # from the guard, or for values spread over processes
         if not array.is_fully_addressable:
             return None
         return np.asarray(jax.device_get(array))

@@ -21,7 +21,7 @@ from jrnn.core.products import expand
 from jrnn.core.seams import compose_step, prepared
 
 SEAMS = ("gated", "adjoint", "linear")
-PARTS = {"prepare", "project", "advance", "output"}  # what a step consists of
+PARTS = {"prepare", "project", "advance", "output"}  # the functions of a step
 FUNCTIONS = ("init_state", "project", "advance", "output", "step", "noise", "prepare")
 CONSISTS_OF = (*SEAMS, *FUNCTIONS, "children")
 
@@ -72,7 +72,7 @@ def held(cell: Cell, claimed: Claim | None) -> Claim | None:
 
 
 def _replaced(cell: Cell, functions: tuple[Any, ...]) -> set[str]:
-    """Returns which of `functions` the cell consists of no more."""
+    """Returns the names of those of `functions` that have been replaced in `cell`."""
     own = dict(zip(cell._fields, cell, strict=True))
     was = zip(CONSISTS_OF, functions, strict=True)
     return {name for name, old in was if unguarded(own[name]) != unguarded(old)}
@@ -80,15 +80,15 @@ def _replaced(cell: Cell, functions: tuple[Any, ...]) -> set[str]:
 
 @bounded
 def current(cell: Cell) -> Cell:
-    """Returns `cell` as it is after some of its functions were replaced.
+    """Returns `cell` without fields that describe functions replaced since.
 
-    What follows from a function goes with it, unless it was replaced as well:
+    A field that was replaced too is kept; otherwise
 
-    - `gated`, `adjoint`, `linear` and `diagonal` tell what `advance` does,
-      `gated.inputs` what `project` does, and `shows_state` what `output` does;
-    - `children` tell what all of them do together: a wrapper of which one was replaced
-      is run itself;
-    - `step` is composed of what is there.
+    - `gated`, `adjoint`, `linear` and `diagonal` describe `advance`, `gated.inputs`
+      describes `project`, and `shows_state` describes `output`;
+    - `children` describe all of these: a wrapper with a replaced function is run
+      itself;
+    - `step` is composed again of the present functions.
     """
     if cell.made is None:
         return cell
@@ -108,7 +108,7 @@ def current(cell: Cell) -> Cell:
 
 
 def _composed(cell: Cell) -> Callable[..., tuple[State, Array]]:
-    """Returns `step` as a method runs it: of prepared parameters."""
+    """Returns the composed `step`, which prepares the parameters like a method does."""
     step = compose_step(cell.project, cell.advance, cell.output)
     return own_constants(lambda params, *inputs: step(prepared(cell, params), *inputs))
 
@@ -118,7 +118,7 @@ def _step_of(cell: Cell) -> Any:
 
 
 STEP = Cell._fields.index("step")
-# What was composed of functions that were replaced since is not what the cell does.
+# A stored step may be composed of functions that were replaced since.
 Cell.step = property(_step_of)  # pyright: ignore[reportAttributeAccessIssue] a field
 
 

@@ -150,8 +150,8 @@ def drawn(
       (key, dtype=None) -> params, in float32 by default.
 
     Raises:
-      TypeError: A weight is none, or the fields are not those of `params`.
-      ValueError: `plus` is of no gate.
+      TypeError: A weight is not a `Weight`, or the fields are not those of `params`.
+      ValueError: `plus` names a gate that does not exist.
 
     Example:
       >>> import collections, jax, jrnn
@@ -184,7 +184,7 @@ def drawn(
 
 
 def _check_fields(name: str, made: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Raises TypeError unless `made` takes what is given, by name."""
+    """Raises TypeError unless `made` accepts `given` as keyword arguments."""
     signature = inspect.signature(made)
     try:
         signature.bind(**given)
@@ -220,7 +220,8 @@ def initial(state: Callable[..., State], **fields: int | Field) -> Callable[...,
       (params, batch_shape=()) -> state, in the dtype of a state for these parameters.
 
     Raises:
-      TypeError: A field is none, or the fields are not those of `state`.
+      TypeError: A field is not a size or a `Field`, or the fields are not those of
+        `state`.
 
     Example:
       >>> import collections, jax.numpy as jnp

@@ -33,7 +33,7 @@ def unguarded(function: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Returns numbers of NumPy's as Python's: 3 * np.uint8(100) would be 44."""
+    """Converts NumPy's numbers to Python's: 3 * np.uint8(100) would be 44."""
     if type(value) is tuple:
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
@@ -46,19 +46,19 @@ def _types(value: Any) -> Hashable:
 def memoize(
     factory: Callable[P, R], **casts: Callable[[str, Any], Any]
 ) -> Callable[P, R]:
-    """Makes equal arguments, however they are passed, give the identical object.
+    """Makes a factory return the identical object for equal arguments.
 
-    Functions made anew are unequal, and `jax.jit` would trace again for each of them.
-    Arguments annotated as numbers, switches or functions are checked to be such, and
-    cast to it. Where the annotation leaves it open, 1, 1.0 and True are not equal.
-    The last `jrnn.core.caches.SIZE` are kept, until `jrnn.clear_caches()`. Threads that
-    ask at once get one object; so the factory must not trace
+    Functions made by two calls are unequal, and `jax.jit` would trace again for each.
+    Arguments annotated as numbers, switches or functions are checked and cast to the
+    annotation. For other annotations, 1, 1.0 and True count as unequal.
+    The last `jrnn.core.caches.SIZE` are kept, until `jrnn.clear_caches()`. Concurrent
+    calls get one object, under a lock; so the factory must not trace
     (`jrnn.core.caches.LOCK`).
 
     Args:
-      factory: What is called when no equal arguments are known.
-      **casts: For arguments with rules of their own, (name, value) -> what the factory
-        gets; they raise in their own words.
+      factory: Called when no equal arguments are cached.
+      **casts: For arguments with special rules, (name, value) -> the value for the
+        factory; these raise their own errors.
 
     Raises:
       TypeError: An argument is not hashable (an array, a list), or is of another kind
@@ -72,7 +72,7 @@ def memoize(
     def make(
         args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...], types: Hashable
     ) -> R:
-        del types  # which tell apart what is equal
+        del types  # only a part of the key, for equal values of different types
         made = factory(*args, **dict(kwargs))  # pyright: ignore[reportCallIssue] ParamSpec
         return guarded(with_own_constants(made))
 

@@ -40,7 +40,7 @@ def prepared(cell: Cell, params: Params) -> Params:
 
 
 def noise_of(cell: Cell, key: Key, steps: int, batch: tuple[int, ...]) -> Any:
-    """Returns what a cell draws for many steps; None where it draws nothing."""
+    """Returns the noise of a cell for many steps; None if it draws none."""
     return None if cell.noise is None else cell.noise(key, steps, batch)
 
 
@@ -124,14 +124,14 @@ Forward = Callable[[Params, State, Any], tuple[State, Saved]]
 
 
 def saving(gated: Gated | None, adjoint: Adjoint | None) -> Forward | None:
-    """Returns `advance` that also returns what its backward pass needs, of a seam."""
+    """Returns a seam's `advance` that also returns residuals; None without a seam."""
     if adjoint is not None:
         return adjoint.advance
     return None if gated is None else functools.partial(gated_advance_saving, gated)
 
 
 def advance_saving(cell: Cell) -> Forward:
-    """Returns `advance` that also returns what the backward pass of a step needs.
+    """Returns an `advance` that also returns the residuals of its backward pass.
 
     For a cell without hand-derived derivatives that is u, with which JAX runs the step
     again.

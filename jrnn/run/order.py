@@ -81,7 +81,7 @@ def _reads_forwards(cell: Cell) -> bool:
 def _walk_cell(
     reading: Reading, params: Params, state: State, sequence: Sequence
 ) -> tuple[State, Shown]:
-    """Runs one cell along a sequence in the order in which it is read."""
+    """Runs a cell without children along a sequence, in the order of reading."""
     cell, method = reading.cell, reading.method
     assert method is not None
     options = dict(method.options)

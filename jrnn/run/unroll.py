@@ -194,7 +194,7 @@ def run_checked(reading: Reading, given: Given) -> tuple[State, Shown]:
     seen = passed_before(cell, given)
     if seen and given.lengths is not None:
         check_length_values(given.lengths, given.xs.shape[0])
-    if not seen:  # which looks at the values of lengths, too
+    if not seen:  # these checks include the values of lengths
         fitted = _check_static(cell, given)
         if all(map(operator.is_, *map(jax.tree.leaves, (fitted, given)))):
             seen.append(True)

@@ -153,7 +153,7 @@ def around(
       **arguments: Further arguments to show in summaries.
 
     Raises:
-      TypeError: `cell` is not a cell, or a function is none.
+      TypeError: `cell` is not a cell, or `inputs`, `outputs` or `noise` not a function.
 
     Example:
       >>> import jax, jrnn
