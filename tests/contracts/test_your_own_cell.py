@@ -258,7 +258,7 @@ def test_mistakes():
         moving(3, 2, -1)
     with pytest.raises(TypeError, match="input_size to be an integer, got 2.5"):
         moving(2.5, 2)
-    with pytest.raises(TypeError, match="factory with an argument input_size"):
+    with pytest.raises(TypeError, match="function with an argument input_size"):
         factory(lambda size: moving(size, 2))
     with pytest.raises(TypeError, match="how the state advances"):
         build(moving(3, 2).init, moving(3, 2).init_state, 2)
