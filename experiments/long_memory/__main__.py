@@ -118,7 +118,10 @@ def case_of(task: str, length: int, cell: str, seed: int, settings: Settings) ->
     hidden, batch, sequences = PLANS[task]
     same = ("clip", "every", "evaluated", "tested")
     return Case(
-        *(task, length, cell, seed),
+        task,
+        length,
+        cell,
+        seed,
         hidden=settings.hidden or hidden,
         batch=batch,
         rate=settings.rate or rate_of(cell, task),
