@@ -41,7 +41,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn.activations import SIGNED
-from jrnn.cells._bounds import gru_bound
+from jrnn.cells._jacobian_bounds import gru_bound
 from jrnn.core.build import adjoint_of, build, factory
 from jrnn.core.cell import Cell, Gated, Gates, Saved
 from jrnn.core.claims import UNIT

@@ -45,7 +45,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jrnn.activations import SIGNED
-from jrnn.cells._bounds import LSTM_BOUND
+from jrnn.cells._jacobian_bounds import LSTM_BOUND
 from jrnn.core.build import adjoint_of, build, factory
 from jrnn.core.cell import Cell, Gated, Gates, Saved
 from jrnn.core.claims import UNIT

@@ -3,7 +3,7 @@
 from tests.mutations.runner import Mutation
 
 BPTT = "jrnn/methods/bptt/__init__.py"
-GRADIENT = "jrnn/methods/bptt/gradient.py"
+GRADIENT = "jrnn/methods/bptt/backward.py"
 
 STEP = "tests/contracts/test_cells.py::test_step_equals_reference"
 GRADIENTS = "tests/contracts/test_cells.py::test_gradients_equal_reference"
@@ -336,7 +336,7 @@ MISTAKES = (
     ),
     Mutation(
         name="terms of the GRU's bound forgotten",
-        file="jrnn/cells/_bounds.py",
+        file="jrnn/cells/_jacobian_bounds.py",
         old="    beta = jnp.sqrt(1 + B * B) + (1 + m)",
         new="    beta = 0.2 * jnp.sqrt(1 + B * B) + 0 * (1 + m)",
         tests=(

@@ -27,7 +27,7 @@ BELOW = {
     "train": {"core", "diagnostics", "models"},
 }
 BELOW["__init__"] = {*BELOW, "interop"}
-SHARED_BY_CELLS = {"jrnn.cells._bounds"}
+SHARED_BY_CELLS = {"jrnn.cells._jacobian_bounds"}
 
 # numpy comes with jax; all else beside the standard library has its few places.
 FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}

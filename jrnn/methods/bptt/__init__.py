@@ -43,13 +43,13 @@ from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import backwards_of
+from jrnn.methods.bptt.backward import gradients, zero_sums
 from jrnn.methods.bptt.forward import (
     Settings,
     keep_shown,
     keep_starts,
     keep_states,
 )
-from jrnn.methods.bptt.gradient import gradients, zero_sums
 
 # The most bytes of u in a chunk on a CPU: the size of the second-level caches where
 # experiments/benchmarks/results/chunk.json was measured. Shorter chunks have little
