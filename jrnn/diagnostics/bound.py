@@ -5,8 +5,8 @@ r"""The notes' upper bound on how far gradients travel: beta^(t-k).
 A bound is *proven* if beta_t >= ||J_t|| for every state that the cell can reach, and
 *measured* if it is the norm along this one run. A cell provides its proof in its field
 `bound`; the proof applies to the functions for which it was made, not to a cell in
-which one of them is replaced. The proofs are in `jrnn.cells._jacobian_bounds`. If the state or
-the input of a step contains NaN, its bound is NaN.
+which one of them is replaced. The proofs are in `jrnn.cells._jacobian_bounds`. If the
+state or the input of a step contains NaN, its bound is NaN.
 
 The notes' beta is Bengio et al. 1994, https://doi.org/10.1109/72.279181, and Pascanu et
 al. 2013, https://arxiv.org/abs/1211.5063, section 2.1.

@@ -11,7 +11,7 @@ With row vectors, lambda_t = dL/ds_t over the whole state and J_{t+1} = ds_{t+1}
 
 `jax.grad` of a scan would instead add a weight-shaped array to its carry at every step.
 
-The module `forward` has part 1, `gradient` parts 2 and 3, and `adjoint` one backward
+The module `forward` has part 1, `backward` parts 2 and 3, and `adjoint` one backward
 step; the custom rule that JAX calls is here.
 
 The sequence is processed in chunks. A chunk's input products, and the contractions of
