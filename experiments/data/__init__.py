@@ -19,31 +19,3 @@ a package that `jrnn` does not ask for:
 
 Every `load` returns arrays beside a card: source, licence, units, length, split.
 """
-
-from experiments.data.text import (
-    KJV_TEXT_SHA256,
-    Alphabet,
-    Corpus,
-    build_alphabet,
-    card,
-    count_unknown,
-    decode,
-    encode,
-    load_corpus,
-    part_of,
-    read_text,
-)
-
-__all__ = [
-    "KJV_TEXT_SHA256",
-    "Alphabet",
-    "Corpus",
-    "build_alphabet",
-    "card",
-    "count_unknown",
-    "decode",
-    "encode",
-    "load_corpus",
-    "part_of",
-    "read_text",
-]

@@ -14,6 +14,7 @@ compressors  bz2, LZMA and PPMd as references
 
 The names below are those that nearly every experiment uses.
 """
+# ruff: noqa: F401  experiments use these names
 
 from experiments.lab.files import read_json, write_json
 from experiments.lab.intervals import mean_sd
@@ -49,39 +50,3 @@ from experiments.lab.settings import (
     within,
 )
 from experiments.lab.tables import format_table, percent, span, spread, table_of
-
-__all__ = [
-    "ABOVE_0",
-    "FINITE",
-    "RESULTS_FILE",
-    "SOME",
-    "Count",
-    "Counts",
-    "Positive",
-    "Positives",
-    "Seeds",
-    "among",
-    "at_least",
-    "begin",
-    "check",
-    "claim_run_folder",
-    "command",
-    "compiled_anew",
-    "environment",
-    "exit_status",
-    "format_table",
-    "load_average",
-    "main_of",
-    "mean_sd",
-    "parameter_count",
-    "percent",
-    "read_json",
-    "resolve",
-    "span",
-    "spread",
-    "table_of",
-    "within",
-    "write_json",
-    "write_results",
-    "x64",
-]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.data import Alphabet, Corpus, count_unknown, encode
+from experiments.data.text import Alphabet, Corpus, count_unknown, encode
 from experiments.lab import compressors, stopping
 from experiments.language_model.settings import MARKOV_ORDERS
 from jrnn import markov_chain

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from experiments import lab
 from experiments._extras import require
-from experiments.data import (
+from experiments.data.text import (
+    KJV,
     Alphabet,
     Corpus,
     card,
@@ -24,7 +25,6 @@ from experiments.data import (
     load_corpus,
     read_text,
 )
-from experiments.data.text import KJV
 from experiments.lab import stopping
 from experiments.lab.run import CONFIG_FILE, new_run_folder
 from experiments.language_model import baselines, networks, report

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 import jrnn
-from experiments.data import Alphabet, Corpus, encode
+from experiments.data.text import Alphabet, Corpus, encode
 from experiments.lab import files, stopping
 from experiments.language_model.models import (
     CELLS,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import lab
-from experiments.data import Corpus, card, decode
+from experiments.data.text import Corpus, card, decode
 from experiments.lab import files
 from experiments.language_model import figures as drawing
 from experiments.language_model.baselines import Row

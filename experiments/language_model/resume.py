@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from experiments import lab
-from experiments.data import Corpus, card
+from experiments.data.text import Corpus, card
 from experiments.lab.run import CONFIG_FILE
 from experiments.lab.settings import flag
 from experiments.language_model.settings import Settings, from_json, to_json

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data
 from experiments.data import _wheel
+from experiments.data import text as data
 
 STORY = "It was a dark and stormy night; the rain fell in torrents.\n" * 40
 

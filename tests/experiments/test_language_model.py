@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import lab
-from experiments.data import load_corpus
+from experiments.data.text import load_corpus
 from experiments.lab import files, stopping
 from experiments.language_model import baselines, models, networks, report
 from experiments.language_model.__main__ import main

@@ -233,7 +233,7 @@ FULL_TEXT = """
 import pathlib, resource, sys, time
 import numpy as np
 import jrnn
-from experiments.data import encode, load_corpus
+from experiments.data.text import encode, load_corpus
 corpus = load_corpus()
 text = corpus.train + corpus.valid + corpus.test
 V, order = int(sys.argv[1]), int(sys.argv[2])
