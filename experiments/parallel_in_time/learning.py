@@ -122,7 +122,7 @@ def study(cell: str, name: Name, settings: Settings, bar: Any) -> dict[str, Any]
     task, plan = task_of(name, settings), plan_of(name, settings)
     seeds, rates = settings.seeds or (), settings.learning_rates or ()
     start, advance = learners.trainer(cell, task, plan)
-    keys = jnp.stack([jax.random.key(seed) for _ in rates for seed in seeds])
+    keys = jax.vmap(jax.random.key)(jnp.asarray([*seeds] * len(rates)))
     lanes = start(keys, jnp.repeat(jnp.asarray(rates, jnp.float32), len(seeds)))
     losses, pieces = [], max(1, min(10, plan.steps))
     for piece in range(pieces):
