@@ -265,9 +265,9 @@ def test_turns_of_the_state_are_trained_slowly():
     """Adam's first update is the rate, of whatever sign: of lambda 10 / T of it."""
     case = dataclasses.replace(CASE, cell="lru", length=40, every=4, batch=4)
     start, advance, _ = training.trainer(case)
-    before = training.key_of(0, training.INIT)
-    after = advance(start(before), training.key_of(0, training.TRAIN), ())[0].params
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after, start(before).params)
+    begun = lambda: start(training.key_of(0, training.INIT))
+    after = advance(begun(), training.key_of(0, training.TRAIN), ())[0].params
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after, begun().params)
     np.testing.assert_allclose(moved.cell.theta_log, case.rate / 4, rtol=1e-2)
     np.testing.assert_allclose(moved.cell.nu_log, case.rate / 4, rtol=1e-2)
     np.testing.assert_allclose(moved.cell.gamma_log, case.rate, rtol=1e-2)
