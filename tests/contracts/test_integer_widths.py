@@ -101,7 +101,7 @@ ENTRIES = {
     "newton_trajectory.lengths": _lengths(
         lambda n: jrnn.run.newton_trajectory(REAL, REAL_PARAMS, XS, lengths=n)
     ),
-    "find_non_finite.xs": Entry(
+    "diagnostics.find_non_finite.xs": Entry(
         lambda i: str(
             jrnn.diagnostics.find_non_finite(
                 CELL, PARAMS._replace(W_h=PARAMS.W_h * jnp.nan), i
@@ -110,7 +110,7 @@ ENTRIES = {
         IDS,
         False,
     ),
-    "find_non_finite.lengths": _lengths(
+    "diagnostics.find_non_finite.lengths": _lengths(
         lambda n: str(
             jrnn.diagnostics.find_non_finite(
                 REAL, REAL_PARAMS, XS.at[120:].set(jnp.nan), lengths=n
@@ -304,10 +304,11 @@ ELSEWHERE = {
 def _public() -> dict[str, Callable[..., Any]]:
     """Every public function, and every function that a public object holds."""
     found = {}
-    modules = {"": jrnn}
-    modules |= {f"{m.__name__[5:]}.": m for m in (diagnostics, regularisers, train)}
-    modules["batching."] = batching
-    for prefix, module in modules.items():
+    flat = jrnn, jrnn.cells, jrnn.heads, jrnn.methods, jrnn.models, jrnn.run
+    modules = [("", module) for module in flat]
+    modules += [("diagnostics.", diagnostics), ("train.", train)]
+    modules += [("regularisers.", regularisers), ("batching.", batching)]
+    for prefix, module in modules:
         for name in getattr(module, "__all__", dir(module)):
             thing = getattr(module, name)
             own = getattr(thing, "__module__", "").startswith(module.__name__)

@@ -244,7 +244,7 @@ def test_a_model_prepares_once(what):
         ),
         (
             lambda: jrnn.wrappers.orthogonal(jrnn.cells.exp_rnn(3, 4)),
-            "what is parametrised",
+            "already reparametrised",
         ),
         (
             lambda: jrnn.wrappers.orthogonal(jrnn.residual(jrnn.gru(4, 4))),
