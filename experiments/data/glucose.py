@@ -65,7 +65,7 @@ class Glucose(NamedTuple):
     """Segments in order of time, in their parts.
 
     Attributes:
-      train: Segments to fit to; `jrnn.train.batching.pad_to_bounds` pads them.
+      train: Segments to fit to; `jrnn.train.batching.padded_batches` pads them.
       valid: Segments to choose by.
       test: Segments to report.
       card: What a reader must know of the data.

@@ -45,19 +45,38 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     Numbers, switches, functions and classes are checked, and so are the fields of a
     NamedTuple; `check_kind` casts and raises.
     """
-    signature = inspect.signature(function)
+    signature = annotated(function)
 
     @functools.wraps(function)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs).arguments
-        for name, value in given.items():
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
-            many = parameter.kind is parameter.VAR_KEYWORD
-            for own, one in value.items() if many else [(name, value)]:
-                check_kind(own, one, parameter.annotation, classes=True)
-        return function(*args, **kwargs)
+            cast = functools.partial(check_kind, annotation=parameter.annotation)
+            if parameter.kind is parameter.VAR_KEYWORD:
+                each = {n: cast(n, one, classes=True) for n, one in value.items()}
+                bound.arguments[name] = each
+            else:
+                bound.arguments[name] = cast(name, value, classes=True)
+        return function(*bound.args, **bound.kwargs)
 
     return checking
+
+
+def annotated(function: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of a function, with annotations that are no strings.
+
+    Raises:
+      TypeError: It is a type or builtin without a signature.
+    """
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # imported for a type checker alone
+        return inspect.signature(function)
+    except ValueError as error:
+        raise TypeError(
+            f"Expected a function with a signature, got {tell(function)}."
+        ) from error
 
 
 def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False) -> Any:
@@ -80,10 +99,11 @@ def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False)
         if kind.fits(value):
             if kind.cast is float and not _is_finite(value):
                 raise ValueError(f"Expected {name} to be finite, got {tell(value)}.")
-            if classes and hasattr(value, "_fields"):
-                for field, hint in inspect.get_annotations(type(value)).items():
-                    own = getattr(value, field)
-                    check_kind(f"{name}.{field}", own, hint, classes=True)
+            if classes and isinstance(value, tuple) and hasattr(value, "_fields"):
+                hints = inspect.get_annotations(type(value)).items()
+                own = [(n, getattr(value, n), hint) for n, hint in hints]
+                cast = {n: check_kind(f"{name}.{n}", *o, classes=True) for n, *o in own}
+                value = value._replace(**cast)
             return kind.cast(value)
     words = " or ".join(kind.words for kind in kinds)
     remedy = "; pass the function itself" if "function" in words else ""
@@ -123,7 +143,11 @@ def _kind_of(option: Any) -> _Kind | None:
         pairs = zip(inner, value, strict=True) if alike else ()
         return alike and all(kind is not None and kind.fits(x) for kind, x in pairs)
 
-    return _Kind(fits, f"a {option}")
+    def cast(value: Any) -> Any:
+        pairs = zip(inner, value, strict=True)
+        return tuple(kind.cast(x) for kind, x in pairs if kind is not None)
+
+    return _Kind(fits, f"a {option}", cast)
 
 
 def _with_article(kind: type) -> str:
@@ -164,7 +188,11 @@ _KINDS: dict[Any, _Kind] = {
     bool: _Kind(_is_switch, "True or False", bool),
     str: _Kind(lambda value: isinstance(value, str), "a string"),
     type(None): _Kind(lambda value: value is None, "None"),
-    tuple[int, ...]: _Kind(_is_shape, "a tuple of sizes such as (3, 4)"),
+    tuple[int, ...]: _Kind(
+        _is_shape,
+        "a tuple of sizes such as (3, 4)",
+        lambda shape: tuple(map(operator.index, shape)),
+    ),
     Callable: _Kind(callable, "a function such as jnp.tanh"),
 }
 

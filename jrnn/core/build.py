@@ -12,7 +12,6 @@ parameters are drawn, the state starts at 0, and
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_size, checked, tell
+from jrnn.core.arguments import annotated, check_kind, check_size, checked, tell
 from jrnn.core.cell import (
     Adjoint,
     Cell,
@@ -76,8 +75,8 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
       >>> jrnn.gru(3, 4) is jrnn.gru(input_size=3, hidden_size=4)
       True
     """
-    signature = inspect.signature(make)
-    if "input_size" not in signature.parameters:
+    signature = annotated(make)
+    if "input_size" not in signature.parameters or not hasattr(make, "__name__"):
         raise TypeError(
             "Expected make to be a function with an argument input_size, got "
             f"{getattr(make, '__name__', tell(make))}{signature}."
@@ -96,6 +95,11 @@ def factory(make: Callable[P, Cell]) -> Callable[P, Cell]:
             raise TypeError(
                 f"Expected {make.__name__} to return a Cell, such as build(...) makes, "
                 f"got {tell(cell)}."
+            )
+        size, place = given.arguments["input_size"], cell.elapsed
+        if place is not None and not -size <= place < size:
+            raise ValueError(
+                f"Expected elapsed to be one of {size} input features, got {place}."
             )
         told = [(n, v) for n, v in given.arguments.items() if not n.endswith("_init")]
         spec = cell.spec._replace(
@@ -213,7 +217,9 @@ def build(
       >>> damped(3)
       damped(input_size=3)
     """
-    check_size("output_size", output_size)
+    output_size = check_size("output_size", output_size)
+    for name, ends in (gates or {}).items():
+        check_kind(f"gates[{name!r}]", ends, tuple[float, float], classes=True)
     if gated is not None and project is dense and gated.inputs is None:
         gated = gated._replace(inputs=dense_inputs)
     forward = saving(gated, adjoint) or forward

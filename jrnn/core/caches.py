@@ -20,8 +20,9 @@ R = TypeVar("R")
 SIZE = 512
 
 # Held while an object is made and cached, so that two threads never get two. All
-# factories share it, because factories call each other. Nothing is traced under it: JAX
-# has its own locks, and a function that is being traced may call a factory.
+# factories share it, because factories call each other. Of functions only the shapes of
+# results are traced under it (`jax.eval_shape`), and nothing is compiled: JAX has its
+# own locks, and a function that is being traced may call a factory.
 LOCK = threading.RLock()
 
 _caches: weakref.WeakSet[Any] = weakref.WeakSet()  # with a method `cache_clear`

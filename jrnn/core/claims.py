@@ -95,6 +95,12 @@ def current(cell: Cell) -> Cell:
     replaced = _replaced(cell, cell.made.functions)
     if not replaced & PARTS:
         return cell
+    if cell.children is not None and cell.children.parallel:
+        raise ValueError(
+            f"Expected {cell} as it was made, because it reads in both directions, got "
+            f"it with another {', '.join(sorted(replaced & PARTS))}; replace functions "
+            "of the cells inside it."
+        )
     gone: dict[str, Any] = {"step": _composed(cell), "children": None}
     if "advance" in replaced:
         gone |= {**dict.fromkeys(SEAMS), "diagonal": False}

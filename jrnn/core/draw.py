@@ -1,6 +1,5 @@
 """Drawing the parameters of a cell, and making its initial state."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_kind, checked
+from jrnn.core.arguments import annotated, check_kind, check_size, checked
 from jrnn.core.cell import Key, Params, State
 from jrnn.core.check_draws import check_dtype
 from jrnn.core.dtypes import state_dtype
@@ -151,7 +150,8 @@ def drawn(
 
     Raises:
       TypeError: A weight is not a `Weight`, or the fields are not those of `params`.
-      ValueError: `plus` names a gate that does not exist.
+      ValueError: `plus` names a gate that does not exist, or a weight has no gate or
+        no axis.
 
     Example:
       >>> import collections, jax, jrnn
@@ -163,13 +163,8 @@ def drawn(
     """
     _check_fields("params", params, weights)
     for name, weight in weights.items():
-        if weight is not None and weight.plus is not None:
-            gate, gates = weight.plus[0], count(weight.gates)
-            if not 0 <= gate < gates:
-                raise ValueError(
-                    f"Expected the gate of {name}.plus within 0..{gates - 1}, got "
-                    f"{gate}."
-                )
+        if weight is not None:
+            _check_weight(name, weight)
 
     def init(key: Key, dtype: DTypeLike | None = None) -> Params:
         random = [n for n, w in weights.items() if w is None or callable(w.init)]
@@ -183,9 +178,20 @@ def drawn(
     return init
 
 
+def _check_weight(name: str, weight: Weight) -> None:
+    gates = check_size(f"the gates of {name}", count(weight.gates))
+    if not weight.shape:
+        raise ValueError(f"Expected {name}.shape to have at least one axis, got ().")
+    if weight.plus is not None and not 0 <= weight.plus[0] < gates:
+        raise ValueError(
+            f"Expected the gate of {name}.plus within 0..{gates - 1}, got "
+            f"{weight.plus[0]}."
+        )
+
+
 def _check_fields(name: str, made: Callable[..., Any], given: dict[str, Any]) -> None:
     """Raises TypeError unless `made` accepts `given` as keyword arguments."""
-    signature = inspect.signature(made)
+    signature = annotated(made)
     try:
         signature.bind(**given)
     except TypeError as error:

@@ -1,13 +1,12 @@
 """Equal arguments give the identical object: cells, heads, models, initialisers."""
 
 import functools
-import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from jrnn.core.arguments import check_kind, tell
+from jrnn.core.arguments import annotated, check_kind, tell
 from jrnn.core.caches import LOCK, bounded
 from jrnn.core.constants import with_own_constants
 from jrnn.core.pickling import note
@@ -52,7 +51,7 @@ def memoize(
     Arguments annotated as numbers, switches or functions are checked and cast to the
     annotation. For other annotations, 1, 1.0 and True count as unequal.
     The last `jrnn.core.caches.SIZE` are kept, until `jrnn.clear_caches()`. Concurrent
-    calls get one object, under a lock; so the factory must not trace
+    calls get one object, under a lock; so the factory must not compile
     (`jrnn.core.caches.LOCK`).
 
     Args:
@@ -64,7 +63,7 @@ def memoize(
       TypeError: An argument is not hashable (an array, a list), or is of another kind
         than its annotation.
     """
-    signature = inspect.signature(factory)
+    signature = annotated(factory)
     parameters = signature.parameters.items()
     each = {n: p.annotation for n, p in parameters if p.kind is not p.VAR_POSITIONAL}
 

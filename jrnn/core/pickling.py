@@ -22,7 +22,7 @@ T = TypeVar("T")
 PUBLIC = (
     *("jax.numpy", "jax.nn", "jax.lax"),
     *("jrnn.activations", "jrnn.initializers", "jrnn.initializers.defaults"),
-    "jrnn.heads",
+    *("jrnn.heads", "jrnn.heads.categorical"),
 )
 SIZE = 4096  # how many calls are remembered: the latest
 
@@ -44,7 +44,7 @@ class _Calls:
         )
 
     def put(self, made: Any, call: Call) -> None:
-        self._kept[id(made)] = made, call
+        self._kept.setdefault(id(made), (made, call))
         self._kept.move_to_end(id(made))
         if len(self._kept) > SIZE:
             self._kept.popitem(last=False)
@@ -62,6 +62,9 @@ register(_calls)
 
 def note(made: Any, factory: Callable[..., Any], bound: inspect.BoundArguments) -> None:
     """Records that this call returned `made`; the caller holds `LOCK`."""
+    given = [*bound.args, *bound.kwargs.values()]
+    if any(made is one for one in given):
+        return  # such as `dropout(cell, 0)`: it made nothing
     name = f"{factory.__module__}:{factory.__qualname__}"
     _calls.put(made, Call(name, bound.args, tuple(bound.kwargs.items())))
 
@@ -75,10 +78,20 @@ def pickled_by_call(kind: type[T]) -> type[T]:
 
 
 def find(name: str) -> Any:
-    """Returns the object named `module:name`."""
+    """Returns the object named `module:name`.
+
+    Raises:
+      AttributeError: The module has no such name.
+    """
     module, _, path = name.partition(":")
     thing = importlib.import_module(module)
     for part in path.split("."):
+        if not hasattr(thing, part):
+            raise AttributeError(
+                f"Expected {path} in the module {module}, got none of that name; where "
+                "one process pickles and another loads, both import the module that "
+                "defines it."
+            )
         thing = getattr(thing, part)
     return thing
 
@@ -105,16 +118,16 @@ def _reduce(made: Any) -> tuple[Any, ...]:
         again = call is not None and remake(*call)
     except (AttributeError, ImportError):
         raise TypeError(
-            f"Expected the factory of {made} to be importable, for pickle, got one "
-            f"inside a function: {tell(call and call.factory)}; define it at the top "
-            "of a module."
+            f"Expected the factory of {_told(made)} to be importable, for pickle, got "
+            f"one inside a function: {tell(call and call.factory)}; define it at the "
+            "top of a module."
         ) from None
     if call is None or again is not made:
         raise TypeError(
             "Expected an object as its factory returns it, because it is pickled as "
-            f"that call, got {made}: one of its fields was replaced, or it was made "
-            "before jrnn.clear_caches(). Pickle the arguments, and call the factory "
-            "again."
+            f"that call, got {_told(made)}: no factory made it, one of its fields was "
+            "replaced, it was made before jrnn.clear_caches(), or hundreds of others "
+            "were made since. Pickle the arguments, and call the factory again."
         )
     return remake, (call.factory, *_without_defaults(call))
 
@@ -129,6 +142,10 @@ def _without_defaults(call: Call) -> tuple[Any, Any]:
         else:
             bound.arguments[name] = _stored(name, value)
     return bound.args, tuple(bound.kwargs.items())
+
+
+def _told(made: Any) -> str:
+    return str(made) if hasattr(made, "spec") else f"a {type(made).__name__}"
 
 
 class _Stored:
@@ -157,7 +174,7 @@ def _stored(name: str, value: Any) -> Any:
     if found is not value:
         raise TypeError(
             f"Expected {name} to be a function that pickle can find by its name, got "
-            f"{tell(value)}; define it at the top of a module."
+            f"{tell(value)}; define one with `def` at the top of a module."
         )
     return _Stored(find, (own,))
 

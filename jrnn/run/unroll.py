@@ -36,6 +36,7 @@ from jrnn.core.check_inputs import (
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.flags import active_steps, silence
 from jrnn.core.integers import widen_integers
+from jrnn.core.memoize import unguarded
 from jrnn.core.mesh import align
 from jrnn.core.method import Method, Sequence
 from jrnn.core.seams import noise_of
@@ -258,7 +259,9 @@ def run(reading: Reading, given: Given) -> tuple[State, Shown]:
     within = active_steps(steps, lengths, None)
     restart = resets if resets is None or within is None else resets & within
     dtype = state_dtype(params, xs)
-    initial = cast_state(cell.init_state(params, batch), dtype)
+    # The parameters were checked: against the `init` that is there now.
+    start = unguarded(cell.init_state)(params, batch)
+    initial = cast_state(start, dtype)
     state = initial if state is None else cast_state(state, dtype)
     noise = noise if key is None else noise_of(cell, key, steps, batch)
     xs, params, (state, initial), (active, restart, noise, guess) = align(

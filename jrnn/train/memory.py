@@ -56,6 +56,7 @@ class Donating:
 
     def __call__(self, state: State, batch: Any) -> Any:
         """Takes a step; arrays of the state may share buffers."""
+        self._check(state)
         try:
             return self._jitted(unaliased(state), batch)
         except TypeError:  # raised by wrong arguments, or by the loss

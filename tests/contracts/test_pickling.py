@@ -14,6 +14,7 @@ import pytest
 import jrnn
 from jrnn import heads, initializers
 from jrnn.cells import Weight, build, drawn, factory, initial
+from jrnn.core.pickling import find
 from tests.registry import CELLS
 
 STARTS = {
@@ -85,6 +86,17 @@ def test_another_process_makes_the_same_cells():
         np.testing.assert_array_equal(there[name], here, err_msg=name)
 
 
+def test_a_call_that_returns_its_argument_is_not_what_made_it():
+    cell = jrnn.gru(2, 7)
+    assert jrnn.dropout(cell, 0.0) is cell
+    assert pickle.loads(pickle.dumps(cell)) is cell
+
+
+def test_a_name_that_is_not_there_is_told():
+    with pytest.raises(AttributeError, match="import the module that defines it"):
+        find("jrnn.cells:nowhere")
+
+
 def test_a_method_comes_back_equal():
     for method in (jrnn.bptt(remat=4), jrnn.newton(fallback=True), jrnn.truncated(3)):
         again = pickle.loads(pickle.dumps(method))
@@ -93,12 +105,14 @@ def test_a_method_comes_back_equal():
 
 
 def test_a_distribution_comes_back():
-    head = heads.mixture(2)
-    params = head.init(jax.random.key(0), 4)
-    predicted = head.predict(params, jnp.ones((3, 4)))
-    again = pickle.loads(pickle.dumps(predicted))
-    assert again.family is predicted.family
-    np.testing.assert_array_equal(again.mean(), predicted.mean())
+    for head in (heads.mixture(2), jrnn.gaussian(2, full=True), jrnn.categorical(3)):
+        params = head.init(jax.random.key(0), 4)
+        predicted = head.predict(params, jnp.ones((3, 4)))
+        again = pickle.loads(pickle.dumps(predicted))
+        assert again.family is predicted.family
+        pairs = zip(*map(jax.tree.leaves, (again, predicted)), strict=True)
+        for a, b in pairs:
+            np.testing.assert_array_equal(a, b)
 
 
 def leaky(a):

@@ -1,5 +1,7 @@
 """What runs is what the cell consists of now, whatever was replaced of it before."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,7 @@ def test_two_directions_have_no_function_to_replace(field):
     cell = jrnn.bidirectional(jrnn.gru(3, 2), jrnn.gru(3, 2))
     params = cell.init(jax.random.key(0))
     changed = cell._replace(**{field: lambda *inputs: inputs[1]})
-    with pytest.raises(ValueError, match="Expected a cell that reads forwards alone"):
+    with pytest.raises(ValueError, match=r"replace functions of the cells\s+inside"):
         jrnn.unroll(changed, params, jnp.ones((4, 3)))
 
 
@@ -157,3 +159,21 @@ def test_the_bound_of_a_stack_is_that_of_what_it_runs():
         bound = jacobian_bound(one, own, jnp.ones((4, 2)))
         assert not bound.proven
         np.testing.assert_allclose(jnp.exp(bound.log_beta), 3.0)
+
+
+def test_parameters_of_a_replaced_init_are_taken():
+    class Wider(NamedTuple):
+        W_x: jax.Array
+        W_h: jax.Array
+        b: jax.Array
+        gain: jax.Array
+
+    plain = jrnn.elman(2, 3)
+    init = lambda key, dtype=None: Wider(*plain.init(key, dtype), jnp.float64(2.0))
+    cell = plain._replace(init=init)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    xs = jnp.ones((4, 2))
+    for one in (cell, cell._replace(project=lambda p, x: p.gain * (x @ p.W_x))):
+        last, ys = jrnn.unroll(one, params, xs)
+        assert ys.shape == (4, 3)
+    assert one.step(params, last, xs[0])[1].shape == (3,)

@@ -262,3 +262,74 @@ def test_mistakes():
         factory(lambda size: moving(size, 2))
     with pytest.raises(TypeError, match="how the state advances"):
         build(moving(3, 2).init, moving(3, 2).init_state, 2)
+
+
+class Matrix(NamedTuple):
+    W_x: jax.Array
+
+
+def weight(**more):
+    return drawn(Matrix, W_x=Weight(1.0, **{"shape": (2, 3), **more}))
+
+
+def advancing(size=4, **more):
+    plain = jrnn.elman(3, 4)
+    return build(plain.init, plain.init_state, size, advance=plain.advance, **more)
+
+
+@factory
+def timed(input_size: int, place: int) -> jrnn.Cell:
+    del input_size
+    return advancing(elapsed=place)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: weight(shape=()), "W_x.shape to have at least one axis"),
+        (lambda: weight(gates=0), "the gates of W_x to be at least 1, got 0"),
+        (lambda: weight(gates=""), "the gates of W_x to be at least 1, got 0"),
+        (lambda: weight(plus=(1, 5.0)), r"W_x.plus within 0\.\.0, got 1"),
+        (lambda: drawn(int, W_x=None), "a function with a signature"),
+        (lambda: factory(int), "a function with a signature"),
+        (lambda: factory(functools.partial(moving, 3)), "Expected make to be"),
+        (lambda: advancing(gates={"h": 3}), r"gates\['h'\] to be"),
+        (lambda: timed(3, 3), "elapsed to be one of 3 input features, got 3"),
+        (lambda: timed(3, -4), "elapsed to be one of 3 input features, got -4"),
+    ],
+)
+def test_what_cells_are_made_with_is_refused_in_words_of_our_own(make, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make()
+
+
+def test_narrow_numbers_do_not_wrap():
+    init = weight(shape=(2, np.uint8(100)), gates=3, plus=(np.uint8(2), 5.0))
+    start = init(jax.random.key(0)).W_x
+    assert start.shape == (2, 300)
+    assert start[:, 200:].tolist() == [[6.0] * 100] * 2
+    cell = advancing(np.uint8(200))
+    assert jrnn.bidirectional(cell, cell).spec.output_size == 400
+
+
+LATE = """
+from __future__ import annotations
+from jrnn.cells import build, factory
+import jrnn
+
+@factory
+def late(input_size: int, leak: float = 1.0) -> jrnn.Cell:
+    plain = jrnn.elman(input_size, 4)
+    return build(plain.init, plain.init_state, 4, advance=plain.advance)
+"""
+
+
+def test_annotations_that_are_strings_are_checked_too():
+    found = {"__name__": "late"}
+    exec(compile(LATE, "late", "exec"), found)  # noqa: S102 ours, above
+    late = found["late"]
+    assert late(3, leak=1) is late(3, leak=1.0)
+    with pytest.raises(TypeError, match="leak to be a number"):
+        late(3, leak="a")
+    with pytest.raises(ValueError, match="leak to be finite"):
+        late(3, leak=float("nan"))
