@@ -95,7 +95,8 @@ def current(cell: Cell) -> Cell:
     replaced = _replaced(cell, cell.made.functions)
     if not replaced & PARTS:
         return cell
-    if cell.children is not None and cell.children.parallel:
+    was = dict(zip(CONSISTS_OF, cell.made.functions, strict=True))
+    if was["step"] is was["advance"]:  # both raise: there is no single step
         raise ValueError(
             f"Expected {cell} as it was made, because it reads in both directions, got "
             f"it with another {', '.join(sorted(replaced & PARTS))}; replace functions "
