@@ -99,7 +99,7 @@ def check_kind(name: str, value: Any, annotation: Any, *, classes: bool = False)
         if kind.fits(value):
             if kind.cast is float and not _is_finite(value):
                 raise ValueError(f"Expected {name} to be finite, got {tell(value)}.")
-            if classes and isinstance(value, tuple) and hasattr(value, "_fields"):
+            if classes and _is_named_tuple(value):
                 hints = inspect.get_annotations(type(value)).items()
                 own = [(n, getattr(value, n), hint) for n, hint in hints]
                 cast = {n: check_kind(f"{name}.{n}", *o, classes=True) for n, *o in own}
@@ -175,6 +175,10 @@ def _is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer too large for a float
         return False
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def _is_shape(value: Any) -> bool:
