@@ -95,6 +95,18 @@ def prepare(
             "single state per step and therefore no product of Jacobians; pass each "
             "direction's cell separately, the second with its inputs reversed."
         )
+    return begin(cell, params, xs, state)
+
+
+def begin(
+    cell: Cell, params: Params, xs: Any, state: State | None
+) -> tuple[Array, State]:
+    """Returns checked inputs and the initial state, whichever way the cell reads.
+
+    Raises:
+      TypeError: As `jrnn.unroll`.
+      ValueError: As `jrnn.unroll`.
+    """
     xs = widen_integers(check_array("xs", xs))
     check_params(cell, params)
     batch = check_inputs(cell, xs)

@@ -1,16 +1,12 @@
 r"""State adjoints, the notes' dL/dh_t: the gradient that arrives at every state."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
 from jrnn.core.cell import Cell, Params, State
 from jrnn.diagnostics._run import compiled, prepare
-from jrnn.diagnostics.check_losses import check_loss
-
-Loss = Callable[[State, Array], Array]
+from jrnn.diagnostics.check_losses import Loss, check_loss
 
 
 def state_adjoints(

@@ -1,5 +1,6 @@
 """Checks losses: functions of the final state and the outputs, returning a scalar."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ from jaxtyping import Array
 
 from jrnn.core.arguments import check_function
 from jrnn.core.cell import Cell, Params, State
+
+Loss = Callable[[State, Array], Array]  # (final state, outputs) -> scalar
 
 
 def check_loss(loss: Any, cell: Cell, params: Params, xs: Array, state: State) -> None:

@@ -12,15 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jrnn.core.cell import Cell, Params, State
-from jrnn.core.check import check_array, check_cell, check_params, check_state
-from jrnn.core.check_inputs import check_elapsed, check_inputs, known_values
+from jrnn.core.check import check_cell
 from jrnn.core.claims import held
-from jrnn.core.countable import check_countable
-from jrnn.core.dtypes import cast_state, state_dtype
-from jrnn.core.integers import widen_integers
 from jrnn.core.seams import prepared
 from jrnn.core.tree import Leaf, leaves, walk
-from jrnn.diagnostics._run import after, compiled, run
+from jrnn.diagnostics._run import after, begin, compiled, run
 
 TENTH = 0.1
 Gate = tuple[Array, tuple[float, float]]
@@ -92,17 +88,7 @@ def gate_statistics(
     """
     check_cell(cell)
     _check_views(cell)
-    xs = widen_integers(check_array("xs", xs))
-    check_params(cell, params)
-    batch = check_inputs(cell, xs)
-    check_elapsed(cell, known_values(xs))
-    check_countable(xs.shape[0], "diagnostics")
-    if state is None:
-        state = cell.init_state(params, batch)
-    else:
-        state = check_state(cell, state, batch)
-    state = cast_state(state, state_dtype(params, xs))
-    return _saturation(cell, params, xs, state)
+    return _saturation(cell, params, *begin(cell, params, xs, state))
 
 
 @compiled()

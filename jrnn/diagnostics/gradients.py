@@ -11,7 +11,6 @@ derivative of the step, its previous state held fixed. All t go back one step at
 in parallel, so that L lags cost L steps over T x batch rows.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +22,7 @@ from jrnn.core.cell import Cell, Params, State
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.seams import prepared
 from jrnn.diagnostics._run import after, compiled, euclidean_norm, prepare, run
-from jrnn.diagnostics.check_losses import check_loss
-
-Loss = Callable[[State, Array], Array]
+from jrnn.diagnostics.check_losses import Loss, check_loss
 
 
 class GradientByLag(NamedTuple):

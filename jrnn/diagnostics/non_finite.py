@@ -5,7 +5,6 @@ searched in the order in which they were computed.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +22,10 @@ from jrnn.core.flags import active_steps, silence
 from jrnn.core.integers import widen_integers
 from jrnn.core.seams import noise_of
 from jrnn.core.tree import Leaf, leaves
-from jrnn.diagnostics.check_losses import check_loss
+from jrnn.diagnostics.check_losses import Loss, check_loss
 from jrnn.diagnostics.taps import tapped, zero_taps
 from jrnn.run.order import Reading, Wanted, flip
 from jrnn.run.unroll import Given, run, unroll
-
-Loss = Callable[[State, Array], Array]
 
 
 class NonFinite(NamedTuple):

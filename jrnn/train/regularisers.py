@@ -1,7 +1,5 @@
 r"""Penalties that keep gradients from vanishing, as pure functions to add to a loss."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
@@ -18,9 +16,7 @@ from jrnn.diagnostics._run import (
     run,
 )
 from jrnn.diagnostics.adjoints import adjoints
-from jrnn.diagnostics.check_losses import check_loss
-
-Loss = Callable[[State, Array], Array]
+from jrnn.diagnostics.check_losses import Loss, check_loss
 
 
 @own_constants
