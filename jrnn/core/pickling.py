@@ -71,10 +71,15 @@ def note(made: Any, factory: Callable[..., Any], bound: inspect.BoundArguments) 
 
 def pickled_by_call(kind: type[T]) -> type[T]:
     """Makes instances of a type pickle as factory calls, and copy as themselves."""
-    kind.__reduce__ = _reduce  # pyright: ignore[reportAttributeAccessIssue]
-    kind.__copy__ = lambda self: self  # pyright: ignore[reportAttributeAccessIssue]
-    kind.__deepcopy__ = lambda self, memo: self  # pyright: ignore  # noqa: ARG005
+    methods = {"__reduce__": _reduce, "__copy__": _itself, "__deepcopy__": _itself}
+    for name, method in methods.items():
+        setattr(kind, name, method)
     return kind
+
+
+def _itself(made: T, *memo: Any) -> T:
+    del memo
+    return made
 
 
 def find(name: str) -> Any:

@@ -410,7 +410,7 @@ def test_what_is_equal_and_of_another_type_is_told_apart(given):
 
 def test_numbers_are_cast_to_what_they_are_annotated_as():
     @memoize
-    def make(size: int, rate: float, switch: bool, most: float | None = None):  # noqa: FBT001
+    def make(size: int, rate: float, switch: bool, most: float | None = None):  # noqa: FBT001 as written
         return (size, rate, switch, most), []
 
     made = make(3, 1.0, True)

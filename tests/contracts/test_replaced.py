@@ -1,5 +1,6 @@
 """What runs is what the cell consists of now, whatever was replaced of it before."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,8 @@ def by_hand(cell, params, xs, key=None):
     state, ys = cell.init_state(params), []
     params = params if cell.prepare is None else cell.prepare(params)
     for t, x in enumerate(xs):
-        drawn = () if noise is None else (jax.tree.map(lambda leaf: leaf[t], noise),)  # noqa: B023
+        at_t = jax.tree.map(operator.itemgetter(t), noise)
+        drawn = () if noise is None else (at_t,)
         state = cell.advance(params, state, cell.project(params, x, *drawn))
         ys.append(cell.output(params, state, x))
     return state, jnp.stack(ys)
