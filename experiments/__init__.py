@@ -4,7 +4,8 @@ import sys
 
 from experiments._extras import COMMON, require
 
-if sys.argv[:1] == ["-m"]:  # Python is looking for the command that it is to run
+_listing = "-m" in sys.orig_argv and "experiments" in sys.orig_argv
+if sys.argv[:1] == ["-m"] and not _listing:  # Python is looking for the command to run
     try:
         require(*COMMON)
     except ModuleNotFoundError as mistake:

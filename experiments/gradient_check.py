@@ -1,6 +1,6 @@
 """python -m experiments.gradient_check --help.
 
-The check of checks. For every cell, the hand-written backpropagation through time
+Are the hand-written gradients right? For every cell, backpropagation through time
 beside `jax.grad` of the scan, beside central differences, and beside a NumPy loop that
 shares no code with jrnn. Then the notes' whole model, and every dL/dh_t at T = 3.
 """

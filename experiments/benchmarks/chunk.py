@@ -1,6 +1,6 @@
 """python -m experiments.benchmarks.chunk --help.
 
-Which chunk length of `jrnn.bptt` is fastest, and how many steps should one iteration
+Which chunk length of `jrnn.bptt` is fastest? And how many steps should one iteration
 of `jrnn.scan` hold? Times a training step (loss, gradients of parameters and inputs)
 of each cell at each shape for each of these choices and for what `jrnn.unroll` takes by
 itself, in turn within one process, and prints the time as a ratio to that of the last,

@@ -1,6 +1,6 @@
 """python -m experiments.benchmarks.eager --help.
 
-What does an eager call of `jrnn.unroll` cost beside the same call under `jax.jit`? Both
+What does an eager call of `jrnn.unroll` cost beside a jitted one? Both
 run the same small program on a deep stack of LSTMs, warm, and in turn within one
 process, so that what is left between them is checks and dispatch in Python. Told are
 the median of each, the median of the differences round by round, and how many Python

@@ -1,11 +1,11 @@
 """python -m experiments.benchmarks.products --help.
 
-How fast are the matrix products of which a recurrent step consists, and does it matter
-how their factors lie in memory? Each runs in a compiled loop in which one depends on
-the one before, as in a recurrence, through a sum over gates or something as small;
-those of one shape are timed in turn, in one process. Printed are microseconds for one
-product, and the other ways' time as a ratio to the first's. PyTorch's `mm` of the same
-numbers, where it is installed, is called from Python, with nothing between.
+How fast are the matrix products of a recurrent step, by layout in memory? Each runs in
+a compiled loop in which one depends on the one before, as in a recurrence, through a
+sum over gates or something as small; those of one shape are timed in turn, in one
+process. Printed are microseconds for one product, and the other ways' time as a ratio
+to the first's. PyTorch's `mm` of the same numbers, where it is installed, is called
+from Python, with nothing between.
 """
 
 import dataclasses

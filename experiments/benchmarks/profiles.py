@@ -1,10 +1,11 @@
 """python -m experiments.benchmarks.profiles --help.
 
-Where does a training step (loss, gradients of parameters and inputs) spend its time on
-a CPU, in jrnn and in PyTorch? Each runs under its own profiler, `jax.profiler` and
-`torch.profiler`, and what an operation takes by itself, without those inside it, is
-added up over all threads. Printed are shares of that sum: for PyTorch of its operations
-by name, for jrnn of matrix products, of loops themselves, and of everything else.
+Where does a training step spend its time on a CPU, in jrnn and in PyTorch? The step
+computes a loss and the gradients of parameters and inputs. Each runs under its own
+profiler, `jax.profiler` and `torch.profiler`, and what an operation takes by itself,
+without those inside it, is added up over all threads. Printed are shares of that sum:
+for PyTorch of its operations by name, for jrnn of matrix products, of loops themselves,
+and of everything else.
 
 A profiler costs something at each operation, most where they are short: read shares of
 long operations, and times in benchmarks.peers.

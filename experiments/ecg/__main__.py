@@ -1,10 +1,11 @@
 """python -m experiments.ecg --help.
 
-An electrocardiogram as it was recorded, integers at 360 Hz, record 208 of MIT-BIH: nats
-per held-out sample of GRU and LSTM, beside autoregressions (AR(1) is the linear first-
-order Markov model), Markov chains on the quantised values and on their differences, and
-LZMA. All are asked for the probability of the recorded integer. Then ten seconds that a
-network makes up by itself, and how well its surprise tells wide beats from others.
+How well do networks predict an electrocardiogram? Record 208 of MIT-BIH as it was
+recorded, integers at 360 Hz: nats per held-out sample of GRU and LSTM, beside
+autoregressions (AR(1) is the linear first-order Markov model), Markov chains on the
+quantised values and on their differences, and LZMA. All are asked for the probability
+of the recorded integer. Then ten seconds that a network makes up by itself, and how
+well its surprise tells wide beats from others.
 """
 
 import dataclasses

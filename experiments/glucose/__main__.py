@@ -1,11 +1,11 @@
 """python -m experiments.glucose --help.
 
-Glucose 30 and 60 minutes ahead, from a monitor that was off 181 times: segments of
-unequal length, nothing interpolated. GRU and LSTM beside persistence, autoregressions
-and first-order Markov models, on the same pairs of a reading and the one to come: root
-mean squared error in mg/dL, mean absolute relative difference, by how many minutes
-forecasts lag, and how often the central 50% and 90% intervals hold, with intervals from
-a bootstrap of whole days.
+How well can blood glucose be forecast 30 and 60 minutes ahead? The readings of a
+monitor that was off 181 times: segments of unequal length, nothing interpolated. GRU
+and LSTM beside persistence, autoregressions and first-order Markov models, on the same
+pairs of a reading and the one to come: root mean squared error in mg/dL, mean absolute
+relative difference, by how many minutes forecasts lag, and how often the central 50%
+and 90% intervals hold, with intervals from a bootstrap of whole days.
 """
 
 import dataclasses

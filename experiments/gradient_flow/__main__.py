@@ -1,11 +1,11 @@
 """python -m experiments.gradient_flow --help.
 
-The notes' page on far back, measured: ||dh_t/dh_k|| and its bound beta^(t-k) against
-lag, for spectral radius 0.5 to 1.5; that beta < 1 forces gradients to vanish, and that
-beta > 1 only permits them to explode; five cells before and after training on the
-adding problem; gradient norms of a training run that explodes, with and without
-clipping; and how much of the gradient comes from far back, in an Elman network, a GRU
-and an LSTM.
+Why do gradients vanish or explode? The notes' page on far back, measured: ||dh_t/dh_k||
+and its bound beta^(t-k) against lag, for spectral radius 0.5 to 1.5; that beta < 1
+forces gradients to vanish, and that beta > 1 only permits them to explode; five cells
+before and after training on the adding problem; gradient norms of a training run that
+explodes, with and without clipping; and how much of the gradient comes from far back,
+in an Elman network, a GRU and an LSTM.
 """
 
 import dataclasses

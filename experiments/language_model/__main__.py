@@ -1,8 +1,9 @@
 """python -m experiments.language_model [train | sample | score | compare] --help.
 
-Trains character-level language models on real text and compares them on held-out text:
-uniform, Markov chains of order 1 to 6, Elman, GRU and LSTM with equal numbers of
-parameters, and compressors. `train` is meant where no command is named.
+How many bits does a character of text cost? Trains character-level language models
+on real text and compares them on held-out text: uniform, Markov chains of order 1 to 6,
+Elman, GRU and LSTM with equal numbers of parameters, and compressors. `train` is meant
+where no command is named.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """python -m experiments.long_memory --help.
 
-Which recurrent cells learn what lies a hundred or a thousand steps back, and after how
+Which recurrent cells learn what lies a hundred or a thousand steps back? And after how
 many sequences? The adding problem, copying, temporal order, and digits read pixel by
 pixel. Results are kept in a store, one row for each task, length, cell and seed: a run
 fills what is missing, can be stopped at any time, and goes on where it was.

@@ -1,6 +1,6 @@
 """python -m experiments.parallel_in_time.learning --help.
 
-Do cells that can be evaluated in parallel over time learn, and what does linearity in
+Do cells that can be evaluated in parallel over time learn? And what does linearity in
 the state cost? Twelve cells, in the same small network, learn parity, associative
 recall and copying, from data that is drawn anew at each step. Parity is also tested on
 sequences ten times as long as those of training. The nonlinear diagonal cells are

@@ -1,10 +1,10 @@
 """python -m experiments.variable_lengths --help.
 
-What are lengths good for? Spoken digits of 6 to 92 frames, told apart by a GRU that
-reads from both ends and is given each utterance's length, beside the same network that
-reads the padding as if it were sound, a GRU that reads forwards alone, and a bag of
-frames that knows no order. Then the same test utterances with more padding behind
-them. Voices that training has heard, and voices that it has not, are scored apart.
+What do lengths improve? Spoken digits of 6 to 92 frames, told apart by a GRU that reads
+from both ends and is given each utterance's length, beside the same network that reads
+the padding as if it were sound, a GRU that reads forwards alone, and a bag of frames
+that knows no order. Then the same test utterances with more padding behind them. Voices
+that training has heard, and voices that it has not, are scored apart.
 """
 
 import dataclasses

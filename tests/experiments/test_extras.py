@@ -44,6 +44,7 @@ WANTED = {
     "benchmarks.profiles": ([], ["torch"]),
     "benchmarks.remat": ([], []),
     "benchmarks.variants": ([], []),
+    "compare": (["one", "two"], []),
     "digits": (
         ["--tasks", "mnist1d", "rows"],
         ["mnist1d", pixel_digits.WHEEL],
@@ -96,7 +97,7 @@ def commands():
         if GUARD in path.read_text(encoding="utf-8"):
             parts = path.relative_to(ROOT / "experiments").with_suffix("").parts
             found.append(".".join(parts[:-1] if parts[-1] == "__main__" else parts))
-    return [name for name in found if name not in CHILDREN]
+    return [name for name in found if name and name not in CHILDREN]
 
 
 def main_of(name):

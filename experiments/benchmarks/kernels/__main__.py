@@ -1,11 +1,11 @@
 """python -m experiments.benchmarks.kernels --help.
 
-On a machine with a GPU: does every method give the numbers of a scan there? How long do
-the kernels of `jrnn.fused` take beside `bptt`, `scan`, flax.linen, and cuDNN through
-PyTorch and through `jax.experimental.rnn`, and how much memory? And how near does the
-kernel of `jrnn.methods.linear_recurrence` come to the speed at which the card copies?
-All take turns in one process, after a check that outputs and gradients agree. Cells of
-16 sequences and 1,024 steps, which is the size in FlashRNN's figure, and below.
+Does every method give the numbers of a scan on a GPU? How long do the kernels of
+`jrnn.fused` take beside `bptt`, `scan`, flax.linen, and cuDNN through PyTorch and
+through `jax.experimental.rnn`, and how much memory? And how near does the kernel of
+`jrnn.methods.linear_recurrence` come to the speed at which the card copies? All take
+turns in one process, after a check that outputs and gradients agree. Cells of 16
+sequences and 1,024 steps, which is the size in FlashRNN's figure, and below.
 
 What fails is named in the results, the rest is measured, and the exit code is 1.
 Without a GPU it says so, and measures nothing.

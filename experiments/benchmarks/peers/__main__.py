@@ -1,12 +1,12 @@
 """python -m experiments.benchmarks.peers --help.
 
-How long does jrnn take beside PyTorch, flax.linen, flax.nnx, Haiku, Equinox and Keras?
-Every library runs the same cells with the same weights, inputs and loss, after a check
-that outputs and gradients agree; then they are timed in turn, round after round, in one
-process; with `--repeats` all of this several times, each compiled anew. Beside them
-stands the time of the matrix products alone, as a guide. Defaults are used
-throughout. `pip install -e ".[peers]"` brings all but PyTorch, of which the build for
-CPUs is meant: `pip install torch==2.13.0`.
+How long does jrnn take beside PyTorch, Flax, Haiku, Equinox and Keras? Every library
+runs the same cells with the same weights, inputs and loss, after a check that outputs
+and gradients agree; then they are timed in turn, round after round, in one process;
+with `--repeats` all of this several times, each compiled anew. Beside them stands the
+time of the matrix products alone, as a guide. Defaults are used throughout. `pip
+install -e ".[peers]"` brings all but PyTorch, of which the build for CPUs is meant:
+`pip install torch==2.13.0`.
 """
 
 import dataclasses
