@@ -22,7 +22,7 @@ from jrnn.core.check_draws import check_given_key
 from jrnn.core.draw import draw
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.products import expand, product
-from jrnn.heads.distribution import Distribution, Family, check_shape
+from jrnn.heads.distribution import Distribution, Family
 from jrnn.heads.head import Head
 from jrnn.initializers.defaults import LECUN_NORMAL, ZEROS
 
@@ -74,17 +74,7 @@ def dense_head(
         _check_dense(spec, params, features)
         return Distribution(family, shape(dense(params, features)))
 
-    def log_prob(
-        params: DenseParams, features: Array, targets: Array, mask: Array | None = None
-    ) -> Array:
-        targets, mask = check("targets", targets, mask)
-        predicted = predict(params, features)
-        check_shape("targets", targets, predicted.shape)
-        return predicted.log_prob(targets, mask)
-
-    return Head(
-        init, predict, log_prob, check=check, family=family, spec=spec, **symbols
-    )
+    return Head(init, predict, check=check, family=family, spec=spec, **symbols)
 
 
 def _check_dense(spec: Spec, params: Any, features: Array) -> None:

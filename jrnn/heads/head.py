@@ -11,8 +11,9 @@ from jaxtyping import Array
 
 from jrnn.core.arguments import tell
 from jrnn.core.cell import Params, Spec, call_of
+from jrnn.core.constants import own_constants
 from jrnn.core.pickling import pickled_by_call
-from jrnn.heads.distribution import Distribution, Family
+from jrnn.heads.distribution import Distribution, Family, check_shape
 
 
 @pickled_by_call
@@ -26,8 +27,6 @@ class Head(NamedTuple):
       init: (key, feature_size, dtype=None) -> params.
       predict: (params, features) -> `Distribution`, one for each feature vector, with
         methods for mean, variance, quantile, cdf and samples.
-      log_prob: (params, features, targets, mask=None) -> log-density of each target,
-        nats; where the mask is False a component is missing and adds exactly 0.
       check: (name, xs, mask=None) -> xs and mask as arrays, the mask of the shape of
         xs; raises on wrong types or shapes.
       check_values: (name, xs, mask=None) -> None; raises if the head cannot score a
@@ -45,7 +44,6 @@ class Head(NamedTuple):
 
     init: Callable[..., Params]
     predict: Callable[[Params, Array], Distribution]
-    log_prob: Callable[..., Array]
     check: Callable[..., tuple[Array, Array | None]]
     check_values: Callable[..., None]
     symbols: Callable[..., Any]
@@ -60,6 +58,23 @@ class Head(NamedTuple):
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one symbol."""
         return self.family.event_shape
+
+    @own_constants
+    def log_prob(
+        self, params: Params, features: Array, targets: Array, mask: Array | None = None
+    ) -> Array:
+        """Returns the log-density of each target, in nats, (...).
+
+        Args:
+          params: Of the head.
+          features: (..., feature_size), one vector for each target.
+          targets: Symbols, (...) or (..., size).
+          mask: Where False a component is missing, and adds exactly 0.
+        """
+        targets, mask = self.check("targets", targets, mask)
+        predicted = self.predict(params, features)
+        check_shape("targets", targets, predicted.shape)
+        return predicted.log_prob(targets, mask)
 
     __repr__ = call_of
 

@@ -179,3 +179,18 @@ def test_parameters_of_a_replaced_init_are_taken():
         last, ys = jrnn.unroll(one, params, xs)
         assert ys.shape == (4, 3)
     assert one.step(params, last, xs[0])[1].shape == (3,)
+
+
+def test_a_head_scores_by_its_present_prediction():
+    head = jrnn.gaussian()
+    params = head.init(jax.random.key(0), 3)
+    features, x = jnp.ones((2, 3)), jnp.ones(2)
+    wider = lambda params, features: head.predict(params, 2 * features)
+    expected = head.log_prob(params, 2 * features, x)
+    changed = head._replace(predict=wider)
+    assert_close(changed.log_prob(params, features, x), expected)
+    model = jrnn.sequence_model(jrnn.gru(1, 3), changed)
+    other = jrnn.sequence_model(jrnn.gru(1, 3), head)
+    drawn = model.init(jax.random.key(1))
+    scores = [one.log_prob(drawn, x)[1] for one in (model, other)]
+    assert not np.allclose(*scores)
