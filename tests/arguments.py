@@ -545,6 +545,7 @@ for _name, _cell in STEPPED.items():
         state=(_state, states_like(_state)),
         x=(XS[0], {k: v for k, v in kinds_of_floats(XS[0]).items() if k != "huge"}),
         noise=(None, {"text": "noise", "key": KEY, "number": 0.5}),
+        reset=(np.zeros(2, bool), flags_for((2,))),
     )
 
 # The functions of heads and of their distributions.

@@ -204,8 +204,11 @@ class Cell(NamedTuple):
         (params, x, noise) -> u where the cell has noise.
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y of shape (..., output_size).
-      step: (params, state, x, noise=None) -> (state, y): the composition of the three
-        above, also after one of them was replaced (`jrnn.core.claims.current`).
+      step: (params, state, x, noise=None, *, reset=None) -> (state, y): the composition
+        of the three above, also after one of them was replaced
+        (`jrnn.core.claims.current`). Where `reset`, booleans of the batch shape, is
+        True, the state becomes that of `init_state` before x is read, and no gradient
+        crosses; as `resets` in `jrnn.unroll`.
       spec: The factory call that describes the cell.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it has one.

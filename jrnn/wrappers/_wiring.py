@@ -19,6 +19,7 @@ from jrnn.core.arguments import check_kind
 from jrnn.core.cell import Cell, Children, Key, Linear, Params, Spec, State
 from jrnn.core.check import check_cell
 from jrnn.core.claims import NO_GATES, claim, current, inherited
+from jrnn.core.memoize import guarded
 from jrnn.core.seams import compose_step, noise_of, noisy_project, prepared
 from jrnn.core.tree import Leaf, reads_ahead, runs_itself, walk
 
@@ -187,7 +188,7 @@ def around(
     )
     if not reads_ahead(cell):
         made = made._replace(step=_step_of(made), output=_output_of(made))
-    return claim(made, **inherited(cell))
+    return guarded(claim(made, **inherited(cell)))
 
 
 def inside(
