@@ -269,13 +269,20 @@ class Children(NamedTuple):
     Attributes:
       cells: The children, in the order in which they are run.
       parallel: False: each reads the outputs of the one before. True: all read the same
-        inputs, every second one in reverse, and their outputs are concatenated.
+        inputs, every second one in reverse.
       nested: Whether the cell's params, state and noise are tuples, one entry for each
         child. False: there is one child, and the cell's params and state are its own.
       inputs: (x, noise) -> (x, noise): the inputs and the noise of the children, called
         if there is noise; for any leading axes. None: both unchanged.
       outputs: (y, x) -> y: the output of the cell, from the children's output and the
         cell's input; for any leading axes. None: the children's output.
+      merge: (*ys) -> y: the children's output, from the output of each; for any leading
+        axes. None: the concatenation if `parallel`, otherwise that of the last child.
+      between: (x, y) -> x: the inputs of each child but the first, from those of the
+        cell and the output of the child before; for any leading axes. None: that
+        output. Not if `parallel`.
+
+    At inactive steps the output is 0, whatever `outputs` and `merge` return.
     """
 
     cells: "tuple[Cell, ...]"
@@ -283,3 +290,5 @@ class Children(NamedTuple):
     nested: bool = False
     inputs: Callable[[Array, Any], tuple[Array, Any]] | None = None
     outputs: Callable[[Array, Array], Array] | None = None
+    merge: Callable[..., Array] | None = None
+    between: Callable[[Array, Array], Array] | None = None

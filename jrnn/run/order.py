@@ -6,6 +6,7 @@ active steps and restarts, and which results to keep.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +98,7 @@ def walk(
         sequence.noise,
         reverse=reverse,
         whole=_reads_forwards if cut else runs_itself,
+        silenced=functools.partial(silence, sequence.active),
     )
     return last, Shown(ys, states if wanted.states else None, report)
 
