@@ -855,6 +855,17 @@ _given = sampled(_fitted, _lags, _values, _wrong, masked=True)
 _given |= {"state": _reads["state"]}
 entry("LinearGaussianMarkov.sample", LINEAR.sample, **_given)
 
+entry(
+    "jrnn.summary",
+    jrnn.summary,
+    cell_or_model=(
+        CELL,
+        NONE | {"text": "lstm", "factory": jrnn.lstm, "head": HEAD, "chain": CHAIN},
+    ),
+    dtype=(None, DTYPES),
+    steps=(4, SIZES | {"one": 1}),
+)
+
 # Pools and means.
 
 _ys, _active = np.ones((5, 2, 3)), np.ones((5, 2), bool)

@@ -644,4 +644,11 @@ MISTAKES = (
         new="show(dense(params, x), x, params.W_x)",
         tests=("tests/contracts/test_layers.py::test_equations_of_a_dense_layer",),
     ),
+    Mutation(
+        name="multiply-adds counted without the contracted axis",
+        file="jrnn/models/costs.py",
+        old="math.prod(out.shape) * math.prod(sizes)",
+        new="math.prod(out.shape)",
+        tests=("tests/models/test_summary.py::test_counts_by_hand[gru]",),
+    ),
 )
