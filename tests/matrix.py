@@ -75,7 +75,6 @@ REGISTRY |= {
     "bidirectional product": lambda k, h: jrnn.bidirectional(
         jrnn.gru(k, h), jrnn.elman(k, h), merge=jrnn.wrappers.product_merge
     ),
-    "feedforward": lambda k, h: jrnn.cells.feedforward(k, h, activation=jnp.tanh),
     "skip connections": lambda k, h: jrnn.wrappers.skip_connections(
         jrnn.gru(k, h), jrnn.elman(k + h, h)
     ),
