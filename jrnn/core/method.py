@@ -13,6 +13,8 @@ from jrnn.core.cell import (
     State,
 )
 
+Size = Any  # an int, or a symbol of `jax.export.symbolic_shape`
+
 
 class Sequence(NamedTuple):
     """The sequence that a method runs along, time first; made by `jrnn.unroll`.
@@ -34,7 +36,7 @@ class Sequence(NamedTuple):
     guess: State | None = None
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> Size:
         """T, the number of steps."""
         return jax.tree.leaves(self.xs)[0].shape[0]
 
