@@ -22,6 +22,7 @@ from jrnn.core.method import Method as Method
 from jrnn.heads import Head as Head
 from jrnn.heads import categorical as categorical
 from jrnn.heads import gaussian as gaussian
+from jrnn.interop.export import export as export
 from jrnn.interop.files import load as load
 from jrnn.interop.files import save as save
 from jrnn.methods import associative as associative
@@ -62,6 +63,7 @@ __all__ = [
     "diagnostics",
     "dropout",
     "elman",
+    "export",
     "fused",
     "gaussian",
     "gru",
