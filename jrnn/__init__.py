@@ -22,6 +22,9 @@ from jrnn.core.method import Method as Method
 from jrnn.heads import Head as Head
 from jrnn.heads import categorical as categorical
 from jrnn.heads import gaussian as gaussian
+from jrnn.interop.export import export as export
+from jrnn.interop.files import load as load
+from jrnn.interop.files import save as save
 from jrnn.methods import associative as associative
 from jrnn.methods import bptt as bptt
 from jrnn.methods import fused as fused
@@ -61,11 +64,13 @@ __all__ = [
     "diagnostics",
     "dropout",
     "elman",
+    "export",
     "fused",
     "gaussian",
     "gru",
     "heads",
     "initializers",
+    "load",
     "lstm",
     "markov_chain",
     "methods",
@@ -73,6 +78,7 @@ __all__ = [
     "newton",
     "residual",
     "run",
+    "save",
     "scan",
     "sequence_model",
     "stack",

@@ -1136,6 +1136,47 @@ entry(
 )
 for _name in ("has_checkpoint", "read_metadata"):
     entry(f"jrnn.train.{_name}", getattr(jrnn.train, _name), path=(NOWHERE, PATHS))
+_gru_params = params_of(jrnn.gru(3, 4))
+entry(
+    "jrnn.save",
+    jrnn.save,
+    path=(NOWHERE, PATHS),
+    cell_or_model=(jrnn.gru(3, 4), NONE | {"factory": jrnn.gru, "text": "gru"}),
+    params=(
+        _gru_params,
+        {k: v for k, v in params_like(_gru_params).items() if k != "foreign"},
+    ),
+    metadata=({}, {"text": "abc", "number": 3, "no JSON": {1: CELL}}),
+)
+entry(
+    "jrnn.export",
+    jrnn.export,
+    cell_or_model=(
+        jrnn.gru(3, 4),
+        NONE
+        | {"factory": jrnn.gru, "text": "gru", "kernel": jrnn.heads.gaussian_kernel},
+    ),
+    params=(
+        _gru_params,
+        {k: v for k, v in params_like(_gru_params).items() if k != "foreign"},
+    ),
+    path=(NOWHERE, PATHS),
+    platforms=(
+        ["cpu"],
+        NONE | {"text": "cpu", "unknown": ["gpu"], "empty": [], "number": [3]},
+    ),
+    method=(None, METHODS),
+    vjp_order=(0, {k: v for k, v in COUNTS.items() if k != "zero"}),
+    batch=(2, OPTIONAL_SIZES),
+    steps=(3, OPTIONAL_SIZES),
+    tokens=(False, SWITCHES),
+)
+entry("jrnn.load", jrnn.load, path=(NOWHERE, PATHS))
+entry(
+    "jrnn.interop.files.read_metadata",
+    jrnn.interop.files.read_metadata,
+    path=(NOWHERE, PATHS),
+)
 entry(
     "jrnn.train.make_train_step step",
     jrnn.train.make_train_step(_loss_of, SGD),

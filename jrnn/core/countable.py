@@ -1,4 +1,7 @@
-"""How many steps JAX's integers can count."""
+"""How many steps JAX's integers can count, and methods that need a number of them."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +35,19 @@ def check_countable(
             f"Expected at most {MOST_STEPS} {name} for {what}, which counts them in 32 "
             f"bits, got {steps}; {remedy}run it in parts, and pass the state on."
         )
+
+
+def check_fixed(shape: Iterable[Any], what: str) -> None:
+    """Raises ValueError if a size is a symbol, for methods that plan with numbers.
+
+    Args:
+      shape: Sizes.
+      what: The method, for the error.
+    """
+    for size in shape:
+        if not isinstance(size, int):
+            raise ValueError(
+                f"Expected sizes of xs that are numbers for {what}, got the symbol "
+                f"{size}; take jrnn.bptt(), jrnn.scan() or, for a linear cell, "
+                "jrnn.associative(), or export for one size."
+            )

@@ -15,7 +15,7 @@ from jrnn.core.seams import gated_advance
 
 
 def active_steps(
-    steps: int, lengths: Array | None, mask: Array | None
+    steps: Any, lengths: Array | None, mask: Array | None
 ) -> Bool[Array, "T *batch"] | None:
     """Returns which steps update the state; None: all do."""
     if lengths is None:

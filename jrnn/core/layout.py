@@ -74,7 +74,8 @@ def reads_transposed(state: State) -> bool:
     (experiments/benchmarks/results/products.json).
     """
     rows = max(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(state))
-    return jax.default_backend() == "cpu" and rows > 1
+    several = not isinstance(rows, int) or rows > 1  # a symbol is usually more than 1
+    return jax.default_backend() == "cpu" and several
 
 
 def transposed(leaf: Array) -> Array:
@@ -163,7 +164,8 @@ def scan_in_place(
         return jnp.broadcast_to(row, (count * length, *row.shape))
 
     like = zeros_like_results(first_step, state, timed)
-    counter = jnp.int32 if count * length <= MOST_STEPS else jnp.int64
+    few = not isinstance(count, int) or count * length <= MOST_STEPS
+    counter = jnp.int32 if few else jnp.int64
     carry = jnp.zeros((), counter), state, jax.tree.map(room, like)
     _, state, kept = jax.lax.scan(along_chunk, carry, timed)[0]
     axes = lambda rows, leaf: rows.reshape(count * length, *leaf.shape)

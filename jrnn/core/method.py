@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.products import Precision, products_at
 
+Size = Any  # an int, or a symbol of `jax.export.symbolic_shape`
+
 
 class Sequence(NamedTuple):
     """The sequence that a method runs along, time first; made by `jrnn.unroll`.
@@ -31,7 +33,7 @@ class Sequence(NamedTuple):
     guess: State | None = None
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> Size:
         """T, the number of steps."""
         return jax.tree.leaves(self.xs)[0].shape[0]
 

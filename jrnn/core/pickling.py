@@ -112,41 +112,65 @@ def _reduce(made: Any) -> tuple[Any, ...]:
     """Returns the call that makes `made` again, for `pickle`.
 
     Raises:
-      TypeError: No call of an importable factory returns the identical object; or an
-        argument is a function that cannot be found by its name.
+      TypeError: As `call_of`; or an argument is a function that cannot be found by its
+        name.
     """
     name = _public_names().get(id(made))
     if name is not None:
         return find, (name,)
+    call = call_of(made, "pickle")
+    bound = arguments_of(call)
+    for name, value in list(bound.arguments.items()):
+        if is_default(bound, name):  # it may have no name
+            del bound.arguments[name]
+        else:
+            bound.arguments[name] = _stored(name, value)
+    return remake, (call.factory, bound.args, tuple(bound.kwargs.items()))
+
+
+def has_call(made: Any) -> bool:
+    """Returns whether a factory made the object, whether or not it can be found."""
+    return _calls.of(made) is not None
+
+
+def call_of(made: Any, reader: str) -> Call:
+    """Returns the call that returns the identical object.
+
+    Args:
+      made: A cell, head, model, kernel or initialiser.
+      reader: What needs the call, for the error.
+
+    Raises:
+      TypeError: No call of an importable factory returns the identical object.
+    """
     call = _calls.of(made)
     try:
         again = call is not None and remake(*call)
     except (AttributeError, ImportError):
         raise TypeError(
-            f"Expected the factory of {_told(made)} to be importable, for pickle, got "
-            f"one inside a function: {tell(call and call.factory)}; define it at the "
-            "top of a module."
+            f"Expected the factory of {_told(made)} to be importable, for {reader}, "
+            f"got one inside a function: {tell(call and call.factory)}; define it at "
+            "the top of a module."
         ) from None
     if call is None or again is not made:
         raise TypeError(
-            "Expected an object as its factory returns it, because it is pickled as "
+            f"Expected an object as its factory returns it, because {reader} stores "
             f"that call, got {_told(made)}: no factory made it, one of its fields was "
             "replaced, it was made before jrnn.clear_caches(), or hundreds of others "
-            "were made since. Pickle the arguments, and call the factory again."
+            "were made since. Store the arguments, and call the factory again."
         )
-    return remake, (call.factory, *_without_defaults(call))
+    return call
 
 
-def _without_defaults(call: Call) -> tuple[Any, Any]:
-    """Returns the arguments to pickle, without defaults, which may have no name."""
+def arguments_of(call: Call) -> inspect.BoundArguments:
+    """Returns the arguments of a call by name, including defaults."""
     signature = inspect.signature(find(call.factory))
-    bound = signature.bind(*call.args, **dict(call.kwargs))
-    for name, value in list(bound.arguments.items()):
-        if value is signature.parameters[name].default:
-            del bound.arguments[name]
-        else:
-            bound.arguments[name] = _stored(name, value)
-    return bound.args, tuple(bound.kwargs.items())
+    return signature.bind(*call.args, **dict(call.kwargs))
+
+
+def is_default(bound: inspect.BoundArguments, name: str) -> bool:
+    """Returns whether an argument is the identical object that is its default."""
+    return bound.arguments[name] is bound.signature.parameters[name].default
 
 
 def _told(made: Any) -> str:
@@ -167,7 +191,7 @@ def _stored(name: str, value: Any) -> Any:
     """Returns what to pickle for an argument."""
     if type(value) is tuple:
         return tuple(_stored(name, item) for item in value)
-    if _calls.of(value) is not None or id(value) in _public_names():
+    if has_call(value) or id(value) in _public_names():
         return _Stored(*_reduce(value))
     if not callable(value) or isinstance(value, type):
         return value

@@ -224,7 +224,7 @@ def _encode(
 
 def _blank(
     event: tuple[int, ...],
-    batch_shape: tuple[int, ...],
+    batch_shape: tuple[Any, ...],
     dtype: DTypeLike = jnp.float32,
 ) -> Numbers:
     shape = (*batch_shape, *event)

@@ -37,10 +37,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jrnn.core.chunks import chunk_shape, cut, join
-from jrnn.core.countable import check_countable, countable
+from jrnn.core.countable import check_countable, check_fixed, countable
+from jrnn.core.method import Size
 from jrnn.core.products import expand
 from jrnn.kernels import linear
 from jrnn.kernels._pallas import Target
+
+# Steps per block for a symbolic number of steps. Not measured.
+SYMBOLIC_BLOCK = 64
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -73,6 +77,7 @@ def _walk(
 ) -> tuple[Array, Array]:
     if kernel is None:
         return walk_blocks(full, chunk, a, b, h0, restart, adjoint)
+    check_fixed(b.shape, "a kernel")
     check_countable(b.shape[0], "a kernel", wide=False)
     return linear.walk(kernel, chunk, restart is not None, adjoint, a, b, h0)
 
@@ -110,11 +115,14 @@ def _backward(
 recurrence.defvjp(_forward, _backward)
 
 
-def default_block(steps: int) -> int:
+def default_block(steps: Size) -> int:
     """Returns the length of a block: all steps on a CPU, sqrt(T) elsewhere.
 
-    From 2^31 steps on, which 32-bit integers cannot count, sqrt(T) on a CPU too.
+    From 2^31 steps on, which 32-bit integers cannot count, sqrt(T) on a CPU too. For a
+    symbolic number of steps, which runs on any platform, it is fixed.
     """
+    if not isinstance(steps, int):
+        return SYMBOLIC_BLOCK
     whole = jax.default_backend() == "cpu" and countable(steps)
     return steps if whole else math.isqrt(steps - 1) + 1
 
@@ -137,7 +145,7 @@ def walk_blocks(
     """
     steps = b.shape[0]
     count, length = chunk_shape(steps, chunk or default_block(steps))
-    constant = a[0] if a.shape[0] == 1 and steps > 1 else None
+    constant = a[0] if a.shape[0] == 1 and steps != 1 else None
     step = functools.partial(_step, full, adjoint, constant)
     # Padding of the last block is read last forwards, and first by the adjoint, which
     # starts from zero: neither changes a result.

@@ -52,8 +52,8 @@ def associative(
     Args:
       chunk: Steps per block: blocks are evaluated side by side, the steps in a block
         one after another. None: on a CPU all steps, one block, which is fastest there,
-        elsewhere about sqrt(T). The default device at tracing decides, so pass `chunk`
-        when you export for another machine.
+        elsewhere about sqrt(T); 64 for a symbolic T. The default device at tracing
+        decides, so pass `chunk` when you export a fixed T for another machine.
       kernel: "cuda" or "tpu" evaluates the recurrence in a kernel for that machine
         (`jrnn.methods.linear_recurrence`), for cells whose coefficients are numbers,
         not matrices, in 32 bits; first derivatives only; unmeasured. None: no kernel.
@@ -178,10 +178,10 @@ def by_pieces(function: Callable[[Any, Any], Any], shared: Any, timed: Any) -> A
       timed: A tree of arrays (T, ...).
     """
     steps = jax.tree.leaves(timed)[0].shape[0]
-    if steps < LONG:
+    if isinstance(steps, int) and steps < LONG:
         return jax.checkpoint(function)(shared, timed)
     pieces = 2**HALVINGS
-    shape = pieces, -(-steps // pieces)
+    shape = pieces, (steps + pieces - 1) // pieces
     again = jax.checkpoint(function, prevent_cse=False)  # not needed within a loop
     given = jax.tree.map(_doubled, shared), cut(timed, shape)
     results = jax.lax.map(lambda piece: again(*piece), given)

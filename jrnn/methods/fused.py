@@ -27,7 +27,7 @@ from jaxtyping import Array
 
 from jrnn.core.cell import Cell, Gated, Params, State
 from jrnn.core.chunks import shift
-from jrnn.core.countable import check_countable
+from jrnn.core.countable import check_countable, check_fixed
 from jrnn.core.flags import renew
 from jrnn.core.memoize import memoize
 from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
@@ -116,6 +116,7 @@ def _run(
             f"state, such as jrnn.lstm, for jrnn.fused(), got {cell}; run it with "
             "jrnn.bptt()."
         )
+    check_fixed(jax.tree.leaves(sequence.xs)[0].shape, "jrnn.fused()")
     check_countable(sequence.steps, "jrnn.fused()", wide=False)
     static = _Static(cell.gated, find_target(platform, interpret), precision)
     xs, noise, active, restart, fresh, _ = sequence

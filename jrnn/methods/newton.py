@@ -35,7 +35,7 @@ from jrnn.core.arguments import check_size
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.check import check_rate
 from jrnn.core.chunks import shift
-from jrnn.core.countable import check_countable
+from jrnn.core.countable import check_countable, check_fixed
 from jrnn.core.dtypes import place_floats, split_floats, state_dtype
 from jrnn.core.flags import advance_flagged, select
 from jrnn.core.memoize import memoize
@@ -133,6 +133,7 @@ def _run(
     sequence: Sequence,
     **options: Any,
 ) -> tuple[State, Shown, NewtonInfo]:
+    check_fixed((sequence.steps,), "jrnn.newton()")
     leaves = jax.tree.leaves(state)
     if not leaves:
         given = cell, wanted, params, state, sequence, options["precision"]

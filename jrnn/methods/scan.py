@@ -27,7 +27,8 @@ def scan(*, unroll: int = 1, precision: Precision = None) -> Method:
     """Makes the method that runs `jax.lax.scan` and is differentiated by JAX.
 
     Args:
-      unroll: How many steps each iteration of the compiled loop runs.
+      unroll: How many steps each iteration of the compiled loop runs; 1 if the number
+        of steps is a symbol.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
         None: JAX's default.
 
@@ -61,6 +62,7 @@ def _run(
         return all_at_once(cell, wanted, params, state, sequence, precision)
     check_countable(sequence.steps, "jrnn.scan()")
     xs, noise, active, restart, fresh, _ = sequence
+    unroll = unroll if isinstance(sequence.steps, int) else 1
 
     def step(state: State, inputs: Any) -> tuple[State, State]:
         u, active, restart = inputs

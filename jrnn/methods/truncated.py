@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 from jrnn.core.arguments import check_size
 from jrnn.core.cell import Params, State
 from jrnn.core.check import check_method
-from jrnn.core.countable import check_countable
+from jrnn.core.countable import check_countable, check_fixed
 from jrnn.core.memoize import memoize
 from jrnn.core.method import Method, Sequence, Truncation
 from jrnn.methods.bptt import bptt
@@ -107,6 +107,7 @@ def by_windows(
     """
     window, stride = truncation
     steps = sequence.steps
+    check_fixed((steps,), "jrnn.truncated()")
     if window >= steps:
         return run(params, state, sequence)
     check_countable(steps, "jrnn.truncated()")

@@ -30,6 +30,8 @@ MODULES = {
     "jrnn.diagnostics": jrnn.diagnostics,
     "jrnn.heads": jrnn.heads,
     "jrnn.initializers": jrnn.initializers,
+    "jrnn.interop.export": jrnn.interop.export,
+    "jrnn.interop.files": jrnn.interop.files,
     "jrnn.interop.torch": jrnn.interop.torch,
     "jrnn.methods": jrnn.methods,
     "jrnn.models": jrnn.models,

@@ -35,6 +35,8 @@ FOREIGN_BESIDES = {
     "train/step": {"optax"},
     "train/checkpoint/arrays": {"orbax"},
     "interop/flax": {"flax"},
+    "interop/export/__init__": {"flatbuffers"},
+    "interop/files/container": {"safetensors"},
     "interop/keras": {"keras"},
     "interop/torch": {"torch"},
 }

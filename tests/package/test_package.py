@@ -22,7 +22,9 @@ BARE_IMPORT = """
 import sys
 
 class Refuse:
-    blocked = "flax hypothesis matplotlib optax orbax tqdm tyro".split()
+    blocked = (
+        "flatbuffers flax hypothesis matplotlib optax orbax safetensors tqdm tyro"
+    ).split()
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.blocked:
@@ -110,7 +112,8 @@ def lower_bounds() -> dict[str, Version]:
     """What pyproject.toml promises to run with, by normalised name."""
     project = toml()["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["experiments"], *extras["test"]]
+    optional = [*extras["experiments"], *extras["files"], *extras["test"]]
+    lines = [*project["dependencies"], *optional]
     bounds = {}
     for wanted in map(Requirement, lines):
         for specifier in wanted.specifier:

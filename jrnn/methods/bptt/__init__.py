@@ -39,7 +39,15 @@ from jrnn.core.chunks import cut, cut_sequence, join, nested_shape
 from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import float_leaves, place_floats
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
+from jrnn.core.method import (
+    Method,
+    Sequence,
+    Shown,
+    Size,
+    Wanted,
+    all_at_once,
+    show_steps,
+)
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import backwards_of
@@ -58,6 +66,8 @@ CHUNK_BYTES = 2**22
 # On accelerators large products are faster, and memory is fast. Not measured.
 ACCELERATOR_CHUNK = 128
 LEAST_CHUNK, MOST_CHUNK = 4, 128
+# For symbolic sizes, which run on any platform. Sequences are padded to a multiple.
+SYMBOLIC_CHUNK = 16
 
 
 @memoize
@@ -73,11 +83,12 @@ def bptt(
     Args:
       chunk: How many steps share one product with W_x and one contraction for each
         parameter's gradient. None: on a CPU 4 to 128 steps, so that project(xs) of a
-        chunk stays within four megabytes, and elsewhere 128.
+        chunk stays within four megabytes, and elsewhere 128; 16 for symbolic sizes.
       remat: Levels of checkpoints along time. 0 saves every state for the backward
         pass; 1 saves of the order of sqrt(T) states and runs the forward pass once
         more; k saves k T^(1/(k+1)) and runs it k times more. Beyond log2(T / chunk)
-        levels every segment is halved down to one chunk.
+        levels every segment is halved down to one chunk. With a symbolic T a segment
+        is 8 chunks, or 8 segments of the level below.
       precision: Of the matrix products, as `jax.default_matmul_precision` takes it;
         None: JAX's default.
 
@@ -134,6 +145,9 @@ def _run(
 
 def default_chunk(cell: Cell, params: Params, sequence: Sequence) -> int:
     """Returns the largest power of two whose chunk of u fits the cache."""
+    x = jax.tree.leaves(sequence.xs)[0]
+    if any(not isinstance(size, int) for size in x.shape):
+        return SYMBOLIC_CHUNK
     if jax.default_backend() != "cpu":
         return ACCELERATOR_CHUNK
     project = functools.partial(noisy_project, cell.project)
@@ -212,7 +226,7 @@ def _backwards(
 _bptt.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 
-def _until(steps: int, tree: Any) -> Any:
+def _until(steps: Size, tree: Any) -> Any:
     """Returns the first `steps` rows, without the padding of the last chunk."""
     return jax.tree.map(lambda leaf: leaf[:steps], tree)
 

@@ -21,7 +21,7 @@ from jrnn.core.chunks import reshape_time, shift
 from jrnn.core.dtypes import cast_state, split_floats, state_dtype
 from jrnn.core.flags import renew, select, silence
 from jrnn.core.layout import as_rows
-from jrnn.core.method import Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Sequence, Shown, Size, Wanted, show_steps
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import Backwards
 from jrnn.methods.bptt.forward import Kept, Settings, keep_starts, keep_states
@@ -39,7 +39,7 @@ class Sums(NamedTuple):
 
 def gradients(
     settings: Settings,
-    shape: tuple[int, ...],
+    shape: tuple[Size, ...],
     params: Params,
     backwards: Backwards,
     kept: Any,
@@ -82,7 +82,7 @@ def gradients(
     return jax.lax.scan(before, sums, (kept, timed, dshown), reverse=True)
 
 
-def _chunks_of(kept: Kept, shape: tuple[int, ...]) -> Kept:
+def _chunks_of(kept: Kept, shape: tuple[Size, ...]) -> Kept:
     """Reshapes residuals to (count, length, ...), and adds each chunk's start."""
     states, saved = reshape_time(kept[1:], 1, shape)
     last = jax.tree.map(lambda states: states[:, -1], states)

@@ -16,7 +16,7 @@ from jrnn.core.cell import Cell, Params, Saved, State
 from jrnn.core.chunks import reshape_time
 from jrnn.core.flags import renew, select
 from jrnn.core.layout import scan_in_place
-from jrnn.core.method import Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Sequence, Shown, Size, Wanted, show_steps
 from jrnn.core.products import Precision
 from jrnn.core.seams import advance_saving, shares_of
 
@@ -26,7 +26,7 @@ class Settings(NamedTuple):
 
     cell: Cell
     wanted: Wanted
-    shape: tuple[int, ...]  # (*segments, count, length)
+    shape: tuple[Size, ...]  # (*segments, count, length)
     precision: Precision
     inputs: bool = True  # whether the gradient of the inputs is wanted
 
@@ -67,7 +67,7 @@ def keep_shown(
 
 def keep_starts(
     settings: Settings,
-    shape: tuple[int, ...],
+    shape: tuple[Size, ...],
     params: Params,
     state: State,
     sequence: Sequence,
@@ -89,7 +89,7 @@ def keep_starts(
     return state, (starts, reshape_time(shown, 2, (segments, *inner)))
 
 
-def merge_segments(sequence: Sequence, shape: tuple[int, ...]) -> Sequence:
+def merge_segments(sequence: Sequence, shape: tuple[Size, ...]) -> Sequence:
     """Joins segments: (*segments, count, length, ...) to (chunks, length, ...)."""
     fresh, timed = sequence.fresh, sequence._replace(fresh=None)
     merged = reshape_time(timed, len(shape), (math.prod(shape[:-1]), shape[-1]))

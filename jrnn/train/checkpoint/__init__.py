@@ -10,7 +10,6 @@ Orbax alone restores most flipped bits silently; the manifest detects them. Ther
 `arrays` if no leaf has elements.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 import jax
 
-from jrnn.core.arguments import tell
+from jrnn.core.disk import checked_metadata
 from jrnn.train.checkpoint import folder as _folder
 from jrnn.train.checkpoint import leaves as _leaves
 from jrnn.train.checkpoint.arrays import write_arrays
@@ -76,7 +75,7 @@ def save_checkpoint(
     contents = {
         "format": FORMATS[-1],
         "leaves": entries,
-        "metadata": _checked_metadata(metadata),
+        "metadata": checked_metadata(metadata),
     }
     arrays = {
         str(i): _leaves.to_array(*named[i])
@@ -178,22 +177,6 @@ def _check_process() -> None:
             f"Expected process 0 of the job to save, got process {here}; save where "
             "jax.process_index() is 0."
         )
-
-
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(
-            f"Expected metadata that JSON can hold, a dict, got {tell(metadata)}; put "
-            "it under a name."
-        )
-    try:
-        content = dict(metadata or {})
-        json.dumps(content, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"Expected metadata that JSON can hold, got what it cannot: {error}."
-        ) from error
-    return content
 
 
 def _write(place: Path, contents: dict[str, Any], arrays: dict[str, Any]) -> None:

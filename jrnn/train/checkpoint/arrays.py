@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from jrnn.core.disk import first_line
 from jrnn.core.lazy import needed_by
 from jrnn.train.checkpoint.errors import CheckpointError
 
@@ -67,7 +68,7 @@ def read_arrays(folder: Path, names: list[str]) -> list[np.ndarray]:
         return _apart(read)
     except Exception as error:
         raise CheckpointError(
-            f"Expected orbax arrays in {folder}, got {_first_line(error)}; use an "
+            f"Expected orbax arrays in {folder}, got {first_line(error)}; use an "
             "older checkpoint, or the version of orbax that wrote this one."
         ) from error
 
@@ -138,11 +139,6 @@ def _as_os_error(error: Exception, folder: Path) -> OSError:
     """Converts a tensorstore error, as on a full disk, to an OSError with its errno."""
     found = re.search(r"(?:OS error |os_error_code=')(\d+)", str(error))
     if found is None or os.name == "nt":  # Windows error codes are not errno values
-        return OSError(errno.EIO, f"Arrays not written, {_first_line(error)}")
+        return OSError(errno.EIO, f"Arrays not written, {first_line(error)}")
     code = int(found[1])
     return OSError(code, f"{os.strerror(code)}, arrays not written", str(folder))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"

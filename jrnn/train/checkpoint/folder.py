@@ -13,11 +13,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jrnn.core.arguments import tell
+from jrnn.core.disk import SHOWN as SHOWN
+from jrnn.core.disk import resolve as _resolve
+from jrnn.core.disk import shown as shown
+from jrnn.core.disk import sync as _sync
 from jrnn.train.checkpoint.errors import CheckpointError
 
 ARRAYS, CONTENTS, MANIFEST = "arrays", "contents.json", "MANIFEST.json"
-SHOWN = 300  # characters of a value in a message
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
@@ -27,18 +29,7 @@ def resolve(path: str | os.PathLike[str]) -> Path:
       CheckpointError: The path does not end in the name of a folder.
       TypeError: `path` is not a path.
     """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(
-            f"Expected path to be a string or a pathlib.Path, got {tell(path)}."
-        )
-    place = Path(path)
-    place = Path(os.path.realpath(place)) if place.is_symlink() else place
-    if place.name in {"", ".."}:
-        raise CheckpointError(
-            f"Expected a path that ends in the name of a folder, got {str(path)!r}; "
-            "name a folder in it."
-        )
-    return place
+    return _resolve(path, "folder", CheckpointError)
 
 
 def older(place: Path) -> Path:
@@ -188,15 +179,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def shown(value: Any) -> str:
-    """Returns a value as text for a message, shortened."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested deeply; an integer of many digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
 def _partial(place: Path) -> str:
     return f".{place.name}.partial-"
 
@@ -217,14 +199,3 @@ def _digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": sha256}
-
-
-def _sync(path: Path) -> None:
-    """Syncs a file, or a folder's entries, to the disk, if the system can."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

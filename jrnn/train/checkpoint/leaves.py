@@ -9,9 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array
 
+from jrnn.core.disk import check_present, told_leaf
 from jrnn.train.checkpoint.types import (
     NUMBERS,
     PYTHON,
@@ -48,8 +47,8 @@ def describe(path: str, leaf: Any) -> Entry:
             return {"path": path, "shape": [int(n) for n in shape], "dtype": name}
     raise TypeError(
         f"Expected arrays of numbers, PRNG keys and Python numbers in a checkpoint, "
-        f"got {_called(leaf)} at {path or 'the root'}; convert it, or put it into the "
-        "metadata."
+        f"got {told_leaf(leaf)} at {path or 'the root'}; convert it, or put it into "
+        "the metadata."
     )
 
 
@@ -77,38 +76,12 @@ def to_array(path: str, leaf: Any) -> np.ndarray:
       TypeError: The leaf has no value: it is traced or a placeholder.
       ValueError: Its value is not accessible, or cannot be stored exactly.
     """
-    _check_present(path, leaf)
+    check_present(path, leaf)
     if python_type(leaf) is int:
         return _integer(path, leaf)
     array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     array = array.astype(np.dtype(array.dtype.name), copy=False)  # native byte order
     return array.view(np.uint8) if is_narrow(array.dtype) else array
-
-
-def _called(leaf: Any) -> str:
-    kind = f"{type(leaf).__module__}.{type(leaf).__name__}".removeprefix("builtins.")
-    dtype = getattr(leaf, "dtype", None)
-    return kind if dtype is None else f"{kind} of type {dtype}"
-
-
-def _check_present(path: str, leaf: Any) -> None:
-    if isinstance(leaf, Tracer | jax.ShapeDtypeStruct):
-        raise TypeError(
-            f"Expected values to save, got {_called(leaf)} at {path}, which has none; "
-            "save outside of jit."
-        )
-    if not isinstance(leaf, Array):
-        return
-    if leaf.is_deleted():
-        raise ValueError(
-            f"Expected values to save, got an array at {path} that was deleted, as a "
-            "training step deletes its state; save the state that it returned."
-        )
-    if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        raise ValueError(
-            f"Expected values to save, got an array at {path} that is spread over "
-            "processes; gather it first (jax.experimental.multihost_utils)."
-        )
 
 
 def _integer(path: str, number: int) -> np.ndarray:
