@@ -1,10 +1,12 @@
-"""Converts weights of other libraries to cells and parameters, one module for each."""
+"""Works with other libraries: one module or package for each, imported on first use."""
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from jrnn.core.lazy import submodules as _submodules
 
 if _TYPE_CHECKING:
+    from jrnn.interop import equinox as equinox
+    from jrnn.interop import flax as flax
     from jrnn.interop import torch as torch
 else:
-    __getattr__, __dir__ = _submodules(globals(), "torch")
+    __getattr__, __dir__ = _submodules(globals(), "equinox", "flax", "torch")
