@@ -1,5 +1,8 @@
 """Cells of jrnn as modules of Equinox, whose tools work on them."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +91,17 @@ def test_parameters_may_be_given():
     assert given.method == jrnn.scan()
     drawn = RNN(cell, dtype=jnp.bfloat16, key=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, given.params, drawn.params)
+
+
+def test_the_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "flax.md"
+    text = page.read_text(encoding="utf-8").partition("# Coming from Equinox")[2]
+    (code,) = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    given = {"xs": inputs(), "lengths": jnp.array([5, 3]), "jax": jax, "jnp": jnp}
+    names = given | {"RNN": RNN, "jrnn": jrnn, "eqx": eqx}
+    exec(code, names)
+    assert names["ys"].shape == (T, B, 8)
+    assert not names["model"].params[0].b.any()
 
 
 WRONG = {

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 import jrnn
@@ -403,6 +404,13 @@ def test_what_is_wrong_is_refused(name):
     call, words = WRONG[name]
     with pytest.raises((TypeError, ValueError), match=words):
         call()
+
+
+def test_the_rnn_of_flax_names_the_remedy():
+    cell = jrnn.gru(K, H)
+    for run in (nnx.RNN(cell), lambda xs: nn.RNN(cell).init(jax.random.key(0), xs)):
+        with pytest.raises(AttributeError, match="cell of Flax, got gru.*flax.nnx.RN"):
+            run(XS)
 
 
 def test_no_trace_is_made_twice():

@@ -25,8 +25,9 @@ def as_cell(module: nn.RNNCellBase, input_size: int) -> Cell:
     The state is the carry of Flax, such as (c, h), or `FlaxState(carry, y)` if the
     output is no part of the carry. The cell is pure: its `initialize_carry` gets a
     fixed key. Spatial axes, as of `nn.ConvLSTMCell`, count as batch axes: inputs are
-    (T, batch, height, width, features), lengths and states have these axes too, and
-    only the methods `scan`, `bptt` and `truncated` run it.
+    (T, batch, height, width, features), lengths and states have these axes too, only
+    the methods `scan`, `bptt` and `truncated` run it, and the modules here with
+    `time_major=True`.
 
     Args:
       module: A cell such as `nn.LSTMCell(4)`.

@@ -26,8 +26,9 @@ def as_cell(
     The state is the carry of Flax, such as (c, h), or `FlaxState(carry, y)` if the
     output is no part of the carry. The cell is pure: its `initialize_carry` gets a
     fixed key. Spatial axes, as of a convolutional cell, count as batch axes: inputs are
-    (T, batch, height, width, features), lengths and states have these axes too, and
-    only the methods `scan`, `bptt` and `truncated` run it.
+    (T, batch, height, width, features), lengths and states have these axes too, only
+    the methods `scan`, `bptt` and `truncated` run it, and the modules here with
+    `time_major=True`.
 
     Args:
       make: A class of cells such as `nnx.LSTMCell`, or a function; called as
