@@ -205,6 +205,21 @@ def test_a_step_is_that_of_the_cell_and_its_carry_may_be_learned():
 
 
 @slow
+def test_lifted_transformations_make_an_ensemble():
+    kinds = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+    many = nn.vmap(RNN, in_axes=None, axis_size=3, **kinds)
+    model, xs = (
+        many(jrnn.gru(K, H), param_dtype=jnp.bfloat16),
+        inputs(dtype=jnp.bfloat16),
+    )
+    ys, variables = model.init_with_output(jax.random.key(0), xs)
+    assert ys.shape == (3, B, T, H)
+    assert (ys[0] != ys[1]).any()
+    assert variables["params"]["cell"]["W_x"].shape == (3, K, 3 * H)
+    assert variables["params"]["cell"]["W_x"].dtype == jnp.bfloat16
+
+
+@slow
 def test_a_stack_names_its_layers():
     cells = jrnn.lstm(K, H), jrnn.gru(H, H)
     deep, xs = Stack(cells, return_carry=True), inputs(dtype=jnp.float32)
@@ -224,6 +239,10 @@ def test_a_stack_names_its_layers():
 WRONG = {
     "no cell": (lambda: RNN(nn.GRUCell(4)), "Expected a Cell"),
     "dtype": (lambda: RNNCell(jrnn.gru(3, 4), int), "floating param_dtype"),
+    "two dtypes": (
+        lambda: RNN(RNNCell(jrnn.gru(3, 4)), param_dtype=jnp.bfloat16),
+        "param_dtype=None beside an RNNCell",
+    ),
     "key": (
         lambda: RNN(jrnn.gru(K, H)).init(
             jax.random.key(0), inputs(), init_key=jax.random.key(1)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jrnn.core.arguments import check_switch, tell
@@ -23,6 +24,8 @@ class RNN(nn.Module):
       keep_order: Whether the outputs of a reversed run are in the order of the inputs;
         False: in the order of reading.
       method: How to run the cell; None takes `jrnn.bptt()`.
+      param_dtype: The type to draw the parameters in; None: float32, or as the
+        `RNNCell` says.
       deterministic: Whether the cell's noise is off; a cell with noise needs it here or
         in the call, as `nn.Dropout` does.
 
@@ -41,13 +44,20 @@ class RNN(nn.Module):
     reverse: bool = False
     keep_order: bool = False
     method: Method | None = None
+    param_dtype: Any = None
     deterministic: bool | None = None
 
     def __post_init__(self) -> None:
+        dtype = jnp.float32 if self.param_dtype is None else self.param_dtype
         if not isinstance(self.cell, RNNCell):
             # Without a parent, so that this module becomes it.
-            own = RNNCell(self.cell, parent=None)  # pyright: ignore[reportCallIssue] a field of every module
+            own = RNNCell(self.cell, dtype, parent=None)  # pyright: ignore[reportCallIssue] a field of every module
             object.__setattr__(self, "cell", own)
+        elif self.param_dtype is not None and self.cell.param_dtype != dtype:
+            raise ValueError(
+                "Expected param_dtype=None beside an RNNCell, which has one, got "
+                f"{tell(self.param_dtype)}."
+            )
         super().__post_init__()
 
     def __call__(

@@ -177,9 +177,8 @@ def noise_key(module: RNNCell, deterministic: bool | None, rngs: Any) -> Key | N
     Raises:
       ValueError: There is noise to draw and nothing to draw it from.
     """
-    if deterministic is None:
-        deterministic = module.deterministic
-    if check_switch("deterministic", deterministic) or module.cell.noise is None:
+    quiet = module.deterministic if deterministic is None else deterministic
+    if check_switch("deterministic", quiet) or module.cell.noise is None:
         return None
     # nnx.Bidirectional passes its stream of carries, which is no choice of noise.
     of_carries = isinstance(rngs, nnx.RngStream) and rngs.tag == CARRY
