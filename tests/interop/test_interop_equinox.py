@@ -93,6 +93,7 @@ def test_parameters_may_be_given():
     jax.tree.map(np.testing.assert_array_equal, given.params, drawn.params)
 
 
+@pytest.mark.slow
 def test_the_page_runs():
     page = Path(__file__).parents[2] / "docs" / "flax.md"
     text = page.read_text(encoding="utf-8").partition("# Coming from Equinox")[2]
