@@ -243,6 +243,12 @@ WRONG = {
         lambda: RNN(RNNCell(jrnn.gru(3, 4)), param_dtype=jnp.bfloat16),
         "param_dtype=None beside an RNNCell",
     ),
+    "noise": (
+        lambda: RNNCell(jrnn.dropout(jrnn.gru(K, H), 0.5)).init(
+            jax.random.key(0), None, inputs()
+        ),
+        "deterministic=True for one step of dropout",
+    ),
     "key": (
         lambda: RNN(jrnn.gru(K, H)).init(
             jax.random.key(0), inputs(), init_key=jax.random.key(1)

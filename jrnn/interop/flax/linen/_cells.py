@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array
 
+from jrnn.core.arguments import check_switch
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.check import expected_params
 from jrnn.core.check_draws import check_dtype
@@ -19,12 +20,13 @@ class RNNCell(nn.RNNCellBase):
     """A cell of jrnn as a cell of Flax Linen, for one step or for `nn.RNN`.
 
     The carry is the cell's own state. `jrnn.interop.flax.linen.RNN` runs the cell along
-    a sequence, faster than `nn.RNN`, and is needed for noise and token ids: a step has
-    no noise.
+    a sequence by any method, and is needed for noise and token ids.
 
     Attributes:
       cell: The cell; kept as a static object, of which `cell.cell` is the cell.
       param_dtype: The type to draw the parameters in.
+      deterministic: Whether the cell's noise is off. A cell with noise needs True for
+        single steps, because noise is drawn for a whole sequence.
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -37,10 +39,12 @@ class RNNCell(nn.RNNCellBase):
 
     cell: Any
     param_dtype: Any = jnp.float32
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", hold(self.cell))
         check_dtype(self.param_dtype, "param_dtype")
+        check_switch("deterministic", self.deterministic)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -66,7 +70,7 @@ class RNNCell(nn.RNNCellBase):
         return unnest(self.cell.cell, self.arrays)
 
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
-        """Runs one step, without noise.
+        """Runs one step.
 
         Args:
           carry: The state, with leaves (*batch, ...).
@@ -77,8 +81,16 @@ class RNNCell(nn.RNNCellBase):
 
         Raises:
           TypeError: The inputs are features of an integer type.
+          ValueError: The cell has noise and is not deterministic; or as `cell.step`.
         """
         refuse_integers(self.cell.cell, inputs, ("*batch",))
+        if self.cell.cell.noise is not None and not self.deterministic:
+            raise ValueError(
+                f"Expected deterministic=True for one step of {self.cell}, got False: "
+                "its noise is drawn for a whole sequence. Train it in "
+                "jrnn.interop.flax.linen.RNN, and make RNNCell(cell, "
+                "deterministic=True) for single steps."
+            )
         return self.cell.cell.step(self.read(), carry, inputs)
 
     @nn.nowrap

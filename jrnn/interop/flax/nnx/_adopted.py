@@ -20,8 +20,8 @@ def as_cell(
     """Makes a cell of jrnn from a cell of Flax NNX.
 
     Every method runs it, with lengths, resets and masks, in stacks and in both
-    directions; `jrnn.bptt` differentiates its step with JAX. Cells that jrnn has too
-    run faster with their weights converted.
+    directions; `jrnn.bptt` differentiates its step with JAX. A cell that jrnn has too,
+    such as an LSTM, has a hand-written backward pass there: convert its weights.
 
     The state is the carry of Flax, such as (c, h), or `FlaxState(carry, y)` if the
     output is no part of the carry. The cell is pure: its `initialize_carry` gets a

@@ -32,7 +32,7 @@ class RNNCell(nnx.RNNCellBase):
     """A cell of jrnn as a cell of Flax NNX, for one step or for `nnx.RNN`.
 
     The carry is the cell's own state. `jrnn.interop.flax.nnx.RNN` runs the cell along a
-    sequence, faster than `nnx.RNN`, and is needed for noise and token ids.
+    sequence by any method, and is needed for noise and token ids.
 
     Attributes:
       weights: The parameters by name, an `nnx.Param` each; those of the cells inside a
