@@ -126,7 +126,7 @@ def _counts(module: Any) -> list[Any]:
 def _blank(leaf: Any) -> Any:
     """Returns an array in the place of a random stream, which no step reads."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key(0)
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return jnp.zeros(leaf.shape, leaf.dtype)
 
 
