@@ -374,7 +374,8 @@ def made(**given):
 
 XS = np.ones((B, T, K), np.float32)
 WRONG = {
-    "no cell": (lambda: RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))), "Expected a Cell"),
+    "no cell": (lambda: RNN(jrnn.gru, rngs=nnx.Rngs(0)), "Expected a Cell"),
+    "Flax's": (lambda: RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))), "GRUCell.*as_cell"),
     "no rngs": (lambda: RNN(jrnn.gru(K, H)), r"Expected rngs=nnx.Rngs.*got None"),
     "params": (lambda: made(params=jrnn.gru(K, 5)), "Expected params"),
     "switch": (lambda: made(reverse=1), "reverse to be True or False, got 1"),

@@ -237,7 +237,8 @@ def test_a_stack_names_its_layers():
 
 
 WRONG = {
-    "no cell": (lambda: RNN(nn.GRUCell(4)), "Expected a Cell"),
+    "no cell": (lambda: RNN(jrnn.gru), "Expected a Cell"),
+    "Flax's": (lambda: RNN(nn.GRUCell(4)), "GRUCell of Flax.*as_cell"),
     "dtype": (lambda: RNNCell(jrnn.gru(3, 4), int), "floating param_dtype"),
     "two dtypes": (
         lambda: RNN(RNNCell(jrnn.gru(3, 4)), param_dtype=jnp.bfloat16),

@@ -22,9 +22,25 @@ from jrnn.core.check import (
     check_params,
     expected_params,
 )
+from jrnn.interop._static import Static, hold
 
 Nested = dict[str, Any]  # arrays, or dictionaries of them, by name
 Path = tuple[str, ...]
+
+
+def hold_cell(cell: Any) -> Static:
+    """Returns a cell of jrnn as a static attribute.
+
+    Raises:
+      TypeError: `cell` is a cell of Flax, or anything else.
+    """
+    if hasattr(type(cell), "num_feature_axes") and not isinstance(cell, Cell):
+        kind = type(cell).__name__
+        raise TypeError(
+            f"Expected a cell of jrnn, such as jrnn.lstm(3, 4), got {kind} of Flax; "
+            "convert it with as_cell of this module, or run it in Flax's own RNN."
+        )
+    return hold(cell)
 
 
 class Names(NamedTuple):

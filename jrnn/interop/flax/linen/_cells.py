@@ -11,8 +11,7 @@ from jrnn.core.arguments import check_switch
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.check import expected_params
 from jrnn.core.check_draws import check_dtype
-from jrnn.interop._static import hold
-from jrnn.interop.flax._names import by_name, unnest
+from jrnn.interop.flax._names import by_name, hold_cell, unnest
 from jrnn.interop.flax._running import refuse_integers
 
 
@@ -42,7 +41,7 @@ class RNNCell(nn.RNNCellBase):
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cell", hold(self.cell))
+        object.__setattr__(self, "cell", hold_cell(self.cell))
         check_dtype(self.param_dtype, "param_dtype")
         check_switch("deterministic", self.deterministic)
         super().__post_init__()

@@ -11,8 +11,7 @@ from jaxtyping import Array
 from jrnn.core.arguments import check_switch, tell
 from jrnn.core.cell import Cell, Key, Params, State
 from jrnn.core.check_draws import check_given_key
-from jrnn.interop._static import hold
-from jrnn.interop.flax._names import Nested, names_of, nest
+from jrnn.interop.flax._names import Nested, hold_cell, names_of, nest
 from jrnn.interop.flax._running import refuse_integers
 
 Streams = nnx.Rngs | nnx.RngStream
@@ -72,7 +71,7 @@ class RNNCell(nnx.RNNCellBase):
           TypeError: `cell` is not a cell, or there are neither params nor rngs.
           ValueError: The parameters do not fit the cell, or are given with a dtype.
         """
-        self.static_cell = hold(cell)
+        self.static_cell = hold_cell(cell)
         if params is None:
             params = cell.init(_draw(rngs, cell), param_dtype)
         elif param_dtype is not None:
