@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from flax import linen, nnx
 
 import jrnn
+import jrnn.interop.flax.linen
+import jrnn.interop.flax.nnx
 import jrnn.interop.torch
 import jrnn.train
 from jrnn.models.regressions import Regressions
@@ -1222,4 +1225,48 @@ entry(
     jrnn.interop.torch.from_arrays,
     spec=(_spec, NONE | {"text": "LSTM", "cell": CELL}),
     arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+)
+
+# Flax.
+
+_gru = jrnn.gru(3, 4)
+_named = jrnn.interop.flax.linen.nest(_gru, params_of(_gru))
+entry(
+    "jrnn.interop.flax.linen.nest",
+    jrnn.interop.flax.linen.nest,
+    cell=(_gru, CELLS),
+    params=(params_of(_gru), NONE | {"text": "params", "names": _named}),
+)
+entry(
+    "jrnn.interop.flax.linen.unnest",
+    jrnn.interop.flax.linen.unnest,
+    cell=(_gru, CELLS),
+    nested=(
+        _named,
+        NONE
+        | {
+            "text": "nested",
+            "missing": {k: v for k, v in _named.items() if k != "W_x"},
+            "unknown": _named | {"W_p": np.ones(3)},
+            "deeper": {"params": _named},
+            "shape": _named | {"b": np.ones(3)},
+        },
+    ),
+)
+entry(
+    "jrnn.interop.flax.linen.as_cell",
+    jrnn.interop.flax.linen.as_cell,
+    module=(linen.GRUCell(4), NONE | {"class": linen.GRUCell, "dense": linen.Dense(4)}),
+    input_size=(3, COUNTS),
+)
+entry(
+    "jrnn.interop.flax.nnx.as_cell",
+    lambda make, input_size: jrnn.interop.flax.nnx.as_cell(make, input_size, 4),
+    make=(nnx.GRUCell, NONE | {"text": "GRUCell", "dense": nnx.Linear}),
+    input_size=(3, COUNTS),
+)
+entry(
+    "jrnn.interop.flax.nnx.params_of",
+    jrnn.interop.flax.nnx.params_of,
+    module=(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), NONE | {"cell": _gru, "number": 3}),
 )

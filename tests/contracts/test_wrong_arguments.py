@@ -14,6 +14,8 @@ import optax
 import pytest
 
 import jrnn
+import jrnn.interop.flax.linen
+import jrnn.interop.flax.nnx
 import jrnn.interop.torch
 import jrnn.train
 from jrnn.models.regressions import Regressions
@@ -32,6 +34,8 @@ MODULES = {
     "jrnn.initializers": jrnn.initializers,
     "jrnn.interop.export": jrnn.interop.export,
     "jrnn.interop.files": jrnn.interop.files,
+    "jrnn.interop.flax.linen": jrnn.interop.flax.linen,
+    "jrnn.interop.flax.nnx": jrnn.interop.flax.nnx,
     "jrnn.interop.torch": jrnn.interop.torch,
     "jrnn.methods": jrnn.methods,
     "jrnn.models": jrnn.models,

@@ -1,0 +1,15 @@
+"""Flax: cells of jrnn as its modules, and its cells as cells of jrnn.
+
+`nnx` and `linen` hold the same names, for the two interfaces of Flax: `RNN`, `RNNCell`,
+`Bidirectional`, `Stack` and `as_cell`.
+"""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from jrnn.core.lazy import submodules as _submodules
+
+if _TYPE_CHECKING:
+    from jrnn.interop.flax import linen as linen
+    from jrnn.interop.flax import nnx as nnx
+else:
+    __getattr__, __dir__ = _submodules(globals(), "linen", "nnx")
