@@ -1149,4 +1149,27 @@ entry(
     jrnn.interop.torch.from_arrays,
     spec=(_spec, NONE | {"text": "LSTM", "cell": CELL}),
     arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+    prefix=("", NONE | {"number": 3, "bytes": b"rnn."}),
+    time_axis=(None, {"two": 2, "text": "time", "bool": True}),
+)
+entry(
+    "jrnn.interop.torch.find_specs",
+    jrnn.interop.torch.find_specs,
+    arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+)
+_params = params_of(CELL)
+entry(
+    "jrnn.interop.torch.to_arrays",
+    jrnn.interop.torch.to_arrays,
+    cell=(CELL, CELLS),
+    params=(_params, params_like(_params)),
+    batch_first=(False, SWITCHES),
+    as_cell=(False, SWITCHES),
+)
+_state = state_of(CELL, _params)
+entry(
+    "jrnn.interop.torch.to_torch_state",
+    jrnn.interop.torch.to_torch_state,
+    cell=(CELL, CELLS),
+    state=(_state, NONE | states_like(_state, batch=False)),
 )

@@ -55,6 +55,7 @@ BESIDES = {
     "jrnn.cells.dense": "what methods call, with what was checked",
     "jrnn.diagnostics.claim": "for those who write cells",
     "jrnn.interop.torch.from_torch": "needs PyTorch",
+    "jrnn.interop.torch.to_torch": "needs PyTorch",
 }
 # Modules that show what stands in others.
 GATHERED = ("jrnn.cells", "jrnn.diagnostics", "jrnn.wrappers")
