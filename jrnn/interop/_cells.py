@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "sigmoid": jax.nn.sigmoid,
     "linear": linear,
 }
-NAMES = {function: name for name, function in ACTIVATIONS.items()} | {
+NAMES: dict[Any, str] = {function: name for name, function in ACTIVATIONS.items()} | {
     jax.lax.tanh: "tanh",
     jax.lax.logistic: "sigmoid",
 }
@@ -126,7 +126,8 @@ def layer_of(cell: Cell, library: Library, place: str = "") -> Layer:
     Raises:
       ValueError: The library has no such cell.
     """
-    name, given = cell.spec.name, dict(cell.spec.arguments)
+    name = cell.spec.name
+    given: dict[str, Any] = dict(cell.spec.arguments)
     reason = _reason(name, given, library)
     if reason:
         raise library.refuse(cell, reason, place)
@@ -189,9 +190,10 @@ def levels_of(cell: Cell, library: Library) -> list[Level]:
 
 
 def _level(cell: Cell, library: Library, place: str) -> Level:
-    name, rate, outer = cell.spec.name, 0.0, cell
-    if name == "dropout":
-        (cell,), rate = _inside(outer), dict(outer.spec.arguments)["rate"]
+    rate: Any = 0.0
+    if cell.spec.name == "dropout":
+        outer, (cell,) = cell, _inside(cell)
+        rate = dict(outer.spec.arguments)["rate"]
         if not _same(outer, dropout(cell, rate)):
             raise library.refuse(outer, CHANGED, place)
     if cell.spec.name != "bidirectional":

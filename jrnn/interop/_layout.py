@@ -204,7 +204,8 @@ def _read_biases(found: Pieces, kind: Kind) -> dict[str, Any]:
     fields["b"] = _library(*b).concatenate(b)
     if kind.apart:
         apart = found.get(("b_h", kind.apart))
-        fields["b_h"] = np.zeros_like(b[-1]) if apart is None else apart
+        zeros = _library(b[-1]).zeros_like
+        fields["b_h"] = zeros(b[-1]) if apart is None else apart
     return fields
 
 

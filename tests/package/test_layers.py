@@ -34,7 +34,8 @@ FOREIGN = {"chex", "jax", "jaxtyping", "numpy"}
 FOREIGN_BESIDES = {
     "train/step": {"optax"},
     "train/checkpoint/arrays": {"orbax"},
-    "interop/flax": {"flax"},
+    "interop/equinox/weights": {"equinox"},
+    "interop/flax/weights": {"flax"},
     "interop/keras": {"keras"},
     "interop/torch": {"torch"},
 }
