@@ -7,12 +7,15 @@ To test a new public function, add one entry here; without one,
 import collections
 import functools
 import inspect
+import operator
 import os
 import types
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen
+import flax.nnx
 import jax
 import numpy as np
 import optax
@@ -21,6 +24,9 @@ from flax import linen, nnx
 import jrnn
 import jrnn.interop.flax.linen
 import jrnn.interop.flax.nnx
+import jrnn.interop.flax.weights
+import jrnn.interop.haiku
+import jrnn.interop.keras
 import jrnn.interop.torch
 import jrnn.train
 from jrnn.models.regressions import Regressions
@@ -1225,6 +1231,83 @@ entry(
     jrnn.interop.torch.from_arrays,
     spec=(_spec, NONE | {"text": "LSTM", "cell": CELL}),
     arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+    prefix=("", NONE | {"number": 3, "bytes": b"rnn."}),
+    time_axis=(None, {"two": 2, "text": "time", "bool": True}),
+)
+entry(
+    "jrnn.interop.torch.find_specs",
+    jrnn.interop.torch.find_specs,
+    arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+)
+_params = params_of(CELL)
+entry(
+    "jrnn.interop.torch.to_arrays",
+    jrnn.interop.torch.to_arrays,
+    cell=(CELL, CELLS),
+    params=(_params, params_like(_params)),
+    batch_first=(False, SWITCHES),
+    as_cell=(False, SWITCHES),
+)
+_state = state_of(CELL, _params)
+entry(
+    "jrnn.interop.torch.to_torch_state",
+    jrnn.interop.torch.to_torch_state,
+    cell=(CELL, CELLS),
+    state=(_state, NONE | states_like(_state, batch=False)),
+)
+_keras_spec = jrnn.interop.keras.KerasSpec("GRU", 3, 4)
+entry(
+    "jrnn.interop.keras.from_arrays",
+    jrnn.interop.keras.from_arrays,
+    spec=(_keras_spec, NONE | {"text": "GRU", "cell": CELL}),
+    arrays=({}, NONE | {"list": [1], "text": "arrays"}),
+)
+for _name in ("keras.to_arrays", "flax.weights.to_linen", "flax.weights.to_nnx"):
+    _module, _, _last = _name.rpartition(".")
+    entry(
+        f"jrnn.interop.{_name}",
+        getattr(operator.attrgetter(_module)(jrnn.interop), _last),
+        cell=(CELL, CELLS),
+        params=(_params, params_like(_params)),
+    )
+_linen = flax.linen.RNN(flax.linen.LSTMCell(4))
+_linen_params = {"cell": jrnn.interop.flax.weights.to_linen(CELL, _params)[1]["params"]}
+entry(
+    "jrnn.interop.flax.weights.from_linen",
+    jrnn.interop.flax.weights.from_linen,
+    module=(
+        _linen,
+        NONE | {"text": "LSTM", "cell": CELL, "class": flax.linen.LSTMCell},
+    ),
+    params=(_linen_params, NONE | {"text": "params", "list": [1], "empty": {}}),
+    reverse=(False, SWITCHES),
+)
+entry(
+    "jrnn.interop.flax.weights.from_nnx",
+    jrnn.interop.flax.weights.from_nnx,
+    module=(
+        flax.nnx.LSTMCell(3, 4, rngs=flax.nnx.Rngs(0)),
+        NONE | {"text": "LSTM", "cell": CELL, "class": flax.nnx.LSTMCell},
+    ),
+    reverse=(False, SWITCHES),
+)
+_core = type("LSTM", (), {})  # of which only the name is read
+entry(
+    "jrnn.interop.haiku.from_haiku",
+    jrnn.interop.haiku.from_haiku,
+    core=(_core, NONE | {"text": "LSTM", "cell": CELL}),
+    params=(
+        jrnn.interop.haiku.to_haiku(CELL, _params),
+        NONE | {"text": "params", "list": [1], "empty": {}},
+    ),
+    name=(None, {"number": 3, "bytes": b"lstm"}),
+)
+entry(
+    "jrnn.interop.haiku.to_haiku",
+    jrnn.interop.haiku.to_haiku,
+    cell=(CELL, CELLS),
+    params=(_params, params_like(_params)),
+    name=(None, {"number": 3, "bytes": b"lstm"}),
 )
 
 # Flax.

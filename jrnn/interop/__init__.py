@@ -9,8 +9,10 @@ if _TYPE_CHECKING:
     from jrnn.interop import export as export
     from jrnn.interop import files as files
     from jrnn.interop import flax as flax
+    from jrnn.interop import haiku as haiku
+    from jrnn.interop import keras as keras
     from jrnn.interop import torch as torch
 else:
     __getattr__, __dir__ = _submodules(
-        globals(), "equinox", "export", "files", "flax", "torch"
+        globals(), "equinox", "export", "files", "flax", "haiku", "keras", "torch"
     )

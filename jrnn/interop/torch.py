@@ -1,4 +1,4 @@
-r"""Converts PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU` to cells of jrnn.
+r"""Converts PyTorch's `nn.RNN`, `nn.LSTM`, `nn.GRU` and their cells, both ways.
 
 PyTorch multiplies by transposes and has two biases, one for each product:
 
@@ -11,75 +11,77 @@ of an LSTM and b_hh = (b_hr, b_hz, b_hn) in a GRU,
     b = b_ih + b_hh                                   RNN, LSTM
     b = b_ih + (b_hr, b_hz, 0),    b_h = b_hn         GRU
 
+Back to PyTorch, b_ih = b, and b_hh is zero, with b_hn = b_h in a GRU. The zeros are -0,
+so that the sum is b to the last bit.
+
 Other differences are only in form:
 
-    batch_first     a layout of data, not of weights; jrnn reads (T, *batch, k), so pass
-                    batch-first data as `jnp.swapaxes(xs, 0, 1)`
+    batch_first     a layout of data, which a cell does not hold: `from_torch` asks for
+                    `time_axis`, to be passed to `jrnn.unroll` too
     packed          a padded sequence and `jrnn.unroll(..., lengths=...)`
     train(), eval() `jrnn.unroll` applies dropout if it gets a `key`, otherwise not
     h_0, c_0        packed into (layers * directions, batch, size), even with
-                    batch_first; `from_torch_state` unpacks them
+                    batch_first; `from_torch_state` unpacks them, `to_torch_state` packs
 
-PyTorch is imported when `from_torch` is called; the other functions work without it.
+PyTorch is imported when `from_torch` or `to_torch` is called; the other functions work
+without it.
 
-Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html, and GRU.html
-and RNN.html in the same folder.
+Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html, and GRU.html,
+RNN.html, LSTMCell.html, GRUCell.html and RNNCell.html in the same folder.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
-
-from jrnn.cells.elman import ElmanParams, elman
-from jrnn.cells.gru import GRUParams, gru
-from jrnn.cells.lstm import LSTMParams, lstm
-from jrnn.core.arguments import check_size, tell
-from jrnn.core.cell import Cell, Params, State
-from jrnn.core.check import check_array, check_cell, check_params, check_state
+from jrnn.core.arguments import check_kind, check_switch
+from jrnn.core.cell import Cell, Params
+from jrnn.core.check import check_cell, check_params
+from jrnn.interop._arrays import check_arrays
+from jrnn.interop._cells import cell_of
+from jrnn.interop._layout import Arrays, read, write
+from jrnn.interop._torch_modules import constructor, spec_of_module, tensor
+from jrnn.interop._torch_spec import (
+    TorchSpec,
+    check_spec,
+    check_time_axis,
+    find_specs,
+    layer_at,
+    layout_of,
+    shapes_of,
+    spec_of,
+    suffixes,
+)
+from jrnn.interop._torch_state import from_torch_state, to_torch_state
 from jrnn.wrappers import bidirectional, dropout, stack
 
+__all__ = [
+    "TorchSpec",
+    "find_specs",
+    "from_arrays",
+    "from_torch",
+    "from_torch_state",
+    "to_arrays",
+    "to_torch",
+    "to_torch_state",
+]
+
 if TYPE_CHECKING:
-    from torch.nn import RNNBase  # pyright: ignore[reportMissingImports] optional
-
-GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
-
-Arrays = Mapping[str, Any]  # PyTorch's parameters by name
-Held = dict[str, Array]  # the same, checked and moved to JAX
+    from torch.nn import (  # pyright: ignore[reportMissingImports] optional
+        RNNBase,
+        RNNCellBase,
+    )
 
 
-class TorchSpec(NamedTuple):
-    """The attributes of a recurrent module of PyTorch, under PyTorch's names.
-
-    Attributes:
-      mode: RNN_TANH, RNN_RELU, LSTM or GRU.
-      input_size: Number of features.
-      hidden_size: Number of units.
-      num_layers: Number of layers.
-      bias: Whether there are biases.
-      dropout: Share of the features dropped between layers, in [0, 1).
-      bidirectional: Whether each layer reads the sequence from both ends.
-      proj_size: Size of an LSTM's projection; 0: none.
-    """
-
-    mode: str
-    input_size: int
-    hidden_size: int
-    num_layers: int = 1
-    bias: bool = True
-    dropout: float = 0.0
-    bidirectional: bool = False
-    proj_size: int = 0
-
-
-def from_torch(module: "RNNBase") -> tuple[Cell, Params]:
+def from_torch(
+    module: "RNNBase | RNNCellBase", *, time_axis: int | None = None
+) -> tuple[Cell, Params]:
     """Converts a recurrent module of PyTorch to a cell and its parameters.
 
     Args:
-      module: A `torch.nn.RNN`, `torch.nn.LSTM` or `torch.nn.GRU`, on any device.
+      module: An `nn.RNN`, `nn.LSTM` or `nn.GRU`, or an `nn.RNNCell`, `nn.LSTMCell` or
+        `nn.GRUCell`, on any device.
+      time_axis: The axis of time in your data, 0 or 1, which `jrnn.unroll` takes too.
+        Required for a module with `batch_first=True`, as a cell does not hold it.
 
     Returns:
       A cell and its parameters. One layer in one direction is the bare cell; two
@@ -90,45 +92,82 @@ def from_torch(module: "RNNBase") -> tuple[Cell, Params]:
     Raises:
       ImportError: PyTorch is not installed.
       TypeError: `module` is something else.
-      ValueError: Its parameters are float64 and JAX would convert them to float32, or
-        its dropout is 1.
+      ValueError: It has `batch_first=True` and `time_axis` is None; its parameters are
+        float64 and JAX would convert them to float32; or its dropout is 1.
 
     Example:
         module = torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
         cell, params = from_torch(module)
         state, ys = jrnn.unroll(cell, params, xs)            # xs (T, *batch, 3)
     """
-    try:
-        import torch.nn as nn  # pyright: ignore[reportMissingImports] optional
-    except ImportError as error:
-        raise ImportError(
-            "Expected PyTorch to be installed, got none: `pip install torch`, or pass "
-            "arrays to jrnn.interop.torch.from_arrays, which works without it."
-        ) from error
-    if not isinstance(module, nn.RNN | nn.LSTM | nn.GRU):
-        raise TypeError(
-            "Expected a torch.nn.RNN, torch.nn.LSTM or torch.nn.GRU, got "
-            f"{type(module).__name__}; pass the recurrent module itself, such as "
-            "model.lstm. For an LSTMCell or similar, load its weights into a module of "
-            "one layer, with _l0 appended to their names."
-        )
-    spec = TorchSpec(*(getattr(module, name) for name in TorchSpec._fields))
+    nn = _torch("from_torch", "from_arrays").nn
+    spec = spec_of_module(nn, module)
     # Attributes, as named_parameters() has other arrays under weight_norm.
-    return from_arrays(spec, {name: getattr(module, name) for name in _shapes(spec)})
+    arrays = {name: getattr(module, name) for name in shapes_of(spec)}
+    return from_arrays(spec, arrays, time_axis=time_axis)
 
 
-def from_arrays(spec: TorchSpec, arrays: Arrays) -> tuple[Cell, Params]:
+def to_torch(
+    cell: Cell, params: Params, *, batch_first: bool = False, as_cell: bool = False
+) -> "RNNBase | RNNCellBase":
+    """Converts a cell and its parameters to a recurrent module of PyTorch.
+
+    Args:
+      cell: An `elman` with tanh or relu, an `lstm` without peepholes, a `gru` that
+        resets after the product; a `bidirectional` of two alike; or a `stack` of such
+        layers of one size, with one rate of `dropout` around all but the first.
+      params: Its parameters, all of one dtype, which the module has too.
+      batch_first: The module's layout of data.
+      as_cell: Whether to make an `nn.RNNCell`, `nn.LSTMCell` or `nn.GRUCell`.
+
+    Returns:
+      A module on the CPU, in training mode. `from_torch` gives the parameters back, bit
+      for bit. PyTorch's random generator is left as it was.
+
+    Raises:
+      ImportError: PyTorch is not installed.
+      TypeError: `cell` is not a cell.
+      ValueError: PyTorch has no such module, or `params` do not fit the cell.
+
+    Example:
+        cell = jrnn.stack(jrnn.gru(3, 4), jrnn.dropout(jrnn.gru(4, 4), 0.5))
+        module = to_torch(cell, cell.init(jax.random.key(0)))
+        ys, h_n = module(xs)                                 # xs (T, batch, 3)
+    """
+    torch = _torch("to_torch", "to_arrays")
+    spec, arrays = to_arrays(cell, params, batch_first=batch_first, as_cell=as_cell)
+    dtypes = sorted({str(array.dtype) for array in arrays.values()})
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"Expected params of one dtype, as a module of PyTorch has, got {dtypes}."
+        )
+    make, options = constructor(torch.nn, spec)
+    options["dtype"] = getattr(torch, dtypes[0])
+    with torch.random.fork_rng(devices=[]):
+        module = make(**options)
+    module.load_state_dict({name: tensor(torch, a) for name, a in arrays.items()})
+    return module
+
+
+def from_arrays(
+    spec: TorchSpec, arrays: Arrays, *, prefix: str = "", time_axis: int | None = None
+) -> tuple[Cell, Params]:
     """Converts PyTorch parameters to a cell and its parameters, without PyTorch.
 
     Args:
-      spec: The attributes of the module.
+      spec: The attributes of the module; `find_specs` reads them from a state_dict.
       arrays: Its parameters, NumPy arrays or tensors, with the names and shapes of its
         `state_dict()`.
+      prefix: Where `arrays` is the state_dict of a larger model, what precedes the
+        names of this module's parameters, such as "encoder.lstm."; all other arrays
+        are ignored.
+      time_axis: As in `from_torch`.
 
     Returns:
       A cell and its parameters, as `from_torch`.
 
     Raises:
+      TypeError: `spec` is no TorchSpec, or `arrays` is no dictionary.
       ValueError: The mode is unknown to PyTorch; a parameter is missing, unexpected, or
         of another shape than `spec` implies; or as in `from_torch`.
 
@@ -140,163 +179,87 @@ def from_arrays(spec: TorchSpec, arrays: Arrays) -> tuple[Cell, Params]:
       >>> from_arrays(TorchSpec("RNN_TANH", 3, 4, bias=False), arrays)[1].W_x.shape
       (3, 4)
     """
-    if not isinstance(spec, TorchSpec):
-        raise TypeError(f"Expected spec to be a TorchSpec, got {tell(spec)}.")
-    if not isinstance(arrays, Mapping):
-        raise TypeError(
-            f"Expected arrays to be a dictionary of parameters, got {tell(arrays)}."
-        )
-    held = _checked(spec, arrays)
-    layers = [_layer(spec, held, layer) for layer in range(spec.num_layers)]
-    cells, params = zip(*layers, strict=True)
-    cells = cells[:1] + tuple(dropout(cell, spec.dropout) for cell in cells[1:])
-    cell, params = (stack(*cells), params) if cells[1:] else (cells[0], params[0])
-    check_params(cell, params)
-    return cell, params
+    check_spec(spec)
+    check_time_axis(spec, time_axis)
+    check_kind("prefix", prefix, str)
+    own, hint = _of_module(arrays, prefix)
+    held = check_arrays(own, shapes_of(spec), str(spec), hint)
+    cells, params = [], []
+    for i in range(spec.num_layers):
+        layer = layer_at(spec, i)
+        one = cell_of(layer)
+        layouts = [layout_of(layer, suffix) for suffix in suffixes(spec, i)]
+        each = tuple(read(layout, held, layer.sizes) for layout in layouts)
+        made = bidirectional(one, one) if spec.bidirectional else one
+        cells.append(dropout(made, spec.dropout) if i else made)
+        params.append(each if spec.bidirectional else each[0])
+    deep = spec.num_layers > 1
+    cell, nested = (stack(*cells), tuple(params)) if deep else (cells[0], params[0])
+    check_params(cell, nested)
+    return cell, nested
 
 
-def from_torch_state(cell: Cell, state: Any) -> State:
-    """Unpacks a state of PyTorch into the state of `cell`.
-
-    PyTorch packs layer by layer, the forward direction of each before the backward.
+def to_arrays(
+    cell: Cell, params: Params, *, batch_first: bool = False, as_cell: bool = False
+) -> tuple[TorchSpec, dict[str, Any]]:
+    """Converts a cell and its parameters to those of a PyTorch module, without PyTorch.
 
     Args:
-      cell: The cell that `from_torch` returned.
-      state: h of shape (layers * directions, *batch, size), or an LSTM's pair (h, c),
-        as PyTorch takes and returns it; tensors or NumPy arrays.
+      cell: As in `to_torch`.
+      params: Its parameters.
+      batch_first: As in `to_torch`.
+      as_cell: As in `to_torch`.
 
     Returns:
-      The state of `cell`, with leaves (*batch, size), in the dtype of `state`.
+      The attributes of the module, and its parameters by the names of its
+      `state_dict()`, NumPy arrays in the dtypes of `params`.
 
     Raises:
-      TypeError: `cell` is not a cell, or the state is not floating.
-      ValueError: The state does not fit the cell.
+      TypeError: `cell` is not a cell.
+      ValueError: As in `to_torch`.
 
     Example:
-      >>> import jax.numpy as jnp, jrnn
-      >>> from jrnn.interop.torch import from_torch_state
-      >>> cell = jrnn.stack(jrnn.lstm(3, 4), jrnn.lstm(4, 4))
-      >>> h_0, c_0 = jnp.ones((2, 5, 4)), jnp.zeros((2, 5, 4))
-      >>> from_torch_state(cell, (h_0, c_0))[1].h.shape
-      (5, 4)
+      >>> import jax, jrnn
+      >>> from jrnn.interop.torch import to_arrays
+      >>> cell = jrnn.bidirectional(jrnn.lstm(3, 4), jrnn.lstm(3, 4))
+      >>> spec, arrays = to_arrays(cell, cell.init(jax.random.key(0)))
+      >>> spec.bidirectional, arrays["weight_hh_l0_reverse"].shape
+      (True, (16, 4))
     """
     check_cell(cell)
-    packed = state if isinstance(state, tuple | list) else (state,)
-    packed = [_to_jax(array, "state") for array in packed]
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
-    like = jax.eval_shape(cell.init_state, params)
-    leading = {array.shape[:-1] for array in packed}  # (layers * directions, *batch)
-    rows, *batch = (leading.pop() if len(leading) == 1 else ()) or (0,)
-    if len(jax.tree.leaves(like)) != rows * len(packed):
-        raise ValueError(
-            "Expected state to be h, or for an LSTM (h, c), of shape (layers * "
-            "directions, *batch, "
-            f"size) for {cell}, got {[array.shape for array in packed]}."
-        )
-    leaves = [array[i] for i in range(rows) for array in packed]
-    nested = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return check_state(cell, nested, tuple(batch))
+    check_switch("batch_first", batch_first)
+    check_switch("as_cell", as_cell)
+    spec = spec_of(cell)._replace(batch_first=batch_first, is_cell=as_cell)
+    check_spec(spec)
+    check_params(cell, params)
+    arrays: dict[str, Any] = {}
+    nested = params if cell.spec.name == "stack" else (params,)
+    for i, own in enumerate(nested):
+        each = own if spec.bidirectional else (own,)
+        for suffix, one in zip(suffixes(spec, i), each, strict=True):
+            arrays |= write(layout_of(layer_at(spec, i), suffix), one)
+    return spec, arrays
 
 
-def _to_jax(array: Any, name: str) -> Array:
-    """Moves an array or a tensor to JAX; raises if JAX would narrow its dtype."""
-    held = _to_numpy(array)
-    moved = check_array(name, held)
-    if moved.dtype != held.dtype:
-        raise ValueError(
-            f"Expected JAX to keep {held.dtype} of {name}, got {moved.dtype}; call "
-            'jax.config.update("jax_enable_x64", True) first, or cast to float32.'
-        )
-    return moved
+def _torch(user: str, instead: str) -> Any:
+    """Imports PyTorch; the error names what works without it."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports] optional
+        import torch.nn  # pyright: ignore[reportMissingImports] optional
+    except ImportError as error:
+        raise ImportError(
+            f"Expected PyTorch to be installed for {user}, got none: `pip install "
+            f"torch`, or use jrnn.interop.torch.{instead}, which works without it."
+        ) from error
+    return torch
 
 
-def _to_numpy(array: Any) -> np.ndarray:
-    """Returns a copy, as JAX could otherwise share memory that PyTorch writes to."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        # NumPy cannot read bfloat16 tensors; float32 represents all their values.
-        if str(array.dtype) == "torch.bfloat16":
-            return array.float().numpy().astype(jnp.bfloat16)
-        array = array.numpy()
-    return np.array(array)
-
-
-def _checked(spec: TorchSpec, arrays: Arrays) -> Held:
-    """Returns copies; raises unless names and shapes are those that `spec` implies."""
-    if spec.mode not in GATES:
-        raise ValueError(
-            f"Expected mode to be one of {list(GATES)}, got {spec.mode!r}."
-        )
-    check_size("num_layers", spec.num_layers)
-    expected = _shapes(spec)
-    got = {name: tuple(np.shape(array)) for name, array in arrays.items()}
-    wrong = sorted(
-        name
-        for name in expected.keys() | got.keys()
-        if expected.get(name) != got.get(name)
-    )
-    if wrong:
-        raise ValueError(
-            f"Expected the parameters of {spec}, and "
-            f"{ {name: expected.get(name) for name in wrong} }, got "
-            f"{ {name: got.get(name) for name in wrong} }; names are those of the "
-            "module's own state_dict(), without a prefix."
-        )
-    return {name: _to_jax(array, name) for name, array in arrays.items()}
-
-
-def _shapes(spec: TorchSpec) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a module's parameters, by name."""
-    units, shown = spec.hidden_size, spec.proj_size or spec.hidden_size
-    n, shapes = GATES[spec.mode] * units, {}
-    for layer in range(spec.num_layers):
-        k = shown * (1 + spec.bidirectional) if layer else spec.input_size
-        for suffix in _suffixes(spec, layer):
-            shapes[f"weight_ih{suffix}"] = (n, k)
-            shapes[f"weight_hh{suffix}"] = (n, shown)
-            if spec.bias:
-                shapes |= {f"bias_ih{suffix}": (n,), f"bias_hh{suffix}": (n,)}
-            if spec.proj_size:
-                shapes[f"weight_hr{suffix}"] = (shown, units)
-    return shapes
-
-
-def _suffixes(spec: TorchSpec, layer: int) -> list[str]:
-    """Returns the suffixes of parameter names, for each direction of a layer."""
-    ends = ["", "_reverse"] if spec.bidirectional else [""]
-    return [f"_l{layer}{end}" for end in ends]
-
-
-def _layer(spec: TorchSpec, held: Held, layer: int) -> tuple[Cell, Params]:
-    """Makes one layer: a cell and its parameters, or a pair of each."""
-    children = [_child(spec, held, suffix) for suffix in _suffixes(spec, layer)]
-    if not spec.bidirectional:
-        return children[0]
-    cells, params = zip(*children, strict=True)
-    return bidirectional(*cells), params
-
-
-def _child(spec: TorchSpec, held: Held, suffix: str) -> tuple[Cell, Params]:
-    """Makes one layer in one direction: its cell and its parameters."""
-    W_x, W_h = held[f"weight_ih{suffix}"].T, held[f"weight_hh{suffix}"].T
-    sizes, bias = (W_x.shape[0], spec.hidden_size), spec.bias
-    b_ih, b_hh = held.get(f"bias_ih{suffix}"), held.get(f"bias_hh{suffix}")
-    if spec.mode == "GRU":
-        return gru(*sizes, bias=bias), GRUParams(W_x, W_h, *_gru_biases(b_ih, b_hh))
-    b = None if b_ih is None or b_hh is None else b_ih + b_hh
-    if spec.mode == "LSTM":
-        cell = lstm(*sizes, bias=bias, projection_size=spec.proj_size or None)
-        W_p = held[f"weight_hr{suffix}"].T if spec.proj_size else None
-        return cell, LSTMParams(W_x, W_h, b, W_p=W_p)
-    phi = jax.nn.relu if spec.mode == "RNN_RELU" else jnp.tanh
-    return elman(*sizes, activation=phi, bias=bias), ElmanParams(W_x, W_h, b)
-
-
-def _gru_biases(
-    b_ih: Array | None, b_hh: Array | None
-) -> tuple[Array | None, Array | None]:
-    """Adds b_hr and b_hz to b; b_hn stays separate, as the reset gate multiplies it."""
-    if b_ih is None or b_hh is None:
-        return None, None
-    rz = 2 * b_ih.size // 3
-    return b_ih.at[:rz].add(b_hh[:rz]), b_hh[rz:]
+def _of_module(arrays: Any, prefix: str) -> tuple[Any, str]:
+    """Returns the arrays under a prefix, and the remedy if these do not fit."""
+    if not isinstance(arrays, Mapping):
+        return arrays, ""
+    found = [known for known in find_specs(arrays) if known != prefix]
+    hint = "names are those of the module's own state_dict()"
+    hint += f"; of a larger model, pass prefix=, one of {found}" if found else ""
+    named = {n: a for n, a in arrays.items() if str(n).startswith(prefix)}
+    return {str(n)[len(prefix) :]: a for n, a in named.items()}, hint

@@ -14,8 +14,12 @@ import optax
 import pytest
 
 import jrnn
+import jrnn.interop.equinox.weights
 import jrnn.interop.flax.linen
 import jrnn.interop.flax.nnx
+import jrnn.interop.flax.weights
+import jrnn.interop.haiku
+import jrnn.interop.keras
 import jrnn.interop.torch
 import jrnn.train
 from jrnn.models.regressions import Regressions
@@ -36,6 +40,10 @@ MODULES = {
     "jrnn.interop.files": jrnn.interop.files,
     "jrnn.interop.flax.linen": jrnn.interop.flax.linen,
     "jrnn.interop.flax.nnx": jrnn.interop.flax.nnx,
+    "jrnn.interop.equinox.weights": jrnn.interop.equinox.weights,
+    "jrnn.interop.flax.weights": jrnn.interop.flax.weights,
+    "jrnn.interop.haiku": jrnn.interop.haiku,
+    "jrnn.interop.keras": jrnn.interop.keras,
     "jrnn.interop.torch": jrnn.interop.torch,
     "jrnn.methods": jrnn.methods,
     "jrnn.models": jrnn.models,
@@ -60,7 +68,12 @@ BESIDES = {
     "jrnn.activations.positive": "an activation",
     "jrnn.cells.dense": "what methods call, with what was checked",
     "jrnn.diagnostics.claim": "for those who write cells",
+    "jrnn.interop.equinox.weights.from_equinox": "needs Equinox",
+    "jrnn.interop.equinox.weights.to_equinox": "needs Equinox",
+    "jrnn.interop.keras.from_keras": "needs Keras",
+    "jrnn.interop.keras.to_keras": "needs Keras",
     "jrnn.interop.torch.from_torch": "needs PyTorch",
+    "jrnn.interop.torch.to_torch": "needs PyTorch",
 }
 # Modules that show what stands in others.
 GATHERED = ("jrnn.cells", "jrnn.diagnostics", "jrnn.wrappers")

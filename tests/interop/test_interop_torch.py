@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 
 import jrnn
-from jrnn.interop.torch import TorchSpec, from_arrays, from_torch, from_torch_state
-from tests.helpers import assert_close
+from jrnn.interop.torch import (
+    TorchSpec,
+    find_specs,
+    from_arrays,
+    from_torch,
+    from_torch_state,
+    to_arrays,
+    to_torch,
+    to_torch_state,
+)
+from tests.helpers import assert_close, random_like
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("torch_*.npz"))
 FLOAT32, FLOAT64 = 1e-5, 1e-12  # normwise errors
@@ -214,6 +223,232 @@ def test_without_pytorch_the_error_says_what_to_install(monkeypatch) -> None:
         from_torch(object())
 
 
+# Back to PyTorch.
+
+RELU = jax.nn.relu
+PROJECTED = jrnn.lstm(3, 4, projection_size=2)
+EXPRESSIBLE = {
+    "tanh": jrnn.elman(3, 4),
+    "relu": jrnn.elman(3, 4, activation=RELU, bias=False),
+    "lstm": jrnn.lstm(3, 4),
+    "gru": jrnn.gru(3, 4),
+    "gru no bias": jrnn.gru(3, 4, bias=False),
+    "two directions": jrnn.bidirectional(jrnn.gru(3, 4), jrnn.gru(3, 4)),
+    "deep": jrnn.stack(
+        jrnn.bidirectional(PROJECTED, PROJECTED),
+        jrnn.dropout(
+            jrnn.bidirectional(*[jrnn.lstm(4, 4, projection_size=2)] * 2), 0.25
+        ),
+    ),
+    "three": jrnn.stack(jrnn.gru(3, 4), jrnn.gru(4, 4), jrnn.gru(4, 4)),
+}
+
+
+def drawn(cell, dtype=jnp.float32):
+    """Returns random parameters, with -0 in each, which only its bits tell from 0."""
+
+    def draw(leaf):
+        array = np.array(leaf)
+        array[0] = -0.0
+        return jnp.asarray(array)
+
+    like = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype))
+    return jax.tree.map(draw, random_like(0, like))
+
+
+def assert_bitwise(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize("name", EXPRESSIBLE)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
+def test_parameters_come_back_from_arrays_bit_for_bit(name, dtype) -> None:
+    cell = EXPRESSIBLE[name]
+    params = drawn(cell, dtype)
+    again, back = from_arrays(*to_arrays(cell, params))
+    assert again is cell
+    assert_bitwise(back, params)
+
+
+def test_the_attributes_are_those_of_the_cell() -> None:
+    spec = to_arrays(EXPRESSIBLE["deep"], drawn(EXPRESSIBLE["deep"]))[0]
+    wanted = TorchSpec("LSTM", 3, 4, 2, dropout=0.25, bidirectional=True, proj_size=2)
+    assert spec == wanted
+    cell = jrnn.elman(3, 4, activation=RELU, bias=False)
+    assert to_arrays(cell, drawn(cell))[0] == TorchSpec("RNN_RELU", 3, 4, bias=False)
+
+
+def test_a_single_cell_has_names_without_a_layer() -> None:
+    cell = jrnn.gru(3, 4)
+    params = drawn(cell)
+    spec, arrays = to_arrays(cell, params, as_cell=True)
+    assert (spec.is_cell, set(arrays)) == (
+        True,
+        {"weight_ih", "weight_hh", "bias_ih", "bias_hh"},
+    )
+    assert_bitwise(from_arrays(spec, arrays)[1], params)
+    deep = EXPRESSIBLE["three"]
+    with pytest.raises(ValueError, match=r"one layer .* where is_cell .* num_layers=3"):
+        to_arrays(deep, drawn(deep), as_cell=True)
+
+
+def doubled():
+    def advance(params, state, u):
+        new = jrnn.gru(3, 4).advance(params, state, u)
+        return new._replace(h=2 * new.h)
+
+    return jrnn.gru(3, 4)._replace(advance=advance)
+
+
+INEXPRESSIBLE = {
+    "peepholes": (jrnn.lstm(3, 4, peepholes=True), "no peepholes"),
+    "reset before": (
+        jrnn.gru(3, 4, reset_after=False),
+        "PyTorch resets after the product, .*train with reset_after=True",
+    ),
+    "activation": (jrnn.elman(3, 4, activation=jnp.sin), "must be tanh or relu"),
+    "another cell": (jrnn.cells.lru(3, 4), "nothing that computes lru"),
+    "layer norm": (jrnn.cells.layer_norm_gru(3, 4), "nothing that computes layer_norm"),
+    "residual": (
+        jrnn.residual(jrnn.gru(4, 4)),
+        "nothing that computes residual; convert the cells inside",
+    ),
+    "residual above": (
+        jrnn.stack(jrnn.gru(3, 4), jrnn.residual(jrnn.gru(4, 4))),
+        r"at \[1\]: PyTorch has nothing that computes residual",
+    ),
+    "mixed": (jrnn.stack(jrnn.gru(3, 4), jrnn.lstm(4, 4)), r"at \[1\]: all layers"),
+    "sizes": (jrnn.stack(jrnn.gru(3, 4), jrnn.gru(4, 5)), r"at \[1\]: all layers"),
+    "one way above": (
+        jrnn.stack(jrnn.bidirectional(jrnn.gru(3, 4), jrnn.gru(3, 4)), jrnn.gru(8, 4)),
+        r"at \[1\]: all layers",
+    ),
+    "directions": (
+        jrnn.bidirectional(jrnn.gru(3, 4), jrnn.gru(3, 5)),
+        "all layers must be alike",
+    ),
+    "dropout of inputs": (jrnn.dropout(jrnn.gru(3, 4), 0.5), "rates of dropout"),
+    "two rates": (
+        jrnn.stack(
+            jrnn.gru(3, 4),
+            jrnn.dropout(jrnn.gru(4, 4), 0.5),
+            jrnn.dropout(jrnn.gru(4, 4), 0.25),
+        ),
+        "rates of dropout",
+    ),
+    "changed": (doubled(), "a function of it was replaced"),
+}
+
+
+@pytest.mark.parametrize("name", INEXPRESSIBLE)
+def test_what_pytorch_lacks_is_refused_with_the_reason(name) -> None:
+    cell, words = INEXPRESSIBLE[name]
+    params = drawn(cell)
+    with pytest.raises(
+        ValueError, match=f"Expected cell to be one that PyTorch.*{words}"
+    ):
+        to_arrays(cell, params)
+
+
+def test_a_cell_with_other_initialisers_is_converted() -> None:
+    init = jrnn.initializers.normal(0.1)
+    cell = jrnn.bidirectional(*[jrnn.gru(3, 4, input_init=init)] * 2)
+    params = drawn(cell)
+    again, back = from_arrays(*to_arrays(cell, params))
+    assert again is jrnn.bidirectional(jrnn.gru(3, 4), jrnn.gru(3, 4))
+    assert_bitwise(back, params)
+
+
+def test_parameters_of_another_cell_are_refused() -> None:
+    with pytest.raises(ValueError, match="params"):
+        to_arrays(jrnn.gru(3, 4), drawn(jrnn.gru(3, 5)))
+
+
+def test_gradients_go_through_the_conversion() -> None:
+    cell = jrnn.gru(3, 4)
+    params = drawn(cell)
+
+    def loss(params):
+        again, back = from_arrays(*to_arrays(cell, params))
+        return sum((leaf**3).sum() for leaf in back)
+
+    expected = jax.tree.map(lambda leaf: 3 * leaf**2, params)
+    assert_close(jax.jit(jax.grad(loss))(params), expected, 1e-6)
+
+
+# The layout of data.
+
+
+def test_batch_first_is_not_dropped_unseen() -> None:
+    cell = jrnn.lstm(3, 4)
+    spec, arrays = to_arrays(cell, drawn(cell), batch_first=True)
+    assert spec.batch_first
+    with pytest.raises(ValueError, match="Expected time_axis .*time_axis=1 .*unroll"):
+        from_arrays(spec, arrays)
+    for axis in (0, 1):
+        assert from_arrays(spec, arrays, time_axis=axis)[0] is cell
+    for wrong in (2, -1, True, "time"):
+        with pytest.raises(ValueError, match="time_axis to be 0 or 1"):
+            from_arrays(spec, arrays, time_axis=wrong)
+
+
+# A whole state_dict.
+
+
+def test_recurrent_modules_are_found_in_a_state_dict() -> None:
+    cells = {
+        "encoder.rnn.": EXPRESSIBLE["deep"],
+        "decoder.": jrnn.gru(3, 4, bias=False),
+        "": jrnn.lstm(3, 4),
+    }
+    whole = {"head.weight": np.zeros((2, 4)), "weight_hh_other": np.zeros(3)}
+    told = {}
+    for prefix, cell in cells.items():
+        spec, arrays = to_arrays(cell, drawn(cell), as_cell=not prefix)
+        told[prefix] = spec._replace(dropout=0.0)
+        whole |= {prefix + name: array for name, array in arrays.items()}
+    assert find_specs(whole) == told
+    del whole["head.weight"], whole["weight_hh_other"]
+    for prefix in ("encoder.rnn.", "decoder."):
+        params = from_arrays(told[prefix], whole, prefix=prefix)[1]
+        assert_bitwise(params, drawn(cells[prefix]))
+
+
+def test_the_nonlinearity_must_be_told() -> None:
+    cell = jrnn.elman(3, 4, activation=RELU)
+    whole = {f"rnn.{n}": a for n, a in to_arrays(cell, drawn(cell))[1].items()}
+    spec = find_specs(whole)["rnn."]
+    with pytest.raises(ValueError, match=r"got 'RNN'; .*_replace\(mode="):
+        from_arrays(spec, whole, prefix="rnn.")
+    assert from_arrays(spec._replace(mode="RNN_RELU"), whole, prefix="rnn.")[0] is cell
+
+
+def test_a_missing_prefix_is_named() -> None:
+    cell = jrnn.gru(3, 4)
+    spec, arrays = to_arrays(cell, drawn(cell))
+    whole = {f"encoder.gru.{name}": array for name, array in arrays.items()}
+    for prefix in ("", "gru."):
+        with pytest.raises(ValueError, match=r"prefix=, one of \['encoder.gru.'\]"):
+            from_arrays(spec, whole, prefix=prefix)
+
+
+def test_swapped_axes_are_named() -> None:
+    spec, arrays = to_arrays(jrnn.gru(3, 4), drawn(jrnn.gru(3, 4)))
+    arrays["weight_ih_l0"] = arrays["weight_ih_l0"].T
+    with pytest.raises(ValueError, match="axes of weight_ih_l0 are swapped"):
+        from_arrays(spec, arrays)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "deep", "three"])
+def test_states_are_packed_again(name) -> None:
+    cell = EXPRESSIBLE[name]
+    state = random_like(1, cell.init_state(drawn(cell), (5,)))
+    assert_bitwise(from_torch_state(cell, to_torch_state(cell, state)), state)
+
+
 # What follows runs where PyTorch is installed.
 
 
@@ -257,7 +492,7 @@ def random_start(torch, module, batch):
 @pytest.mark.parametrize("seed", range(18))
 def test_a_module_and_its_cell_compute_the_same(torch, seed) -> None:
     module = random_module(torch, seed)
-    cell, params = from_torch(module)
+    cell, params = from_torch(module, time_axis=0)
     xs = torch.randn(7, 3, module.input_size, dtype=torch.float64)
     start = random_start(torch, module, 3)
     lengths = torch.randint(1, 8, (3,)) if seed % 2 else None
@@ -320,7 +555,92 @@ def test_reparametrised_weights_are_those_that_the_module_uses(torch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["Linear", "LSTMCell"])
-def test_other_modules_are_refused(torch, kind) -> None:
-    with pytest.raises(TypeError, match=rf"torch.nn.LSTM.*got {kind}; .*model\.lstm"):
-        from_torch(getattr(torch.nn, kind)(3, 4))
+def test_other_modules_are_refused(torch) -> None:
+    with pytest.raises(TypeError, match=r"torch.nn.LSTM.*got Linear\."):
+        from_torch(torch.nn.Linear(3, 4))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GRU(3, 4))
+    with pytest.raises(TypeError, match=r"got Sequential; .*one by one: \['1'\]"):
+        from_torch(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_cell_computes_the_same(torch, kind, bias) -> None:
+    options = {"nonlinearity": "relu"} if kind == "RNNCell" else {}
+    make = getattr(torch.nn, kind)
+    module = make(3, 4, bias=bias, dtype=torch.float64, **options)
+    cell, params = from_torch(module)
+    x, h, c = (torch.randn(5, n, dtype=torch.float64) for n in (3, 4, 4))
+    given = (h, c) if kind == "LSTMCell" else h
+    expected = module(x, given)
+    batched = [one[None] for one in given] if kind == "LSTMCell" else given[None]
+    state, y = cell.step(params, from_torch_state(cell, batched), x.numpy())
+    packed = expected if kind == "LSTMCell" else (expected,)
+    assert_close(
+        list(state), [jnp.asarray(a.detach().numpy()) for a in packed], FLOAT64
+    )
+    again = to_torch(cell, params, as_cell=True)
+    assert type(again) is make
+    assert_bitwise(from_torch(again)[1], params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPRESSIBLE)
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
+def test_a_module_made_of_a_cell_computes_the_same(torch, name, dtype) -> None:
+    cell = EXPRESSIBLE[name]
+    params = drawn(cell, dtype)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    module = to_torch(cell, params, batch_first=True).eval()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.batch_first
+    again, back = from_torch(module, time_axis=1)
+    assert again is cell
+    assert_bitwise(back, params)
+    if dtype == jnp.bfloat16:
+        return
+    xs = torch.randn(3, 7, 3, dtype=torch.float64, requires_grad=True)
+    ys, _ = module(xs)
+    (ys**2).sum().backward()
+    run = lambda p, x: jrnn.unroll(cell, p, jnp.swapaxes(x, 0, 1))[1]
+    loss = lambda p, x: (run(p, x) ** 2).sum()
+    data = jnp.asarray(xs.detach().numpy())
+    assert_close(
+        run(params, data), jnp.asarray(ys.transpose(0, 1).detach().numpy()), FLOAT64
+    )
+    dparams, dxs = jax.grad(loss, (0, 1))(params, data)
+    assert_close(dxs, jnp.asarray(xs.grad.numpy()), FLOAT64)
+    spec = to_arrays(cell, params)[0]
+    given = {n: p.grad.numpy() for n, p in module.named_parameters()}
+    told = from_arrays(spec, as_gradient(spec.mode, given))[1]
+    assert_close(dparams, told, FLOAT64)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torch")
+def test_a_module_of_two_types_is_refused() -> None:
+    cell = jrnn.gru(3, 4)
+    params = drawn(cell)._replace(b=jnp.zeros(12, jnp.float64))
+    with pytest.raises(ValueError, match="one dtype.*float32.*float64"):
+        to_torch(cell, params)
+
+
+@pytest.mark.slow
+def test_modules_are_found_in_a_model(torch) -> None:
+    model = torch.nn.ModuleDict(
+        {
+            "encoder": torch.nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2),
+            "step": torch.nn.GRUCell(3, 4),
+            "head": torch.nn.Linear(4, 2),
+        }
+    )
+    whole = model.state_dict()
+    found = find_specs(whole)
+    assert list(found) == ["encoder.", "step."]
+    for prefix, spec in found.items():
+        expected = from_torch(model[prefix[:-1]])
+        got = from_arrays(spec, whole, prefix=prefix)
+        assert got[0] is expected[0]
+        assert_bitwise(got[1], expected[1])
