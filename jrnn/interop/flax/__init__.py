@@ -1,4 +1,4 @@
-"""Flax: cells of jrnn as its modules, its cells as cells of jrnn, and weights both ways.
+"""Flax: cells of jrnn as modules, its cells as cells of jrnn, weights both ways.
 
 `nnx` and `linen` hold the same names, for the two interfaces of Flax: `RNN`, `RNNCell`,
 `Bidirectional`, `Stack` and `as_cell`. `weights` converts parameters.
