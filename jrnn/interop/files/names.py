@@ -13,13 +13,13 @@ from jrnn.core.caches import bounded
 # What a file may call:
 FACTORIES = {
     "jrnn.cells": (
-        "antisymmetric_rnn co_rnn diagonal_gru diagonal_lstm elman exp_rnn gru ind_rnn "
-        "layer_norm_elman layer_norm_gru layer_norm_lstm lem lru lstm min_gru min_lstm "
-        "rg_lru s5 sru"
+        "antisymmetric_rnn co_rnn diagonal_gru diagonal_lstm elman exp_rnn feedforward "
+        "gru ind_rnn layer_norm_elman layer_norm_gru layer_norm_lstm lem lru lstm "
+        "min_gru min_lstm rg_lru s5 sru stateless"
     ),
     "jrnn.wrappers": (
-        "bidirectional dropout learned_initial_state orthogonal residual stack "
-        "variational_dropout zoneout"
+        "bidirectional dropout learned_initial_state orthogonal residual "
+        "skip_connections stack variational_dropout zoneout"
     ),
     "jrnn.heads": (
         "bernoulli categorical discretised_logistic gaussian mixture student_t"
@@ -39,6 +39,7 @@ FUNCTIONS = {
         "cayley diagonal_normal embedding henaff orthogonal para_gru para_lstm"
     ),
     "jrnn.models": "last_pool mean_pool",
+    "jrnn.wrappers": "concat_merge mean_merge product_merge sum_merge",
     "jax.numpy": "abs arctan cos exp sin square tanh",
     "jax.nn": (
         "celu elu gelu hard_sigmoid hard_silu hard_tanh identity leaky_relu "
