@@ -78,6 +78,7 @@ def test_inactive_steps_show_zeros_whatever_a_merge_returns(directions):
     assert_close(shown[0], jnp.where(active[0], runs[0][0] + 1 + xs[0], 0.0), 1e-15)
 
 
+@pytest.mark.slow
 def test_the_padding_changes_no_gradient():
     cell = jrnn.stack(jrnn.bidirectional(GRU, GRU, gated), jrnn.elman(2, 2))
     params, xs = drawn(cell)

@@ -101,6 +101,7 @@ def test_trajectories_and_token_ids():
     assert_close(got, (last, swap(ys)), 1e-12)
 
 
+@pytest.mark.slow
 def test_a_newton_trajectory_and_its_guess():
     cell = jrnn.elman(K, H)
     params, xs, state, *_ = drawn(cell)
@@ -113,6 +114,7 @@ def test_a_newton_trajectory_and_its_guess():
     assert (report.iterations < info.iterations).any()
 
 
+@pytest.mark.slow
 def test_several_axes_of_a_batch():
     cell = jrnn.gru(K, H)
     params = drawn(cell)[0]

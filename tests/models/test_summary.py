@@ -16,8 +16,8 @@ MODULE = importlib.import_module("jrnn.models.summary")  # named as its function
 
 @pytest.fixture(autouse=True)
 def by_hand_alone(request, monkeypatch):
-    """Traces the default method alone in the quick suite."""
-    if request.node.get_closest_marker("slow") is None:
+    """Traces the default method alone, which is quicker."""
+    if "each_method" not in request.node.name:
         monkeypatch.setattr(MODULE, "METHODS", {"bptt()": jrnn.bptt()})
 
 
@@ -67,6 +67,7 @@ def test_counts_by_hand(name):
     assert jrnn.summary(cell, steps=2048).bytes_per_step == found.bytes_per_step
 
 
+@pytest.mark.slow
 def test_types_and_depth():
     wide = jrnn.summary(jrnn.gru(K, H), dtype=jnp.float64)
     assert wide.bytes_per_step == {"bptt()": 8 * (K + 5 * H)}
@@ -105,13 +106,13 @@ def test_models():
 
 
 def test_it_prints_a_table():
-    cell = jrnn.stack(jrnn.elman(K, 300), jrnn.gru(300, 2))
+    cell = jrnn.stack(jrnn.elman(K, 300), jrnn.elman(300, 2))
     lines = str(jrnn.summary(cell)).split("\n")
     assert lines[:5] == [
         "part   layer           parameters  state  multiply-adds per step",
         "[0]    elman 3 -> 300      91,200    300                  90,900",
-        "[1]    gru 300 -> 2         1,820      2                   1,812",
-        "total                      93,020    302                  92,712",
+        "[1]    elman 300 -> 2         606      2                     604",
+        "total                      91,806    302                  91,504",
         "",
     ]
     assert lines[5] == "bytes kept per step for training"
