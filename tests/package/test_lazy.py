@@ -22,7 +22,8 @@ BARE = """
 import json, sys
 names = json.load(sys.stdin)
 import jrnn
-early = sorted({"optax", "orbax", "torch"} & {n.split(".")[0] for n in sys.modules})
+heavy = {"optax", "orbax", "safetensors", "torch"}
+early = sorted(heavy & {n.split(".")[0] for n in sys.modules})
 shown = dir(jrnn)
 missing = []
 for name in names:
