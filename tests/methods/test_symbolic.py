@@ -27,7 +27,7 @@ SERVED = {
     "associative": (MIN_GRU, jrnn.associative(chunk=4)),
     "associative of a tree": (LINEAR, jrnn.associative()),
 }
-QUICK = {"bptt", "bptt remat", "associative"}
+QUICK = {("bptt", False), ("bptt remat", True), ("associative", True)}
 
 
 def run(cell, method, flagged, params, state, xs, lengths, resets):
@@ -64,18 +64,20 @@ def exported(function, cell):
     return export(*arguments(cell, steps, batch))
 
 
-def slowly(name):
-    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+def each():
+    for name in SERVED:
+        for flagged in (False, True):
+            marks = [] if (name, flagged) in QUICK else [pytest.mark.slow]
+            yield pytest.param(name, flagged, marks=marks)
 
 
-@pytest.mark.parametrize("name", list(map(slowly, SERVED)))
-@pytest.mark.parametrize("flagged", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "flagged"), list(each()))
 def test_one_program_serves_every_size(name, flagged):
     cell, method = SERVED[name]
     once = exported(functools.partial(run, cell, method, flagged), cell)
     truth = jax.jit(functools.partial(run, cell, jrnn.scan(), flagged))
-    sizes = ((18, 2),) if flagged and name in QUICK else ((1, 1), (16, 3), (37, 2))
-    for steps, batch in sizes:
+    every = (1, 1), (16, 3), (37, 2)
+    for steps, batch in ((18, 2),) if (name, flagged) in QUICK else every:
         given = arguments(cell, steps, batch)
         assert_close(once.call(*given), truth(*given), 1e-10)
 

@@ -15,6 +15,8 @@ SEQUENCES = "tests/contracts/test_sequences.py"
 LONG = "tests/contracts/test_long_memory_cells.py"
 ORTHOGONAL = "tests/contracts/test_orthogonal.py"
 FUSED = "tests/methods/test_fused.py"
+SYMBOLIC = "tests/methods/test_symbolic.py"
+ALTERED = "tests/interop/test_files_altered.py"
 OWN = "tests/contracts/test_your_own_cell.py"
 FLAX = "tests/interop/test_interop_flax.py"
 HEADS = "tests/heads/test_heads.py"
@@ -681,6 +683,44 @@ MISTAKES = (
         tests=(
             "tests/interop/test_interop_flax_cells.py"
             "::test_numbers_equal_those_of_flax",
+        ),
+    ),
+    Mutation(
+        name="a symbolic number of steps is not padded with inactive ones",
+        file="jrnn/core/chunks.py",
+        old="if active is None and steps != filled:",
+        new="if active is None and isinstance(steps, int) and steps != filled:",
+        tests=(f"{SYMBOLIC}::test_one_program_serves_every_size",),
+    ),
+    Mutation(
+        name="the digest of a file is not compared",
+        file="jrnn/interop/files/container.py",
+        old="if known != _digest(tensors, texts):",
+        new="if known is None:",
+        tests=(f"{ALTERED}::test_a_flipped_bit_at_any_place",),
+    ),
+    Mutation(
+        name="JAX narrows the parameters of a file",
+        file="jrnn/interop/files/tensors.py",
+        old="canonicalize_dtype(array.dtype) != array.dtype",
+        new="canonicalize_dtype(array.dtype) == np.bool_",
+        tests=("tests/interop/test_files.py::test_64_bits_are_never_narrowed",),
+    ),
+    Mutation(
+        name="a file may call any function that it may name",
+        file="jrnn/interop/files/calls.py",
+        old='_known(described["call"], factories())',
+        new='_known(described["call"], factories() | functions())',
+        tests=(f"{ALTERED}::test_only_public_factories_are_called",),
+    ),
+    Mutation(
+        name="an exported program returns the state that it got",
+        file="jrnn/interop/export/functions.py",
+        old="return of_state.flatten(last), ys",
+        new="return state, ys",
+        tests=(
+            "tests/interop/test_export.py"
+            "::test_a_process_without_jrnn_runs_and_trains_it",
         ),
     ),
 )

@@ -22,7 +22,7 @@ BARE = """
 import json, sys
 names = json.load(sys.stdin)
 import jrnn
-libraries = {"equinox", "flax", "optax", "orbax", "torch"}
+libraries = {"equinox", "flax", "optax", "orbax", "safetensors", "torch"}
 early = sorted(libraries & {name.split(".")[0] for name in sys.modules})
 shown = dir(jrnn)
 missing = []

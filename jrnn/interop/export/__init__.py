@@ -101,9 +101,10 @@ def export(
     Example:
       >>> import jax, jrnn, tempfile
       >>> cell = jrnn.elman(3, 4)
-      >>> params = cell.init(jax.random.key(0))
-      >>> folder = tempfile.mkdtemp() + "/elman"
-      >>> print(jrnn.export(cell, params, folder, platforms=["cpu"]))  # doctest: +SKIP
+      >>> params, folder = cell.init(jax.random.key(0)), tempfile.mkdtemp()
+      >>> exported = jrnn.export(cell, params, folder, platforms=["cpu"])
+      >>> sorted(file.name for file in exported.path.glob("*.jax"))
+      ['step.jax', 'unroll.jax']
     """
     place = resolve(path, "folder", FileError)
     tensors = to_tensors(cell_or_model, params)
@@ -118,6 +119,7 @@ def export(
             "Expected cell_or_model to be a cell, a sequence model or a supervised "
             f"model, got {told_leaf(cell_or_model)}, whose functions are not exported."
         )
+    _check_replaceable(place)
     with needed_by("jrnn.export", "flatbuffers"):
         import flatbuffers  # noqa: F401 that jax needs
     exported = {
@@ -129,7 +131,6 @@ def export(
     told = signature(cell_or_model, found, exported, settings, vjp_order)
     text = readme(place.name, told)
     start = jax.device_get(initial_state(cell_or_model, params))
-    _check_replaceable(place)
     with _Writing(place) as folder:
         for name, one in exported.items():
             raw = one.serialize(vjp_order=vjp_order)

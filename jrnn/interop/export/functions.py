@@ -17,6 +17,7 @@ from jrnn.core.cell import Cell, Params, State
 from jrnn.core.dtypes import cast_state, state_dtype
 from jrnn.core.method import Method, Size
 from jrnn.core.tree import reads_ahead
+from jrnn.heads.distribution import Distribution
 from jrnn.interop.files.tensors import named
 from jrnn.models.sequence_model import SequenceModel
 from jrnn.models.supervised_model import SupervisedModel
@@ -158,30 +159,6 @@ def _(made: Cell, params: Params, settings: Settings) -> dict[str, Function]:
 def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Function]:
     of_params, start = Flat(params), initial_state(made, params)
     of_state, head = Flat(start), made.head
-    restore = lambda flat, state: (of_params.restore(flat), of_state.restore(state))
-
-    def log_prob(
-        flat: Any, state: Any, xs: Array, lengths: Array, mask: Array | None = None
-    ) -> Any:
-        given, before = restore(flat, state)
-        options = {"method": settings.method} | _masked(mask)
-        last, log_probs = made.log_prob(given, xs, before, lengths, **options)
-        return of_state.flatten(last), log_probs
-
-    def step(flat: Any, state: Any, x: Array, mask: Array | None = None) -> Any:
-        last, log_prob = made.step(*restore(flat, state), x, **_masked(mask))
-        return of_state.flatten(last), log_prob
-
-    def predict(flat: Any, state: Any) -> Dictionary:
-        parameters = made.predict(*restore(flat, state)).parameters
-        return Flat(parameters, "log_probs").flatten(parameters)
-
-    def sample(flat: Any, state: Any, key: Array, temperature: Array) -> Any:
-        given, before = restore(flat, state)
-        key = jax.random.wrap_key_data(key, impl="threefry2x32")
-        x = made.predict(given, before).sample(key, temperature)
-        return of_state.flatten(made.step(given, before, x)[0]), x
-
     dtype = jnp.int32 if head.family.values == "ids" else state_dtype(params)
     mask = lambda like: {"mask": Shape(like.shape, bool)} if head.missing else {}
 
@@ -197,12 +174,50 @@ def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Func
     b_ = sizes(settings).b  # of functions without t, in a scope without its bound
     x = Shape((b_, *head.event_shape), dtype)
     drawn = {"key": Shape((2,), jnp.uint32), "temperature": Shape((b_,), jnp.float32)}
+    calls = _sequence_calls(made, of_params, of_state, settings.method)
     return {
-        "log_prob": Function(log_prob, before(b) | whole, ("state", "log_probs")),
-        "step": Function(step, before(b_) | {"x": x} | mask(x), ("state", "log_prob")),
-        "predict": Function(predict, before(b_), ("distribution",)),
-        "sample": Function(sample, before(b_) | drawn, ("state", "x")),
+        "log_prob": Function(calls[0], before(b) | whole, ("state", "log_probs")),
+        "step": Function(calls[1], before(b_) | {"x": x} | mask(x), ("state", "log_p")),
+        "predict": Function(calls[2], before(b_), ("distribution",)),
+        "sample": Function(calls[3], before(b_) | drawn, ("state", "x")),
     }
+
+
+def _sequence_calls(
+    made: SequenceModel, of_params: Flat, of_state: Flat, method: Method | None
+) -> tuple[Callable[..., Any], ...]:
+    """Returns log_prob, step, predict and sample of dictionaries."""
+
+    def restore(flat: Any, state: Any) -> tuple[Params, State]:
+        return of_params.restore(flat), of_state.restore(state)
+
+    def log_prob(
+        flat: Any, state: Any, xs: Array, lengths: Array, mask: Array | None = None
+    ) -> Any:
+        given, before = restore(flat, state)
+        options = {"method": method} | _masked(mask)
+        last, log_probs = made.log_prob(given, xs, before, lengths, **options)
+        return of_state.flatten(last), log_probs
+
+    def step(flat: Any, state: Any, x: Array, mask: Array | None = None) -> Any:
+        last, log_p = made.step(*restore(flat, state), x, **_masked(mask))
+        return of_state.flatten(last), log_p
+
+    def predict(flat: Any, state: Any) -> Dictionary:
+        return _distribution(made.predict(*restore(flat, state)))
+
+    def sample(flat: Any, state: Any, key: Array, temperature: Array) -> Any:
+        given, before = restore(flat, state)
+        key = jax.random.wrap_key_data(key, impl="threefry2x32")
+        x = made.predict(given, before).sample(key, temperature)
+        return of_state.flatten(made.step(given, before, x)[0]), x
+
+    return log_prob, step, predict, sample
+
+
+def _distribution(predicted: Distribution) -> Dictionary:
+    """Returns the parameters of distributions; those of a categorical: log_probs."""
+    return Flat(predicted.parameters, "log_probs").flatten(predicted.parameters)
 
 
 def _masked(mask: Array | None) -> dict[str, Array]:
@@ -218,8 +233,7 @@ def _(made: SupervisedModel, params: Params, settings: Settings) -> dict[str, Fu
 
     def predict(flat: Any, xs: Array, lengths: Array) -> Dictionary:
         options = {"lengths": lengths, "method": settings.method}
-        found = made.predict(of_params.restore(flat), xs, **options).parameters
-        return Flat(found, "log_probs").flatten(found)
+        return _distribution(made.predict(of_params.restore(flat), xs, **options))
 
     arguments = {
         "params": of_params.flatten(shapes_of(params)),
