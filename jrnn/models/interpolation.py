@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jrnn.core.caches import jitted
 from jrnn.core.cell import Key
 from jrnn.core.check import is_traced
-from jrnn.heads.numerics import sample_symbols
+from jrnn.heads.sampling import sample_symbols
 from jrnn.models.ngram_counts import Levels, context_totals, find, later, occurring
 
 # Texts are scored in pieces of at most this many symbols, so that memory stays bounded.
