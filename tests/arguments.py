@@ -146,6 +146,26 @@ PROBABILITIES = NONE | {
     "shape": np.ones(7),
     "complex": 1j,
 }
+TOP_P = {k: v for k, v in PROBABILITIES.items() if k != "None"} | {"bool": True}
+TOP_K = {
+    "zero": 0,
+    "float": 1.0,
+    "text": "all",
+    "bool": True,
+    "complex": 1j,
+    "shape": np.ones(3, np.int32),
+    "one too low": np.array([1, -1]),
+}
+ENDS = NONE | {
+    "text": "end",
+    "bool": True,
+    "float": 1.0,
+    "complex": 1j,
+    "too large": 3,
+    "negative": -1,
+    "several": np.array([1, 2]),
+    "ragged": [[1], [1, 2]],
+}
 NO_ARRAYS = {
     "None": None,
     "text": "abc",
@@ -369,6 +389,7 @@ WITHOUT_ZERO = {k: v for k, v in SIZES.items() if k != "zero"}
 # Arguments that accept more, or less, than their annotation says.
 EXCEPT = {
     "order": WITHOUT_ZERO,
+    "inputs": WITHOUT_ZERO,
     "remat": WITHOUT_ZERO,
     "levels": SIZES | {"one": 1},
     "rate": RATES,
@@ -442,7 +463,7 @@ factory(
     jrnn.heads.discretised_logistic,
     **{"lowest": 0.0, "step": 1.0, "levels": 4},
 )
-factory("jrnn.sequence_model", jrnn.sequence_model, cell=CELL, head=HEAD)
+factory("jrnn.sequence_model", jrnn.sequence_model, cell=CELL, head=HEAD, inputs=0)
 factory("jrnn.supervised_model", jrnn.supervised_model, cell=CELL, head=HEAD)
 factory("jrnn.markov_chain", jrnn.markov_chain, vocab_size=3, order=1)
 factory(
@@ -627,6 +648,9 @@ for _name, (_head, _x) in HEADS_TOLD.items():
         "features": (_features, other_features(_features)),
     }
     _drawn = {"key": (KEY, KEYS), "temperature": (1.0, TEMPERATURES)}
+    _ids = _head.family.truncates
+    _drawn["top_k"] = (np.int32(1), TOP_K) if _ids else (None, {"given": 1})
+    _drawn["top_p"] = (1.0, TOP_P) if _ids else (None, {"given": 1})
     _x_values = {"x": (_x, values_of(_x))}
     _targets = {"targets": (_x, values_of(_x))}
     _mask = {"mask": (None, flags_for(_x.shape))}
@@ -673,7 +697,7 @@ for _name, (_head, _x) in HEADS_TOLD.items():
 # The functions of models.
 
 
-def model_entries(name, model, xs, wrong_xs):
+def model_entries(name, model, xs, wrong_xs, zs=None):
     params = params_of(model)
     state = state_of(model, params)
     floats = xs.dtype.kind == "f"
@@ -686,6 +710,10 @@ def model_entries(name, model, xs, wrong_xs):
         **METHOD,
         "mask": (None, flags_for(xs.shape) | ({} if floats else {"any": xs == xs})),
     }
+    now = {}
+    if zs is not None:
+        read["inputs"] = zs, NONE | sequences(zs)
+        now["inputs"] = zs[0], NONE | sequences(zs[0])
     by = lambda function: f"SequenceModel.{function} {name}"
     entry(by("init"), model.init, key=(KEY, KEYS), dtype=(None, DTYPES))
     entry(
@@ -706,18 +734,27 @@ def model_entries(name, model, xs, wrong_xs):
         state=read["state"],
         x=(xs[0], one),
         mask=(None, flags_for(xs.shape[1:])),
+        **now,
     )
     entry(
         by("predict"),
         model.predict,
         params=read["params"],
         state=(state, NONE | states_like(state, batch=False)),
+        **now,
     )
-    entry(by("sample"), model.sample, **sampled(params, state, xs, wrong_xs, floats))
+    drawn = sampled(params, state, xs, wrong_xs, floats)
+    if zs is not None:
+        drawn["inputs"] = zs[:3], NONE | sequences(zs[:3])
+        drawn["prompt_inputs"] = read["inputs"]
+    entry(by("sample"), model.sample, **drawn)
+    if not floats:
+        entry(by("sample_until"), model.sample_until, end=(np.int32(1), ENDS), **drawn)
 
 
 def sampled(params, state, xs, wrong_xs, masked):
     """Returns the arguments of every model's `sample`, for a batch of 2."""
+    floats = xs.dtype.kind == "f"
     no_prompt = ("None", "empty")
     arguments = {
         "params": (params, params_like(params)),
@@ -728,6 +765,8 @@ def sampled(params, state, xs, wrong_xs, masked):
         "batch_shape": ((2,), BATCHES | {"another": (3,)}),
         "state": (state, states_like(state)),
     }
+    arguments["top_k"] = (None, {"given": 1}) if floats else (np.array([1, 2]), TOP_K)
+    arguments["top_p"] = (None, {"given": 1}) if floats else (np.ones(2), TOP_P)
     if masked:
         arguments["prompt_mask"] = (None, flags_for(xs.shape))
     return arguments
@@ -737,6 +776,9 @@ model_entries("categorical", jrnn.sequence_model(CELL, HEAD), TOKENS, token_ids(
 NUMBERS = jrnn.sequence_model(jrnn.cells.lru(6, 4), jrnn.gaussian(3, missing=True))
 NAN = {"nan": with_nan(XS)}
 model_entries("numbers", NUMBERS, XS, sequences(XS) | NAN)
+TIMED = jrnn.sequence_model(jrnn.cells.s5(5, 2, irregular=True), HEAD, inputs=2)
+ZS = np.ones((5, 2, 2), np.float32)
+model_entries("inputs", TIMED, TOKENS, token_ids(TOKENS), ZS)
 
 SUPERVISED = jrnn.supervised_model(CELL, jrnn.heads.student_t(), jrnn.models.last_pool)
 _params = params_of(SUPERVISED)
@@ -803,6 +845,7 @@ for _function in ("log_prob", "predictive"):
 _given = sampled(_levels, _history, TOKENS, _ids, masked=False)
 _given |= {"params": (_levels, LEVELS), "state": (_history, HISTORIES)}
 entry("MarkovChain.sample", CHAIN.sample, **_given)
+entry("MarkovChain.sample_until", CHAIN.sample_until, end=(np.int32(1), ENDS), **_given)
 entry(
     "jrnn.models.context_counts",
     jrnn.models.context_counts,

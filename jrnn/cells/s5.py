@@ -112,8 +112,8 @@ def s5(
       hidden_size: h, the number of complex units, half the size of the state space.
       output_size: m; None: the number of features, not counting the time.
       irregular: Whether the last feature is the time since the previous step, at least
-        0. Such a cell can be the first in a stack, but cannot be used in
-        `jrnn.sequence_model`, because a symbol has no time.
+        0. Such a cell can be the first in a stack; `jrnn.sequence_model` needs its
+        times as known inputs.
       blocks: How many HiPPO matrices are on the diagonal initially.
       dt_min: Least initial step, in the units of time of HiPPO's eigenvalues.
       dt_max: Largest initial step.

@@ -110,7 +110,9 @@ def _size(name: str, size: Any, batch_shape: Any) -> Any:
 
 
 def check_temperature(temperature: Any, batch: tuple[int, ...]) -> Array:
-    """Returns a temperature as an array: one number, or one for each sequence.
+    """Returns a temperature as floats: one number, or one for each sequence.
+
+    Of one dtype, whatever is given, so that no number needs a program of its own.
 
     Raises:
       TypeError: It is neither a real number nor an array of them.
@@ -137,7 +139,7 @@ def check_temperature(temperature: Any, batch: tuple[int, ...]) -> Array:
         )
     if not isinstance(array, Tracer):
         _check_not_negative(temperature, np.asarray(array))
-    return array
+    return array.astype(jnp.result_type(float))
 
 
 def _check_not_negative(temperature: Any, known: np.ndarray) -> None:

@@ -22,7 +22,8 @@ from jrnn.heads.dense import dense_head
 from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head
 from jrnn.heads.number_head import check_mask
-from jrnn.heads.numerics import hide, sample_symbols
+from jrnn.heads.numerics import hide
+from jrnn.heads.sampling import sample_symbols
 
 
 @memoize
@@ -117,6 +118,7 @@ CATEGORIES = Family(
     _shape,
     functools.partial(_check_ids, "this distribution"),
     values="ids",
+    truncates=True,
 )
 
 

@@ -22,6 +22,7 @@ from jrnn.core.constants import own_constants
 from jrnn.core.dtypes import state_dtype
 from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.numerics import hide
+from jrnn.heads.sampling import check_truncation
 
 
 @pickled_by_call
@@ -36,7 +37,8 @@ class Family(NamedTuple):
       log_prob: (parameters, x, mask=None) -> log-density or log-probability in nats,
         summed over components. Where the mask is False a component is missing: it adds
         exactly 0, whatever its value.
-      sample: (key, parameters, temperature) -> x.
+      sample: (key, parameters, temperature) -> x; for a family that `truncates`, also
+        (key, parameters, temperature, `jrnn.heads.sampling.Truncation`) -> x.
       mean: parameters -> the expectation of x.
       cdf: (parameters, x) -> P(X <= x), of each component. Gradients end here.
       quantile: (parameters, probability of the shape of x) -> the least x with P(X <=
@@ -47,10 +49,11 @@ class Family(NamedTuple):
         wrong types or shapes.
       event_shape: The shape of one value.
       values: The word for the elements of x in error messages.
+      truncates: Whether x is a token id, so that `sample` takes top_k and top_p.
     """
 
     log_prob: Callable[..., Array]
-    sample: Callable[[Key, Any, Array], Array]
+    sample: Callable[..., Array]
     mean: Callable[[Any], Array]
     cdf: Callable[[Any, Array], Array]
     quantile: Callable[[Any, Array], Array]
@@ -59,6 +62,7 @@ class Family(NamedTuple):
     check: Callable[..., tuple[Array, Array | None]]
     event_shape: tuple[int, ...] = ()
     values: str = "values"
+    truncates: bool = False
 
 
 @functools.partial(
@@ -186,18 +190,38 @@ class Distribution:
         return self.family.variance(self._widened())
 
     @own_constants
-    def sample(self, key: Key, temperature: float | Array = 1.0) -> Array:
+    def sample(
+        self,
+        key: Key,
+        temperature: float | Array = 1.0,
+        top_k: int | Array | None = None,
+        top_p: float | Array | None = None,
+    ) -> Array:
         """Draws one sample from each distribution, of the shape of x.
+
+        `jrnn.heads.sampling` defines top-k and top-p sampling of token ids. All numbers
+        may be traced: another value needs no other program.
 
         Args:
           key: A PRNG key.
           temperature: One number of at least 0, or an array with one for each
             distribution; the docstring of each head defines its effect.
+          top_k: How many of the most probable token ids may be drawn, at least 1; one
+            number, or one for each distribution. None: all.
+          top_p: The least sum of the probabilities, at this temperature, of those that
+            may be drawn, within 0..1; one number, or one for each. None: 1.
+
+        Raises:
+          TypeError: `top_k` or `top_p` is given, but x is not a token id.
+          ValueError: A number is out of range, or its shape does not fit.
         """
         key, shape = check_given_key(key), self.shape
         batch = shape[: len(shape) - len(self.family.event_shape)]
         tau = check_temperature(temperature, batch)
-        return self.family.sample(key, self.parameters, tau)
+        refusal = None if self.family.truncates else "a distribution of numbers"
+        truncation = check_truncation(top_k, top_p, batch, refusal)
+        truncated = (truncation,) if self.family.truncates else ()
+        return self.family.sample(key, self.parameters, tau, *truncated)
 
     def _checked(self, x: Any, mask: Any) -> tuple[Array, Array | None]:
         """Returns values and mask as arrays; raises on wrong types or shapes."""

@@ -24,7 +24,8 @@ from jrnn.heads.distribution import Family
 from jrnn.heads.head import Head
 from jrnn.heads.mixture_kernels import Kernel, gaussian_kernel
 from jrnn.heads.number_head import family_of_numbers, number_head
-from jrnn.heads.numerics import bisect, common, heat, largest, positive, sample_symbols
+from jrnn.heads.numerics import bisect, common, heat, largest, positive
+from jrnn.heads.sampling import sample_symbols
 
 
 class Mixture(NamedTuple):
@@ -141,7 +142,8 @@ def _family(kernel: Kernel, size: int | None) -> Family:
         key_k, key_x = jax.random.split(key)
         k = sample_symbols(key_k, log_w, temperature)[..., None]
         k = k if size is None else k[..., None]
-        pick = lambda a: jnp.take_along_axis(a, k, axis=-1)[..., 0]
+        known = lambda a: jnp.where(k < 0, jnp.nan, a)  # -1 for weights that are NaN
+        pick = lambda a: known(jnp.take_along_axis(a, k, axis=-1))[..., 0]
         middle, spread = pick(loc), pick(scale)
         return kernel.sample(key_x, middle, heat(temperature, middle) * spread)
 

@@ -20,9 +20,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array
 
-from jrnn.core.cell import Key
 from jrnn.core.dtypes import state_dtype
 
 HEADROOM = 2.0**-24
@@ -154,17 +153,3 @@ def bisect(below: Callable[[Array], Array], low: Array, high: Array) -> Array:
 
     steps = jnp.finfo(low.dtype).bits + 16
     return jax.lax.fori_loop(0, steps, halve, (low, high))[1]
-
-
-def sample_symbols(
-    key: Key, log_p: Float[Array, "*batch v"], temperature: Num[Array, "..."]
-) -> Int[Array, "*batch"]:
-    """Draws from softmax(log_p / temperature); at 0, returns the most probable symbol.
-
-    The temperature is one number, or an array of the batch shape.
-    """
-    below = log_p - log_p.max(axis=-1, keepdims=True)
-    # At temperature 0 the most probable symbol keeps 0 and all others become -inf.
-    heat = jnp.maximum(temperature.astype(log_p.dtype), jnp.finfo(log_p.dtype).tiny)
-    heat = heat[..., None] if heat.ndim else heat
-    return jax.random.categorical(key, below / heat, axis=-1).astype(jnp.int32)

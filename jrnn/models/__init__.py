@@ -1,5 +1,6 @@
 """Models, one per file: cell and head combined, Markov chains, autoregressions."""
 
+from jrnn.models.generation import Sampled as Sampled
 from jrnn.models.linear_gaussian_markov import (
     LinearGaussianMarkov as LinearGaussianMarkov,
 )

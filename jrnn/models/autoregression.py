@@ -21,6 +21,7 @@ from jrnn.core.products import expand
 from jrnn.heads.correlated_normal import CorrelatedNormal, correlated
 from jrnn.heads.distribution import Distribution
 from jrnn.heads.normal import Normal, independent
+from jrnn.models.generation import Start, draw_all
 from jrnn.models.regressions import Regressions
 
 
@@ -139,25 +140,19 @@ def score(
 
 
 @jitted(("form", "length"))
-def generate(
-    form: Form,
-    length: int,
-    params: Regressions,
-    key: Key,
-    state: Lags,
-    temperature: Array,
-) -> Array:
+def generate(form: Form, length: int, params: Regressions, start: Start) -> Array:
     """Returns samples that follow the lags, (length, *batch) or (..., size)."""
-    dtype = state_dtype(params, state.x)
+    lags = start.state
+    dtype = state_dtype(params, lags.x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
 
-    def step(state: Lags, key: Key) -> tuple[Lags, Array]:
-        x = foresee(form, params, state).sample(key, temperature)
+    def step(state: Lags, given: tuple[Key, Array | None]) -> tuple[Lags, Array]:
+        x = foresee(form, params, state).sample(given[0], start.temperature)
         values = x if form.event else x[..., None]
         return _push(state, values), x
 
-    state = state._replace(x=state.x.astype(dtype))
-    return jax.lax.scan(step, state, jax.random.split(key, length))[1]
+    lags = lags._replace(x=lags.x.astype(dtype))
+    return draw_all(step, length, start._replace(state=lags), params)
 
 
 def _push(state: Lags, x: Float[Array, "*batch n"]) -> Lags:

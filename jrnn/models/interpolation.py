@@ -8,7 +8,6 @@ chain; its public functions check their arguments.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,7 +15,8 @@ from jaxtyping import Array, Float
 from jrnn.core.caches import jitted
 from jrnn.core.cell import Key
 from jrnn.core.check import is_traced
-from jrnn.heads.numerics import sample_symbols
+from jrnn.heads.sampling import sample_symbols
+from jrnn.models.generation import Sampled, Start, Step, draw_all, draw_until
 from jrnn.models.ngram_counts import Levels, context_totals, find, later, occurring
 
 # Texts are scored in pieces of at most this many symbols, so that memory stays bounded.
@@ -100,19 +100,27 @@ def foresee(form: Form, params: Levels, state: Array) -> Float[Array, "*batch V"
 
 
 @jitted(("form", "length"))
-def generate(
-    form: Form,
-    length: int,
-    params: Levels,
-    key: Key,
-    state: Array,
-    temperature: Array,
-) -> Array:
+def generate(form: Form, length: int, params: Levels, start: Start) -> Array:
     """Returns sampled symbols that follow a window of k, (length, *batch)."""
+    return draw_all(_drawing(form, params, start), length, start, params)
 
-    def step(state: Array, key: Key) -> tuple[Array, Array]:
+
+@jitted(("form", "length"))
+def generate_until(
+    form: Form, length: int, params: Levels, start: Start, end: Array
+) -> Sampled:
+    """Returns sampled symbols that follow a window of k, up to an end symbol."""
+    batch = start.state.shape[1:]
+    step = _drawing(form, params, start)
+    return draw_until(step, length, start, params, end, batch)
+
+
+def _drawing(form: Form, params: Levels, start: Start) -> Step:
+    """Returns a step that draws the next symbol."""
+
+    def step(state: Array, given: tuple[Key, Array | None]) -> tuple[Array, Array]:
         log_p = foresee(form, params, state)
-        symbol = sample_symbols(key, log_p, temperature)
+        symbol = sample_symbols(given[0], log_p, start.temperature, start.truncation)
         return jnp.concatenate([state, symbol[None]])[1:], symbol
 
-    return jax.lax.scan(step, state, jax.random.split(key, length))[1]
+    return step

@@ -44,7 +44,7 @@ from jrnn.models.autoregression import (
     run,
     score,
 )
-from jrnn.models.prompts import Reader, begin, check_single
+from jrnn.models.prompts import Reader, Request, begin, check_single
 from jrnn.models.regressions import Regressions, regress_orders
 
 
@@ -70,7 +70,8 @@ class LinearGaussianMarkov(NamedTuple):
         state=None, prompt_mask=None) -> the `length` values that follow the state and
         then the prompt. The temperature is one number, or an array of the batch shape
         with one for each sequence. A state or a prompt without batch axes serves a
-        whole batch. `prompt_mask` is the mask of the prompt.
+        whole batch. `prompt_mask` is the mask of the prompt. `top_k` and `top_p`, which
+        other models take, are refused: values are no token ids.
       forecast: (params, state, steps) -> `Forecast(mean, variance)` 1 to `steps` steps
         ahead; exact, the limit of infinitely many samples.
       spec: The factory call that made the model.
@@ -235,11 +236,14 @@ def _sample(
     batch_shape: tuple[int, ...] = (),
     state: Lags | None = None,
     prompt_mask: Any = None,
+    top_k: Any = None,
+    top_p: Any = None,
 ) -> Array:
     _check_params(form, params)
     name = describe(form.spec)
 
-    def read(prompt: Array, state: Lags, mask: Array | None) -> Lags:
+    def read(prompt: Array, state: Lags, mask: Array | None, inputs: None) -> Lags:
+        del inputs
         return _predictive(form, params, prompt, state, mask=mask)[0]
 
     reader = Reader(
@@ -250,10 +254,13 @@ def _sample(
         state_dtype(params),
         form.event,
         axis=1,
+        refusal=name,
     )
-    prompted = prompt, prompt_mask, state, batch_shape
-    length, *start = begin(reader, key, length, temperature, *prompted)
-    return generate(form, length, params, *start)
+    drawn = Request(
+        key, length, prompt, temperature, batch_shape, state, prompt_mask, top_k, top_p
+    )
+    length, start = begin(reader, drawn)
+    return generate(form, length, params, start)
 
 
 def _forecast(form: Form, params: Regressions, state: Lags, steps: int) -> Forecast:

@@ -39,9 +39,10 @@ from jrnn.core.memoize import memoize
 from jrnn.core.pickling import pickled_by_call
 from jrnn.heads.categorical import CATEGORIES
 from jrnn.heads.distribution import Distribution
-from jrnn.models.interpolation import Form, foresee, generate, score
+from jrnn.models.generation import Sampled, Start
+from jrnn.models.interpolation import Form, foresee, generate, generate_until, score
 from jrnn.models.ngram_counts import Levels, check_levels, count_strings
-from jrnn.models.prompts import Reader, begin
+from jrnn.models.prompts import Reader, Request, begin, check_end
 
 
 @pickled_by_call
@@ -60,10 +61,13 @@ class MarkovChain(NamedTuple):
       log_prob: (params, xs, state=None, lengths=None) -> (state, log_probs), with
         log P(x_t | x_<t) in nats, (T, *batch); 0 past a length.
       sample: (params, key, length, prompt=None, temperature=1.0, batch_shape=(),
-        state=None) -> the `length` symbols that follow the state and then the prompt,
-        (length, *batch). The temperature is one number, or an array of the batch shape
-        with one for each sequence. A state or a prompt without batch axes serves a
-        whole batch.
+        state=None, top_k=None, top_p=None) -> the `length` symbols that follow the
+        state and then the prompt, (length, *batch). The temperature, top_k and top_p
+        (`jrnn.heads.sampling`) are one number each, or an array of the batch shape with
+        one for each sequence. A state or a prompt without batch axes serves a whole
+        batch.
+      sample_until: (params, key, length, end, ...) -> `Sampled(tokens, lengths)`, the
+        symbols that `sample` draws with the other arguments, up to the symbol `end`.
       spec: The factory call that made the chain.
     """
 
@@ -73,6 +77,7 @@ class MarkovChain(NamedTuple):
     predictive: Callable[..., tuple[Array, Distribution]]
     log_prob: Callable[..., tuple[Array, Array]]
     sample: Callable[..., Array]
+    sample_until: Callable[..., Sampled]
     spec: Spec
 
     __repr__ = call_of
@@ -118,6 +123,7 @@ def markov_chain(vocab_size: int, order: int, smoothing: float = 1.0) -> MarkovC
         predictive=functools.partial(_predictive, form),
         log_prob=functools.partial(_log_prob, form),
         sample=functools.partial(_sample, form),
+        sample_until=functools.partial(_sample_until, form),
         spec=Spec(
             "markov_chain", tuple(form._asdict().items()), vocab_size, vocab_size
         ),
@@ -205,23 +211,58 @@ def _sample(
     temperature: float | Array = 1.0,
     batch_shape: tuple[int, ...] = (),
     state: Array | None = None,
+    top_k: int | Array | None = None,
+    top_p: float | Array | None = None,
 ) -> Array:
+    request = Request(
+        *(key, length, prompt, temperature, batch_shape, state),
+        top_k=top_k,
+        top_p=top_p,
+    )
+    length, start = _begun(form, params, request)
+    return generate(form, length, params, start)
+
+
+def _sample_until(
+    form: Form,
+    params: Levels,
+    key: Key,
+    length: int,
+    end: int | Array,
+    prompt: Any = None,
+    temperature: float | Array = 1.0,
+    batch_shape: tuple[int, ...] = (),
+    state: Array | None = None,
+    top_k: int | Array | None = None,
+    top_p: float | Array | None = None,
+) -> Sampled:
+    end = check_end(end, form.vocab_size)
+    request = Request(
+        *(key, length, prompt, temperature, batch_shape, state),
+        top_k=top_k,
+        top_p=top_p,
+    )
+    length, start = _begun(form, params, request)
+    return generate_until(form, length, params, start, end)
+
+
+def _begun(form: Form, params: Levels, request: Request) -> tuple[int, Start]:
+    """Checks the arguments of a sampling function, and reads the prompt."""
     check_levels(params, form.order)
 
     def checked(state: Array) -> Array:
         return _checked_state(form, state, (form.order, *state.shape[1:]))
 
-    def read(prompt: Array, state: Array, mask: None) -> Array:
-        del mask
+    def read(prompt: Array, state: Array, mask: None, inputs: None) -> Array:
+        del mask, inputs
         prompt, _ = _checked(form, prompt, None, "prompt")
         return _after(checked(state), prompt, None)
 
     init = functools.partial(_init_state, form, params)
     check = lambda _, prompt, mask: (prompt, mask)
     reader = Reader(init, read, check, lambda *_: None, jnp.int32, axis=1)
-    prompted = prompt, None, state, batch_shape
-    length, key, start, tau = begin(reader, key, length, temperature, *prompted)
-    return generate(form, length, params, key, checked(start), tau)
+    length, start = begin(reader, request)
+    return length, start._replace(state=checked(start.state))
 
 
 def _checked(

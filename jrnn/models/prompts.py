@@ -1,4 +1,4 @@
-"""The start of sampling: broadcasts the state to the batch, then reads the prompt."""
+"""The start of sampling: checks its arguments, and reads the prompt."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,17 +8,20 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_size
-from jrnn.core.cell import Key, State
+from jrnn.core.arguments import check_size, tell
+from jrnn.core.cell import State
 from jrnn.core.check import check_array, fit_state
 from jrnn.core.check_draws import (
     check_batch_shape,
     check_given_key,
     check_temperature,
 )
-from jrnn.core.check_inputs import check_prompt
+from jrnn.core.check_inputs import check_prompt, known_values
 from jrnn.core.check_kinds import dtype_of, shape_of
 from jrnn.core.countable import check_countable
+from jrnn.core.integers import token_ids
+from jrnn.heads.sampling import check_truncation
+from jrnn.models.generation import Start
 
 Init = Callable[..., State]  # batch_shape=() -> the initial state
 
@@ -28,12 +31,15 @@ class Reader(NamedTuple):
 
     Attributes:
       init: batch_shape=() -> the initial state.
-      read: (prompt, state, mask) -> the state after the prompt.
+      read: (prompt, state, mask, inputs) -> the state after the prompt.
       check: (name, prompt, mask) -> both as arrays; raises on wrong types or shapes.
       check_values: (name, prompt, mask) -> None; raises on an invalid value.
       dtype: The dtype of an empty prompt.
       event: The shape of one symbol.
       axis: The first batch axis of a state's leaves.
+      refusal: What the model's symbols are of, if they are not token ids.
+      check_inputs: (name, inputs, lead) -> inputs of shape (*lead, k), or None if the
+        model has none; raises unless they fit.
     """
 
     init: Init
@@ -43,44 +49,109 @@ class Reader(NamedTuple):
     dtype: DTypeLike
     event: tuple[int, ...] = ()
     axis: int = 0
+    refusal: str | None = None
+    check_inputs: Callable[..., Array | None] = lambda *_: None
 
 
-def begin(
-    reader: Reader,
-    key: Any,
-    length: Any,
-    temperature: Any,
-    prompt: Any,
-    prompt_mask: Any,
-    state: Any,
-    batch_shape: Any,
-) -> tuple[int, Key, State, Array]:
-    """Returns the length, the key, the state to sample from, and the temperature.
+class Request(NamedTuple):
+    """The arguments of a model's `sample`, in its order."""
 
-    Arguments are those of every model's `sample`; raises if one is invalid.
+    key: Any
+    length: Any
+    prompt: Any = None
+    temperature: Any = 1.0
+    batch_shape: Any = ()
+    state: Any = None
+    prompt_mask: Any = None
+    top_k: Any = None
+    top_p: Any = None
+    inputs: Any = None
+    prompt_inputs: Any = None
+
+
+def begin(reader: Reader, request: Request) -> tuple[int, Start]:
+    """Returns how many symbols to draw, and what they follow.
+
+    Raises if an argument is invalid.
     """
-    key = check_given_key(key)
-    length = check_size("length", length, least=0)
+    key = check_given_key(request.key)
+    length = check_size("length", request.length, least=0)
     check_countable(length, "sampling", name="symbols of length")
-    if prompt_mask is not None and prompt is None:
-        raise ValueError(
-            "Expected a prompt together with prompt_mask, which says which of its "
-            "values are known, got none; leave prompt_mask out."
-        )
-    init, event, axis, mask = reader.init, reader.event, reader.axis, None
-    batch = check_batch_shape(batch_shape) or _batch_of(init, state, axis)
+    _check_together(request)
+    batch = check_batch_shape(request.batch_shape)
+    batch = batch or _batch_of(reader.init, request.state, reader.axis)
+    request = _with_arrays(request)
+    batch = batch or shape_of(request.inputs)[1:-1]
+    batch, prompt, mask = _prompt_of(reader, request, batch)
+    temperature = check_temperature(request.temperature, batch)
+    truncation = check_truncation(request.top_k, request.top_p, batch, reader.refusal)
+    inputs = _spread_inputs(reader, "inputs", request.inputs, length, batch)
+    state = _spread(reader.init, request.state, batch, reader.axis)
     if prompt is not None:
-        prompt = _typed(prompt, reader.dtype, event)
-        prompt, mask = reader.check("prompt", prompt, prompt_mask)
-        prompt = check_prompt(prompt, batch, event)
-        mask = None if mask is None else check_prompt(mask, batch, event)
-        reader.check_values("prompt", prompt, mask)
-        batch = prompt.shape[1 : prompt.ndim - len(event)]
-    temperature = check_temperature(temperature, batch)
-    state = _spread(init, state, batch, axis)
-    if prompt is not None and prompt.shape[0]:
-        state = reader.read(prompt, state, mask)
-    return length, key, state, temperature
+        given = "prompt_inputs", request.prompt_inputs, prompt.shape[0], batch
+        prompt_inputs = _spread_inputs(reader, *given)
+        if prompt.shape[0]:
+            state = reader.read(prompt, state, mask, prompt_inputs)
+    return length, Start(key, state, temperature, truncation, inputs)
+
+
+def _check_together(request: Request) -> None:
+    """Raises ValueError for a mask or inputs of a prompt that is not given."""
+    told = {
+        "prompt_mask": "says which of its values are known",
+        "prompt_inputs": "holds the inputs of each of its symbols",
+    }
+    for name, words in told.items():
+        if getattr(request, name) is not None and request.prompt is None:
+            raise ValueError(
+                f"Expected a prompt together with {name}, which {words}, got none; "
+                f"leave {name} out."
+            )
+
+
+def _prompt_of(
+    reader: Reader, request: Request, batch: tuple[int, ...]
+) -> tuple[tuple[int, ...], Array | None, Array | None]:
+    """Returns the batch shape, the prompt and its mask; raises unless these fit."""
+    event, mask = reader.event, None
+    if request.prompt is None:
+        return batch, None, None
+    prompt = _typed(request.prompt, reader.dtype, event)
+    prompt, mask = reader.check("prompt", prompt, request.prompt_mask)
+    prompt = check_prompt(prompt, batch, event)
+    mask = None if mask is None else check_prompt(mask, batch, event)
+    reader.check_values("prompt", prompt, mask)
+    return prompt.shape[1 : prompt.ndim - len(event)], prompt, mask
+
+
+def _with_arrays(request: Request) -> Request:
+    """Returns a request whose inputs are arrays or None."""
+    names = [n for n in ("inputs", "prompt_inputs") if getattr(request, n) is not None]
+    return request._replace(**{n: check_array(n, getattr(request, n)) for n in names})
+
+
+def _spread_inputs(
+    reader: Reader, name: str, inputs: Array | None, steps: int, batch: tuple[int, ...]
+) -> Array | None:
+    """Returns inputs (steps, *batch, k); those without batch axes are broadcast."""
+    if inputs is not None and batch and inputs.ndim == 2:
+        own, k = inputs.shape
+        inputs = inputs.reshape(own, *(1,) * len(batch), k)
+        inputs = jnp.broadcast_to(inputs, (own, *batch, k))
+    return reader.check_inputs(name, inputs, (steps, *batch))
+
+
+def check_end(end: Any, vocab_size: int) -> Array:
+    """Returns an end symbol as an array; raises unless it is one token id."""
+    known = check_array("end", end)
+    if not jnp.issubdtype(known.dtype, jnp.integer) or known.ndim:
+        raise TypeError(f"Expected end to be one token id, got {tell(end)}.")
+    value = known_values(known)
+    if value is not None and not 0 <= value < vocab_size:
+        raise ValueError(
+            f"Expected end to be a token id within 0..{vocab_size - 1}, got {end}."
+        )
+    return token_ids(known)
 
 
 def _typed(prompt: Any, dtype: DTypeLike, event: tuple[int, ...]) -> Array:

@@ -1,5 +1,7 @@
 """Makes losses for `make_train_step` from models."""
 
+from typing import Any
+
 from jaxtyping import Array
 
 from jrnn.core.arguments import tell
@@ -22,7 +24,8 @@ def sequence_loss(model: SequenceModel) -> Loss:
 
     Returns:
       A loss for `make_train_step`; a batch is the `xs` of the model's `log_prob`: token
-      ids or numbers, (T, *batch) or (T, *batch, size).
+      ids or numbers, (T, *batch) or (T, *batch, size). Of a model with known inputs, it
+      is the pair (xs, inputs).
 
     Example:
       >>> import jax, jax.numpy as jnp, jrnn
@@ -44,14 +47,27 @@ def sequence_loss(model: SequenceModel) -> Loss:
 
 def _make_sequence_loss(arguments: Arguments) -> Loss:
     def loss(
-        params: Params, batch: Array, carry: Carry, key: Key
+        params: Params, batch: Any, carry: Carry, key: Key
     ) -> tuple[Array, tuple[Carry, Metrics]]:
         (model,) = arguments()
         noise = None if model.cell.noise is None else key
-        carry, log_probs = model.log_prob(params, batch, carry, key=noise)
+        xs, inputs = _parts(model, batch)
+        carry, log_probs = model.log_prob(params, xs, carry, key=noise, inputs=inputs)
         return -mean_over_steps(log_probs), (carry, {})
 
     return loss
+
+
+def _parts(model: SequenceModel, batch: Any) -> tuple[Any, Any]:
+    """Returns the symbols and the known inputs of a batch."""
+    if not model.inputs:
+        return batch, None
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        raise TypeError(
+            f"Expected batch to be the pair (xs, inputs), because {model} has known "
+            f"inputs, got {tell(batch)}."
+        )
+    return batch
 
 
 _sequence_losses = Family("sequence_loss", _make_sequence_loss)
