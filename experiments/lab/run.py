@@ -83,7 +83,9 @@ def exit_status(run: Callable[[], int]) -> int:
 
 def shown(settings: Any) -> dict[str, Any]:
     """Returns settings as a results file has them: where they went says nothing."""
-    return {**dataclasses.asdict(settings), "out": None}
+    plain = lambda value: str(value) if isinstance(value, Path) else value
+    found = {name: plain(v) for name, v in dataclasses.asdict(settings).items()}
+    return {**found, "out": None}
 
 
 class Run(NamedTuple):

@@ -51,6 +51,11 @@ WANTED = {
     ),
     "dna": ([], ["pyrodigal"]),
     "ecg": ([], [ecg.WHEEL]),
+    "forecast": (
+        ["--csv", "a.csv", "--time", "t", "--value", "y"],
+        ["pandas", "safetensors"],
+    ),
+    "forecast ": ([], [glucose.WHEEL, "safetensors"]),
     "glucose": ([], [glucose.WHEEL]),
     "gradient_check": ([], []),
     "gradient_flow": ([], []),
@@ -148,7 +153,7 @@ def test_what_is_missing_is_told_before_any_work(
     name, without_extras, capsys, monkeypatch
 ):
     arguments, wanted = ASKING[name]
-    if name != name.strip():  # arch, where there are prices
+    if name == "stocks ":  # arch, where there are prices
         monkeypatch.setattr(stocks, "load", lambda: None)
     assert main_of(name.strip())(arguments) == 2
     told = capsys.readouterr().err

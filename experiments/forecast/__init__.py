@@ -1,0 +1,1 @@
+"""Forecasts of a user's own series, regular or not, with their uncertainty."""

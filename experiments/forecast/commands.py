@@ -1,0 +1,326 @@
+"""The commands: train and compare; forecast on; answer a stream."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments import lab
+from experiments._extras import require
+from experiments.data import glucose
+from experiments.forecast import networks, references, report, store, streaming
+from experiments.forecast.judge import Judge, judge_all
+from experiments.forecast.networks import Learned, Recipe
+from experiments.forecast.problem import (
+    Origin,
+    Setup,
+    Sheet,
+    Track,
+    cuts_of,
+    origins_of,
+    setup_of,
+    track_of,
+    windows,
+)
+from experiments.forecast.store import Forecaster
+from experiments.forecast.table import Columns, Series, Table, card, read
+from experiments.lab.files import write_csv
+
+SHOWN_PAST = 3  # horizons of past values in the figure
+PRINTED = 60  # rows of forecasts on the screen
+STRETCH = 2  # horizons of a stretch that the bootstrap draws
+SEED = 0  # of paths and bootstrap
+FAR = 1e18  # later than all
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Recipe):
+    """Train on a table, and compare forecasts on its latest part."""
+
+    csv: Path | None = None
+    """The table, with a header; None: the readings of a glucose monitor."""
+    time: str | None = None
+    """The column of times: numbers, or dates of ISO 8601."""
+    value: str | None = None
+    """The column of values."""
+    id: str | None = None
+    """The column that names the subject, if there are several series."""
+    separator: str = ","
+    """What stands between columns."""
+    horizon: lab.Count = 24
+    """How many values to look ahead."""
+    season: Annotated[float, lab.ABOVE_0] | None = None
+    """A period in the unit of times (seconds for dates); None: days, weeks, years."""
+    differences: bool | None = None
+    """Whether to model differences; None: what autoregressions do better with."""
+    history: lab.Count = 256
+    """How many values a forecast reads."""
+    origins: lab.Count = 100
+    """At how many places of the test part to forecast."""
+    draws: lab.Count = 200
+    """Paths of each forecast."""
+    out: Path | None = None
+    """The run folder; None takes the next runs/forecast/NUMBER."""
+
+    def check(self) -> None:
+        """Raises ValueError unless a table comes with the names of its columns."""
+        named = self.time is not None and self.value is not None
+        if self.csv is not None and not named:
+            raise ValueError(
+                "Expected the columns of the table, got no --time or no --value; add, "
+                "for example, --time date --value price."
+            )
+        if self.csv is None and (self.time or self.value or self.id):
+            raise ValueError("Expected a table, got only its columns; add --csv FILE.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Forecast the values that follow a table."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """The folder of a run, such as runs/forecast/0001."""
+    csv: Annotated[Path, tyro.conf.Positional]
+    """A table with the columns that the run was trained on."""
+    horizon: lab.Count | None = None
+    """How many values to look ahead; None: as in training."""
+    draws: lab.Count = 1000
+    """Paths of each forecast."""
+    separator: str = ","
+    """What stands between columns."""
+    seed: int = 0
+    """Of the paths."""
+    out: Path | None = None
+    """A CSV file for the forecasts; None: they are only printed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Answer each row of standard input at once, as a line of JSON."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """The folder of a run, such as runs/forecast/0001."""
+    state: Path | None = None
+    """Where the past is kept: read if the file exists, written at the end."""
+    separator: str = ","
+    """What stands between columns."""
+
+
+def train(settings: Settings) -> int:
+    """Trains, compares, draws and saves; returns 0."""
+    require("safetensors", glucose.WHEEL if settings.csv is None else "pandas")
+    table, columns = _table(settings)
+    cuts = cuts_of(table)
+    setup, tracks, sheet, valid, line = _prepare(settings, table, columns)
+    origins = origins_of(setup, tracks, cuts.test, settings.origins)
+    run = lab.begin(settings, "forecast", {**card(table, columns), **_told(setup)})
+    learned = _fit(settings, setup, sheet, valid)
+    times = _times(setup, tracks, origins)
+    came = np.stack([_after(tracks, o, setup.horizon)[1] for o in origins], axis=1)
+    drawn = _forecasts(settings, setup, tracks, origins, times, cuts.valid, line)
+    models = networks.entrants(settings, setup.inputs)
+    for name, runs in learned.items():
+        drawn[name] = [
+            networks.paths(
+                setup, models[name], one.params, tracks, origins, times,
+                settings.draws, SEED,
+            )
+            for one in runs
+        ]  # fmt: skip
+    spacing = max(1, sum(len(one.times) for one in tracks) * 15 // 100 // len(origins))
+    judge = Judge(len(origins), -(-STRETCH * setup.horizon // spacing), 2000, SEED)
+    best = min(learned, key=lambda name: min(one.nats for one in learned[name]))
+    own = min(learned[best], key=lambda one: one.nats)
+    store.save(run.folder, Forecaster(setup, models[best], own.params))
+    results = run.results(
+        data=card(table, columns),
+        setup={**setup._asdict(), "columns": columns._asdict()},
+        networks=_described(learned),
+        autoregression={"order": line.order, "valid_nats": line.nats},
+        kept=best,
+        **judge_all(judge, drawn, came, tuple(learned)),
+        fan=_fan(setup, tracks, origins, times, drawn[best][0], best),
+        seconds=run.seconds(),
+    )
+    said = f"{report.tables(results)}\nKept: {best}."
+    return run.finish(results, report.draw, said=said)
+
+
+def _table(settings: Settings) -> tuple[Table, Columns]:
+    """Returns the user's table, or the readings of the glucose monitor."""
+    if settings.csv is not None:
+        columns = Columns(settings.time or "", settings.value or "", settings.id)
+        return read(settings.csv, columns, settings.separator), columns
+    data = glucose.load()
+    parts = [*data.train, *data.valid, *data.test]
+    times = np.concatenate([one.times for one in parts]).astype("datetime64[s]")
+    values = np.concatenate([one.glucose for one in parts])
+    series = Series("", times.astype(np.float64), values)
+    return Table((series,), True, 0), Columns("time", "glucose")
+
+
+class Prepared(NamedTuple):
+    """A table as it is modelled, and the autoregression that is chosen for it."""
+
+    setup: Setup
+    tracks: list[Track]
+    train: Sheet
+    valid: Sheet
+    line: references.Autoregression
+
+    def nats(self) -> float:
+        """Returns -log density of a value on validation, in the table's own unit."""
+        return min(self.line.nats.values()) + float(np.log(self.setup.sd))
+
+
+def _prepare(settings: Settings, table: Table, columns: Columns) -> Prepared:
+    """Returns values or differences, whichever autoregressions do better with."""
+    cuts, own = cuts_of(table), settings.differences
+    found = []
+    for differences in (False, True) if own is None else (own,):
+        setup = setup_of(
+            table,
+            columns,
+            settings.horizon,
+            settings.history,
+            settings.season,
+            differences=differences,
+        )
+        tracks = [track_of(setup, one) for one in table.series]
+        train = windows(tracks, -FAR, cuts.valid, settings.window, history=0)
+        valid = windows(
+            tracks, cuts.valid, cuts.test, settings.window, settings.history
+        )
+        line = references.fit_autoregression(train, valid)
+        found.append(Prepared(setup, tracks, train, valid, line))
+    return min(found, key=Prepared.nats)
+
+
+def _told(setup: Setup) -> dict[str, str]:
+    """Returns what was chosen from the training part."""
+    what = "differences of neighbours" if setup.differences else "values"
+    periods = ", ".join(f"{period:g}" for period in setup.periods) or "none"
+    return {"modelled": what, "periods": periods}
+
+
+def _fit(
+    settings: Settings, setup: Setup, train: Any, valid: Any
+) -> dict[str, list[Learned]]:
+    """Trains every network with every seed."""
+    models = networks.entrants(settings, setup.inputs)
+    looks = min(settings.looks, settings.steps)
+    total = len(models) * len(settings.seeds) * looks
+    with tqdm(total=total, unit="look") as bar:
+        return {
+            name: [
+                networks.fit(model, settings, seed, train, valid, bar.update)
+                for seed in settings.seeds
+            ]
+            for name, model in models.items()
+        }
+
+
+def _after(tracks: list[Track], origin: Origin, horizon: int) -> np.ndarray:
+    """Returns times and values that follow an origin, (2, H)."""
+    one, own = tracks[origin.track], slice(origin.at + 1, origin.at + 1 + horizon)
+    return np.stack([one.times[own], one.values[own]])
+
+
+def _times(setup: Setup, tracks: list[Track], origins: list[Origin]) -> np.ndarray:
+    return np.stack([_after(tracks, o, setup.horizon)[0] for o in origins], axis=1)
+
+
+def _forecasts(
+    settings: Settings,
+    setup: Setup,
+    tracks: list[Track],
+    origins: list[Origin],
+    times: np.ndarray,
+    fitted_until: float,
+    line: references.Autoregression,
+) -> dict[str, list[np.ndarray]]:
+    """Returns the forecasts of the references."""
+    naive: dict[str, float | None] = {"persistence": None}
+    if setup.periods:
+        naive["seasonal naive"] = setup.periods[0]
+    found = {
+        name: [
+            references.normal_paths(
+                setup, tracks, origins, times, settings.draws, fitted_until, period
+            )
+        ]
+        for name, period in naive.items()
+    }
+    model = references.model_of(line)
+    found[f"AR({line.order})"] = [
+        networks.paths(
+            setup, model, line.params, tracks, origins, times, settings.draws, SEED
+        )
+    ]
+    return found
+
+
+def _described(learned: dict[str, list[Learned]]) -> dict[str, Any]:
+    return {
+        name: {
+            "parameters": lab.parameter_count(runs[0].params),
+            "valid_nats": lab.mean_sd([one.nats for one in runs]),
+            "steps_kept": [one.step for one in runs],
+        }
+        for name, runs in learned.items()
+    }
+
+
+def _fan(
+    setup: Setup,
+    tracks: list[Track],
+    origins: list[Origin],
+    times: np.ndarray,
+    drawn: np.ndarray,
+    name: str,
+) -> dict[str, Any]:
+    """Returns the forecast in the middle of the test part, with the values around."""
+    at = len(origins) // 2
+    origin, one = origins[at], tracks[origins[at].track]
+    own = slice(
+        max(0, origin.at + 1 - SHOWN_PAST * setup.horizon),
+        origin.at + 1 + setup.horizon,
+    )
+    shown = report.fan_of(drawn[:, at], times[:, at], one.times[own], one.values[own])
+    return {"model": name, "from": float(one.times[origin.at]), **shown}
+
+
+def predict(settings: Predict) -> int:
+    """Prints the values to come of every series; returns 0."""
+    require("pandas", "safetensors")
+    setup, model, params = store.load(settings.model)
+    table = read(settings.csv, setup.columns, settings.separator)
+    setup = setup._replace(horizon=settings.horizon or setup.horizon)
+    tracks = [track_of(setup, one) for one in table.series]
+    origins = [Origin(i, len(one.times) - 1) for i, one in enumerate(tracks)]
+    last = np.array([one.times[-1] for one in tracks])
+    times = last + setup.step * np.arange(1, setup.horizon + 1)[:, None]
+    drawn = networks.paths(
+        setup, model, params, tracks, origins, times, settings.draws, settings.seed
+    )
+    names = [one.name for one in table.series]
+    rows = report.rows_of(names, times, drawn, setup.dated)
+    print(report.forecast_table(rows[:PRINTED]))
+    if len(rows) > PRINTED:
+        print(f"and {len(rows) - PRINTED} more rows")
+    if settings.out is not None:
+        write_csv(settings.out, rows)
+        print(f"Written to {settings.out}.")
+    return 0
+
+
+def stream(settings: Stream) -> int:
+    """Answers rows until there are none; returns 2 if one was refused."""
+    require("safetensors")
+    forecaster = store.load(settings.model)
+    refused = streaming.run(forecaster, sys.stdin, settings.state, settings.separator)
+    return 2 if refused else 0
