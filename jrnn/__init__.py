@@ -30,6 +30,7 @@ from jrnn.methods import scan as scan
 from jrnn.methods import truncated as truncated
 from jrnn.models import markov_chain as markov_chain
 from jrnn.models import sequence_model as sequence_model
+from jrnn.models import summary as summary
 from jrnn.models import supervised_model as supervised_model
 from jrnn.run import trajectory as trajectory
 from jrnn.run import unroll as unroll
@@ -75,6 +76,7 @@ __all__ = [
     "scan",
     "sequence_model",
     "stack",
+    "summary",
     "supervised_model",
     "trajectory",
     "truncated",

@@ -401,12 +401,16 @@ def factory(name, make, **given):
 
 
 SIZED = {"input_size": 3, "hidden_size": 4}
+NEEDED = {
+    "feedforward": {"output_size": 4},
+    "stateless": {"function": jax.nn.relu},
+}
 for _name, _make in vars(jrnn.cells).items():
     if (
         inspect.isfunction(_make)
         and "input_size" in inspect.signature(_make).parameters
     ):
-        factory(f"jrnn.cells.{_name}", _make, **SIZED)
+        factory(f"jrnn.cells.{_name}", _make, **SIZED, **NEEDED.get(_name, {}))
 for _name in ("scan", "bptt", "associative", "newton", "fused"):
     factory(f"jrnn.{_name}", getattr(jrnn, _name))
 factory("jrnn.truncated", jrnn.truncated, window=4)
@@ -418,6 +422,11 @@ for _name in ("learned_initial_state", "orthogonal"):
     factory(f"jrnn.wrappers.{_name}", _make, cell=jrnn.gru(3, 4))
 factory("jrnn.residual", jrnn.residual, cell=jrnn.gru(4, 4))
 factory("jrnn.bidirectional", jrnn.bidirectional, forward=CELL, backward=CELL)
+entry(
+    "jrnn.wrappers.skip_connections",
+    lambda cells: jrnn.wrappers.skip_connections(CELL, cells),
+    cells=(jrnn.gru(7, 2), CELLS),
+)
 entry(
     "jrnn.stack", lambda cells: jrnn.stack(CELL, cells), cells=(jrnn.gru(4, 2), CELLS)
 )
@@ -551,6 +560,7 @@ for _name, _cell in STEPPED.items():
         state=(_state, states_like(_state)),
         x=(XS[0], {k: v for k, v in kinds_of_floats(XS[0]).items() if k != "huge"}),
         noise=(None, {"text": "noise", "key": KEY, "number": 0.5}),
+        reset=(np.zeros(2, bool), flags_for((2,))),
     )
 
 # The functions of heads and of their distributions.
@@ -851,6 +861,17 @@ _given = sampled(_fitted, _lags, _values, _wrong, masked=True)
 _given |= {"state": _reads["state"]}
 entry("LinearGaussianMarkov.sample", LINEAR.sample, **_given)
 
+entry(
+    "jrnn.summary",
+    jrnn.summary,
+    cell_or_model=(
+        CELL,
+        NONE | {"text": "lstm", "factory": jrnn.lstm, "head": HEAD, "chain": CHAIN},
+    ),
+    dtype=(None, DTYPES),
+    steps=(4, SIZES | {"one": 1}),
+)
+
 # Pools and means.
 
 _ys, _active = np.ones((5, 2, 3)), np.ones((5, 2), bool)
@@ -861,6 +882,17 @@ for _name in ("last_pool", "mean_pool"):
         getattr(jrnn.models, _name),
         ys=(_ys, _floats),
         active=(_active, NONE | flags_for((5, 2))),
+    )
+for _name in ("concat_merge", "sum_merge", "mean_merge", "product_merge"):
+    _wrong = {k: v for k, v in kinds_of_floats(_ys).items() if k != "cell"}
+    if _name == "concat_merge":
+        del _wrong["size"]
+        _wrong["lead"] = _ys[1:]
+    entry(
+        f"jrnn.wrappers.{_name}",
+        getattr(jrnn.wrappers, _name),
+        y_f=(_ys, _wrong),
+        y_b=(_ys, _wrong),
     )
 _floats = {k: v for k, v in _floats.items() if k not in ("bool", "complex")}
 entry(

@@ -31,6 +31,9 @@ RARE = {
     "co_rnn implicit",
     "lem",
     "orthogonal elman identity",
+    "bidirectional product",
+    "feedforward",
+    "skip connections",
 }
 # Variants of cells in the quick suite; only the slow suite runs them.
 RELATIVES = {

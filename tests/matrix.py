@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jrnn
+from jrnn.core.tree import reads_ahead
 from tests.helpers import CELLS, forwards_in_time, paired, random_like
 
 T, B, K, H = 6, 2, 3, 4
@@ -71,6 +72,12 @@ REGISTRY |= {
     "orthogonal elman identity": lambda k, h: jrnn.wrappers.orthogonal(
         jrnn.elman(k, h, activation=jrnn.activations.linear)
     ),
+    "bidirectional product": lambda k, h: jrnn.bidirectional(
+        jrnn.gru(k, h), jrnn.elman(k, h), merge=jrnn.wrappers.product_merge
+    ),
+    "skip connections": lambda k, h: jrnn.wrappers.skip_connections(
+        jrnn.gru(k, h), jrnn.elman(k + h, h)
+    ),
 }
 # The cells that a method does not run, with any feature; it runs all others.
 LINEAR = {
@@ -86,6 +93,7 @@ LINEAR = {
     "zoneout min_gru",
     "learnable lru",
     "orthogonal elman identity",
+    "feedforward",
 }
 GATED = {
     "elman",
@@ -101,6 +109,9 @@ GATED = {
     "residual lstm",
     "learnable gru",
     "orthogonal elman identity",
+    "bidirectional product",
+    "feedforward",
+    "skip connections",
 }
 COMPLEX = {"lru", "s5", "s5 irregular", "learnable lru"}
 REFUSED = {("associative", name) for name in REGISTRY if name not in LINEAR}
@@ -298,20 +309,36 @@ def by_loop(cell: jrnn.Cell, direction: str) -> Any:
     def run(data: Data) -> Any:
         key = jax.random.clone(data.key)
         noise = None if cell.noise is None else cell.noise(key, T, (B,))
-        if direction == "bidirectional":
-            lasts, ys = [], []
-            for i, child in enumerate(cell.children.cells):
-                drawn = None if noise is None else noise[i]
-                last, y = loop(
-                    child, data.params[i], data.state[i], data, drawn, i == 1
-                )
-                lasts.append(last)
-                ys.append(y)
-            return tuple(lasts), jnp.concatenate(ys, axis=-1)
         reverse = direction == "reverse"
-        return loop(cell, data.params, data.state, data, noise, reverse)
+        return whole(cell, data.params, data.state, data, noise, reverse)
 
     return differentiated(run)
+
+
+def whole(
+    cell: jrnn.Cell, params: Any, state: Any, data: Data, noise: Any, reverse: bool
+) -> Any:
+    """Runs a cell; the cells inside one that reads both ways one after another."""
+    children = cell.children
+    if not reads_ahead(cell):
+        return loop(cell, params, state, data, noise, reverse)
+    if not children.nested:  # dropout of what is read
+        if noise is not None:
+            xs, noise = children.inputs(data.xs, noise)
+            data = data._replace(xs=xs)
+        return whole(children.cells[0], params, state, data, noise, reverse)
+    lasts, ys = [], []
+    for i, child in enumerate(children.cells):
+        drawn = None if noise is None else noise[i]
+        turned = reverse ^ (children.parallel and i == 1)
+        last, y = whole(child, params[i], state[i], data, drawn, turned)
+        lasts.append(last)
+        ys.append(y)
+        data = data if children.parallel else data._replace(xs=y)
+    if not children.parallel:
+        return tuple(lasts), ys[-1]
+    product = dict(cell.spec.arguments)["merge"] is jrnn.wrappers.product_merge
+    return tuple(lasts), ys[0] * ys[1] if product else jnp.concatenate(ys, axis=-1)
 
 
 @functools.cache

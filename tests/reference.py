@@ -565,6 +565,25 @@ def show(cell):
     return lambda p, x, s: s["h"], lambda p, x, s, dy: ({"h": dy}, 0.0, {})
 
 
+def feedforward(activation="tanh"):
+    """y_t = phi(x_t W_x + b), without a state."""
+    phi, slope = ACTIVATIONS[activation]
+
+    def output(p, x, s):
+        del s
+        return phi(plus(x @ p["W_x"], p["b"]))
+
+    def output_backward(p, x, s, dy):
+        del s
+        a = plus(x @ p["W_x"], p["b"])
+        delta = dy * slope(a, phi(a))
+        return {}, delta @ p["W_x"].T, {"W_x": x.T @ delta, "b": delta.sum(0)}
+
+    forward = lambda p, x, s: ({}, x)
+    backward = lambda p, x, ds: ({}, np.zeros_like(x), {})
+    return forward, backward, (output, output_backward)
+
+
 def unroll(cell, p, xs, s):
     """Returns the final state, outputs (T, B, m), all states, and BPTT's residuals."""
     forward, (output, _) = cell[0], show(cell)

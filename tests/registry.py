@@ -142,6 +142,11 @@ CELLS = [
         lambda k, h: jrnn.cells.rg_lru(k, h, unscaled_start=True),
         reference.rg_lru(unscaled_start=True),
     ),
+    Case(
+        "feedforward",
+        lambda k, h: jrnn.cells.feedforward(k, h, activation=jnp.tanh),
+        reference.feedforward(),
+    ),
     Case("generic lstm", generic(jrnn.lstm), reference.lstm()),
     Case("generic gru", generic(jrnn.gru), reference.gru()),
 ]

@@ -19,6 +19,8 @@ from jrnn.cells.min_lstm import min_lstm as min_lstm
 from jrnn.cells.rg_lru import rg_lru as rg_lru
 from jrnn.cells.s5 import s5 as s5
 from jrnn.cells.sru import sru as sru
+from jrnn.cells.stateless import feedforward as feedforward
+from jrnn.cells.stateless import stateless as stateless
 from jrnn.core.build import adjoint_of as adjoint_of
 from jrnn.core.build import build as build
 from jrnn.core.build import dense as dense

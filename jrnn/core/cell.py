@@ -204,8 +204,11 @@ class Cell(NamedTuple):
         (params, x, noise) -> u where the cell has noise.
       advance: (params, state, u) -> state.
       output: (params, state, x) -> y of shape (..., output_size).
-      step: (params, state, x, noise=None) -> (state, y): the composition of the three
-        above, also after one of them was replaced (`jrnn.core.claims.current`).
+      step: (params, state, x, noise=None, *, reset=None) -> (state, y): the composition
+        of the three above, also after one of them was replaced
+        (`jrnn.core.claims.current`). Where `reset`, booleans of the batch shape, is
+        True, the state becomes that of `init_state` before x is read, and no gradient
+        crosses; as `resets` in `jrnn.unroll`.
       spec: The factory call that describes the cell.
       gated: Its elementwise seam, if it has one.
       adjoint: Its own backward pass, if it has one.
@@ -266,13 +269,20 @@ class Children(NamedTuple):
     Attributes:
       cells: The children, in the order in which they are run.
       parallel: False: each reads the outputs of the one before. True: all read the same
-        inputs, every second one in reverse, and their outputs are concatenated.
+        inputs, every second one in reverse.
       nested: Whether the cell's params, state and noise are tuples, one entry for each
         child. False: there is one child, and the cell's params and state are its own.
       inputs: (x, noise) -> (x, noise): the inputs and the noise of the children, called
         if there is noise; for any leading axes. None: both unchanged.
       outputs: (y, x) -> y: the output of the cell, from the children's output and the
         cell's input; for any leading axes. None: the children's output.
+      merge: (*ys) -> y: the children's output, from the output of each; for any leading
+        axes. None: the concatenation if `parallel`, otherwise that of the last child.
+      between: (x, y) -> x: the inputs of each child but the first, from those of the
+        cell and the output of the child before; for any leading axes. None: that
+        output. Not if `parallel`.
+
+    At inactive steps the output is 0, whatever `outputs` and `merge` return.
     """
 
     cells: "tuple[Cell, ...]"
@@ -280,3 +290,5 @@ class Children(NamedTuple):
     nested: bool = False
     inputs: Callable[[Array, Any], tuple[Array, Any]] | None = None
     outputs: Callable[[Array, Array], Array] | None = None
+    merge: Callable[..., Array] | None = None
+    between: Callable[[Array, Array], Array] | None = None

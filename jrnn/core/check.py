@@ -124,10 +124,10 @@ def check_state(cell: Cell, state: State, batch: tuple) -> State:
     return fit_state("state", state, expected_state(cell), batch, source)
 
 
-def check_guess(cell: Cell, guess: State, steps: int, batch: tuple) -> State:
-    """Does for a trajectory (T, *batch, ...) what `check_state` does for a state."""
+def check_guess(cell: Cell, guess: State, lead: tuple) -> State:
+    """Does for a trajectory (*lead, ...) what `check_state` does for a state."""
     source = lambda: f"jrnn.trajectory({cell}, ...)"
-    return fit_state("guess", guess, expected_state(cell), (steps, *batch), source)
+    return fit_state("guess", guess, expected_state(cell), lead, source)
 
 
 def fit_state(name: str, state: Any, like: Any, lead: tuple, source: "Source") -> Any:

@@ -8,25 +8,41 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jrnn.core.arguments import check_size, tell
 from jrnn.core.cell import Cell
 from jrnn.core.check import _check_shape, check_array
 from jrnn.core.countable import check_countable
 from jrnn.core.integers import widen_integers
 
+# The leading axes of arrays, by `time_axis`: T steps first, or one batch axis, B.
+AXES = ("T, *batch", "B, T, *batch")
 
-def check_inputs(cell: Cell, xs: Array) -> tuple[int, ...]:
+
+def check_time_axis(time_axis: Any) -> int:
+    """Returns 0, time first, or 1, batch first; raises for anything else."""
+    axis = check_size("time_axis", time_axis, least=0)
+    if axis > 1:
+        raise ValueError(
+            "Expected time_axis to be 0, time first, or 1, batch first, got "
+            f"{tell(time_axis)}."
+        )
+    return axis
+
+
+def check_inputs(cell: Cell, xs: Array, time_axis: int = 0) -> tuple[int, ...]:
     """Returns the batch shape of `xs`, or raises."""
     size = cell.spec.input_size
     if jnp.issubdtype(xs.dtype, jnp.integer):
-        return _check_tokens(xs, size)
+        return _check_tokens(xs, size, time_axis)
     _check_floating("xs", xs)
-    if xs.ndim < 2 or xs.shape[-1] != size:
+    if xs.ndim < 2 + time_axis or xs.shape[-1] != size:
+        lead = AXES[time_axis]
         raise ValueError(
-            f"Expected xs of shape (T, *batch, {size}) for {cell}, or integer token "
-            f"ids of shape (T, *batch), got shape {xs.shape} of type {xs.dtype}."
+            f"Expected xs of shape ({lead}, {size}) for {cell}, or integer token ids "
+            f"of shape ({lead}), got shape {xs.shape} of type {xs.dtype}."
         )
-    _check_steps(xs)
-    return xs.shape[1:-1]
+    _check_steps(xs, time_axis)
+    return (*xs.shape[:time_axis], *xs.shape[time_axis + 1 : -1])
 
 
 def _check_floating(name: str, x: Array) -> None:
@@ -37,11 +53,16 @@ def _check_floating(name: str, x: Array) -> None:
         )
 
 
-def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
+def _check_tokens(xs: Array, size: int, time_axis: int) -> tuple[int, ...]:
     if xs.ndim < 1:
         raise ValueError(
             "Expected token ids of shape (T, *batch), got a scalar; a sequence of one "
             "step is xs[None]."
+        )
+    if xs.ndim < 1 + time_axis:
+        raise ValueError(
+            f"Expected token ids of shape ({AXES[time_axis]}), got shape {xs.shape}; "
+            "a batch of one sequence is xs[None]."
         )
     if xs.ndim > 2 and xs.shape[-1] == size:
         raise TypeError(
@@ -50,8 +71,8 @@ def _check_tokens(xs: Array, size: int) -> tuple[int, ...]:
             f"{size}: cast features with xs.astype(jnp.float32); for token ids put "
             "the batch axes together with xs.reshape(len(xs), -1)."
         )
-    _check_steps(xs)
-    return xs.shape[1:]
+    _check_steps(xs, time_axis)
+    return (*xs.shape[:time_axis], *xs.shape[time_axis + 1 :])
 
 
 def check_ids(name: str, ids: Array | np.ndarray, size: int) -> None:
@@ -84,7 +105,9 @@ def known_values(array: Any) -> np.ndarray | None:
         return np.asarray(jax.device_get(array))
 
 
-def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
+def known_inputs(
+    xs: Array, lengths: Any, mask: Any, time_axis: int = 0
+) -> np.ndarray | None:
     """Returns concrete inputs, with 0 where they are inactive; None: not known."""
     known = known_values(xs)
     read = True if mask is None else known_values(mask)
@@ -92,7 +115,8 @@ def known_inputs(xs: Array, lengths: Any, mask: Any) -> np.ndarray | None:
     if known is None or read is None or (ends is None and lengths is not None):
         return None
     if ends is not None:
-        read = read & (np.arange(len(known)).reshape(-1, *(1,) * ends.ndim) < ends)
+        t = np.arange(known.shape[time_axis]).reshape(-1, *(1,) * ends.ndim)
+        read = read & (t < ends).swapaxes(0, time_axis)
     if read is True:
         return known
     over = read.reshape(read.shape + (1,) * (known.ndim - read.ndim))
@@ -118,11 +142,11 @@ def check_times(times: np.ndarray, cell: Any) -> None:
         )
 
 
-def _check_steps(xs: Array) -> None:
-    if xs.shape[0] == 0:
+def _check_steps(xs: Array, time_axis: int) -> None:
+    if xs.shape[time_axis] == 0:
         raise ValueError(
             f"Expected a sequence of at least one step, got xs of shape {xs.shape}; "
-            "time is axis 0."
+            f"time is axis {time_axis}."
         )
 
 
@@ -168,7 +192,9 @@ def check_length_values(lengths: Array, steps: int) -> None:
         )
 
 
-def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> None:
+def check_flags(
+    name: str, flags: Array | None, steps: int, batch: tuple, time_axis: int = 0
+) -> None:
     """Raises unless `flags` is None, or boolean and of shape (T, *batch)."""
     if flags is None:
         return
@@ -178,7 +204,8 @@ def check_flags(name: str, flags: Array | None, steps: int, batch: tuple) -> Non
             f"Expected {name} to be boolean, True where {meaning}, got {flags.dtype}; "
             "compare with 0 to make it so."
         )
-    _check_shape(name, flags, (steps, *batch), "(T, *batch)")
+    shape = (*batch[:time_axis], steps, *batch[time_axis:])
+    _check_shape(name, flags, shape, f"({AXES[time_axis]})")
 
 
 def check_counted(

@@ -54,7 +54,8 @@ def claim(
       (('h', (-1.0, 1.0)),)
     """
     cell = current(cell)
-    functions = tuple(unguarded(getattr(cell, name)) for name in CONSISTS_OF)
+    own = cell._asdict()
+    functions = tuple(unguarded(own[name]) for name in CONSISTS_OF)
     return cell._replace(
         gates=None if gates is None else gates._replace(functions=functions),
         bound=None if bound is None else bound._replace(functions=functions),
@@ -88,13 +89,15 @@ def current(cell: Cell) -> Cell:
       describes `project`, and `shows_state` describes `output`;
     - `children` describe all of these: a wrapper with a replaced function is run
       itself;
-    - `step` is composed again of the present functions.
+    - `step` is composed again of the present functions, and resets to the present
+      `init_state`.
     """
     if cell.made is None:
         return cell
     replaced = _replaced(cell, cell.made.functions)
     if not replaced & PARTS:
-        return cell
+        stale = "init_state" in replaced and "step" not in replaced
+        return guarded(cell) if stale else cell
     was = dict(zip(CONSISTS_OF, cell.made.functions, strict=True))
     if was["step"] is was["advance"]:  # both raise: there is no single step
         raise ValueError(

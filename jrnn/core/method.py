@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Bool
 
-from jrnn.core.cell import (
-    Cell,
-    Params,
-    State,
-)
+from jrnn.core.cell import Cell, Params, State
+from jrnn.core.products import Precision, products_at
 
 
 class Sequence(NamedTuple):
@@ -88,3 +85,16 @@ def show_steps(
         ys=cell.output(params, states, xs) if wanted.ys else None,
         states=states if wanted.states else None,
     )
+
+
+def all_at_once(
+    cell: Cell,
+    wanted: Wanted,
+    params: Params,
+    state: State,
+    sequence: Sequence,
+    precision: Precision,
+) -> tuple[State, Shown]:
+    """Returns what a run does of a cell whose state has no arrays: nothing recurs."""
+    with products_at(precision):
+        return state, show_steps(cell, wanted, params, state, sequence.xs)

@@ -8,11 +8,11 @@ nothing else reads `Cell.children`.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 
-from jrnn.core.cell import Cell
+from jrnn.core.cell import Cell, Children
 from jrnn.core.claims import current
 
 
@@ -50,6 +50,15 @@ class Leaf(NamedTuple):
 
 
 Visit = Callable[[Leaf, Any, Any], tuple[Any, ...]]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_KEEPS_ZEROS = "_jrnn_keeps_zeros"  # marks a function
+
+
+def keeps_zeros(function: Function) -> Function:
+    """Marks a function of `Children` that maps zeros to zeros, and saves `silenced`."""
+    setattr(function, _KEEPS_ZEROS, True)
+    return function
 
 
 def runs_itself(cell: Cell) -> bool:
@@ -65,6 +74,7 @@ def walk(
     *,
     reverse: bool = False,
     whole: Callable[[Cell], bool] = runs_itself,
+    silenced: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, ...]:
     """Visits the cells inside `cell` in the order in which they are run.
 
@@ -76,35 +86,68 @@ def walk(
       noise: Drawn by `cell.noise`; None: no noise.
       reverse: Whether `cell` reads the sequence from its end.
       whole: Which cells are visited as one; all others must have children.
+      silenced: ys -> ys, 0 at inactive steps, as the outputs of the cells inside are
+        already; None: there are no such steps.
 
     Returns:
       (ys, *results): the outputs of `cell`, and each result nested like its state.
     """
-    return _walk(Leaf((current(cell),), reverse=reverse), visit, xs, noise, whole)
+    rules = _Rules(visit, whole, silenced)
+    return _walk(Leaf((current(cell),), reverse=reverse), xs, noise, rules)
 
 
-def _walk(
-    leaf: Leaf, visit: Visit, xs: Any, noise: Any, whole: Callable[[Cell], bool]
-) -> tuple[Any, ...]:
-    if whole(leaf.cell):
-        return visit(leaf, xs, noise)
+class _Rules(NamedTuple):
+    """The functions with which `walk` was called."""
+
+    visit: Visit
+    whole: Callable[[Cell], bool]
+    silenced: Callable[[Any], Any] | None
+
+
+def _walk(leaf: Leaf, xs: Any, noise: Any, rules: _Rules) -> tuple[Any, ...]:
+    if rules.whole(leaf.cell):
+        return rules.visit(leaf, xs, noise)
     children = leaf.cell.children
     assert children is not None
     read = xs
     if children.inputs is not None and noise is not None:
         read, noise = children.inputs(xs, noise)
-    found = []
+    first, found = read, []
     for i, inner in enumerate(_inside(leaf)):
         own = noise[i] if children.nested and noise is not None else noise
-        found.append(_walk(inner, visit, read, own, whole))
+        found.append(_walk(inner, read, own, rules))
         if not children.parallel:
-            read = found[-1][0]
+            read = _next(children, first, found[-1][0])
     shown, *results = zip(*found, strict=True)
-    ys = shown[-1]
-    if ys is not None:
-        ys = jnp.concatenate(shown, axis=-1) if children.parallel else ys
-        ys = ys if children.outputs is None else children.outputs(ys, xs)
+    ys = None if shown[-1] is None else _output(children, shown, xs, rules.silenced)
     return ys, *(results if children.nested else (one for (one,) in results))
+
+
+def _next(children: Children, xs: Any, ys: Any) -> Any:
+    """Returns the inputs of the next child; None if they are not wanted."""
+    if children.between is None or ys is None:
+        return ys
+    return children.between(xs, ys)
+
+
+def _output(
+    children: Children,
+    shown: tuple[Any, ...],
+    xs: Any,
+    silenced: Callable[[Any], Any] | None,
+) -> Any:
+    """Returns the output of a cell from those of its children."""
+    ys = shown[-1]
+    if children.merge is not None:
+        ys = children.merge(*shown)
+    elif children.parallel:
+        ys = jnp.concatenate(shown, axis=-1)
+    if children.outputs is not None:
+        ys = children.outputs(ys, xs)
+    own = [f for f in (children.merge, children.outputs) if f is not None]
+    if silenced is None or all(hasattr(f, _KEEPS_ZEROS) for f in own):
+        return ys
+    return silenced(ys)
 
 
 def _inside(leaf: Leaf) -> list[Leaf]:

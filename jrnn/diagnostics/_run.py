@@ -20,7 +20,13 @@ from jaxtyping import Array
 from jrnn.core.arguments import tell
 from jrnn.core.caches import jitted
 from jrnn.core.cell import Cell, Params, State
-from jrnn.core.check import check_array, check_cell, check_params, check_state
+from jrnn.core.check import (
+    check_array,
+    check_cell,
+    check_params,
+    check_state,
+    expected_state,
+)
 from jrnn.core.check_inputs import check_elapsed, check_inputs, known_values
 from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import cast_state, state_dtype
@@ -86,7 +92,8 @@ def prepare(
 
     Raises:
       TypeError: As `jrnn.unroll`.
-      ValueError: As `jrnn.unroll`; or the cell reads in both directions.
+      ValueError: As `jrnn.unroll`; or the cell reads in both directions, or has no
+        state.
     """
     check_cell(cell)
     if reads_ahead(cell):
@@ -94,6 +101,11 @@ def prepare(
             f"Expected a cell that reads only forwards, got {cell}, which has no "
             "single state per step and therefore no product of Jacobians; pass each "
             "direction's cell separately, the second with its inputs reversed."
+        )
+    if not jax.tree.leaves(expected_state(cell)):
+        raise ValueError(
+            f"Expected a cell with a state, got {cell}, in which nothing recurs, so "
+            "that there is no Jacobian of a step."
         )
     return begin(cell, params, xs, state)
 
@@ -230,7 +242,7 @@ def layer_slices(cell: Cell, state: State, lead: int) -> list[slice]:
     slices, start = [], 0
     for leaf in leaves(cell):
         places = fields(leaf.share(state), lead).values()
-        size = max(place.stop for place in places)
+        size = max((place.stop for place in places), default=0)
         slices.append(slice(start, start + size))
         start += size
     return slices

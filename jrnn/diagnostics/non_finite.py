@@ -151,7 +151,7 @@ def _look(
     reverse: bool,
 ) -> NonFinite | None:
     reading = Reading(cell, tapped(), Wanted(ys=True, states=False), bool(reverse))
-    zeros, cells = zero_taps(cell, state, xs), leaves(cell, reverse)
+    zeros, cells = zero_taps(cell, params, state, xs), leaves(cell, reverse)
 
     given = Given(params, xs, state, lengths, resets, mask, noise=noise, guess=zeros)
     shown = run(reading, given)[1]

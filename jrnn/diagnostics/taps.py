@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jrnn.core.cell import Cell, Params, State
+from jrnn.core.dtypes import state_dtype
 from jrnn.core.flags import silence
 from jrnn.core.method import Method, Sequence, Shown, Wanted
 from jrnn.core.seams import noisy_project
@@ -34,15 +35,15 @@ def tapped() -> Method:
     return Method(_run)
 
 
-def zero_taps(cell: Cell, state: State, xs: Array) -> Any:
+def zero_taps(cell: Cell, params: Params, state: State, xs: Array) -> Any:
     """Returns `Taps` of zeros for each cell inside, nested like the state."""
+    dtype = state_dtype(params, xs)
     lead = xs.shape[:-1] if jnp.issubdtype(xs.dtype, jnp.inexact) else xs.shape
 
     def visit(leaf: Leaf, xs: None, noise: None) -> tuple[None, Taps]:
         del noise
         own = leaf.share(state)
         zeros = jax.tree.map(lambda a: jnp.zeros((*lead[:1], *a.shape), a.dtype), own)
-        dtype = jnp.finfo(jax.tree.leaves(own)[0].dtype).dtype  # of the real part
         return xs, Taps(zeros, jnp.zeros((*lead, leaf.cell.spec.output_size), dtype))
 
     return walk(cell, visit)[1]

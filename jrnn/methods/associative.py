@@ -24,7 +24,7 @@ from jrnn.core.arguments import check_size
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.chunks import cut, join
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
 from jrnn.core.products import Precision, check_precision, expand, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods._recurrence import recurrence
@@ -96,6 +96,8 @@ def _run(
     interpret: bool,
     precision: Precision,
 ) -> tuple[State, Shown]:
+    if not jax.tree.leaves(state):
+        return all_at_once(cell, wanted, params, state, sequence, precision)
     linear = cell.linear
     if linear is None:
         raise ValueError(

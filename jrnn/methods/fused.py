@@ -30,7 +30,7 @@ from jrnn.core.chunks import shift
 from jrnn.core.countable import check_countable
 from jrnn.core.flags import renew
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
 from jrnn.core.products import Precision, check_precision, contract, products_at
 from jrnn.core.seams import noisy_project, packed_product
 from jrnn.kernels import gated as kernels
@@ -107,6 +107,8 @@ def _run(
     interpret: bool,
     precision: Precision,
 ) -> tuple[State, Shown]:
+    if not jax.tree.leaves(state):
+        return all_at_once(cell, wanted, params, state, sequence, precision)
     packed = cell.gated and packed_product(cell.gated, params, state)
     if cell.gated is None or packed is None:
         raise ValueError(

@@ -36,10 +36,10 @@ from jrnn.core.cell import Cell, Params, State
 from jrnn.core.check import check_rate
 from jrnn.core.chunks import shift
 from jrnn.core.countable import check_countable
-from jrnn.core.dtypes import place_floats, split_floats
+from jrnn.core.dtypes import place_floats, split_floats, state_dtype
 from jrnn.core.flags import advance_flagged, select
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods._jacobian import pack, unpack
@@ -133,8 +133,11 @@ def _run(
     sequence: Sequence,
     **options: Any,
 ) -> tuple[State, Shown, NewtonInfo]:
-    check_countable(sequence.steps, "jrnn.newton()")
     leaves = jax.tree.leaves(state)
+    if not leaves:
+        given = cell, wanted, params, state, sequence, options["precision"]
+        return *all_at_once(*given), _nothing_to_solve(params, sequence.xs)
+    check_countable(sequence.steps, "jrnn.newton()")
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise ValueError(
             f"Expected a cell with a real state for jrnn.newton(), got {cell}; run it "
@@ -163,6 +166,17 @@ def _run(
         states, info = solved
         final = jax.tree.map(lambda leaf: leaf[-1], states)
         return final, show_steps(cell, wanted, params, states, xs), info
+
+
+def _nothing_to_solve(params: Params, xs: Any) -> NewtonInfo:
+    """Returns the report on a cell without state."""
+    x = jax.tree.leaves(xs)[0][0]
+    x = x[..., 0] if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    return NewtonInfo(
+        converged=jnp.ones_like(x, bool),
+        iterations=jnp.zeros_like(x, jnp.int32),
+        residual=jnp.zeros_like(x, state_dtype(params, xs)),
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -17,7 +17,7 @@ from jrnn.core.cell import Cell, Params, State
 from jrnn.core.countable import check_countable
 from jrnn.core.flags import advance_flagged
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
 from jrnn.core.products import Precision, check_precision, products_at, split_gates
 from jrnn.core.seams import noisy_project
 
@@ -57,6 +57,8 @@ def _run(
     unroll: int,
     precision: Precision,
 ) -> tuple[State, Shown]:
+    if not jax.tree.leaves(state):
+        return all_at_once(cell, wanted, params, state, sequence, precision)
     check_countable(sequence.steps, "jrnn.scan()")
     xs, noise, active, restart, fresh, _ = sequence
 

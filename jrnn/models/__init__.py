@@ -15,5 +15,7 @@ from jrnn.models.pools import last_pool as last_pool
 from jrnn.models.pools import mean_pool as mean_pool
 from jrnn.models.sequence_model import SequenceModel as SequenceModel
 from jrnn.models.sequence_model import sequence_model as sequence_model
+from jrnn.models.summary import Summary as Summary
+from jrnn.models.summary import summary as summary
 from jrnn.models.supervised_model import SupervisedModel as SupervisedModel
 from jrnn.models.supervised_model import supervised_model as supervised_model

@@ -15,7 +15,12 @@ from jrnn.core.caches import bounded
 from jrnn.core.cell import Cell, Key, Params, Spec, call_of
 from jrnn.core.check import check_array, check_cell, check_floating, check_like
 from jrnn.core.check_draws import check_given_key
-from jrnn.core.check_inputs import check_flags, check_inputs, check_lengths
+from jrnn.core.check_inputs import (
+    check_flags,
+    check_inputs,
+    check_lengths,
+    check_time_axis,
+)
 from jrnn.core.flags import active_steps, expand_flags, silence
 from jrnn.core.memoize import memoize
 from jrnn.core.pickling import pickled_by_call
@@ -40,7 +45,8 @@ class SupervisedModel(NamedTuple):
       init: (key, dtype=None) -> params.
       predict: (params, xs, **keywords) -> the `Distribution` of each label, (T, *batch)
         or (*batch,); meaningless at inactive steps. Keywords are those of
-        `jrnn.unroll`: lengths, resets, mask, reverse, key, method.
+        `jrnn.unroll`: lengths, resets, mask, reverse, time_axis, key, method. With
+        `time_axis=1` the distributions, or the labels below, are batch first too.
         `distribution.cdf(labels, mask)` is 0 where the mask is False.
       log_prob: (params, xs, labels, labels_mask=None, **keywords) -> log P(label | xs)
         in nats, one for each label; 0 at inactive steps. Labels are the symbols of the
@@ -102,27 +108,33 @@ def supervised_model(
     def checked(
         params: SupervisedParams, xs: Any, keywords: dict[str, Any]
     ) -> tuple[Array, Array]:
-        """Returns inputs and active steps, (T, *batch); raises on invalid arguments."""
+        """Returns inputs and active steps, laid out alike; raises on mistakes."""
         source = lambda: f"supervised_model({cell}, {head}).init(key)"
         check_like("params", params, like(), source)
         check_floating("params", params)
         xs = check_array("xs", xs)
-        batch, steps = check_inputs(cell, xs), xs.shape[0]
+        axis = check_time_axis(keywords.get("time_axis", 0))
+        batch, steps = check_inputs(cell, xs, axis), xs.shape[axis]
         lengths, mask = (
             None if keywords.get(name) is None else check_array(name, keywords[name])
             for name in ("lengths", "mask")
         )
         if lengths is not None:
             lengths = check_lengths(lengths, steps, batch)
-        check_flags("mask", mask, steps, batch)
+        check_flags("mask", mask, steps, batch, axis)
+        mask = None if mask is None else jnp.swapaxes(mask, 0, axis)
         active = active_steps(steps, lengths, mask)
-        return xs, jnp.ones((steps, *batch), bool) if active is None else active
+        active = jnp.ones((steps, *batch), bool) if active is None else active
+        return xs, jnp.swapaxes(active, 0, axis)
 
     def features(
         params: SupervisedParams, xs: Array, active: Array, keywords: dict[str, Any]
     ) -> Array:
         _, ys = unroll(cell, params.cell, xs, **keywords)
-        return ys if pool is None else pool(ys, active)
+        if pool is None:
+            return ys
+        axis = keywords.get("time_axis", 0)
+        return pool(jnp.swapaxes(ys, 0, axis), jnp.swapaxes(active, 0, axis))
 
     def predict(params: SupervisedParams, xs: Any, **keywords: Any) -> Distribution:
         xs, active = checked(params, xs, keywords)
@@ -137,7 +149,8 @@ def supervised_model(
     ) -> Array:
         labels, mask = head.check("labels", labels, labels_mask)
         xs, active = checked(params, xs, keywords)
-        counts = active if pool is None else active.any(axis=0)
+        axis = keywords.get("time_axis", 0)
+        counts = active if pool is None else active.any(axis=axis)
         labels, mask = _check_labels(head, labels, mask, counts)
         shown = features(params, xs, active, keywords)
         return silence(counts, head.log_prob(params.head, shown, labels, mask))

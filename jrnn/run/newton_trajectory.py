@@ -8,21 +8,22 @@ from jrnn.core.cell import Cell, Key, Params, State
 from jrnn.core.check import check_method
 from jrnn.core.method import Method
 from jrnn.methods.newton import newton
-from jrnn.run.order import KEEP, Reading
-from jrnn.run.unroll import Given, run_checked
+from jrnn.run.order import KEEP, Given, Reading
+from jrnn.run.unroll import run_checked
 
 
 def newton_trajectory(
     cell: Cell,
     params: Params,
-    xs: Num[Array, "T ..."],
+    xs: Num[Array, "..."],
     state: State | None = None,
     *,
     guess: State | None = None,
     lengths: Integer[Array, "*batch"] | None = None,
-    resets: Bool[Array, "T *batch"] | None = None,
-    mask: Bool[Array, "T *batch"] | None = None,
+    resets: Bool[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
     reverse: bool = False,
+    time_axis: int = 0,
     key: Key | None = None,
     method: Method | None = None,
 ) -> tuple[State, Any]:
@@ -39,6 +40,7 @@ def newton_trajectory(
       resets: As in `jrnn.unroll`.
       mask: As in `jrnn.unroll`.
       reverse: As in `jrnn.trajectory`.
+      time_axis: As in `jrnn.trajectory`; also of `guess`.
       key: As in `jrnn.unroll`.
       method: Made by `jrnn.newton`; None takes `jrnn.newton()`.
 
@@ -68,7 +70,7 @@ def newton_trajectory(
             f"Expected a method made by jrnn.newton(), got {method}; jrnn.trajectory "
             "takes any."
         )
-    reading = Reading(cell, method, KEEP, reverse)
+    reading = Reading(cell, method, KEEP, reverse, time_axis)
     given = Given(params, xs, state, lengths, resets, mask, key, guess=guess)
     shown = run_checked(reading, given)[1]
     return shown.states, shown.report

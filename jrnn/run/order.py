@@ -6,6 +6,7 @@ active steps and restarts, and which results to keep.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,12 +26,39 @@ SHOW, KEEP = Wanted(ys=True, states=False), Wanted(ys=False, states=True)
 
 
 class Reading(NamedTuple):
-    """The static arguments of a run."""
+    """The static arguments of a run; `time_axis` is 1 for arrays batch first."""
 
     cell: Cell
     method: Method | None
     wanted: Wanted
     reverse: bool
+    time_axis: int = 0
+
+
+class Given(NamedTuple):
+    """The array arguments of a run; each as in `unroll`.
+
+    Attributes:
+      params: Of the cell.
+      xs: Inputs (T, *batch, ...), or (B, T, *batch, ...) if time is axis 1.
+      state: The initial state; None takes `cell.init_state`.
+      lengths: The length of each sequence; None: T.
+      resets: True where segments begin; None: nowhere.
+      mask: False where the state is kept; None: nowhere.
+      key: Draws the noise; None: `noise` is used.
+      noise: Noise that was drawn before, or None.
+      guess: Initial trajectory for methods that iterate; None: the method's own.
+    """
+
+    params: Params
+    xs: Any
+    state: State | None = None
+    lengths: Any = None
+    resets: Any = None
+    mask: Any = None
+    key: Any = None
+    noise: Any = None
+    guess: State | None = None
 
 
 def walk(
@@ -41,7 +69,7 @@ def walk(
     lengths: Array | None,
 ) -> tuple[State, Shown]:
     """Runs a cell, or the cells inside it one by one, along a sequence."""
-    cell, method, wanted, reverse = reading
+    cell, method, wanted, reverse, _ = reading
     assert method is not None
     cut = method.truncation is not None
     run = _walk_windows if cut else _walk_cell
@@ -70,6 +98,7 @@ def walk(
         sequence.noise,
         reverse=reverse,
         whole=_reads_forwards if cut else runs_itself,
+        silenced=functools.partial(silence, sequence.active),
     )
     return last, Shown(ys, states if wanted.states else None, report)
 

@@ -17,8 +17,9 @@ from jaxtyping import Array
 
 from jrnn.core.arguments import check_kind
 from jrnn.core.cell import Cell, Children, Key, Linear, Params, Spec, State
-from jrnn.core.check import check_cell
+from jrnn.core.check import check_cell, expected_state
 from jrnn.core.claims import NO_GATES, claim, current, inherited
+from jrnn.core.memoize import guarded
 from jrnn.core.seams import compose_step, noise_of, noisy_project, prepared
 from jrnn.core.tree import Leaf, reads_ahead, runs_itself, walk
 
@@ -27,21 +28,21 @@ Noise = Callable[[Key, int, tuple[int, ...]], Any]
 
 def several(
     name: str,
-    cells: tuple[Cell, ...],
+    children: Children,
     output_size: int,
     elapsed: int | None,
-    *,
-    parallel: bool,
+    **arguments: Any,
 ) -> Cell:
     """Returns a cell whose params, state and noise are tuples, one entry for each cell.
 
     Args:
       name: The factory's name; the cells are its arguments.
-      cells: Its children.
+      children: Its children, nested.
       output_size: The number of its output features.
       elapsed: The index of the input feature that is elapsed time, or None.
-      parallel: As in `jrnn.core.cell.Children`.
+      **arguments: The factory's arguments besides the cells.
     """
+    cells = children.cells
 
     def init(key: Key, dtype: DTypeLike | None = None) -> Params:
         keys = jax.random.split(key, len(cells))
@@ -60,7 +61,8 @@ def several(
         return tuple(map(prepared, cells, params))
 
     refuse = _refuse(name, cells)
-    arguments = tuple((f"cell_{i}", cell) for i, cell in enumerate(cells))
+    told = tuple((f"cell_{i}", cell) for i, cell in enumerate(cells))
+    told = (*told, *arguments.items())
     made = Cell(
         init=init,
         init_state=init_state,
@@ -68,10 +70,10 @@ def several(
         advance=refuse,
         output=refuse,
         step=refuse,
-        spec=Spec(name, arguments, cells[0].spec.input_size, output_size),
+        spec=Spec(name, told, cells[0].spec.input_size, output_size),
         noise=noise if any(cell.noise for cell in cells) else None,
         prepare=prepare if any(cell.prepare for cell in cells) else None,
-        children=Children(cells, parallel=parallel, nested=True),
+        children=children,
         elapsed=elapsed,
     )
     made = made if reads_ahead(made) else _stepping(made)
@@ -148,7 +150,8 @@ def around(
       inputs: (x, noise) -> (x, noise): the input and the noise of `cell`, called if
         there is noise; for any leading axes. None: both unchanged.
       outputs: (y, x) -> y: the output, from the output of `cell` and the input of the
-        result; for any leading axes. None: the output of `cell`.
+        result; for any leading axes. None: the output of `cell`. At inactive steps the
+        output is 0, whatever it returns.
       noise: (key, steps, batch_shape) -> noise, for `inputs`; None: that of `cell`.
       **arguments: Further arguments to show in summaries.
 
@@ -187,7 +190,7 @@ def around(
     )
     if not reads_ahead(cell):
         made = made._replace(step=_step_of(made), output=_output_of(made))
-    return claim(made, **inherited(cell))
+    return guarded(claim(made, **inherited(cell)))
 
 
 def inside(
@@ -242,7 +245,7 @@ def check_inner(name: str, cell: Any) -> Cell:
 
     Raises:
       TypeError: It is not a cell.
-      ValueError: It has children.
+      ValueError: It has children, or no state.
     """
     check_cell(cell)
     cell = current(cell)
@@ -250,5 +253,10 @@ def check_inner(name: str, cell: Any) -> Cell:
         raise ValueError(
             f"Expected a cell that runs as one, because {name} changes its loop, got "
             f"{cell}; put {name} around the cells inside."
+        )
+    if not jax.tree.leaves(expected_state(cell)):
+        raise ValueError(
+            f"Expected a cell with a state, because {name} changes its loop, got "
+            f"{cell}, in which nothing recurs."
         )
     return cell

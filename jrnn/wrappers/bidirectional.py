@@ -1,30 +1,38 @@
 """Two cells that read the same sequence from both ends.
 
-y_t = (forward(x_1..x_t), backward(x_T..x_t))
+y_t = merge(forward(x_1..x_t), backward(x_T..x_t))
 """
 
-from jrnn.core.cell import Cell
+from jrnn.core.cell import Cell, Children
 from jrnn.core.check import check_cell
 from jrnn.core.memoize import memoize
+from jrnn.core.output_size import output_size
 from jrnn.wrappers._wiring import several
+from jrnn.wrappers.merges import Merge, concat_merge
 
 
 @memoize
-def bidirectional(forward: Cell, backward: Cell) -> Cell:
+def bidirectional(forward: Cell, backward: Cell, merge: Merge = concat_merge) -> Cell:
     """Combines two cells that read the same sequence from both ends.
 
     Args:
       forward: Reads x_1..x_t for the output at t.
       backward: Reads x_T..x_t for the output at t.
+      merge: The output from the two cells' outputs: in `jrnn.wrappers` there are
+        `concat_merge`, which takes any two sizes, `sum_merge`, `mean_merge` and
+        `product_merge`; or any function (y_f, y_b) -> y of arrays (..., n) with any
+        leading axes, such as `jnp.maximum`, which is traced once to learn the size of
+        y.
 
     Returns:
-      A cell whose params and state are pairs, and whose outputs are concatenated. Its
-      `step` raises, because the second child begins at the end. In a `stack`, each
-      layer reads both directions of the layer below.
+      A cell whose params and state are pairs. Its `step` raises, because the second
+      child begins at the end. In a `stack`, each layer reads both directions of the
+      layer below.
 
     Raises:
-      TypeError: A child is not a cell.
-      ValueError: The input sizes differ, or the input features of elapsed time do.
+      TypeError: A child is not a cell, or `merge` not a function.
+      ValueError: The input sizes differ, the input features of elapsed time do, or
+        `merge` does not take the output sizes.
 
     Example:
       >>> import jax, jrnn
@@ -47,6 +55,7 @@ def bidirectional(forward: Cell, backward: Cell) -> Cell:
             f"Expected two cells that read elapsed time from the same feature, got "
             f"{forward} and {backward}."
         )
-    shown = sum(cell.spec.output_size for cell in cells)
+    shown = output_size("merge", merge, *(cell.spec.output_size for cell in cells))
     elapsed = places[0] if places else None
-    return several("bidirectional", cells, shown, elapsed, parallel=True)
+    children = Children(cells, parallel=True, nested=True, merge=merge)
+    return several("bidirectional", children, shown, elapsed, merge=merge)

@@ -9,6 +9,7 @@ from jrnn.core.cell import Cell
 from jrnn.core.check import check_cell, check_no_elapsed
 from jrnn.core.check_inputs import check_features
 from jrnn.core.memoize import memoize
+from jrnn.core.tree import keeps_zeros
 from jrnn.wrappers._wiring import around
 
 
@@ -45,6 +46,7 @@ def residual(cell: Cell) -> Cell:
     return around("residual", cell, outputs=add_inputs)
 
 
+@keeps_zeros
 def add_inputs(y: Array, x: Array) -> Array:
     """Returns y + x, in the type of y."""
     check_features("residual", x)

@@ -3,7 +3,7 @@
 x^1_t = x_t,   x^{i+1}_t = y^i_t = cell_i(x^i_1..x^i_t),   y_t = y^n_t
 """
 
-from jrnn.core.cell import Cell
+from jrnn.core.cell import Cell, Children
 from jrnn.core.check import check_cell, check_no_elapsed
 from jrnn.core.memoize import memoize
 from jrnn.wrappers._wiring import several
@@ -46,4 +46,4 @@ def stack(*cells: Cell) -> Cell:
         check_no_elapsed("a stack above the first", above, reason)
 
     shown, elapsed = cells[-1].spec.output_size, cells[0].elapsed
-    return several("stack", cells, shown, elapsed, parallel=False)
+    return several("stack", Children(cells, nested=True), shown, elapsed)

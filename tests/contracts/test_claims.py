@@ -216,6 +216,7 @@ PRINTED = {
     ("core/cell.py", "describe"),
     ("heads/dense.py", "_check_dense"),
     ("heads/mixture_kernels.py", "__repr__"),
+    ("models/summary.py", "_named"),
 }
 PACKAGE = pathlib.Path(jrnn.__file__).parent
 

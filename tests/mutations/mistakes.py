@@ -586,4 +586,69 @@ MISTAKES = (
             "::test_a_step_shows_what_the_wrapper_makes_of_outputs",
         ),
     ),
+    Mutation(
+        name="a reset of one step left out",
+        file="jrnn/core/guards.py",
+        old="return renew(reset, cast_state(fresh, dtype), cast_state(state, dtype))",
+        new="return renew(~reset, cast_state(fresh, dtype), cast_state(state, dtype))",
+        tests=(
+            "tests/contracts/test_step_reset.py"
+            "::test_every_cell_resets_as_unroll_does[gru]",
+        ),
+    ),
+    Mutation(
+        name="a reset to the initial state that was replaced",
+        file="jrnn/core/claims.py",
+        old="return guarded(cell) if stale else cell",
+        new="return cell",
+        tests=(
+            "tests/contracts/test_step_reset.py"
+            "::test_every_wrapper_resets_as_unroll_does[another start]",
+        ),
+    ),
+    Mutation(
+        name="outputs of a batch-first run time first",
+        file="jrnn/run/unroll.py",
+        old="shown = shown._replace(ys=ys, states=states)",
+        new="shown = shown._replace(states=states)",
+        tests=("tests/contracts/test_time_axis.py::test_trajectories_and_token_ids",),
+    ),
+    Mutation(
+        name="a merge's output at inactive steps kept",
+        file="jrnn/core/tree.py",
+        old="    return silenced(ys)\n",
+        new="    return ys\n",
+        tests=(
+            "tests/contracts/test_merges.py"
+            "::test_inactive_steps_show_zeros_whatever_a_merge_returns",
+        ),
+    ),
+    Mutation(
+        name="a mean of both directions that is their sum",
+        file="jrnn/wrappers/merges.py",
+        old="return 0.5 * (y_f + y_b)",
+        new="return y_f + y_b",
+        tests=("tests/contracts/test_merges.py::test_outputs_are_merged[mean]",),
+    ),
+    Mutation(
+        name="inputs behind the outputs in a skip connection",
+        file="jrnn/wrappers/skip_connections.py",
+        old="jnp.concatenate([x, y], axis=-1)",
+        new="jnp.concatenate([y, x], axis=-1)",
+        tests=("tests/contracts/test_layers.py::test_skip_connections_written_out",),
+    ),
+    Mutation(
+        name="an activation left out of a dense layer",
+        file="jrnn/cells/stateless.py",
+        old="show(activation(dense(params, x)), x, params.W_x)",
+        new="show(dense(params, x), x, params.W_x)",
+        tests=("tests/contracts/test_layers.py::test_equations_of_a_dense_layer",),
+    ),
+    Mutation(
+        name="multiply-adds counted without the contracted axis",
+        file="jrnn/models/costs.py",
+        old="math.prod(out.shape) * math.prod(sizes)",
+        new="math.prod(out.shape)",
+        tests=("tests/models/test_summary.py::test_counts_by_hand[gru]",),
+    ),
 )

@@ -39,7 +39,7 @@ from jrnn.core.chunks import cut, cut_sequence, join, nested_shape
 from jrnn.core.countable import check_countable
 from jrnn.core.dtypes import float_leaves, place_floats
 from jrnn.core.memoize import memoize
-from jrnn.core.method import Method, Sequence, Shown, Wanted, show_steps
+from jrnn.core.method import Method, Sequence, Shown, Wanted, all_at_once, show_steps
 from jrnn.core.products import Precision, check_precision, products_at
 from jrnn.core.seams import noisy_project
 from jrnn.methods.bptt.adjoint import backwards_of
@@ -123,6 +123,8 @@ def _run(
     remat: int,
     precision: Precision,
 ) -> tuple[State, Shown]:
+    if not jax.tree.leaves(state):
+        return all_at_once(cell, wanted, params, state, sequence, precision)
     check_countable(sequence.steps, "jrnn.bptt()")
     length = chunk or default_chunk(cell, params, sequence)
     shape = nested_shape(sequence.steps, length, remat)
