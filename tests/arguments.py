@@ -14,13 +14,14 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen
-import flax.nnx
 import jax
 import numpy as np
 import optax
+from flax import linen, nnx
 
 import jrnn
+import jrnn.interop.flax.linen
+import jrnn.interop.flax.nnx
 import jrnn.interop.flax.weights
 import jrnn.interop.haiku
 import jrnn.interop.keras
@@ -1226,14 +1227,14 @@ for _name in ("keras.to_arrays", "flax.weights.to_linen", "flax.weights.to_nnx")
         cell=(CELL, CELLS),
         params=(_params, params_like(_params)),
     )
-_linen = flax.linen.RNN(flax.linen.LSTMCell(4))
+_linen = linen.RNN(linen.LSTMCell(4))
 _linen_params = {"cell": jrnn.interop.flax.weights.to_linen(CELL, _params)[1]["params"]}
 entry(
     "jrnn.interop.flax.weights.from_linen",
     jrnn.interop.flax.weights.from_linen,
     module=(
         _linen,
-        NONE | {"text": "LSTM", "cell": CELL, "class": flax.linen.LSTMCell},
+        NONE | {"text": "LSTM", "cell": CELL, "class": linen.LSTMCell},
     ),
     params=(_linen_params, NONE | {"text": "params", "list": [1], "empty": {}}),
     reverse=(False, SWITCHES),
@@ -1242,8 +1243,8 @@ entry(
     "jrnn.interop.flax.weights.from_nnx",
     jrnn.interop.flax.weights.from_nnx,
     module=(
-        flax.nnx.LSTMCell(3, 4, rngs=flax.nnx.Rngs(0)),
-        NONE | {"text": "LSTM", "cell": CELL, "class": flax.nnx.LSTMCell},
+        nnx.LSTMCell(3, 4, rngs=nnx.Rngs(0)),
+        NONE | {"text": "LSTM", "cell": CELL, "class": nnx.LSTMCell},
     ),
     reverse=(False, SWITCHES),
 )
@@ -1264,4 +1265,48 @@ entry(
     cell=(CELL, CELLS),
     params=(_params, params_like(_params)),
     name=(None, {"number": 3, "bytes": b"lstm"}),
+)
+
+# Flax.
+
+_gru = jrnn.gru(3, 4)
+_named = jrnn.interop.flax.linen.nest(_gru, params_of(_gru))
+entry(
+    "jrnn.interop.flax.linen.nest",
+    jrnn.interop.flax.linen.nest,
+    cell=(_gru, CELLS),
+    params=(params_of(_gru), NONE | {"text": "params", "names": _named}),
+)
+entry(
+    "jrnn.interop.flax.linen.unnest",
+    jrnn.interop.flax.linen.unnest,
+    cell=(_gru, CELLS),
+    nested=(
+        _named,
+        NONE
+        | {
+            "text": "nested",
+            "missing": {k: v for k, v in _named.items() if k != "W_x"},
+            "unknown": _named | {"W_p": np.ones(3)},
+            "deeper": {"params": _named},
+            "shape": _named | {"b": np.ones(3)},
+        },
+    ),
+)
+entry(
+    "jrnn.interop.flax.linen.as_cell",
+    jrnn.interop.flax.linen.as_cell,
+    module=(linen.GRUCell(4), NONE | {"class": linen.GRUCell, "dense": linen.Dense(4)}),
+    input_size=(3, COUNTS),
+)
+entry(
+    "jrnn.interop.flax.nnx.as_cell",
+    lambda make, input_size: jrnn.interop.flax.nnx.as_cell(make, input_size, 4),
+    make=(nnx.GRUCell, NONE | {"text": "GRUCell", "dense": nnx.Linear}),
+    input_size=(3, COUNTS),
+)
+entry(
+    "jrnn.interop.flax.nnx.params_of",
+    jrnn.interop.flax.nnx.params_of,
+    module=(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), NONE | {"cell": _gru, "number": 3}),
 )

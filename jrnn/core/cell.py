@@ -262,6 +262,15 @@ class Cell(NamedTuple):
         """Hashes a few functions; hashing the whole cell, with children, is slow."""
         return hash((self.init, self.project, self.advance, self.output))
 
+    @property
+    def num_feature_axes(self) -> int:
+        """Raises AttributeError with the remedy: only Flax's `RNN` reads this."""
+        raise AttributeError(
+            f"Expected a cell of Flax, got {self}, a cell of jrnn; replace Flax's RNN "
+            "by jrnn.interop.flax.nnx.RNN or jrnn.interop.flax.linen.RNN, or pass it "
+            "an RNNCell from there."
+        )
+
 
 class Children(NamedTuple):
     """Cells that are run in the place of a cell, each along the whole sequence.

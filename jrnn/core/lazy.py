@@ -3,27 +3,29 @@
 import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 
 def submodules(
-    package: Mapping[str, Any], *names: str
-) -> tuple[Callable[[str], ModuleType], Callable[[], Iterable[str]]]:
+    package: Mapping[str, Any], *names: str, **members: str
+) -> tuple[Callable[[str], Any], Callable[[], Iterable[str]]]:
     """Returns a package's `__getattr__` and `__dir__`, for lazy submodules (PEP 562).
 
     Args:
       package: Its `globals()`.
       *names: Submodules, each imported when it is first accessed.
+      **members: The submodule of each further name, imported likewise.
     """
     path = package["__name__"]
 
-    def load(name: str) -> ModuleType:
+    def load(name: str) -> Any:
         if name in names:
             return importlib.import_module(f"{path}.{name}")
+        if name in members:
+            return getattr(importlib.import_module(f"{path}.{members[name]}"), name)
         raise AttributeError(f"module {path!r} has no attribute {name!r}")
 
-    return load, lambda: sorted({*package, *names})
+    return load, lambda: sorted({*package, *names, *members})
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Converts weights of other libraries to cells and parameters, one module for each."""
+"""Works with other libraries: one module or package for each, imported on first use."""
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 

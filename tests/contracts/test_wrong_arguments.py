@@ -15,6 +15,8 @@ import pytest
 
 import jrnn
 import jrnn.interop.equinox.weights
+import jrnn.interop.flax.linen
+import jrnn.interop.flax.nnx
 import jrnn.interop.flax.weights
 import jrnn.interop.haiku
 import jrnn.interop.keras
@@ -38,6 +40,8 @@ MODULES = {
     "jrnn.interop.flax.weights": jrnn.interop.flax.weights,
     "jrnn.interop.haiku": jrnn.interop.haiku,
     "jrnn.interop.keras": jrnn.interop.keras,
+    "jrnn.interop.flax.linen": jrnn.interop.flax.linen,
+    "jrnn.interop.flax.nnx": jrnn.interop.flax.nnx,
     "jrnn.interop.torch": jrnn.interop.torch,
     "jrnn.methods": jrnn.methods,
     "jrnn.models": jrnn.models,

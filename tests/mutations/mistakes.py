@@ -16,6 +16,7 @@ LONG = "tests/contracts/test_long_memory_cells.py"
 ORTHOGONAL = "tests/contracts/test_orthogonal.py"
 FUSED = "tests/methods/test_fused.py"
 OWN = "tests/contracts/test_your_own_cell.py"
+FLAX = "tests/interop/test_interop_flax.py"
 HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
     "tests/models/test_models_of_numbers.py"
@@ -650,5 +651,76 @@ MISTAKES = (
         old="math.prod(out.shape) * math.prod(sizes)",
         new="math.prod(out.shape)",
         tests=("tests/models/test_summary.py::test_counts_by_hand[gru]",),
+    ),
+    Mutation(
+        name="outputs of Flax's reversed run left in the order of the inputs",
+        file="jrnn/interop/flax/_running.py",
+        old="    if layout.reverse and not layout.keep_order:\n",
+        new="    if layout.reverse and layout.keep_order:\n",
+        tests=(f"{FLAX}::test_outputs_and_carries_equal_those_of_flax",),
+    ),
+    Mutation(
+        name="noise of a module of Flax drawn in evaluation",
+        file="jrnn/interop/flax/nnx/_cells.py",
+        old='    if check_switch("deterministic", quiet) or module',
+        new="    if module",
+        tests=(f"{FLAX}::test_noise_needs_rngs_and_a_sequence",),
+    ),
+    Mutation(
+        name="equal cells unequal as attributes of a module",
+        file="jrnn/interop/_static.py",
+        old="isinstance(other, Static) and self.cell == other.cell",
+        new="self is other",
+        tests=(f"{FLAX}::test_no_trace_is_made_twice",),
+    ),
+    Mutation(
+        name="an array of a carry of Flax taken for the output",
+        file="jrnn/interop/flax/_adopting.py",
+        old="places.append(next(shown, None))",
+        new="places.append(0)",
+        tests=(
+            "tests/interop/test_interop_flax_cells.py"
+            "::test_numbers_equal_those_of_flax",
+        ),
+    ),
+    Mutation(
+        name="gates of a Keras GRU in the order of jrnn",
+        file="jrnn/interop/_keras_spec.py",
+        old='"gru": "z r n"',
+        new='"gru": "r z n"',
+        tests=(
+            "tests/interop/test_weights.py"
+            "::test_golden_arrays_are_reproduced[keras gru]",
+        ),
+    ),
+    Mutation(
+        name="the update gate of a Haiku GRU with its own sign",
+        file="jrnn/interop/_layout.py",
+        old="if key[1] == layout.negated else piece",
+        new="if False else piece",
+        tests=(
+            "tests/interop/test_weights.py"
+            "::test_golden_arrays_are_reproduced[haiku gru]",
+        ),
+    ),
+    Mutation(
+        name="a module of PyTorch with the batch first, converted unseen",
+        file="jrnn/interop/_torch_spec.py",
+        old="if spec.batch_first and time_axis is None",
+        new="if False",
+        tests=(
+            "tests/interop/test_interop_torch.py"
+            "::test_batch_first_is_not_dropped_unseen",
+        ),
+    ),
+    Mutation(
+        name="a changed cell converted as the one of its name",
+        file="jrnn/interop/_cells.py",
+        old="if not _same(cell, cell_of(layer)):",
+        new="if False:",
+        tests=(
+            "tests/interop/test_interop_torch.py"
+            "::test_what_pytorch_lacks_is_refused_with_the_reason[changed]",
+        ),
     ),
 )

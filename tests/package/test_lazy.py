@@ -22,7 +22,8 @@ BARE = """
 import json, sys
 names = json.load(sys.stdin)
 import jrnn
-early = sorted({"optax", "orbax", "torch"} & {n.split(".")[0] for n in sys.modules})
+libraries = {"equinox", "flax", "optax", "orbax", "torch"}
+early = sorted(libraries & {name.split(".")[0] for name in sys.modules})
 shown = dir(jrnn)
 missing = []
 for name in names:
@@ -40,13 +41,15 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("optax", "orbax"):
+        if name.split(".")[0] in ("equinox", "flax", "optax", "orbax"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
 import jrnn
 print("train" in dir(jrnn))
-for use in ("jrnn.train", "jrnn.train"):
+flax = "jrnn.interop.flax"
+for use in ("jrnn.train", "jrnn.train", f"{flax}.nnx.RNN", f"{flax}.linen.RNN",
+            "jrnn.interop.equinox.RNN"):
     try:
         eval(use)
     except ModuleNotFoundError as error:
@@ -88,10 +91,14 @@ def test_what_the_documents_name_is_there_after_a_bare_import():
 def test_a_library_that_is_missing_is_told_with_the_command():
     listed, *told = python(REFUSED).splitlines()
     assert listed == "True"
-    assert len(told) == 2
-    for line in told:
+    assert len(told) == 5
+    for line in told[:2]:
         assert "jrnn.train needs o" in line
         assert re.search(r"Run: pip install (optax|orbax-checkpoint)$", line)
+    for line, name in zip(told[2:], ("flax.nnx", "flax.linen", "equinox"), strict=True):
+        library = name.split(".")[0]
+        assert f"jrnn.interop.{name} needs {library}, and {library} is not" in line
+        assert line.endswith(f"Run: pip install {library}")
 
 
 def test_every_submodule_is_shown_and_no_other_name_is_made_up():
