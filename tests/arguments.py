@@ -14,8 +14,6 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen
-import flax.nnx
 import jax
 import numpy as np
 import optax
@@ -1313,14 +1311,14 @@ for _name in ("keras.to_arrays", "flax.weights.to_linen", "flax.weights.to_nnx")
         cell=(CELL, CELLS),
         params=(_params, params_like(_params)),
     )
-_linen = flax.linen.RNN(flax.linen.LSTMCell(4))
+_linen = linen.RNN(linen.LSTMCell(4))
 _linen_params = {"cell": jrnn.interop.flax.weights.to_linen(CELL, _params)[1]["params"]}
 entry(
     "jrnn.interop.flax.weights.from_linen",
     jrnn.interop.flax.weights.from_linen,
     module=(
         _linen,
-        NONE | {"text": "LSTM", "cell": CELL, "class": flax.linen.LSTMCell},
+        NONE | {"text": "LSTM", "cell": CELL, "class": linen.LSTMCell},
     ),
     params=(_linen_params, NONE | {"text": "params", "list": [1], "empty": {}}),
     reverse=(False, SWITCHES),
@@ -1329,8 +1327,8 @@ entry(
     "jrnn.interop.flax.weights.from_nnx",
     jrnn.interop.flax.weights.from_nnx,
     module=(
-        flax.nnx.LSTMCell(3, 4, rngs=flax.nnx.Rngs(0)),
-        NONE | {"text": "LSTM", "cell": CELL, "class": flax.nnx.LSTMCell},
+        nnx.LSTMCell(3, 4, rngs=nnx.Rngs(0)),
+        NONE | {"text": "LSTM", "cell": CELL, "class": nnx.LSTMCell},
     ),
     reverse=(False, SWITCHES),
 )

@@ -20,7 +20,8 @@ from jrnn.core.check import expected_params
 from jrnn.interop._layout import Sizes
 from jrnn.methods.scan import scan
 from jrnn.run.unroll import unroll
-from jrnn.wrappers import bidirectional, dropout, stack
+from jrnn.wrappers import bidirectional, concat_merge, dropout, stack
+from jrnn.wrappers.merges import Merge
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "tanh": jnp.tanh,
@@ -74,11 +75,13 @@ class Level(NamedTuple):
     Attributes:
       cells: One cell, or one for each direction.
       rate: Dropout of its inputs.
+      merge: The output from those of two directions.
       place: Where it is, such as "[1]", for an error.
     """
 
     cells: tuple[Cell, ...]
     rate: float = 0.0
+    merge: Merge = concat_merge
     place: str = ""
 
 
@@ -197,11 +200,12 @@ def _level(cell: Cell, library: Library, place: str) -> Level:
         if not _same(outer, dropout(cell, rate)):
             raise library.refuse(outer, CHANGED, place)
     if cell.spec.name != "bidirectional":
-        return Level((cell,), rate, place)
-    inner = _inside(cell)
-    if not _same(cell, bidirectional(*inner)):
+        return Level((cell,), rate, place=place)
+    inner, given = _inside(cell), dict(cell.spec.arguments)
+    merge: Any = given["merge"]
+    if not _same(cell, bidirectional(*inner, merge=merge)):
         raise library.refuse(cell, CHANGED, place)
-    return Level(inner, rate, place)
+    return Level(inner, rate, merge, place)
 
 
 def _inside(cell: Cell) -> tuple[Cell, ...]:

@@ -5,11 +5,8 @@ from typing import Any
 from jrnn.core.arguments import tell
 from jrnn.core.cell import Cell, Params
 from jrnn.interop._cells import ACTIVATIONS
-from jrnn.interop._keras_spec import KINDS, KerasSpec, from_arrays
+from jrnn.interop._keras_spec import KINDS, MERGES, KerasSpec, from_arrays
 from jrnn.wrappers import bidirectional
-
-# Without a merge Keras returns two outputs, here side by side.
-MERGES: dict[str | None, Any] = {"concat": bidirectional, None: bidirectional}
 
 Found = tuple[Cell, Params, float]  # a cell, its parameters, and dropout of its inputs
 
@@ -67,10 +64,6 @@ def _bidirectional(keras: Any, layer: Any) -> tuple[Cell, Params]:
     both = layer.forward_layer, layer.backward_layer
     for one, backwards in zip(both, (False, True), strict=True):
         _check_direction(one.go_backwards, backwards)
-    if layer.merge_mode not in MERGES:
-        raise ValueError(
-            f"Expected merge_mode in {list(MERGES)}, got {layer.merge_mode!r}."
-        )
     cells, params = [], []
     for one in both:
         inner = _cells(keras, one)
@@ -82,7 +75,7 @@ def _bidirectional(keras: Any, layer: Any) -> tuple[Cell, Params]:
         cell, own = _one(keras, inner[0])
         cells.append(cell)
         params.append(own)
-    return MERGES[layer.merge_mode](*cells), tuple(params)
+    return bidirectional(*cells, merge=MERGES[layer.merge_mode]), tuple(params)
 
 
 def _cells(keras: Any, layer: Any) -> list[Any]:
@@ -156,7 +149,8 @@ def built(keras: Any, spec: KerasSpec, arrays: dict[str, Any], shown: bool) -> A
         options["reset_after"] = spec.reset_after
     layer = getattr(keras.layers, spec.layer)(spec.units, **options)
     if spec.bidirectional:
-        layer = keras.layers.Bidirectional(layer, dtype=options["dtype"])
+        merge, dtype = spec.merge_mode, options["dtype"]
+        layer = keras.layers.Bidirectional(layer, merge_mode=merge, dtype=dtype)
     layer.build((None, None, spec.input_size))
     layer.set_weights(list(arrays.values()))
     return layer

@@ -16,7 +16,13 @@ from jrnn.interop._cells import (
     levels_of,
 )
 from jrnn.interop._layout import Arrays, Layout, Stored, read, shapes, write
-from jrnn.wrappers import bidirectional
+from jrnn.wrappers import (
+    bidirectional,
+    concat_merge,
+    mean_merge,
+    product_merge,
+    sum_merge,
+)
 
 KERAS = Library(
     "Keras",
@@ -26,6 +32,13 @@ KERAS = Library(
     resets=(True, False),
 )
 KINDS = {"SimpleRNN": "elman", "LSTM": "lstm", "GRU": "gru"}
+MERGES = {
+    "concat": concat_merge,
+    "sum": sum_merge,
+    "ave": mean_merge,
+    "mul": product_merge,
+    None: concat_merge,
+}
 GATES = {"elman": "h", "lstm": "i f g o", "gru": "z r n"}
 
 
@@ -39,7 +52,9 @@ class KerasSpec(NamedTuple):
       activation: Of a SimpleRNN: tanh, relu, sigmoid or linear.
       use_bias: Whether there is a bias.
       reset_after: The convention of a GRU.
-      bidirectional: Whether a `Bidirectional` is around it, with merge_mode="concat".
+      bidirectional: Whether a `Bidirectional` is around it.
+      merge_mode: Of the `Bidirectional`: concat, sum, ave or mul; None: as concat, as
+        Keras then returns two outputs, which are side by side here.
     """
 
     layer: str
@@ -49,6 +64,7 @@ class KerasSpec(NamedTuple):
     use_bias: bool = True
     reset_after: bool = True
     bidirectional: bool = False
+    merge_mode: str | None = "concat"
 
 
 def from_arrays(spec: KerasSpec, arrays: Arrays) -> tuple[Cell, Params]:
@@ -82,7 +98,8 @@ def from_arrays(spec: KerasSpec, arrays: Arrays) -> tuple[Cell, Params]:
     expected = {n: s for one in layouts for n, s in shapes(one, layer.sizes).items()}
     held = check_arrays(arrays, expected, str(spec), HINTS.get(layer.kind, ""))
     cell, each = cell_of(layer), [read(one, held, layer.sizes) for one in layouts]
-    made = bidirectional(cell, cell) if spec.bidirectional else cell
+    both = spec.bidirectional
+    made = bidirectional(cell, cell, MERGES[spec.merge_mode]) if both else cell
     params = tuple(each) if spec.bidirectional else each[0]
     check_params(made, params)
     return made, params
@@ -143,6 +160,10 @@ def layer_at(spec: Any) -> Layer:
             f"Expected an activation of {spec.layer} that jrnn's cell has, tanh, or "
             f"for a SimpleRNN one of {list(ACTIVATIONS)}, got {spec.activation!r}."
         )
+    if spec.merge_mode not in MERGES:
+        raise ValueError(
+            f"Expected merge_mode in {list(MERGES)}, got {spec.merge_mode!r}."
+        )
     for name in ("input_size", "units"):
         check_size(name, getattr(spec, name))
     for name in ("use_bias", "reset_after", "bidirectional"):
@@ -188,6 +209,11 @@ def level_to_arrays(
         raise KERAS.refuse(cell, reason, level.place)
     layer, both = layers[0], len(layers) == 2
     names = {kind: name for name, kind in KINDS.items()}
+    modes: dict[Any, str] = {merge: mode for mode, merge in MERGES.items() if mode}
+    if level.merge not in modes:
+        told = ", ".join(mode for mode in MERGES if mode)
+        reason = f"the merge must be one that Keras has: {told}"
+        raise KERAS.refuse(cell, reason, level.place)
     spec = KerasSpec(
         names[layer.kind],
         layer.input_size,
@@ -196,6 +222,7 @@ def level_to_arrays(
         use_bias=layer.bias,
         reset_after=layer.reset_after,
         bidirectional=both,
+        merge_mode=modes[level.merge],
     )
     pairs = zip(layouts_of(layer, both), params if both else (params,), strict=True)
     return spec, {n: a for layout, one in pairs for n, a in write(layout, one).items()}

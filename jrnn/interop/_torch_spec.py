@@ -9,6 +9,7 @@ from jrnn.core.cell import Cell
 from jrnn.interop._arrays import shape_of
 from jrnn.interop._cells import Layer, Library, layer_of, levels_of
 from jrnn.interop._layout import KINDS, Layout, Shapes, Stored, shapes
+from jrnn.wrappers import concat_merge
 
 MODES = {
     "RNN_TANH": ("elman", "tanh"),
@@ -165,13 +166,16 @@ def spec_of(cell: Cell) -> TorchSpec:
         if each != alike:
             reason = f"all layers must be alike, and this one is not; {APART}"
             raise TORCH.refuse(cell, reason, level.place)
+        if level.merge is not concat_merge:
+            reason = f"PyTorch concatenates the outputs of both directions; {APART}"
+            raise TORCH.refuse(cell, reason, level.place)
         if level.rate != (spec.dropout if i else 0.0):
             reason = f"the rates of dropout must be 0, then all equal; {APART}"
             raise TORCH.refuse(cell, reason, level.place)
     return spec
 
 
-APART = "convert each layer to a module of its own, with its own parameters"
+APART = "convert each of its cells to a module of its own, with its own parameters"
 
 
 def find_specs(arrays: Mapping[str, Any]) -> dict[str, TorchSpec]:

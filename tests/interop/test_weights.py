@@ -14,6 +14,8 @@ from jrnn.interop.haiku import from_haiku, to_haiku
 from jrnn.interop.keras import KerasSpec
 from jrnn.interop.keras import from_arrays as keras_from_arrays
 from jrnn.interop.keras import to_arrays as keras_to_arrays
+from jrnn.interop.torch import to_arrays as torch_to_arrays
+from jrnn.wrappers import mean_merge, product_merge, sum_merge
 from tests.helpers import assert_close, random_like
 from tests.interop.peers import CASES, HAIKU_GRU, compute, draw, jrnn_ys
 
@@ -166,6 +168,10 @@ TANH, RELU = jrnn.elman(3, 4), jrnn.elman(3, 4, activation=jax.nn.relu)
 BEFORE, LSTM = jrnn.gru(3, 4, reset_after=False), jrnn.lstm(3, 4)
 
 
+def merged(merge):
+    return jrnn.bidirectional(GRU, GRU, merge=merge)
+
+
 def drawn(cell, dtype=jnp.float32):
     """Returns random parameters, with -0 in each, which only its bits tell from 0."""
 
@@ -199,6 +205,9 @@ THROUGH = {
 TRIPS = [
     *(("keras", cell) for cell in (TANH, RELU, LSTM, GRU, BEFORE, BOTH)),
     ("keras", jrnn.gru(3, 4, bias=False)),
+    *(("keras", merged(merge)) for merge in (sum_merge, mean_merge, product_merge)),
+    ("linen", merged(jnp.maximum)),
+    ("nnx", jrnn.bidirectional(TANH, TANH, merge=mean_merge)),
     *(("linen", cell) for cell in (TANH, RELU, LSTM, GRU, BOTH)),
     *(("nnx", cell) for cell in (TANH, RELU, LSTM)),
     *(("haiku", cell) for cell in (RELU, BEFORE)),
@@ -248,6 +257,8 @@ REFUSED = [
     (keras_to_arrays, jrnn.residual(jrnn.gru(4, 4)), "residual; convert the cells in"),
     (keras_to_arrays, jrnn.stack(GRU), "more than one layer: take to_keras"),
     (keras_to_arrays, jrnn.bidirectional(GRU, LSTM), "one kind and one size"),
+    (keras_to_arrays, merged(jnp.maximum), "one that Keras has: concat, sum"),
+    (torch_to_arrays, merged(sum_merge), "PyTorch concatenates the outputs"),
     (keras_to_arrays, jrnn.elman(3, 4, activation=jnp.sin), "activation must be tanh"),
     (to_linen, BEFORE, "train with reset_after=True"),
     (to_nnx, jrnn.cells.min_gru(3, 4), "nothing that computes min_gru"),
@@ -271,13 +282,6 @@ FLAX = [
     (linen.MGUCell(4), TypeError, "one of .*got a MGUCell"),
     (linen.Dense(4), TypeError, "one of .*got a Dense"),
     (linen.RNN(linen.SimpleCell(4), reverse=True), ValueError, "Expected reverse=True"),
-    (
-        linen.Bidirectional(
-            *[linen.RNN(linen.SimpleCell(4)) for _ in "ab"], merge_fn=jnp.add
-        ),
-        ValueError,
-        "merge_fn concatenates",
-    ),
 ]
 
 

@@ -49,6 +49,9 @@ MADE = {
     "lstm": LSTM,
     "gru": GRU,
     "gru before": jrnn.gru(K, 4, reset_after=False),
+    "sum": jrnn.bidirectional(GRU, GRU, merge=jrnn.wrappers.sum_merge),
+    "mean": jrnn.bidirectional(GRU, GRU, merge=jrnn.wrappers.mean_merge),
+    "product": jrnn.bidirectional(LSTM, LSTM, merge=jrnn.wrappers.product_merge),
     "both": jrnn.bidirectional(LSTM, LSTM),
     "deep": jrnn.stack(
         jrnn.dropout(jrnn.bidirectional(GRU, GRU), 0.25),

@@ -723,4 +723,44 @@ MISTAKES = (
             "::test_a_process_without_jrnn_runs_and_trains_it",
         ),
     ),
+    Mutation(
+        name="gates of a Keras GRU in the order of jrnn",
+        file="jrnn/interop/_keras_spec.py",
+        old='"gru": "z r n"',
+        new='"gru": "r z n"',
+        tests=(
+            "tests/interop/test_weights.py"
+            "::test_golden_arrays_are_reproduced[keras gru]",
+        ),
+    ),
+    Mutation(
+        name="the update gate of a Haiku GRU with its own sign",
+        file="jrnn/interop/_layout.py",
+        old="if key[1] == layout.negated else piece",
+        new="if False else piece",
+        tests=(
+            "tests/interop/test_weights.py"
+            "::test_golden_arrays_are_reproduced[haiku gru]",
+        ),
+    ),
+    Mutation(
+        name="a module of PyTorch with the batch first, converted unseen",
+        file="jrnn/interop/_torch_spec.py",
+        old="if spec.batch_first and time_axis is None",
+        new="if False",
+        tests=(
+            "tests/interop/test_interop_torch.py"
+            "::test_batch_first_is_not_dropped_unseen",
+        ),
+    ),
+    Mutation(
+        name="a changed cell converted as the one of its name",
+        file="jrnn/interop/_cells.py",
+        old="if not _same(cell, cell_of(layer)):",
+        new="if False:",
+        tests=(
+            "tests/interop/test_interop_torch.py"
+            "::test_what_pytorch_lacks_is_refused_with_the_reason[changed]",
+        ),
+    ),
 )

@@ -87,3 +87,13 @@ def activation_of(module: Any, kind: str) -> str:
             f"{gate or tell(module.gate_fn)}."
         )
     return name
+
+
+def check_direction(backwards: bool, reverse: bool) -> None:
+    """Raises where the direction would be dropped unseen."""
+    if backwards != reverse:
+        raise ValueError(
+            f"Expected reverse={backwards} for a module with reverse={backwards}, got "
+            f"{reverse}; a cell does not hold its direction: pass reverse here as to "
+            "jrnn.unroll."
+        )

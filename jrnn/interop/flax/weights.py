@@ -42,11 +42,13 @@ from jrnn.interop.flax._layouts import (
     FLAX,
     MADE,
     activation_of,
+    check_direction,
     kind_of,
     linen_layout,
     nnx_layout,
 )
-from jrnn.wrappers import bidirectional
+from jrnn.wrappers import bidirectional, concat_merge
+from jrnn.wrappers.merges import Merge
 
 __all__ = ["from_linen", "from_nnx", "to_linen", "to_nnx"]
 
@@ -93,10 +95,10 @@ def from_linen(
         )
     tree = params.get("params", params)
     if isinstance(module, linen.Bidirectional):
-        _check_form(module, False, reverse)
+        check_direction(False, reverse)
         both = [_one_linen(getattr(module, n).cell, tree, (n, "cell")) for n in ENDS]
-        return _pair(*both)
-    _check_form(module, bool(getattr(module, "reverse", False)), reverse)
+        return _pair(_merge_of(module), *both)
+    check_direction(bool(getattr(module, "reverse", False)), reverse)
     if isinstance(module, linen.RNN):
         return _one_linen(module.cell, tree, ("cell",))
     return _one_linen(module, tree, ())
@@ -143,7 +145,8 @@ def to_linen(cell: Cell, params: Params) -> tuple["linen.Module", dict[str, Any]
         return modules[0], {"params": trees[0]}
     below = {name: {"cell": tree} for name, tree in zip(ENDS, trees, strict=True)}
     forward, backward = map(linen.RNN, modules)
-    return linen.Bidirectional(forward, backward), {"params": below}
+    merge = levels_of(cell, FLAX)[0].merge
+    return linen.Bidirectional(forward, backward, merge_fn=merge), {"params": below}
 
 
 def from_nnx(module: "nnx.Module", *, reverse: bool = False) -> tuple[Cell, Params]:
@@ -172,9 +175,10 @@ def from_nnx(module: "nnx.Module", *, reverse: bool = False) -> tuple[Cell, Para
 
     check_switch("reverse", reverse)
     if isinstance(module, nnx.Bidirectional):
-        _check_form(module, False, reverse)
-        return _pair(*(_one_nnx(getattr(module, name).cell) for name in ENDS))
-    _check_form(module, bool(getattr(module, "reverse", False)), reverse)
+        check_direction(False, reverse)
+        both = [_one_nnx(getattr(module, name).cell) for name in ENDS]
+        return _pair(_merge_of(module), *both)
+    check_direction(bool(getattr(module, "reverse", False)), reverse)
     return _one_nnx(module.cell if isinstance(module, nnx.RNN) else module)
 
 
@@ -207,7 +211,8 @@ def to_nnx(cell: Cell, params: Params) -> "nnx.Module":
     if len(modules) == 1:
         return modules[0]
     forward, backward = map(nnx.RNN, modules)
-    return nnx.Bidirectional(forward, backward)
+    merge = levels_of(cell, FLAX)[0].merge
+    return nnx.Bidirectional(forward, backward, merge_fn=merge)
 
 
 def _one_linen(module: Any, tree: Any, path: tuple[str, ...]) -> tuple[Cell, Params]:
@@ -265,29 +270,17 @@ def _to_jax(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: jnp.asarray(array) for name, array in arrays.items()}
 
 
-def _check_form(module: Any, backwards: bool, reverse: bool) -> None:
-    """Raises where the direction, or a merge, would be dropped unseen."""
-    if backwards != reverse:
-        raise ValueError(
-            f"Expected reverse={backwards} for a module with reverse={backwards}, got "
-            f"{reverse}; a cell does not hold its direction: pass reverse here as to "
-            "jrnn.unroll."
-        )
-    merge = getattr(module, "merge_fn", None)
-    if merge is None:
-        return
+def _merge_of(module: Any) -> Merge:
+    """Returns the merge of a Bidirectional, `concat_merge` where it concatenates."""
     with jax.ensure_compile_time_eval():
-        merged = np.asarray(merge(jnp.array([1.0, 2.0]), jnp.array([4.0, 8.0])))
-    if merged.tolist() != [1.0, 2.0, 4.0, 8.0]:
-        raise ValueError(
-            "Expected a Bidirectional whose merge_fn concatenates, got "
-            f"{tell(merge)}; convert its two RNN one by one, the second with "
-            "reverse=True, and merge their outputs."
-        )
+        pair = jnp.array([1.0, 2.0]), jnp.array([4.0, 8.0])
+        merged = np.asarray(module.merge_fn(*pair))
+    return concat_merge if merged.tolist() == [1.0, 2.0, 4.0, 8.0] else module.merge_fn
 
 
-def _pair(forward: tuple[Cell, Params], backward: tuple[Cell, Params]) -> Any:
-    return bidirectional(forward[0], backward[0]), (forward[1], backward[1])
+def _pair(merge: Merge, *both: tuple[Cell, Params]) -> tuple[Cell, Params]:
+    (forward, own_f), (backward, own_b) = both
+    return bidirectional(forward, backward, merge), (own_f, own_b)
 
 
 def _directions(cell: Cell, params: Params) -> list[tuple[Cell, Params]]:
