@@ -86,7 +86,7 @@ def test_every_method_runs_them(expected, name):
 
 @pytest.mark.slow
 def test_linear_layers_run_in_parallel_beside_them():
-    cell = jrnn.stack(jrnn.cells.lru(K, H), DENSE, jrnn.cells.min_gru(4, H))
+    cell = jrnn.stack(jrnn.cells.min_gru(K, H), DENSE, jrnn.cells.min_gru(4, H))
     params, xs, state = drawn(cell)
     run = lambda method: jrnn.unroll(cell, params, xs, state, method=method)
     assert_close(run(jrnn.associative()), run(jrnn.scan()), 1e-12)
