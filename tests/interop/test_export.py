@@ -107,7 +107,9 @@ def arrays_in(folder, name):
     return {n: jnp.asarray(found[n]) for n in found.files}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)]
+)
 def test_step_of_a_cell(dtype, tmp_path):
     cell = jrnn.cells.rg_lru(3, 4)  # whose state does not start at 0
     params = params_of(cell, dtype)
@@ -126,6 +128,7 @@ def test_step_of_a_cell(dtype, tmp_path):
     assert_close((after, y), (named(truth[0]), truth[1]), 1e-6)
 
 
+@pytest.mark.slow
 def test_what_cannot_step_has_no_step(tmp_path):
     cell = jrnn.bidirectional(jrnn.elman(3, 2), jrnn.elman(3, 2))
     told = jrnn.export(cell, params_of(cell), tmp_path, platforms=["cpu"])

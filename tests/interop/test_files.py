@@ -20,6 +20,7 @@ from jrnn.interop import files
 from jrnn.interop.files import FileError, names
 from tests.contracts.test_pickling import MADE, leaky, own
 from tests.head_registry import HEADS
+from tests.helpers import RELATIVES
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(0)
@@ -72,7 +73,14 @@ def assert_same(got, want):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("name", SAVED)
+def slowly(name):
+    """Variants of what the quick suite runs are slow."""
+    slow = {f"head {case.name}" for case in HEADS if case.slow} | RELATIVES
+    rare = name in slow or name.endswith(" missing") or name == "markov_chain"
+    return pytest.param(name, marks=[pytest.mark.slow] if rare else [])
+
+
+@pytest.mark.parametrize("name", [slowly(name) for name in SAVED])
 def test_what_was_saved_comes_back(name, tmp_path):
     made = KNOWN[name]
     params = params_of(made)

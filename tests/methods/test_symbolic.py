@@ -27,7 +27,7 @@ SERVED = {
     "associative": (MIN_GRU, jrnn.associative(chunk=4)),
     "associative of a tree": (LINEAR, jrnn.associative()),
 }
-QUICK = {("bptt", False), ("bptt remat", True), ("associative", True)}
+QUICK = {("bptt", False), ("associative", True)}
 
 
 def run(cell, method, flagged, params, state, xs, lengths, resets):
