@@ -7,6 +7,7 @@ import pytest
 
 import jrnn
 from jrnn.heads.distribution import Distribution
+from jrnn.heads.sampling import Truncation, _kept
 
 FAMILY = jrnn.categorical(5).family
 P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -84,6 +85,12 @@ def test_of_equal_symbols_the_first_are_kept():
     assert set(draw(TIED, top_p=0.5)) == {0, 1, 2}
     assert set(draw(TIED, top_p=1.0)) == set(range(5))
     assert set(draw(TIED, top_p=0.0)) == {0}
+
+
+def test_at_1_rounding_leaves_nothing_out():
+    scaled = jnp.array([0.0, -50.0])  # the first sums to 1 in 64 bits
+    assert _kept(scaled, Truncation(top_p=jnp.array(1.0))).all()
+    assert not _kept(scaled, Truncation(top_p=jnp.array(0.99))).all()
 
 
 def test_each_sequence_has_its_own_numbers():
