@@ -260,7 +260,8 @@ def train(cell: jrnn.Cell, settings: Settings, key: jax.Array) -> tuple[Params, 
 
 def replay_error(cell: jrnn.Cell, settings: Settings, key: jax.Array) -> float:
     """Returns by how much replay differs from acting, the largest of all outputs."""
-    params, carry = set_out(cell, settings, key)
+    key, key_start = jax.random.split(key)
+    params, carry = set_out(cell, settings, key_start)
     params = params._replace(
         W=jnp.eye(len(params.W), ACTIONS + 1)
     )  # so that outputs matter
@@ -291,7 +292,7 @@ def main(settings: Settings) -> None:
     figure, found = Figure((7, 4), layout="constrained"), {}
     axes = figure.add_subplot()
     for name, cell in cells(settings).items():
-        error = replay_error(cell, settings, keys[0])
+        error = replay_error(cell, settings, jax.random.key(1))
         rewards = np.asarray(train(cell, settings, keys)[1])
         ends = ", ".join(f"{r:.2f}" for r in rewards[:, -10:].mean(axis=1))
         print(f"{name}: replay differs from acting by at most {error:.1e}")

@@ -211,7 +211,8 @@ def test_nothing_goes_by_a_name(name):
     np.testing.assert_array_equal(same[0].blocks, same[1].blocks)
 
 
-# Where a spec is read: to print it.
+# Where a spec is read outside of `interop`, whose tables say what others call a cell:
+# to print it.
 PRINTED = {
     ("core/cell.py", "describe"),
     ("heads/dense.py", "_check_dense"),
@@ -241,7 +242,8 @@ def test_specs_are_read_to_be_printed_alone():
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         place = path.relative_to(PACKAGE).as_posix()
-        found |= {(place, name) for name in readers(tree)}
+        if not place.startswith("interop/"):
+            found |= {(place, name) for name in readers(tree)}
     assert found <= PRINTED, sorted(found - PRINTED)
 
 

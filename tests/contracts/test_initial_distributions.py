@@ -178,6 +178,9 @@ SRU = follows(within((3 / K) ** 0.5))
 # By the factory's name, or that and what is particular: as the cell is by default.
 STARTS = {
     "elman": Start(jrnn.elman, {**random_W, "b": zeros}, draws=1),
+    "feedforward": Start(
+        jrnn.cells.feedforward, {"W_x": random_W["W_x"], "b": zeros}, draws=1
+    ),
     "lstm": Start(
         functools.partial(jrnn.lstm, peepholes=True),
         {**random_W, "b": gates(zeros, ones, zeros, zeros), "p": zeros},

@@ -176,6 +176,9 @@ ENTRIES = {
     "SequenceModel.sample.prompt": Entry(
         lambda i: MODEL.sample(MODEL_PARAMS, _key(), 20, i)
     ),
+    "SequenceModel.sample_until.prompt": Entry(
+        lambda i: MODEL.sample_until(MODEL_PARAMS, _key(), 20, 299, i).tokens
+    ),
     "SequenceModel.sample.state": Entry(
         lambda i: MODEL.sample(MODEL_PARAMS, _key(), 20, state=_state(i)), IDS[0]
     ),
@@ -214,6 +217,9 @@ ENTRIES = {
     ),
     "MarkovChain.predict.state": Entry(lambda i: CHAIN.predict(LEVELS, i), IDS[:1]),
     "MarkovChain.sample.prompt": Entry(lambda i: CHAIN.sample(LEVELS, _key(), 20, i)),
+    "MarkovChain.sample_until.prompt": Entry(
+        lambda i: CHAIN.sample_until(LEVELS, _key(), 20, 299, i).tokens
+    ),
     "MarkovChain.sample.state": Entry(
         lambda i: CHAIN.sample(LEVELS, _key(), 20, state=i), IDS[:1]
     ),
@@ -295,6 +301,7 @@ ELSEWHERE = {
     "LinearGaussianMarkov.log_prob.xs": NUMBERS,
     "LinearGaussianMarkov.predictive.xs": NUMBERS,
     "LinearGaussianMarkov.sample.prompt": NUMBERS,
+    "export.tokens": "a switch",
     "Distribution.cdf.x": "of what is whole, bernoulli alone, there is no cdf",
     "Head.encode.symbols": "numbers, as Head.symbols makes them",
     "Head.seen.symbols": "numbers, as Head.symbols makes them",
