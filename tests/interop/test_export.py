@@ -156,15 +156,15 @@ def test_the_signature(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("head", "size"),
+    ("head", "size", "known"),
     [
-        (jrnn.categorical(4), 4),
-        (heads.mixture(2, heads.gaussian_kernel, 2, missing=True), 4),
-        (jrnn.gaussian(), 1),
+        (jrnn.categorical(4), 4, 0),
+        (heads.mixture(2, heads.gaussian_kernel, 2, missing=True), 4, 2),
+        (jrnn.gaussian(), 1, 0),
     ],
 )
-def test_a_sequence_model(head, size, tmp_path):
-    model = jrnn.sequence_model(jrnn.gru(size, 3), head)
+def test_a_sequence_model(head, size, known, tmp_path):
+    model = jrnn.sequence_model(jrnn.gru(size + known, 3), head, inputs=known)
     params = params_of(model)
     jrnn.export(model, params, tmp_path / "it")
     run = lambda name, *given: loaded(tmp_path / "it", name).call(*given)
@@ -179,22 +179,27 @@ def test_a_sequence_model(head, size, tmp_path):
     xs = jnp.asarray(xs, jnp.int32 if tokens else None)
     mask = [jnp.asarray(rng.random(xs.shape) < 0.7)] if head.missing else []
     lengths = jnp.array([5, 3], jnp.int32)
+    inputs = [jnp.asarray(rng.normal(size=(5, 2, known)))] if known else []
+    now = [z[0] for z in inputs]
     options = {"mask": mask[0]} if mask else {}
+    options |= {"inputs": inputs[0]} if known else {}
+    here = {"inputs": now[0]} if known else {}
     after, log_probs = model.log_prob(params, xs, lengths=lengths, **options)
-    moved, found = run("log_prob", flat, state, xs, lengths, *mask)
+    moved, found = run("log_prob", flat, state, xs, lengths, *mask, *inputs)
     assert_close((moved, found), (named(after), log_probs), 1e-12)
     first = {"mask": mask[0][0]} if mask else {}
-    stepped = model.step(params, after, xs[0], **first)
-    found = run("step", flat, moved, xs[0], *(m[0] for m in mask))
+    stepped = model.step(params, after, xs[0], **first, **here)
+    found = run("step", flat, moved, xs[0], *(m[0] for m in mask), *now)
     assert_close(found, (named(stepped[0]), stepped[1]), 1e-12)
-    predicted = model.predict(params, after)
+    predicted = model.predict(params, after, **here)
     told = Flat(predicted.parameters, "log_probs").flatten(predicted.parameters)
-    assert_close(run("predict", flat, moved), told, 1e-12)
+    assert_close(run("predict", flat, moved, *now), told, 1e-12)
     key = jax.random.key(3)
     drawn = predicted.sample(key, jnp.ones(2, jnp.float32))
-    next_, x = run("sample", flat, moved, jax.random.key_data(key), jnp.ones(2, "f4"))
+    given = jax.random.key_data(key), jnp.ones(2, jnp.float32), *now
+    next_, x = run("sample", flat, moved, *given)
     assert_close(x, drawn, 1e-12)
-    assert_close(next_, named(model.step(params, after, drawn)[0]), 1e-12)
+    assert_close(next_, named(model.step(params, after, drawn, **here)[0]), 1e-12)
 
 
 @pytest.mark.slow

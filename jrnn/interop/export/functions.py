@@ -162,6 +162,10 @@ def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Func
     dtype = jnp.int32 if head.family.values == "ids" else state_dtype(params)
     mask = lambda like: {"mask": Shape(like.shape, bool)} if head.missing else {}
 
+    def known(*lead: Size) -> dict[str, Any]:
+        k = made.inputs
+        return {"inputs": Shape((*lead, k), state_dtype(params))} if k else {}
+
     def before(batch: Size) -> dict[str, Any]:
         return {
             "params": of_params.flatten(shapes_of(params)),
@@ -170,16 +174,18 @@ def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Func
 
     t, b = sizes(settings, least=2)  # the first symbol is read apart from the others
     xs = Shape((t, b, *head.event_shape), dtype)
-    whole = {"xs": xs, "lengths": Shape((b,), jnp.int32)} | mask(xs)
+    whole = {"xs": xs, "lengths": Shape((b,), jnp.int32)}
+    whole |= mask(xs) | known(t, b)
     b_ = sizes(settings).b  # of functions without t, in a scope without its bound
     x = Shape((b_, *head.event_shape), dtype)
+    one = {"x": x} | mask(x) | known(b_)
     drawn = {"key": Shape((2,), jnp.uint32), "temperature": Shape((b_,), jnp.float32)}
     calls = _sequence_calls(made, of_params, of_state, settings.method)
     return {
         "log_prob": Function(calls[0], before(b) | whole, ("state", "log_probs")),
-        "step": Function(calls[1], before(b_) | {"x": x} | mask(x), ("state", "log_p")),
-        "predict": Function(calls[2], before(b_), ("distribution",)),
-        "sample": Function(calls[3], before(b_) | drawn, ("state", "x")),
+        "step": Function(calls[1], before(b_) | one, ("state", "log_p")),
+        "predict": Function(calls[2], before(b_) | known(b_), ("distribution",)),
+        "sample": Function(calls[3], before(b_) | drawn | known(b_), ("state", "x")),
     }
 
 
@@ -187,30 +193,35 @@ def _sequence_calls(
     made: SequenceModel, of_params: Flat, of_state: Flat, method: Method | None
 ) -> tuple[Callable[..., Any], ...]:
     """Returns log_prob, step, predict and sample of dictionaries."""
+    known = ("inputs",) * bool(made.inputs)
+    extras = ("mask",) * made.head.missing + known
+    options = lambda names, given: dict(zip(names, given, strict=True))
 
     def restore(flat: Any, state: Any) -> tuple[Params, State]:
         return of_params.restore(flat), of_state.restore(state)
 
-    def log_prob(
-        flat: Any, state: Any, xs: Array, lengths: Array, mask: Array | None = None
-    ) -> Any:
+    def log_prob(flat: Any, state: Any, xs: Array, lengths: Array, *more: Array) -> Any:
         given, before = restore(flat, state)
-        options = {"method": method} | _masked(mask)
-        last, log_probs = made.log_prob(given, xs, before, lengths, **options)
+        rest = {"method": method, **options(extras, more)}
+        last, log_probs = made.log_prob(given, xs, before, lengths, **rest)
         return of_state.flatten(last), log_probs
 
-    def step(flat: Any, state: Any, x: Array, mask: Array | None = None) -> Any:
-        last, log_p = made.step(*restore(flat, state), x, **_masked(mask))
+    def step(flat: Any, state: Any, x: Array, *more: Array) -> Any:
+        last, log_p = made.step(*restore(flat, state), x, **options(extras, more))
         return of_state.flatten(last), log_p
 
-    def predict(flat: Any, state: Any) -> Dictionary:
-        return _distribution(made.predict(*restore(flat, state)))
+    def predict(flat: Any, state: Any, *more: Array) -> Dictionary:
+        given = options(known, more)
+        return _distribution(made.predict(*restore(flat, state), **given))
 
-    def sample(flat: Any, state: Any, key: Array, temperature: Array) -> Any:
-        given, before = restore(flat, state)
+    def sample(
+        flat: Any, state: Any, key: Array, temperature: Array, *more: Array
+    ) -> Any:
+        own, before = restore(flat, state)
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
-        x = made.predict(given, before).sample(key, temperature)
-        return of_state.flatten(made.step(given, before, x)[0]), x
+        given = options(known, more)
+        x = made.predict(own, before, **given).sample(key, temperature)
+        return of_state.flatten(made.step(own, before, x, **given)[0]), x
 
     return log_prob, step, predict, sample
 
@@ -218,10 +229,6 @@ def _sequence_calls(
 def _distribution(predicted: Distribution) -> Dictionary:
     """Returns the parameters of distributions; those of a categorical: log_probs."""
     return Flat(predicted.parameters, "log_probs").flatten(predicted.parameters)
-
-
-def _masked(mask: Array | None) -> dict[str, Array]:
-    return {} if mask is None else {"mask": mask}
 
 
 @functions.register
