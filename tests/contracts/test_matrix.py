@@ -115,6 +115,7 @@ def test_what_covers_covers():
     assert all(map(matrix.accepted, rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("direction", "structure"),
     [("forward", "plain"), ("forward", "dropout"), ("bidirectional", "stacked")],

@@ -233,6 +233,7 @@ def test_a_forecaster_comes_back_from_its_folder(forecaster, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.params, forecaster.params)
 
 
+@pytest.mark.slow
 def test_sampled_paths_follow_the_model(forecaster):
     setup, model, params = forecaster
     one = series(30, seed=5)

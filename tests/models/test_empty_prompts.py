@@ -56,7 +56,13 @@ def _made(name):
     return MODELS[name]()
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = set(MODELS) - {"categorical", "missing"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in MODELS],
+)
 def test_an_empty_prompt_still_says_how_many_sequences(name):
     model, params, event, kind = _made(name)
     empty = lambda *batch: jnp.zeros((0, *batch, *event), kind)

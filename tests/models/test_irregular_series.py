@@ -38,6 +38,7 @@ def timed():
     return model, params._replace(cell=relaxing(THETA), head=head)
 
 
+@pytest.mark.slow
 def test_the_first_forecast_decays_over_the_time_that_it_looks_ahead():
     """E[x_2 | x_1] = exp(-theta dt) x_1 in an Ornstein-Uhlenbeck process."""
     model, params = timed()

@@ -323,9 +323,9 @@ MISTAKES = (
     ),
     Mutation(
         name="PyTorch's second bias forgotten",
-        file="jrnn/interop/torch.py",
-        old="b_hh is None else b_ih + b_hh\n",
-        new="b_hh is None else b_ih\n",
+        file="jrnn/interop/_layout.py",
+        old="        b.append(sum(more, first))\n",
+        new="        b.append(first)\n",
         tests=("tests/interop/test_interop_torch.py",),
     ),
     Mutation(
