@@ -65,7 +65,7 @@ def numbers(results: Any, name: str = "") -> Iterator[tuple[str, str]]:
     {'gru steps': '8', 'lstm steps': '9'}
     """
     if isinstance(results, Mapping):
-        if isinstance(results.get("mean"), float) and "sd" in results:
+        if {"mean", "sd", "values"} <= results.keys() and results["mean"] is not None:
             yield name, f"{results['mean']:{DIGITS}} ± {results['sd']:{DIGITS}}"
             return
         for key, value in results.items():

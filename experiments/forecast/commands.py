@@ -33,6 +33,7 @@ from experiments.lab.files import write_csv
 SHOWN_PAST = 3  # horizons of past values in the figure
 PRINTED = 60  # rows of forecasts on the screen
 STRETCH = 2  # horizons of a stretch that the bootstrap draws
+OTHER_STEP = 1.5  # times the step of training: worth a note
 SEED = 0  # of paths and bootstrap
 FAR = 1e18  # later than all
 
@@ -299,6 +300,7 @@ def predict(settings: Predict) -> int:
     require("pandas", "safetensors")
     setup, model, params = store.load(settings.model)
     table = read(settings.csv, setup.columns, settings.separator)
+    _check_times(table, setup)
     setup = setup._replace(horizon=settings.horizon or setup.horizon)
     tracks = [track_of(setup, one) for one in table.series]
     origins = [Origin(i, len(one.times) - 1) for i, one in enumerate(tracks)]
@@ -316,6 +318,22 @@ def predict(settings: Predict) -> int:
         write_csv(settings.out, rows)
         print(f"Written to {settings.out}.")
     return 0
+
+
+def _check_times(table: Table, setup: Setup) -> None:
+    """Raises unless times are of the kind of training; notes steps of another size."""
+    kinds = {True: "dates", False: "numbers"}
+    if table.dated != setup.dated:
+        raise ValueError(
+            f"Expected {kinds[setup.dated]} in column {setup.columns.time!r}, as in "
+            f"training, got {kinds[table.dated]}."
+        )
+    step = float(np.median(table.steps()))
+    if not 1 / OTHER_STEP < step / setup.step < OTHER_STEP:
+        print(
+            f"note: the median step is {step:g}, in training it was {setup.step:g}; "
+            "forecasts are made one of the latter apart"
+        )
 
 
 def stream(settings: Stream) -> int:

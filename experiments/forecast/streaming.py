@@ -7,6 +7,7 @@ a stream goes on where another ended, bit for bit: numbers of 32 bits are exact 
 import csv
 import functools
 import json
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from experiments.forecast.problem import Setup, inputs_at
 from experiments.forecast.store import Forecaster
 from experiments.forecast.table import date, one_row
 
+FARTHEST = 1e6  # standard deviations; float32 has seven digits
 TAILS = (0.05, 0.5, 0.95)
 PERCENTILES = (50, 95, 99)
 
@@ -73,8 +75,15 @@ class Stream:
         self.start = self.model.init_state(self.params)
         self.pasts: dict[str, Past] = {}
 
-    def check(self, name: str, now: float) -> None:
-        """Raises ValueError unless a time is later than that of the row before."""
+    def check(self, name: str, now: float, value: float) -> None:
+        """Raises ValueError unless a row may follow those before it."""
+        if self.setup.columns.id is not None and not name:
+            raise ValueError(f"Expected a name in {self.setup.columns.id!r}, got none.")
+        if abs(value) > FARTHEST * self.setup.sd + abs(self.setup.mean):
+            raise ValueError(
+                f"Expected a value within {FARTHEST:g} standard deviations of those in "
+                f"training, {self.setup.sd:g} each, got {value:g}."
+            )
         latest = self.pasts.get(name, Past(self.start)).time
         if latest is not None and now <= latest:
             raise ValueError(
@@ -121,7 +130,7 @@ class Stream:
         """Writes the past of every series, exactly."""
         written = {
             name: {
-                "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)],
+                "state": [_reals(leaf).tolist() for leaf in jax.tree.leaves(state)],
                 "time": now,
                 "value": value,
             }
@@ -140,7 +149,11 @@ class Stream:
         try:
             for name, one in held["series"].items():
                 states = [
-                    jnp.asarray(np.array(given, leaf.dtype).reshape(leaf.shape))
+                    jnp.asarray(
+                        np.array(given, _reals(leaf).dtype)
+                        .view(leaf.dtype)
+                        .reshape(leaf.shape)
+                    )
                     for given, leaf in zip(one["state"], leaves, strict=True)
                 ]
                 state = jax.tree.unflatten(tree, states)
@@ -152,20 +165,47 @@ class Stream:
             ) from error
 
 
+def _reals(leaf: Array) -> np.ndarray:
+    """Returns the numbers of an array, (n,): of complex ones both parts."""
+    flat = np.ascontiguousarray(leaf).reshape(-1)
+    return flat.view(np.real(flat).dtype)
+
+
+def _columns(setup: Setup) -> str:
+    return ", ".join(filter(None, setup.columns)) + ", or a header that names others"
+
+
 def _shown(at: float, setup: Setup) -> str | float:
     return date(at) if setup.dated else at
 
 
-def rows(lines: Iterable[str], setup: Setup, separator: str) -> Iterator[list[str]]:
-    """Yields time, value and name of each row; a header may name the columns' order."""
+def rows(
+    lines: Iterable[str], setup: Setup, separator: str
+) -> Iterator[list[str] | None]:
+    """Yields time, value and perhaps the name of each row; None: of another form.
+
+    A first line that names the columns says in which order they come, and may name
+    others. Without it a row has these columns alone, in this order.
+
+    Raises:
+      ValueError: The first line names some of the columns only.
+    """
     wanted = [column for column in setup.columns if column is not None]
-    order = list(range(len(wanted)))
-    for number, row in enumerate(csv.reader(lines, delimiter=separator)):
-        texts = [text.strip() for text in row]
-        if number == 0 and set(wanted) <= set(texts):
-            order = [texts.index(column) for column in wanted]
+    order, width = list(range(len(wanted))), len(wanted)
+    for number, line in enumerate(lines):
+        # Line by line: an open quotation mark ends with its line.
+        cells = next(csv.reader([line.lstrip("\ufeff")], delimiter=separator), [])
+        texts = [cell.strip() for cell in cells]
+        missing = [column for column in wanted if column not in texts]
+        if number == 0 and len(missing) < len(wanted):
+            if missing:
+                raise ValueError(
+                    f"Expected a header with {', '.join(wanted)}, got none of "
+                    f"{', '.join(missing)} in {line.strip()!r}."
+                )
+            order, width = [texts.index(column) for column in wanted], len(texts)
         elif texts:
-            yield [texts[i] if i < len(texts) else "" for i in order]
+            yield [texts[i] for i in order] if len(texts) == width else None
 
 
 def run(
@@ -192,17 +232,22 @@ def run(
         for number, texts in enumerate(rows(lines, setup, separator), 1):
             began = time.perf_counter()
             try:
+                if texts is None:
+                    raise ValueError(f"Expected the columns {_columns(setup)}.")
                 now, value = one_row(texts[:2], setup.columns, setup.dated)
                 name = texts[2] if len(texts) > 2 else ""
-                stream.check(name, now)
+                stream.check(name, now, value)
             except ValueError as mistake:
                 print(f"row {number}: {mistake}", file=sys.stderr)
                 refused += 1
                 continue
-            print(json.dumps(stream.answer(name, now, value)), flush=True)
+            said = stream.answer(name, now, value)
+            print(json.dumps(said, allow_nan=False), flush=True)
             seconds.append(time.perf_counter() - began)
     except KeyboardInterrupt:  # the usual end of a stream
         pass
+    except BrokenPipeError:  # nobody reads the answers any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         signal.signal(signal.SIGTERM, before)
         if state is not None:

@@ -7,6 +7,7 @@ counted from 1, below the header.
 """
 
 import datetime
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from jaxtyping import Float64
 if TYPE_CHECKING:
     import pandas as pd
 
+# Dates without hyphens, YYYYMMDD, which would pass as numbers.
+BASIC_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+MONTH = re.compile(r"\d{4}-\d{2}")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 SEPARATORS = {";": "';'", "\t": "$'\\t'", "|": "'|'"}  # as a shell takes them
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -141,7 +145,8 @@ def _times(texts: Any, column: str) -> tuple[np.ndarray, bool]:
     import pandas as pd
 
     numbers = np.asarray(pd.to_numeric(texts, errors="coerce"), np.float64)
-    if np.isfinite(numbers).mean() > 0.5:
+    whole_days = texts.str.fullmatch(BASIC_DATE)
+    if np.isfinite(numbers).mean() > 0.5 and not whole_days.all():
         dated, found, kind = False, numbers, "a number, as most times are"
     else:
         dates = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
@@ -217,14 +222,14 @@ def one_row(texts: Sequence[str], columns: Columns, dated: bool) -> tuple[float,
       ValueError: One of them is missing or wrong.
     """
     try:
-        time = _time(texts[0]) if dated else float(texts[0])
+        time = _time(texts[0]) if dated else _number(texts[0])
     except ValueError:
         time = np.nan
     if not np.isfinite(time):
         kind = "a date such as 2024-03-31 14:05" if dated else "a number"
         raise ValueError(f"Expected {kind} in {columns.time!r}, got {texts[0]!r}.")
     try:
-        value = float(texts[1])
+        value = _number(texts[1])
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
@@ -234,9 +239,16 @@ def one_row(texts: Sequence[str], columns: Columns, dated: bool) -> tuple[float,
     return time, value
 
 
+def _number(text: str) -> float:
+    """Returns a number as tables have them: Python would read 1_000 too."""
+    return np.nan if "_" in text else float(text)
+
+
 def _time(text: str) -> float:
     """Returns a date of ISO 8601 as seconds since 1970; without a zone it is UTC."""
-    read = datetime.datetime.fromisoformat(text)
+    read = datetime.datetime.fromisoformat(
+        f"{text}-01" if MONTH.fullmatch(text) else text
+    )
     read = read if read.tzinfo else read.replace(tzinfo=datetime.UTC)
     return (read - EPOCH).total_seconds()
 
@@ -276,6 +288,15 @@ def card(table: Table, columns: Columns) -> dict[str, str]:
         + (f", the longest {shown(float(steps.max()))}" if gaps.any() else ""),
         "values": f"{values.min():.6g} to {values.max():.6g}, "
         f"mean {values.mean():.6g}, {table.missing} missing",
+        **(_spreads(table) if len(counts) > 1 else {}),
+    }
+
+
+def _spreads(table: Table) -> dict[str, str]:
+    spreads = [one.values.std() for one in table.series]
+    return {
+        "standard deviations": f"{min(spreads):.3g} to {max(spreads):.3g} by series; "
+        "all are scaled together, so rescale those that differ by far"
     }
 
 

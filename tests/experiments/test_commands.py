@@ -70,6 +70,11 @@ def test_what_differs_is_shown_and_the_rest_counted(tmp_path, capsys):
     ]
 
 
+def test_a_mean_of_data_is_no_mean_over_seeds():
+    scales = {"mean": 2.0, "sd": 0.5, "step": 1.0}
+    assert list(dict(compare.numbers(scales))) == ["mean", "sd", "step"]
+
+
 def test_one_part_of_the_names_is_shown_whole(tmp_path, capsys):
     runs = [write(tmp_path / name) for name in "ab"]
     assert compare.main([*runs, "--only", "test"]) == 0

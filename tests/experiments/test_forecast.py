@@ -217,6 +217,52 @@ def test_wrong_rows_of_a_stream_are_refused_and_change_nothing(forecaster, capsy
     assert "3 rows answered, 3 refused; milliseconds a row: 50%" in told
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("\ufeffy,other,t\n5,9,1\n6,9,2\n5.5,9,3\n", 0),
+        ("1,5\n2,6,9\n2,6\n3,5.5\n", 1),  # three columns and no header
+        ('1,5\n"2,6\n2,6\n3,5.5\n', 1),  # a quotation mark
+        ("1,5\n2,1e300\n2,6\n3,5.5\n", 1),
+        ("1,5\n2,1_0\n2,6\n3,5.5\n", 1),
+    ],
+)
+def test_rows_of_another_form(forecaster, capsys, text, count):
+    expected = answers(forecaster, "1,5\n2,6\n3,5.5\n", capsys)[1]
+    refused, found, _ = answers(forecaster, text, capsys)
+    assert (refused, found) == (count, expected)
+
+
+def test_a_header_without_a_column_is_refused(forecaster, capsys):
+    with pytest.raises(ValueError, match="got none of y"):
+        answers(forecaster, "t,z\n1,5\n", capsys)
+
+
+def test_rows_of_several_series_need_their_name(forecaster, capsys):
+    columns = COLUMNS._replace(id="who")
+    named = forecaster._replace(setup=forecaster.setup._replace(columns=columns))
+    refused, found, _ = answers(named, "1,5,a\n2,6,\n2,6\n1,5,b\n", capsys)
+    assert (refused, [row["series"] for row in found]) == (2, ["a", "b"])
+
+
+def test_a_complex_state_is_kept_bit_for_bit(forecaster, capsys, tmp_path):
+    model = jrnn.sequence_model(jrnn.cells.lru(2, 3), jrnn.gaussian(), inputs=1)
+    params = model.init(jax.random.key(1))
+    one = forecaster._replace(model=model, params=params)
+    rows, kept = ["1,5\n", "2,6\n", "3,5.5\n"], tmp_path / "state.json"
+    whole = answers(one, "".join(rows), capsys)[1]
+    parts = [answers(one, row, capsys, kept)[1] for row in rows]
+    assert sum(parts, []) == whole
+
+
+def test_times_of_another_kind_than_in_training(forecaster, tmp_path, capsys):
+    save(tmp_path, forecaster)
+    table = tmp_path / "table.csv"
+    table.write_text("t,y\n2024-01-01,5\n2024-01-02,6\n")
+    assert main(["predict", str(tmp_path), str(table)]) == 2
+    assert "Expected numbers in column 't', as in training" in capsys.readouterr().err
+
+
 def test_the_state_of_another_model_is_refused(forecaster, tmp_path):
     path = tmp_path / "state.json"
     for text in ("{}", '{"series": {"": {"state": [[1]], "time": 1, "value": 1}}}'):
@@ -268,7 +314,7 @@ def test_the_whole_way_from_a_table_to_a_forecast(tmp_path, monkeypatch, capsys)
     rows = ["day,load,who"]
     for name, seed in (("a", 0), ("b", 1)):
         one = series(300, seed=seed)
-        days = np.datetime64("2024-01-01") + np.arange(300)
+        days = np.datetime64("2024-01-01") + np.arange(300).astype("timedelta64[D]")
         rows += [f"{d},{y:.6f},{name}" for d, y in zip(days, one.values, strict=True)]
     (tmp_path / "table.csv").write_text("\n".join(rows))
     given = ["--csv", "table.csv", "--time", "day", "--value", "load", "--id", "who"]
@@ -291,10 +337,9 @@ def test_the_whole_way_from_a_table_to_a_forecast(tmp_path, monkeypatch, capsys)
 
 def test_the_readings_of_the_monitor_are_one_series(monkeypatch):
     start = np.datetime64("2010-01-01T00:00", "m")
-    parts = [
-        [glucose.Segment(start + np.array([0, 5]) + 60 * i, np.array([90.0, 95.0]))]
-        for i in range(3)
-    ]
+    minutes = [np.array([0, 5]) + 60 * i for i in range(3)]
+    times = [start + each.astype("timedelta64[m]") for each in minutes]
+    parts = [[glucose.Segment(each, np.array([90.0, 95.0]))] for each in times]
     monkeypatch.setattr(glucose, "load", lambda: glucose.Glucose(*parts, {}))
     table, columns = commands._table(commands.Settings())
     assert columns == Columns("time", "glucose")

@@ -44,6 +44,16 @@ def test_dates_are_seconds_whatever_their_zone(table):
         assert one_row([text, "1"], COLUMNS, True) == (time, 1.0)
 
 
+def test_dates_without_hyphens_and_months(table):
+    days = read(table("t,y\n20240131,1\n20240201,2\n20240202,3\n"), COLUMNS)
+    assert days.dated
+    assert days.steps().tolist() == [86400.0, 86400.0]
+    numbers = read(table("t,y\n20240131,1\n20240132,2\n"), COLUMNS)
+    assert not numbers.dated
+    months = read(table("t,y\n2024-01,1\n2024-02,2\n"), COLUMNS)
+    assert one_row(["2024-02", "2"], COLUMNS, True)[0] == months.series[0].times[1]
+
+
 def test_series_are_told_apart_by_their_column(table):
     found = read(table("t,y,who\n1,1,b\n1,2,a\n2,3,b\n3,4,a\n"), NAMED)
     assert [one.name for one in found.series] == ["b", "a"]
