@@ -22,6 +22,7 @@ from jrnn.interop.files.names import current_name, factories, functions, name_of
 PLAIN = (type(None), bool, int, float, str)
 # Arguments of cells that are sizes, each at most the number of the cell's parameters.
 SIZES = {"input_size", "hidden_size", "output_size", "projection_size"}
+UNSIZED = {"jrnn.cells.stateless"}  # has no parameters, and takes no memory
 
 # The most calls and tuples inside each other. Python's stack ends at about 150 cells.
 LEVELS = 50
@@ -161,7 +162,8 @@ def _check_sizes(factory: str, arguments: Mapping[str, Json], numbers: int) -> N
     for name in SIZES & arguments.keys():
         size = arguments[name]
         large = isinstance(size, int) and size > numbers
-        if factory.startswith("jrnn.cells.") and large:
+        sized = factory.startswith("jrnn.cells.") and factory not in UNSIZED
+        if sized and large:
             raise FileError(
                 f"Expected {name} of {factory} to be at most {numbers}, how many "
                 f"numbers the arrays of the file have, got {shown(size)}: the file was "
