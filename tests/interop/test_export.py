@@ -202,6 +202,22 @@ def test_a_sequence_model(head, size, known, tmp_path):
     assert_close(next_, named(model.step(params, after, drawn, **here)[0]), 1e-12)
 
 
+MODEL = jrnn.sequence_model(jrnn.elman(3, 2), jrnn.categorical(3))
+
+
+def test_a_sequence_model_of_fixed_steps(tmp_path):
+    params = params_of(MODEL)
+    jrnn.export(MODEL, params, tmp_path / "it", platforms=["cpu"], steps=4)
+    flat, start = (arrays_in(tmp_path / "it", name) for name in ("params", "state"))
+    state = {n: jnp.stack([a] * 3) for n, a in start.items()}
+    xs = jnp.array([[0, 1, 2], [2, 1, 0], [1, 1, 2], [0, 0, 1]], jnp.int32)
+    lengths = jnp.array([4, 2, 3], jnp.int32)
+    log_prob = loaded(tmp_path / "it", "log_prob")
+    after, log_probs = MODEL.log_prob(params, xs, lengths=lengths)
+    found = log_prob.call(flat, state, xs, lengths)
+    assert_close(found, (named(after), log_probs), 1e-12)
+
+
 @pytest.mark.slow
 def test_a_supervised_model(tmp_path):
     cell = jrnn.bidirectional(jrnn.gru(3, 2), jrnn.gru(3, 2))
@@ -227,6 +243,20 @@ class TestRefused:
         for made, params in given.values():
             with pytest.raises(TypeError, match="whose functions are not exported"):
                 jrnn.export(made, params, tmp_path / "it")
+        assert os.listdir(tmp_path) == []
+
+    def test_one_step_of_a_log_prob(self, tmp_path):
+        with pytest.raises(ValueError, match="steps to be at least 2 .*call its step"):
+            jrnn.export(MODEL, params_of(MODEL), tmp_path / "it", steps=1)
+
+    def test_64_bits_that_jax_would_narrow(self, tmp_path):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, float), self.PARAMS)
+        jax.config.update("jax_enable_x64", False)
+        try:
+            with pytest.raises(FileError, match="Expected 64-bit types to be on for"):
+                jrnn.export(self.CELL, params, tmp_path / "it", platforms=["cpu"])
+        finally:
+            jax.config.update("jax_enable_x64", True)
         assert os.listdir(tmp_path) == []
 
     def test_methods_that_need_fixed_sizes(self, tmp_path):

@@ -31,7 +31,7 @@ from jrnn.core.method import Method
 from jrnn.interop.export.functions import Settings, functions, initial_state
 from jrnn.interop.export.signature import FORMAT, readme, signature
 from jrnn.interop.files.errors import FileError
-from jrnn.interop.files.tensors import named, to_tensors
+from jrnn.interop.files.tensors import check_kept, named, to_tensors
 
 __all__ = ["Export", "export"]
 
@@ -90,13 +90,14 @@ def export(
       The folder; printed, it shows the functions, their arguments and how to call them.
 
     Raises:
-      FileError: There is something else at `path`; a ValueError.
+      FileError: There is something else at `path`; or parameters are 64-bit and
+        `jax_enable_x64` is off. A ValueError.
       ModuleNotFoundError: flatbuffers is not installed.
       OSError: The folder cannot be written.
       TypeError: An argument has the wrong type; Markov models and heads are not
         exported.
-      ValueError: `params` are not those of the cell or model, a platform is unknown, or
-        `method` needs fixed sizes.
+      ValueError: `params` are not those of the cell or model, a platform is unknown,
+        `method` needs fixed sizes, or `steps` is 1 for a sequence model.
 
     Example:
       >>> import jax, jrnn, tempfile
@@ -108,6 +109,8 @@ def export(
     """
     place = resolve(path, "folder", FileError)
     tensors = to_tensors(cell_or_model, params)
+    for name, array in tensors.items():
+        check_kept(f"{name} of {cell_or_model}", array)
     settings = Settings(
         _checked(method), check_switch("tokens", tokens), *_sizes(batch, steps)
     )

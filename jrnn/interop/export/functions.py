@@ -88,8 +88,18 @@ def shapes_of(tree: Any) -> Any:
 
 
 def sizes(settings: Settings, least: int = 1) -> Sizes:
-    """Returns the sizes of a function; symbols are in a scope of their own."""
-    limits = [f"t >= {least}"] if least > 1 else []
+    """Returns the sizes of a function; symbols are in a scope of their own.
+
+    Raises:
+      ValueError: There are fewer steps than the function takes.
+    """
+    if settings.steps is not None and settings.steps < least:
+        raise ValueError(
+            f"Expected steps to be at least {least} for log_prob of a sequence model, "
+            f"got {settings.steps}; export it without steps=, and call its step."
+        )
+    # JAX refuses a bound of a symbol that no shape has.
+    limits = [f"t >= {least}"] if least > 1 and settings.steps is None else []
     t, b = jax.export.symbolic_shape("t, b", constraints=limits)
     return Sizes(settings.steps or t, settings.batch or b)
 
