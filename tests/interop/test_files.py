@@ -54,6 +54,13 @@ KNOWN |= {
     "stateless in both directions": jrnn.bidirectional(LAYER, jrnn.residual(LAYER)),
     "stack of stateless": jrnn.stack(LAYER, jrnn.dropout(jrnn.residual(LAYER), 0.5)),
 }
+MERGES = "add hypot logaddexp maximum minimum multiply subtract"
+KNOWN |= {
+    f"merge {name}": jrnn.bidirectional(
+        jrnn.elman(2, 3), jrnn.elman(2, 3), getattr(jnp, name)
+    )
+    for name in MERGES.split()
+}
 SAVED = sorted(name for name in KNOWN if not name.startswith("generic"))
 
 
@@ -217,7 +224,13 @@ class TestRefused:
             (lambda: jrnn.elman(3, 4, activation=lambda a: a), "activation to be"),
             (
                 lambda: jrnn.elman(3, 4, input_init=jax.nn.initializers.he_normal()),
-                "input_init to be.*make the same cell without it",
+                r"input_init to be.*initializers.normal\(.*the same cell without it",
+            ),
+            (
+                lambda: jrnn.bidirectional(
+                    jrnn.elman(3, 4), jrnn.elman(3, 4), lambda a, b: a - b
+                ),
+                "merge to be.*, such as jnp.maximum, got",
             ),
             (
                 lambda: jrnn.stack(jrnn.gru(3, 3), own(3, 3)),

@@ -62,8 +62,9 @@ def save(
       OSError: The file cannot be written, such as on a full disk. An older file there
         is kept.
       TypeError: `cell_or_model` is something else, was changed by `_replace`, or has a
-        function among its arguments that is not one of jrnn or JAX; or `metadata` is
-        not JSON.
+        function among its arguments that a file cannot name, such as a lambda or
+        `jax.nn.initializers.orthogonal()`: those that it can are in
+        `jrnn.interop.files.names`; or `metadata` is not JSON.
       ValueError: `params` are not those of the cell or model.
 
     Example:

@@ -23,6 +23,8 @@ PLAIN = (type(None), bool, int, float, str)
 # Arguments of cells that are sizes, each at most the number of the cell's parameters.
 SIZES = {"input_size", "hidden_size", "output_size", "projection_size"}
 UNSIZED = {"jrnn.cells.stateless"}  # has no parameters, and takes no memory
+# Functions for an argument of another kind than an activation.
+EXAMPLES = {"merge": "jnp.maximum", "pool": "jrnn.models.mean_pool"}
 
 # The most calls and tuples inside each other. Python's stack ends at about 150 cells.
 LEVELS = 50
@@ -81,16 +83,18 @@ def _stored(argument: str, value: Any, level: int) -> Json:
     if has_call(value):
         return stored_call(value, level + 1)
     if argument.endswith("_init"):
+        example = "jrnn.initializers.normal(0.1)"
         remedy = (
-            "or make the same cell without it: once there are parameters it has no "
-            "effect"
+            "make the same cell without it, as it has no effect once there are "
+            "parameters"
         )
     else:
-        remedy = "or save the parameters alone with jrnn.train.save_checkpoint"
+        example = EXAMPLES.get(argument, "jnp.tanh")
+        remedy = "save the parameters alone with jrnn.train.save_checkpoint"
     raise TypeError(
         f"Expected {argument} to be a number, a cell or a function that a file can "
-        f"name, such as jnp.tanh or jrnn.initializers.normal(0.1), got {tell(value)}; "
-        f"take one from jrnn or jax.nn, {remedy}."
+        f"name, such as {example}, got {tell(value)}; take one of "
+        f"jrnn.interop.files.names, or {remedy}."
     )
 
 
