@@ -238,6 +238,10 @@ WRONG = {
         "only variables of Averaging, got others too, norm.mean, norm.var",
     ),
     "no cell": (lambda: jnnx.as_cell(nnx.Linear, K, H), "a cell of Flax.*Linear"),
+    "instance": (
+        lambda: jnnx.as_cell(nnx.GRUCell(K, H, rngs=nnx.Rngs(0)), K),
+        r"got a module GRUCell; pass the class .*params_of\(module\)",
+    ),
     "no function": (lambda: jnnx.as_cell(3, K, H), "make to be a function"),
     "size": (lambda: jnnx.as_cell(nnx.GRUCell, 0, H), "input_size to be at least 1"),
     "array": (lambda: jnnx.as_cell(nnx.GRUCell, K, np.ones(2)), "hashable arguments"),
@@ -245,6 +249,10 @@ WRONG = {
     "linen random": (lambda: jlinen.as_cell(NoisyLinen(H), K), "no random numbers"),
     "linen counts": (lambda: jlinen.as_cell(Counting(H), K), '"params".*got counts'),
     "linen grows": (lambda: jlinen.as_cell(Growing(H), K), "carry of Growing to keep"),
+    "linen class": (
+        lambda: jlinen.as_cell(nn.GRUCell, K),
+        r"got the class GRUCell; pass an instance, such as GRUCell\(4\)",
+    ),
     "linen no cell": (
         lambda: jlinen.as_cell(nn.Dense(H), K),
         "module to give a cell of Flax.*Dense",
