@@ -15,6 +15,7 @@ import pytest
 import jrnn
 from jrnn import heads
 from jrnn.interop.export.functions import Flat
+from jrnn.interop.export.signature import readme
 from jrnn.interop.files import FileError
 from jrnn.interop.files.tensors import named
 from tests.helpers import assert_close, random_like
@@ -151,6 +152,9 @@ def test_the_signature(tmp_path):
     results = content["functions"]["unroll"]["results"]
     assert results["ys"] == {"dtype": "float32", "shape": [5, "b", 4]}
     assert "  t  " not in told.text
+    code = code_in(readme('my "model"', content))
+    assert "'my \"model\"/'" in code
+    compile(code, "README.txt", "exec")
     assert "  b              number of sequences" in told.text
 
 

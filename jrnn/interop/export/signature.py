@@ -105,7 +105,7 @@ def _code(name: str, told: Mapping[str, Any]) -> list[str]:
     lines = ["import jax, jax.export, jax.numpy as jnp, numpy as np", ""]
     lines += ['jax.config.update("jax_enable_x64", True)'] * wide
     lines += [
-        f'folder = "{name}/"',
+        f"folder = {f'{name}/'!r}",
         f'raw = open(folder + "{own}.jax", "rb").read()',
         f"{own} = jax.export.deserialize(bytearray(raw)).call",
         f"types = {types}",
