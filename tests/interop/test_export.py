@@ -44,6 +44,13 @@ of_params, of_state = jax.grad(loss, (0, 1))(params, state)
 found = {"ys": ys} | {"after " + n: a for n, a in after.items()}
 found |= {"params " + n: a for n, a in of_params.items()}
 found |= {"state " + n: a for n, a in of_state.items()}
+start = jax.export.deserialize(bytearray(open("it/start.jax", "rb").read())).call
+
+def whole(params):
+    state = {name: jnp.stack([one] * 2) for name, one in start(params).items()}
+    return loss(params, state)
+
+found |= {"whole " + n: a for n, a in jax.grad(whole)(params).items()}
 np.savez("found.npz", **found)
 """
 
@@ -93,6 +100,9 @@ def test_a_process_without_jrnn_runs_and_trains_it(tmp_path):
     expected = {"ys": ys} | {f"after {n}": a for n, a in named(after).items()}
     expected |= {f"params {n}": a for n, a in named(of_params).items()}
     expected |= {f"state {n}": a for n, a in named(of_state).items()}
+    of_whole = jax.grad(lambda params: loss(params, None))(params)
+    assert np.abs(jax.tree.leaves(of_whole.state)[0]).max() > 1e-3
+    expected |= {f"whole {n}": a for n, a in named(of_whole).items()}
     assert set(found.files) == set(expected)
     for name, array in expected.items():
         assert_close(jnp.asarray(found[name]), array, 1e-12)
@@ -133,8 +143,8 @@ def test_step_of_a_cell(dtype, tmp_path):
 def test_what_cannot_step_has_no_step(tmp_path):
     cell = jrnn.bidirectional(jrnn.elman(3, 2), jrnn.elman(3, 2))
     told = jrnn.export(cell, params_of(cell), tmp_path, platforms=["cpu"])
-    names = ["README.txt", "params.npz", "signature.json", "state.npz", "unroll.jax"]
-    assert sorted(os.listdir(tmp_path)) == names
+    others = ["README.txt", "params.npz", "signature.json", "start.jax", "state.npz"]
+    assert sorted(os.listdir(tmp_path)) == [*others, "unroll.jax"]
     assert "step(" not in told.text
 
 
@@ -170,7 +180,8 @@ def test_the_signature(tmp_path):
 def test_a_sequence_model(head, size, known, tmp_path):
     model = jrnn.sequence_model(jrnn.gru(size + known, 3), head, inputs=known)
     params = params_of(model)
-    jrnn.export(model, params, tmp_path / "it")
+    told = jrnn.export(model, params, tmp_path / "it").text
+    assert "number of steps, 2 or more; for one step call step" in told
     run = lambda name, *given: loaded(tmp_path / "it", name).call(*given)
     flat = arrays_in(tmp_path / "it", "params")
     start = arrays_in(tmp_path / "it", "state")
@@ -198,6 +209,7 @@ def test_a_sequence_model(head, size, known, tmp_path):
     predicted = model.predict(params, after, **here)
     told = Flat(predicted.parameters, "log_probs").flatten(predicted.parameters)
     assert_close(run("predict", flat, moved, *now), told, 1e-12)
+    assert_close(run("start", flat), start, 1e-12)
     key = jax.random.key(3)
     drawn = predicted.sample(key, jnp.ones(2, jnp.float32))
     given = jax.random.key_data(key), jnp.ones(2, jnp.float32), *now

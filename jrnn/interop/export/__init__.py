@@ -69,10 +69,12 @@ def export(
 ) -> Export:
     """Writes programs that run a cell or model without jrnn, by `jax.export`.
 
-    Of a cell these are `unroll` and `step`, if it has a step; of a sequence model
-    `log_prob`, `step`, `predict` and `sample`; of a supervised model `predict`.
-    Parameters and states are dictionaries of arrays. The state of one sequence at its
-    start is stored beside them. A sequence model's `log_prob` takes two steps or more.
+    Of a cell these are `unroll`, `step`, if it has a step, and `start`; of a sequence
+    model `log_prob`, `step`, `predict`, `sample` and `start`; of a supervised model
+    `predict`. Parameters and states are dictionaries of arrays. The state of one
+    sequence at its start is stored beside them, and `start` computes it of the
+    parameters, which trains a learned one. A sequence model's `log_prob` takes two
+    steps or more.
 
     Args:
       cell_or_model: A cell, sequence model or supervised model.
@@ -105,7 +107,7 @@ def export(
       >>> params, folder = cell.init(jax.random.key(0)), tempfile.mkdtemp()
       >>> exported = jrnn.export(cell, params, folder, platforms=["cpu"])
       >>> sorted(file.name for file in exported.path.glob("*.jax"))
-      ['step.jax', 'unroll.jax']
+      ['start.jax', 'step.jax', 'unroll.jax']
     """
     place = resolve(path, "folder", FileError)
     tensors = to_tensors(cell_or_model, params)

@@ -25,6 +25,7 @@ from jrnn.run.unroll import unroll
 
 Dictionary = dict[str, Array]
 Shape = jax.ShapeDtypeStruct
+START = "initial_state"  # the result of `start`, of one sequence
 
 
 class Settings(NamedTuple):
@@ -130,6 +131,17 @@ def _(made: SequenceModel, params: Params) -> State:
     return start._replace(cell=cast_state(start.cell, state_dtype(params)))
 
 
+def _start(made: Any, params: Params) -> Function:
+    """Returns params -> the state of one sequence, to train a learned one."""
+    of_params, of_state = Flat(params), Flat(initial_state(made, params))
+
+    def start(flat: Any) -> Dictionary:
+        return of_state.flatten(initial_state(made, of_params.restore(flat)))
+
+    arguments = {"params": of_params.flatten(shapes_of(params))}
+    return Function(start, arguments, (START,))
+
+
 def _spread(state: State, batch: Size) -> State:
     """Returns placeholders of a state of many sequences, given that of one."""
     one = lambda leaf: Shape((batch, *leaf.shape), leaf.dtype)
@@ -162,7 +174,7 @@ def _(made: Cell, params: Params, settings: Settings) -> dict[str, Function]:
     if not reads_ahead(made):
         x = {"x": Shape((b, *row), dtype)}
         found["step"] = Function(step, before | x, ("state", "y"))
-    return found
+    return found | {"start": _start(made, params)}
 
 
 @functions.register
@@ -196,6 +208,7 @@ def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Func
         "step": Function(calls[1], before(b_) | one, ("state", "log_p")),
         "predict": Function(calls[2], before(b_) | known(b_), ("distribution",)),
         "sample": Function(calls[3], before(b_) | drawn | known(b_), ("state", "x")),
+        "start": _start(made, params),
     }
 
 
