@@ -51,6 +51,12 @@ def stored_call(made: Any, level: int = 0) -> Json:
         )
     call = call_of(made, "a file")
     factory = name_of(find(call.factory))
+    if factory is None and call.factory.startswith("jrnn.interop.flax."):
+        raise TypeError(
+            "Expected a cell of jrnn's own for a file, got one that as_cell made of a "
+            "cell of Flax, whose code a file cannot hold; use jrnn.export, or "
+            "save the parameters alone with jrnn.train.save_checkpoint."
+        )
     if factory is None:
         raise TypeError(
             f"Expected a factory of jrnn's own for a file, got {tell(call.factory)}, "
