@@ -1,10 +1,15 @@
 """Reads and makes modules of PyTorch; `torch` is passed in, not imported."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jrnn.core.check import is_traced
 from jrnn.interop._torch_spec import TorchSpec
+
+# The types in which PyTorch makes layers.
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def spec_of_module(nn: Any, module: Any) -> TorchSpec:
@@ -45,6 +50,31 @@ def constructor(nn: Any, spec: TorchSpec) -> tuple[Any, dict[str, Any]]:
     if nonlinearity:
         given["nonlinearity"] = nonlinearity.lower()
     return getattr(nn, f"{kind}Cell" if spec.is_cell else kind), given
+
+
+def dtype_of(arrays: Mapping[str, Any]) -> str:
+    """Returns the dtype of a module's parameters.
+
+    Raises:
+      TypeError: They are traced.
+      ValueError: They have several dtypes, or one in which PyTorch makes no module.
+    """
+    if any(is_traced(array) for array in arrays.values()):
+        raise TypeError(
+            "Expected params with values for a module of PyTorch, got traced ones, "
+            "which have none; call to_torch outside of jit, or to_arrays inside."
+        )
+    dtypes = sorted({str(array.dtype) for array in arrays.values()})
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"Expected params of one dtype, as a module of PyTorch has, got {dtypes}."
+        )
+    if dtypes[0] not in DTYPES:
+        raise ValueError(
+            f"Expected params of a dtype of PyTorch's layers, {', '.join(DTYPES)}, got "
+            f"{dtypes[0]}; cast them."
+        )
+    return dtypes[0]
 
 
 def tensor(torch: Any, array: Any) -> Any:

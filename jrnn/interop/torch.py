@@ -39,7 +39,7 @@ from jrnn.core.check import check_cell, check_params
 from jrnn.interop._arrays import check_arrays
 from jrnn.interop._cells import cell_of
 from jrnn.interop._layout import Arrays, read, write
-from jrnn.interop._torch_modules import constructor, spec_of_module, tensor
+from jrnn.interop._torch_modules import constructor, dtype_of, spec_of_module, tensor
 from jrnn.interop._torch_spec import (
     TorchSpec,
     check_spec,
@@ -126,8 +126,9 @@ def to_torch(
 
     Raises:
       ImportError: PyTorch is not installed.
-      TypeError: `cell` is not a cell.
-      ValueError: PyTorch has no such module, or `params` do not fit the cell.
+      TypeError: `cell` is not a cell, or `params` are traced.
+      ValueError: PyTorch has no such module, or none of the dtype of `params`; or
+        `params` do not fit the cell.
 
     Example:
         cell = jrnn.stack(jrnn.gru(3, 4), jrnn.dropout(jrnn.gru(4, 4), 0.5))
@@ -136,13 +137,8 @@ def to_torch(
     """
     torch = _torch("to_torch", "to_arrays")
     spec, arrays = to_arrays(cell, params, batch_first=batch_first, as_cell=as_cell)
-    dtypes = sorted({str(array.dtype) for array in arrays.values()})
-    if len(dtypes) > 1:
-        raise ValueError(
-            f"Expected params of one dtype, as a module of PyTorch has, got {dtypes}."
-        )
     make, options = constructor(torch.nn, spec)
-    options["dtype"] = getattr(torch, dtypes[0])
+    options["dtype"] = getattr(torch, dtype_of(arrays))
     with torch.random.fork_rng(devices=[]):
         module = make(**options)
     module.load_state_dict({name: tensor(torch, a) for name, a in arrays.items()})

@@ -15,6 +15,7 @@ import pytest
 import jrnn
 from jrnn import heads
 from jrnn.interop.export.functions import Flat
+from jrnn.interop.export.signature import readme
 from jrnn.interop.files import FileError
 from jrnn.interop.files.tensors import named
 from tests.helpers import assert_close, random_like
@@ -43,6 +44,13 @@ of_params, of_state = jax.grad(loss, (0, 1))(params, state)
 found = {"ys": ys} | {"after " + n: a for n, a in after.items()}
 found |= {"params " + n: a for n, a in of_params.items()}
 found |= {"state " + n: a for n, a in of_state.items()}
+start = jax.export.deserialize(bytearray(open("it/start.jax", "rb").read())).call
+
+def whole(params):
+    state = {name: jnp.stack([one] * 2) for name, one in start(params).items()}
+    return loss(params, state)
+
+found |= {"whole " + n: a for n, a in jax.grad(whole)(params).items()}
 np.savez("found.npz", **found)
 """
 
@@ -92,6 +100,9 @@ def test_a_process_without_jrnn_runs_and_trains_it(tmp_path):
     expected = {"ys": ys} | {f"after {n}": a for n, a in named(after).items()}
     expected |= {f"params {n}": a for n, a in named(of_params).items()}
     expected |= {f"state {n}": a for n, a in named(of_state).items()}
+    of_whole = jax.grad(lambda params: loss(params, None))(params)
+    assert np.abs(jax.tree.leaves(of_whole.state)[0]).max() > 1e-3
+    expected |= {f"whole {n}": a for n, a in named(of_whole).items()}
     assert set(found.files) == set(expected)
     for name, array in expected.items():
         assert_close(jnp.asarray(found[name]), array, 1e-12)
@@ -132,8 +143,8 @@ def test_step_of_a_cell(dtype, tmp_path):
 def test_what_cannot_step_has_no_step(tmp_path):
     cell = jrnn.bidirectional(jrnn.elman(3, 2), jrnn.elman(3, 2))
     told = jrnn.export(cell, params_of(cell), tmp_path, platforms=["cpu"])
-    names = ["README.txt", "params.npz", "signature.json", "state.npz", "unroll.jax"]
-    assert sorted(os.listdir(tmp_path)) == names
+    others = ["README.txt", "params.npz", "signature.json", "start.jax", "state.npz"]
+    assert sorted(os.listdir(tmp_path)) == [*others, "unroll.jax"]
     assert "step(" not in told.text
 
 
@@ -151,6 +162,9 @@ def test_the_signature(tmp_path):
     results = content["functions"]["unroll"]["results"]
     assert results["ys"] == {"dtype": "float32", "shape": [5, "b", 4]}
     assert "  t  " not in told.text
+    code = code_in(readme('my "model"', content))
+    assert "'my \"model\"/'" in code
+    compile(code, "README.txt", "exec")
     assert "  b              number of sequences" in told.text
 
 
@@ -166,7 +180,8 @@ def test_the_signature(tmp_path):
 def test_a_sequence_model(head, size, known, tmp_path):
     model = jrnn.sequence_model(jrnn.gru(size + known, 3), head, inputs=known)
     params = params_of(model)
-    jrnn.export(model, params, tmp_path / "it")
+    told = jrnn.export(model, params, tmp_path / "it").text
+    assert "number of steps, 2 or more; for one step call step" in told
     run = lambda name, *given: loaded(tmp_path / "it", name).call(*given)
     flat = arrays_in(tmp_path / "it", "params")
     start = arrays_in(tmp_path / "it", "state")
@@ -194,12 +209,29 @@ def test_a_sequence_model(head, size, known, tmp_path):
     predicted = model.predict(params, after, **here)
     told = Flat(predicted.parameters, "log_probs").flatten(predicted.parameters)
     assert_close(run("predict", flat, moved, *now), told, 1e-12)
+    assert_close(run("start", flat), start, 1e-12)
     key = jax.random.key(3)
     drawn = predicted.sample(key, jnp.ones(2, jnp.float32))
     given = jax.random.key_data(key), jnp.ones(2, jnp.float32), *now
     next_, x = run("sample", flat, moved, *given)
     assert_close(x, drawn, 1e-12)
     assert_close(next_, named(model.step(params, after, drawn, **here)[0]), 1e-12)
+
+
+MODEL = jrnn.sequence_model(jrnn.elman(3, 2), jrnn.categorical(3))
+
+
+def test_a_sequence_model_of_fixed_steps(tmp_path):
+    params = params_of(MODEL)
+    jrnn.export(MODEL, params, tmp_path / "it", platforms=["cpu"], steps=4)
+    flat, start = (arrays_in(tmp_path / "it", name) for name in ("params", "state"))
+    state = {n: jnp.stack([a] * 3) for n, a in start.items()}
+    xs = jnp.array([[0, 1, 2], [2, 1, 0], [1, 1, 2], [0, 0, 1]], jnp.int32)
+    lengths = jnp.array([4, 2, 3], jnp.int32)
+    log_prob = loaded(tmp_path / "it", "log_prob")
+    after, log_probs = MODEL.log_prob(params, xs, lengths=lengths)
+    found = log_prob.call(flat, state, xs, lengths)
+    assert_close(found, (named(after), log_probs), 1e-12)
 
 
 @pytest.mark.slow
@@ -227,6 +259,20 @@ class TestRefused:
         for made, params in given.values():
             with pytest.raises(TypeError, match="whose functions are not exported"):
                 jrnn.export(made, params, tmp_path / "it")
+        assert os.listdir(tmp_path) == []
+
+    def test_one_step_of_a_log_prob(self, tmp_path):
+        with pytest.raises(ValueError, match="steps to be at least 2 .*call its step"):
+            jrnn.export(MODEL, params_of(MODEL), tmp_path / "it", steps=1)
+
+    def test_64_bits_that_jax_would_narrow(self, tmp_path):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, float), self.PARAMS)
+        jax.config.update("jax_enable_x64", False)
+        try:
+            with pytest.raises(FileError, match="Expected 64-bit types to be on for"):
+                jrnn.export(self.CELL, params, tmp_path / "it", platforms=["cpu"])
+        finally:
+            jax.config.update("jax_enable_x64", True)
         assert os.listdir(tmp_path) == []
 
     def test_methods_that_need_fixed_sizes(self, tmp_path):

@@ -47,6 +47,20 @@ KNOWN |= {
     ),
     "autoregression": jrnn.models.linear_gaussian_markov(2, 3),
 }
+LAYER = jrnn.cells.stateless(3, jnp.tanh)  # which has no parameters
+KNOWN |= {
+    "stateless": LAYER,
+    "stateless residual": jrnn.residual(LAYER),
+    "stateless in both directions": jrnn.bidirectional(LAYER, jrnn.residual(LAYER)),
+    "stack of stateless": jrnn.stack(LAYER, jrnn.dropout(jrnn.residual(LAYER), 0.5)),
+}
+MERGES = "add hypot logaddexp maximum minimum multiply subtract"
+KNOWN |= {
+    f"merge {name}": jrnn.bidirectional(
+        jrnn.elman(2, 3), jrnn.elman(2, 3), getattr(jnp, name)
+    )
+    for name in MERGES.split()
+}
 SAVED = sorted(name for name in KNOWN if not name.startswith("generic"))
 
 
@@ -170,6 +184,13 @@ def test_64_bits_are_never_narrowed(tmp_path):
     assert_same(jrnn.load(tmp_path / "again")[1], params_of(cell, np.float64))
 
 
+def test_nothing_is_written_that_load_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.calls, "UNSIZED", ())
+    with pytest.raises(FileError, match="input_size of jrnn.cells.stateless"):
+        jrnn.save(tmp_path / "it", LAYER, params_of(LAYER))
+    assert os.listdir(tmp_path) == []
+
+
 def test_empty_arrays(tmp_path):
     model = jrnn.models.linear_gaussian_markov(0)  # A is (1, 0, 1, 1)
     jrnn.save(tmp_path / "it", model, params_of(model))
@@ -203,7 +224,13 @@ class TestRefused:
             (lambda: jrnn.elman(3, 4, activation=lambda a: a), "activation to be"),
             (
                 lambda: jrnn.elman(3, 4, input_init=jax.nn.initializers.he_normal()),
-                "input_init to be.*make the same cell without it",
+                r"input_init to be.*initializers.normal\(.*the same cell without it",
+            ),
+            (
+                lambda: jrnn.bidirectional(
+                    jrnn.elman(3, 4), jrnn.elman(3, 4), lambda a, b: a - b
+                ),
+                "merge to be.*, such as jnp.maximum, got",
             ),
             (
                 lambda: jrnn.stack(jrnn.gru(3, 3), own(3, 3)),
@@ -402,6 +429,7 @@ def test_a_renamed_factory_still_loads(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         old = lambda f: "jrnn.cells.unit" if f is jrnn.gru else names.name_of(f)
         patched.setattr(files.calls, "name_of", old)
+        patched.setitem(names.RENAMED, "jrnn.cells.unit", "jrnn.cells.gru")
         jrnn.save(tmp_path / "old", cell, params_of(cell))
     assert (tmp_path / "old").read_bytes() != raw
     with pytest.raises(FileError, match=r"got 'jrnn.cells.unit'.*newer version"):

@@ -109,6 +109,14 @@ WRONG = {
     "no cell": (lambda: RNN(jrnn.gru, key=jax.random.key(0)), "Expected a Cell"),
     "no key": (lambda: RNN(jrnn.gru(K, H)), "key to be one key.*got None"),
     "params": (lambda: RNN(jrnn.gru(K, H), params=3), "Expected params"),
+    "dtype": (
+        lambda: RNN(
+            jrnn.gru(K, H),
+            params=jrnn.gru(K, H).init(jax.random.key(0)),
+            dtype=jnp.bfloat16,
+        ),
+        "dtype=None beside params",
+    ),
     "method": (
         lambda: RNN(jrnn.gru(K, H), key=jax.random.key(0), method=jrnn.scan),
         "Expected a Method",

@@ -4,6 +4,7 @@ import pickle
 from typing import Any
 
 import jax
+import jax.export  # older jax does not import it
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -175,6 +176,25 @@ def test_equal_arguments_give_the_same_cell_which_pickles():
     assert kernels[0].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("interface", ["nnx", "linen"])
+def test_a_file_cannot_hold_them_but_a_program_can(interface, tmp_path):
+    own = {"nnx": lambda: jnnx.as_cell(nnx.SimpleCell, K, H)}
+    own["linen"] = lambda: jlinen.as_cell(nn.SimpleCell(H), K)
+    cell = own[interface]()
+    params = random_like(7, jax.eval_shape(cell.init, jax.random.key(0)), 0.5)
+    with pytest.raises(TypeError, match=r"as_cell made of a cell of Flax.*jrnn.export"):
+        jrnn.save(tmp_path / "file", cell, params)
+    jrnn.export(cell, params, tmp_path / "it", platforms=["cpu"])
+    raw = (tmp_path / "it" / "unroll.jax").read_bytes()
+    flat = dict(np.load(tmp_path / "it" / "params.npz"))
+    start = np.load(tmp_path / "it" / "state.npz")
+    state = {name: np.stack([start[name]] * B) for name in start.files}
+    xs = inputs(shape=(T, B, K), dtype=jnp.float32)
+    lengths = LENGTHS.astype(jnp.int32)
+    found = jax.export.deserialize(bytearray(raw)).call(flat, state, xs, lengths)[1]
+    assert_close(found, jrnn.unroll(cell, params, xs, lengths=lengths)[1], 1e-6)
+
+
 class Noisy(nnx.GRUCell):
     def __init__(self, size, features, *, rngs):
         super().__init__(size, features, rngs=rngs)
@@ -238,6 +258,10 @@ WRONG = {
         "only variables of Averaging, got others too, norm.mean, norm.var",
     ),
     "no cell": (lambda: jnnx.as_cell(nnx.Linear, K, H), "a cell of Flax.*Linear"),
+    "instance": (
+        lambda: jnnx.as_cell(nnx.GRUCell(K, H, rngs=nnx.Rngs(0)), K),
+        r"got a module GRUCell; pass the class .*params_of\(module\)",
+    ),
     "no function": (lambda: jnnx.as_cell(3, K, H), "make to be a function"),
     "size": (lambda: jnnx.as_cell(nnx.GRUCell, 0, H), "input_size to be at least 1"),
     "array": (lambda: jnnx.as_cell(nnx.GRUCell, K, np.ones(2)), "hashable arguments"),
@@ -245,6 +269,10 @@ WRONG = {
     "linen random": (lambda: jlinen.as_cell(NoisyLinen(H), K), "no random numbers"),
     "linen counts": (lambda: jlinen.as_cell(Counting(H), K), '"params".*got counts'),
     "linen grows": (lambda: jlinen.as_cell(Growing(H), K), "carry of Growing to keep"),
+    "linen class": (
+        lambda: jlinen.as_cell(nn.GRUCell, K),
+        r"got the class GRUCell; pass an instance, such as GRUCell\(4\)",
+    ),
     "linen no cell": (
         lambda: jlinen.as_cell(nn.Dense(H), K),
         "module to give a cell of Flax.*Dense",

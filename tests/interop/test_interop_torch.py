@@ -620,6 +620,25 @@ def test_a_module_made_of_a_cell_computes_the_same(torch, name, dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("torch")
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e4m3b11fnuz])
+def test_a_type_that_its_layers_lack_is_refused(dtype) -> None:
+    cell = jrnn.gru(3, 4)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(cell))
+    with pytest.raises(ValueError, match="float64, float32, bfloat16, float16, got f"):
+        to_torch(cell, params)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torch")
+def test_traced_parameters_are_refused() -> None:
+    cell = jrnn.gru(3, 4)
+    convert = lambda params: to_torch(cell, params) and 0
+    with pytest.raises(TypeError, match="traced ones.*to_torch outside of jit"):
+        jax.jit(convert)(drawn(cell))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 def test_a_module_of_two_types_is_refused() -> None:
     cell = jrnn.gru(3, 4)
     params = drawn(cell)._replace(b=jnp.zeros(12, jnp.float64))

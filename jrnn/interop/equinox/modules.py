@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jrnn.core.arguments import check_switch
+from jrnn.core.arguments import check_switch, tell
 from jrnn.core.cell import Cell, Key, Params, State
 from jrnn.core.check import check_params
 from jrnn.core.check_draws import check_given_key
@@ -69,11 +69,16 @@ class RNN(eqx.Module):
 
         Raises:
           TypeError: `cell` is not a cell, or there are neither params nor a key.
-          ValueError: The parameters do not fit the cell.
+          ValueError: The parameters do not fit the cell, or are given with a dtype.
         """
         self.static_cell = hold(cell)
         if params is None:
             params = cell.init(check_given_key(key), dtype)
+        elif dtype is not None:
+            raise ValueError(
+                "Expected dtype=None beside params, which have a dtype, got "
+                f"{tell(dtype)}."
+            )
         check_params(cell, params)
         self.params = jax.tree.map(jnp.asarray, params)
         self.inference = check_switch("inference", inference)

@@ -31,7 +31,7 @@ from jrnn.core.method import Method
 from jrnn.interop.export.functions import Settings, functions, initial_state
 from jrnn.interop.export.signature import FORMAT, readme, signature
 from jrnn.interop.files.errors import FileError
-from jrnn.interop.files.tensors import named, to_tensors
+from jrnn.interop.files.tensors import check_kept, named, to_tensors
 
 __all__ = ["Export", "export"]
 
@@ -69,10 +69,12 @@ def export(
 ) -> Export:
     """Writes programs that run a cell or model without jrnn, by `jax.export`.
 
-    Of a cell these are `unroll` and `step`, if it has a step; of a sequence model
-    `log_prob`, `step`, `predict` and `sample`; of a supervised model `predict`.
-    Parameters and states are dictionaries of arrays. The state of one sequence at its
-    start is stored beside them. A sequence model's `log_prob` takes two steps or more.
+    Of a cell these are `unroll`, `step`, if it has a step, and `start`; of a sequence
+    model `log_prob`, `step`, `predict`, `sample` and `start`; of a supervised model
+    `predict`. Parameters and states are dictionaries of arrays. The state of one
+    sequence at its start is stored beside them, and `start` computes it of the
+    parameters, which trains a learned one. A sequence model's `log_prob` takes two
+    steps or more.
 
     Args:
       cell_or_model: A cell, sequence model or supervised model.
@@ -90,13 +92,14 @@ def export(
       The folder; printed, it shows the functions, their arguments and how to call them.
 
     Raises:
-      FileError: There is something else at `path`; a ValueError.
+      FileError: There is something else at `path`; or parameters are 64-bit and
+        `jax_enable_x64` is off. A ValueError.
       ModuleNotFoundError: flatbuffers is not installed.
       OSError: The folder cannot be written.
       TypeError: An argument has the wrong type; Markov models and heads are not
         exported.
-      ValueError: `params` are not those of the cell or model, a platform is unknown, or
-        `method` needs fixed sizes.
+      ValueError: `params` are not those of the cell or model, a platform is unknown,
+        `method` needs fixed sizes, or `steps` is 1 for a sequence model.
 
     Example:
       >>> import jax, jrnn, tempfile
@@ -104,10 +107,12 @@ def export(
       >>> params, folder = cell.init(jax.random.key(0)), tempfile.mkdtemp()
       >>> exported = jrnn.export(cell, params, folder, platforms=["cpu"])
       >>> sorted(file.name for file in exported.path.glob("*.jax"))
-      ['step.jax', 'unroll.jax']
+      ['start.jax', 'step.jax', 'unroll.jax']
     """
     place = resolve(path, "folder", FileError)
     tensors = to_tensors(cell_or_model, params)
+    for name, array in tensors.items():
+        check_kept(f"{name} of {cell_or_model}", array)
     settings = Settings(
         _checked(method), check_switch("tokens", tokens), *_sizes(batch, steps)
     )

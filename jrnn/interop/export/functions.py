@@ -25,6 +25,7 @@ from jrnn.run.unroll import unroll
 
 Dictionary = dict[str, Array]
 Shape = jax.ShapeDtypeStruct
+START = "initial_state"  # the result of `start`, of one sequence
 
 
 class Settings(NamedTuple):
@@ -88,8 +89,18 @@ def shapes_of(tree: Any) -> Any:
 
 
 def sizes(settings: Settings, least: int = 1) -> Sizes:
-    """Returns the sizes of a function; symbols are in a scope of their own."""
-    limits = [f"t >= {least}"] if least > 1 else []
+    """Returns the sizes of a function; symbols are in a scope of their own.
+
+    Raises:
+      ValueError: There are fewer steps than the function takes.
+    """
+    if settings.steps is not None and settings.steps < least:
+        raise ValueError(
+            f"Expected steps to be at least {least} for log_prob of a sequence model, "
+            f"got {settings.steps}; export it without steps=, and call its step."
+        )
+    # JAX refuses a bound of a symbol that no shape has.
+    limits = [f"t >= {least}"] if least > 1 and settings.steps is None else []
     t, b = jax.export.symbolic_shape("t, b", constraints=limits)
     return Sizes(settings.steps or t, settings.batch or b)
 
@@ -118,6 +129,17 @@ def _(made: Cell, params: Params) -> State:
 def _(made: SequenceModel, params: Params) -> State:
     start = made.init_state(params)
     return start._replace(cell=cast_state(start.cell, state_dtype(params)))
+
+
+def _start(made: Any, params: Params) -> Function:
+    """Returns params -> the state of one sequence, to train a learned one."""
+    of_params, of_state = Flat(params), Flat(initial_state(made, params))
+
+    def start(flat: Any) -> Dictionary:
+        return of_state.flatten(initial_state(made, of_params.restore(flat)))
+
+    arguments = {"params": of_params.flatten(shapes_of(params))}
+    return Function(start, arguments, (START,))
 
 
 def _spread(state: State, batch: Size) -> State:
@@ -152,7 +174,7 @@ def _(made: Cell, params: Params, settings: Settings) -> dict[str, Function]:
     if not reads_ahead(made):
         x = {"x": Shape((b, *row), dtype)}
         found["step"] = Function(step, before | x, ("state", "y"))
-    return found
+    return found | {"start": _start(made, params)}
 
 
 @functions.register
@@ -186,6 +208,7 @@ def _(made: SequenceModel, params: Params, settings: Settings) -> dict[str, Func
         "step": Function(calls[1], before(b_) | one, ("state", "log_p")),
         "predict": Function(calls[2], before(b_) | known(b_), ("distribution",)),
         "sample": Function(calls[3], before(b_) | drawn | known(b_), ("state", "x")),
+        "start": _start(made, params),
     }
 
 

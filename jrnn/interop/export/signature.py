@@ -10,6 +10,11 @@ from jrnn.interop.export.functions import Function, Settings
 
 FORMAT = "jrnn export 1"
 SHARED = ("params", "state")  # arguments of several functions
+STARTS = (
+    "state.npz has the state of one sequence at its start; b sequences take b copies.",
+    "start(params) computes it: call it in the loss to train a learned initial state.",
+)
+TWO_STEPS = "number of steps, 2 or more; for one step call step"
 SYMBOLS = {"t": "number of steps", "b": "number of sequences"}
 
 
@@ -75,8 +80,12 @@ def readme(name: str, told: Mapping[str, Any]) -> str:
         arguments, results = ", ".join(one["arguments"]), ", ".join(one["results"])
         lines += ["", f"{own}({arguments}) -> {results}"]
         both = (one["arguments"] | one["results"]).items()
-        lines += [f"  {n:14s} {_shown(like)}" for n, like in both if n not in SHARED]
-    symbols = [f"  {s:14s} {words}" for s, words in SYMBOLS.items() if _uses(told, s)]
+        both = {n: like for n, like in both if n not in SHARED and like}
+        lines += [f"  {n:14s} {_shown(like)}" for n, like in both.items()]
+    if "start" in every:
+        lines += ["", *STARTS]
+    told_of = SYMBOLS | ({"t": TWO_STEPS} if "log_prob" in every else {})
+    symbols = [f"  {s:14s} {words}" for s, words in told_of.items() if _uses(told, s)]
     lines += ["", "Sizes", *symbols] * bool(symbols)
     if told["vjp_order"]:
         lines += ["", f"Reverse derivatives up to order {told['vjp_order']} are kept."]
@@ -105,7 +114,7 @@ def _code(name: str, told: Mapping[str, Any]) -> list[str]:
     lines = ["import jax, jax.export, jax.numpy as jnp, numpy as np", ""]
     lines += ['jax.config.update("jax_enable_x64", True)'] * wide
     lines += [
-        f'folder = "{name}/"',
+        f"folder = {f'{name}/'!r}",
         f'raw = open(folder + "{own}.jax", "rb").read()',
         f"{own} = jax.export.deserialize(bytearray(raw)).call",
         f"types = {types}",

@@ -24,7 +24,7 @@ from jrnn.core.disk import checked_metadata, resolve, shown, sync
 from jrnn.interop.files.calls import made_by, stored_call
 from jrnn.interop.files.container import metadata_of, pack, unpack
 from jrnn.interop.files.errors import FileError
-from jrnn.interop.files.tensors import MADE, to_params, to_tensors
+from jrnn.interop.files.tensors import MADE, numbers_of, to_params, to_tensors
 
 __all__ = ["FileError", "load", "read_metadata", "save"]
 
@@ -56,13 +56,15 @@ def save(
         `jrnn.interop.files.read_metadata`; tuples come back as lists.
 
     Raises:
-      FileError: There is another file at `path`; a ValueError, as is the next.
+      FileError: There is another file at `path`, or `load` would refuse this one. A
+        ValueError.
       ModuleNotFoundError: safetensors is not installed.
       OSError: The file cannot be written, such as on a full disk. An older file there
         is kept.
       TypeError: `cell_or_model` is something else, was changed by `_replace`, or has a
-        function among its arguments that is not one of jrnn or JAX; or `metadata` is
-        not JSON.
+        function among its arguments that a file cannot name, such as a lambda or
+        `jax.nn.initializers.orthogonal()`: those that it can are in
+        `jrnn.interop.files.names`; or `metadata` is not JSON.
       ValueError: `params` are not those of the cell or model.
 
     Example:
@@ -83,6 +85,7 @@ def save(
             f"Expected a cell or model whose call takes at most {LONGEST} characters, "
             f"got one of {len(text)}; save its parts one by one."
         )
+    made_by(json.loads(text)["made"], numbers_of(tensors))  # as `load` will do
     beside = json.dumps(checked_metadata(metadata))
     raw = pack(tensors, {CALL: text, METADATA: beside})
     _check_replaceable(place)
@@ -118,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Params]:
     try:
         tensors, texts = unpack(place.read_bytes())
         described = _described(texts)
-        made = made_by(described, sum(array.size for array in tensors.values()))
+        made = made_by(described, numbers_of(tensors))
         if not isinstance(made, MADE):
             raise FileError(
                 f"Expected a cell, head or model, got {shown(made)}: the file was "

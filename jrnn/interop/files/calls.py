@@ -22,6 +22,9 @@ from jrnn.interop.files.names import current_name, factories, functions, name_of
 PLAIN = (type(None), bool, int, float, str)
 # Arguments of cells that are sizes, each at most the number of the cell's parameters.
 SIZES = {"input_size", "hidden_size", "output_size", "projection_size"}
+UNSIZED = {"jrnn.cells.stateless"}  # has no parameters, and takes no memory
+# Functions for an argument of another kind than an activation.
+EXAMPLES = {"merge": "jnp.maximum", "pool": "jrnn.models.mean_pool"}
 
 # The most calls and tuples inside each other. Python's stack ends at about 150 cells.
 LEVELS = 50
@@ -48,6 +51,12 @@ def stored_call(made: Any, level: int = 0) -> Json:
         )
     call = call_of(made, "a file")
     factory = name_of(find(call.factory))
+    if factory is None and call.factory.startswith("jrnn.interop.flax."):
+        raise TypeError(
+            "Expected a cell of jrnn's own for a file, got one that as_cell made of a "
+            "cell of Flax, whose code a file cannot hold; use jrnn.export, or "
+            "save the parameters alone with jrnn.train.save_checkpoint."
+        )
     if factory is None:
         raise TypeError(
             f"Expected a factory of jrnn's own for a file, got {tell(call.factory)}, "
@@ -80,16 +89,18 @@ def _stored(argument: str, value: Any, level: int) -> Json:
     if has_call(value):
         return stored_call(value, level + 1)
     if argument.endswith("_init"):
+        example = "jrnn.initializers.normal(0.1)"
         remedy = (
-            "or make the same cell without it: once there are parameters it has no "
-            "effect"
+            "make the same cell without it, as it has no effect once there are "
+            "parameters"
         )
     else:
-        remedy = "or save the parameters alone with jrnn.train.save_checkpoint"
+        example = EXAMPLES.get(argument, "jnp.tanh")
+        remedy = "save the parameters alone with jrnn.train.save_checkpoint"
     raise TypeError(
         f"Expected {argument} to be a number, a cell or a function that a file can "
-        f"name, such as jnp.tanh or jrnn.initializers.normal(0.1), got {tell(value)}; "
-        f"take one from jrnn or jax.nn, {remedy}."
+        f"name, such as {example}, got {tell(value)}; take one of "
+        f"jrnn.interop.files.names, or {remedy}."
     )
 
 
@@ -161,7 +172,8 @@ def _check_sizes(factory: str, arguments: Mapping[str, Json], numbers: int) -> N
     for name in SIZES & arguments.keys():
         size = arguments[name]
         large = isinstance(size, int) and size > numbers
-        if factory.startswith("jrnn.cells.") and large:
+        sized = factory.startswith("jrnn.cells.") and factory not in UNSIZED
+        if sized and large:
             raise FileError(
                 f"Expected {name} of {factory} to be at most {numbers}, how many "
                 f"numbers the arrays of the file have, got {shown(size)}: the file was "

@@ -40,7 +40,11 @@ FUNCTIONS = {
     ),
     "jrnn.models": "last_pool mean_pool",
     "jrnn.wrappers": "concat_merge mean_merge product_merge sum_merge",
-    "jax.numpy": "abs arctan cos exp sin square tanh",
+    "jax.numpy": (
+        "abs add arcsinh arctan cbrt cos cosh exp expm1 hypot log1p logaddexp maximum "
+        "minimum multiply negative reciprocal sign sin sinc sinh sqrt square subtract "
+        "tanh"
+    ),
     "jax.nn": (
         "celu elu gelu hard_sigmoid hard_silu hard_tanh identity leaky_relu "
         "log_sigmoid mish relu relu6 selu sigmoid silu soft_sign softplus sparse_plus "

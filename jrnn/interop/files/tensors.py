@@ -42,6 +42,11 @@ def named(tree: Any) -> dict[str, Any]:
     return {name(path): leaf for path, leaf in leaves}
 
 
+def numbers_of(tensors: Tensors) -> int:
+    """Returns how many numbers the arrays have."""
+    return sum(array.size for array in tensors.values())
+
+
 @functools.singledispatch
 def expected(made: Any, shapes: Shapes) -> Params:
     """Returns placeholders of the parameters of a cell, head or model.
@@ -153,6 +158,11 @@ def _check_tensor(name: str, array: np.ndarray, like: Any) -> None:
             f"Expected {kind} of shape {like.shape} for {name}, got {array.dtype} of "
             f"shape {array.shape}: the file was altered."
         )
+    check_kept(name, array)
+
+
+def check_kept(name: str, array: np.ndarray) -> None:
+    """Raises FileError for an array that JAX would narrow."""
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise FileError(
             f"Expected 64-bit types to be on for {name}, which is {array.dtype} and "

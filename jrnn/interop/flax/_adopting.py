@@ -136,10 +136,16 @@ def _probe(name: str, input_size: int, own: Functions) -> _Shape:
 
 def check_flax_cell(argument: str, name: str, module: Any) -> None:
     """Raises TypeError unless `module` has what Flax asks of a cell."""
+    if isinstance(module, type):
+        own = module.__name__
+        raise TypeError(
+            f"Expected {argument} to give a cell of Flax, got the class {own}; pass an "
+            f"instance, such as {own}(4)."
+        )
     asked = ("initialize_carry", "num_feature_axes")
     missing = [own for own in asked if not hasattr(module, own)]
-    if missing or isinstance(module, type):
+    if missing:
         raise TypeError(
             f"Expected {argument} to give a cell of Flax, such as an LSTMCell, got "
-            f"{name} without {' and '.join(missing) or 'arguments'}."
+            f"{name} without {' and '.join(missing)}."
         )

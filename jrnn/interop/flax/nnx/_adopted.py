@@ -42,7 +42,7 @@ def as_cell(
       dictionaries; `params_of` returns those of a module that exists.
 
     Raises:
-      TypeError: An argument is not hashable, or `make` returns no cell.
+      TypeError: An argument is not hashable, or `make` is a module or returns no cell.
       ValueError: The cell has variables other than `nnx.Param`, or draws random
         numbers.
 
@@ -55,6 +55,13 @@ def as_cell(
       >>> jrnn.unroll(cell, params, jnp.ones((7, 2, 3)))[1].shape
       (7, 2, 4)
     """
+    if isinstance(make, nnx.Module):
+        name = type(make).__name__
+        raise TypeError(
+            f"Expected make to be a class of cells or a function, got a module {name}; "
+            "pass the class and its arguments, as in as_cell(nnx.GRUCell, 3, 8): "
+            "params_of(module) has the module's parameters."
+        )
     return nnx_cell(make, input_size, arguments, tuple(sorted(keywords.items())))
 
 
