@@ -115,7 +115,7 @@ def _shape(size: int | None, least: float, raw: Array) -> StudentT:
     loc, scale, dof = jnp.split(raw, 3, axis=-1)
     dof = 2 + jax.nn.softplus(dof + DOF_OFFSET)
     # 2 + softplus may round to 2: keep dof at least one rounding step above 2.
-    dof = jnp.maximum(dof, 2 * (1 + jnp.finfo(raw.dtype).eps))
+    dof = jnp.maximum(dof, 2 * (1 + float(jnp.finfo(raw.dtype).eps)))
     predicted = StudentT(loc, positive(scale, least), dof)
     return predicted if size is not None else StudentT(*(p[..., 0] for p in predicted))
 
