@@ -150,6 +150,19 @@ def test_sizes_that_no_such_file_needs(raw, place):
         assert not is_loaded(place, resealed(raw, {"format": 1, "made": made}))
 
 
+def test_sizes_of_what_has_no_parameters_take_no_memory(raw, place):
+    def layer(size):
+        arguments = {"input_size": size, "function": {"function": "jax.numpy.tanh"}}
+        return {"call": "jrnn.cells.stateless", "arguments": arguments}
+
+    for size in (10**9, 10**15, 10**30):
+        both = {"forward": layer(size), "backward": layer(size)}
+        made = {"call": "jrnn.wrappers.bidirectional", "arguments": both}
+        assert not is_loaded(place, resealed(raw, {"format": 1, "made": made}))
+        content = resealed(raw, {"format": 1, "made": layer(size)}, {})
+        assert is_loaded(place, content) or size == 10**30  # a FileError, or quick
+
+
 def test_nesting_without_end(raw, place):
     for deep in ("[" * 10**5, '{"made":' * 10**5, "[" * 900 + "]" * 900):
         text = '{"format": 1, "made": ' + deep
