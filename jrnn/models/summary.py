@@ -166,7 +166,7 @@ class _Subject(NamedTuple):
 def _subject(made: Any, dtype: Any) -> _Subject:
     if not isinstance(made, Cell | SequenceModel | SupervisedModel):
         raise TypeError(
-            "Expected a cell, or a model made by jrnn.sequence_model or "
+            "Expected cell_or_model to be a cell, or made by jrnn.sequence_model or "
             f"jrnn.supervised_model, got {tell(made)}."
         )
     params = jax.eval_shape(lambda: made.init(jax.random.key(0), dtype))
