@@ -156,5 +156,5 @@ def test_products_of_complex_numbers_count_as_four():
     "wrong", [None, "lstm", jrnn.lstm, jrnn.categorical(3), jrnn.markov_chain(3, 1)]
 )
 def test_what_is_no_cell_is_refused(wrong):
-    with pytest.raises(TypeError, match="Expected a cell, or a model made by"):
+    with pytest.raises(TypeError, match="cell_or_model to be a cell, or made by"):
         jrnn.summary(wrong)
