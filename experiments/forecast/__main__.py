@@ -15,7 +15,7 @@ import tyro
 
 from experiments import lab
 from experiments.forecast import commands
-from experiments.forecast.commands import Predict, Settings, Stream
+from experiments.forecast.settings import Predict, Settings, Stream
 
 COMMANDS = {"train": Settings, "predict": Predict, "stream": Stream}
 RUNS: dict[type, Callable[[Any], int]] = {
