@@ -99,11 +99,12 @@ def test_windows_start_from_the_states_that_acting_had(ppo):
 @pytest.mark.usefixtures("as_users_have_it")
 def test_memory_is_learned_and_needed(ppo):
     settings = ppo.Settings(rollouts=40, seeds=1, environments=32)
-    keys = jax.random.split(jax.random.key(0), 1)
+    keys = lambda: jax.random.split(jax.random.key(0), 1)  # the same for each cell
     cells = ppo.cells(settings)
-    found = {
-        n: ppo.train(c, settings, keys)[1][0, -5:].mean() for n, c in cells.items()
+    rewards = {
+        name: ppo.train(cell, settings, keys())[1] for name, cell in cells.items()
     }
+    found = {name: float(reward[0, -5:].mean()) for name, reward in rewards.items()}
     assert found["GRU"] > 0.9
     assert found["LRU"] > 0.9
     assert abs(found["feed-forward"]) < 0.2
