@@ -97,7 +97,11 @@ def test_windows_start_from_the_states_that_acting_had(ppo):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_users_have_it")
-def test_memory_is_learned_and_needed(ppo):
+def test_memory_is_learned_and_needed(ppo, request):
+    # The check of keys takes a scan within a scan, mapped over seeds, for a reuse.
+    before = jax.config.jax_debug_key_reuse
+    jax.config.update("jax_debug_key_reuse", False)
+    request.addfinalizer(lambda: jax.config.update("jax_debug_key_reuse", before))
     settings = ppo.Settings(rollouts=40, seeds=1, environments=32)
     keys = lambda: jax.random.split(jax.random.key(0), 1)  # the same for each cell
     cells = ppo.cells(settings)
