@@ -1,11 +1,13 @@
 """The commands: train and compare; forecast on; answer a stream."""
 
+import functools
 import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+import jrnn
 from experiments import lab
 from experiments._extras import require
 from experiments.data import glucose
@@ -44,19 +46,17 @@ def train(settings: Settings) -> int:
     setup, tracks, sheet, valid, line = _prepare(settings, table, columns)
     origins = origins_of(setup, tracks, cuts.test, settings.origins)
     run = lab.begin(settings, "forecast", {**card(table, columns), **_told(setup)})
-    learned = _fit(settings, setup, sheet, valid)
-    times = _times(setup, tracks, origins)
-    came = np.stack([_after(tracks, o, setup.horizon)[1] for o in origins], axis=1)
-    drawn = _forecasts(settings, setup, tracks, origins, times, cuts.valid, line)
     models = networks.entrants(settings, setup.inputs)
+    learned = _fit(settings, models, sheet, valid)
+    ahead = [_after(tracks, origin, setup.horizon) for origin in origins]
+    times, came = np.stack(ahead, axis=-1)
+    asked = {"tracks": tracks, "origins": origins, "times": times}
+    asked["draws"] = settings.draws
+    drawn = _naive(setup, asked, cuts.valid)
+    sampled = functools.partial(networks.paths, setup, **asked, seed=SEED)
+    drawn[f"AR({line.order})"] = [sampled(references.model_of(line), line.params)]
     for name, runs in learned.items():
-        drawn[name] = [
-            networks.paths(
-                setup, models[name], one.params, tracks, origins, times,
-                settings.draws, SEED,
-            )
-            for one in runs
-        ]  # fmt: skip
+        drawn[name] = [sampled(models[name], one.params) for one in runs]
     spacing = max(1, sum(len(one.times) for one in tracks) * 15 // 100 // len(origins))
     judge = Judge(len(origins), -(-STRETCH * setup.horizon // spacing), 2000, SEED)
     best = min(learned, key=lambda name: min(one.nats for one in learned[name]))
@@ -134,10 +134,12 @@ def _told(setup: Setup) -> dict[str, str]:
 
 
 def _fit(
-    settings: Settings, setup: Setup, train: Any, valid: Any
+    settings: Settings,
+    models: dict[str, jrnn.models.SequenceModel],
+    train: Sheet,
+    valid: Sheet,
 ) -> dict[str, list[Learned]]:
     """Trains every network with every seed."""
-    models = networks.entrants(settings, setup.inputs)
     looks = min(settings.looks, settings.steps)
     total = len(models) * len(settings.seeds) * looks
     with tqdm(total=total, unit="look") as bar:
@@ -156,38 +158,17 @@ def _after(tracks: list[Track], origin: Origin, horizon: int) -> np.ndarray:
     return np.stack([one.times[own], one.values[own]])
 
 
-def _times(setup: Setup, tracks: list[Track], origins: list[Origin]) -> np.ndarray:
-    return np.stack([_after(tracks, o, setup.horizon)[0] for o in origins], axis=1)
-
-
-def _forecasts(
-    settings: Settings,
-    setup: Setup,
-    tracks: list[Track],
-    origins: list[Origin],
-    times: np.ndarray,
-    fitted_until: float,
-    line: references.Autoregression,
+def _naive(
+    setup: Setup, asked: dict[str, Any], fitted_until: float
 ) -> dict[str, list[np.ndarray]]:
-    """Returns the forecasts of the references."""
-    naive: dict[str, float | None] = {"persistence": None}
+    """Returns the forecasts that repeat a value, by name."""
+    periods: dict[str, float | None] = {"persistence": None}
     if setup.periods:
-        naive["seasonal naive"] = setup.periods[0]
-    found = {
-        name: [
-            references.normal_paths(
-                setup, tracks, origins, times, settings.draws, fitted_until, period
-            )
-        ]
-        for name, period in naive.items()
+        periods["seasonal naive"] = setup.periods[0]
+    return {
+        name: [references.normal_paths(setup, **asked, end=fitted_until, period=period)]
+        for name, period in periods.items()
     }
-    model = references.model_of(line)
-    found[f"AR({line.order})"] = [
-        networks.paths(
-            setup, model, line.params, tracks, origins, times, settings.draws, SEED
-        )
-    ]
-    return found
 
 
 def _described(learned: dict[str, list[Learned]]) -> dict[str, Any]:

@@ -232,7 +232,9 @@ def restored(
     return last + moved.cumsum(axis=0) if setup.differences else moved
 
 
-def sheet_of(tracks: Sequence[Track], pieces: Sequence[tuple[int, int, int, int]]):
+def sheet_of(
+    tracks: Sequence[Track], pieces: Sequence[tuple[int, int, int, int]]
+) -> Sheet:
     """Lays pieces side by side: (track, from, first that counts, end) each."""
     columns = []
     for which, start, counted, end in pieces:
