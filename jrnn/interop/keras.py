@@ -55,7 +55,8 @@ from jrnn.wrappers import dropout, stack
 __all__ = ["KerasSpec", "from_arrays", "from_keras", "to_arrays", "to_keras"]
 
 if TYPE_CHECKING:
-    from keras import Layer as KerasLayer  # pyright: ignore[reportMissingImports] optional
+    # Optional; where Keras is absent, pyright takes this very file for it.
+    from keras import Layer as KerasLayer  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
 
 def from_keras(layer: "KerasLayer", *, reverse: bool = False) -> tuple[Cell, Params]:
