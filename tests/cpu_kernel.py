@@ -14,9 +14,10 @@ DOUBLE = r"""
 #include "xla/ffi/api/c_api.h"
 __attribute__((visibility("default")))
 XLA_FFI_Error *Double(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (extension && extension->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata *about = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+  /* Only these names are the same in the headers of all versions of jaxlib. */
+  XLA_FFI_Metadata_Extension *asked = (void *)frame->extension_start;
+  if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata *about = asked->metadata;
     about->api_version.major_version = XLA_FFI_API_MAJOR;
     about->api_version.minor_version = XLA_FFI_API_MINOR;
     about->traits = 0;
