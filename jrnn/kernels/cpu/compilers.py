@@ -68,7 +68,7 @@ def _find(named: str, path: str, zig: str | None) -> Compiler:
 
 def _named(named: str) -> Compiler:
     try:
-        command = shlex.split(named, posix=os.name != "nt")
+        command = shlex.split(named)
     except ValueError as error:  # such as a quotation without its end
         raise NoCompiler(
             f"Expected JRNN_CC to be a command, got {named!r} ({error}); name a C "

@@ -61,9 +61,10 @@ def describe(command: Sequence[str]) -> Compiler | None:
     Args:
       command: The program, by its path or its name on PATH, and its first arguments.
     """
-    found = shutil.which(command[0])
+    found = shutil.which(command[0]) if command else None
     if found is None:
         return None
+    found = os.path.abspath(found)  # it runs in another folder
     try:
         status, told = run([found, *command[1:], "--version"])
     except (OSError, subprocess.TimeoutExpired):
