@@ -27,6 +27,7 @@ BELOW = {
     "train": {"core", "diagnostics", "models"},
 }
 BELOW["__init__"] = {*BELOW, "interop"}
+BELOW["__main__"] = {*BELOW}  # a program, which nothing imports
 SHARED_BY_CELLS = {"jrnn.cells._jacobian_bounds"}
 
 # numpy comes with jax; all else beside the standard library has its few places: files,
@@ -58,7 +59,9 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def layer(module: str) -> str:
-    """The folder or file that is a module's first name below jrnn."""
+    """The folder or file that is a module's first name below jrnn, or a program."""
+    if module.endswith(".__main__"):
+        return "__main__"
     return module.removeprefix("jrnn").removeprefix(".").split(".")[0] or "__init__"
 
 
