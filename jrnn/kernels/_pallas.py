@@ -61,14 +61,19 @@ class Launch(NamedTuple):
 
 
 def check_target(
-    platform: Any, interpret: Any, method: str, name: str = "platform"
+    platform: Any,
+    interpret: Any,
+    method: str,
+    name: str = "platform",
+    known: tuple[str, ...] = PLATFORMS,
 ) -> None:
-    """Raises unless there are kernels for the platform."""
-    known = isinstance(platform, str) and platform in PLATFORMS
-    if platform is not None and not known:
+    """Raises unless there are kernels for the platform, of those `known`."""
+    found = isinstance(platform, str) and platform in known
+    if platform is not None and not found:
+        *first, last = (f'"{one}"' for one in known)
         raise ValueError(
-            f'Expected {name} to be None, "cuda" or "tpu" for {method}, got '
-            f"{tell(platform)}; elsewhere there are no kernels: take jrnn.bptt()."
+            f"Expected {name} to be None, {', '.join(first)} or {last} for {method}, "
+            f"got {tell(platform)}; elsewhere there are no kernels: take jrnn.bptt()."
         )
     check_switch("interpret", interpret)
 
@@ -84,13 +89,14 @@ def find_target(platform: str | None, interpret: bool) -> Target:
         platform = "cuda"
     if platform is None:
         backend = jax.default_backend()
-        platform = {"gpu": "cuda", "cuda": "cuda", "tpu": "tpu"}.get(backend)
+        names = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "tpu": "tpu"}
+        platform = names.get(backend)
         if platform is None:
             raise ValueError(
-                f"Expected a GPU or a TPU for jrnn.fused(), got the backend "
+                f"Expected a CPU, a GPU or a TPU for jrnn.fused(), got the backend "
                 f"{backend!r}, for which there is no kernel; run it with jrnn.bptt(), "
-                'name the machine with platform="cuda" or "tpu" where it is compiled '
-                "for another, or test with interpret=True."
+                'name the machine with platform="cpu", "cuda" or "tpu" where it is '
+                "compiled for another, or test with interpret=True."
             )
         # The number of multiprocessors of the GPU, or of a slice of one.
         programs = getattr(jax.devices()[0], "core_count", None) or PROGRAMS

@@ -163,4 +163,25 @@ JRNN_INLINE vec v_erf(vec x) {
   return with_sign(v_select(y < (real)0.75, small, large), x);
 }
 
+/* Sine and cosine of the C library, one number after the other: rare in gates. */
+JRNN_INLINE vec v_sin(vec x) {
+  for (int i = 0; i < LANES; i++)
+#if JRNN_IS_DOUBLE
+    x[i] = __builtin_sin(x[i]);
+#else
+    x[i] = __builtin_sinf(x[i]);
+#endif
+  return x;
+}
+
+JRNN_INLINE vec v_cos(vec x) {
+  for (int i = 0; i < LANES; i++)
+#if JRNN_IS_DOUBLE
+    x[i] = __builtin_cos(x[i]);
+#else
+    x[i] = __builtin_cosf(x[i]);
+#endif
+  return x;
+}
+
 #endif

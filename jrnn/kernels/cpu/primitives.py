@@ -26,7 +26,8 @@ ARITHMETIC = {
     "convert_element_type": "{0}",
 } | {
     name: f"v_{name}({{0}})"
-    for name in "exp exp2 expm1 log log1p tanh logistic erf sqrt sign abs".split()
+    for name in "exp exp2 expm1 log log1p tanh logistic erf sin cos sqrt sign "
+    "abs".split()
 }
 
 # Vectors to a mask.

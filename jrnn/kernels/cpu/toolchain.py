@@ -32,6 +32,7 @@ SHOWN = 20  # lines of a compiler's output in an error
 PLAIN = ("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
 PLAIN += ("-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi")
 SHARED = ("-shared",) if sys.platform == "win32" else ("-shared", "-fPIC")
+LIBRARIES = () if sys.platform == "win32" else ("-lm",)  # sine and cosine
 SANITIZED = ("-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
 
 INTEL = {"x86_64", "amd64", "i386", "i686"}
@@ -140,7 +141,7 @@ def compile_program(
         Path(folder, "kernel.c").write_text(source, encoding="utf-8")
         places = [f"-I{place}" for place in include_folders()]
         command = [*compiler.command, *flags, *places, "kernel.c", "-o"]
-        command.append(str(path.absolute()))
+        command += [str(path.absolute()), *LIBRARIES]
         try:
             status, output = run(command, folder)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,368 @@
+"""A gated cell along a sequence on a CPU, forwards and backwards: one call each.
+
+    v_t = h_{t-1} W + b,    u_t = x_t W_x + b_x or given,
+    s_t = pointwise(s_{t-1}, u_t, v_t)
+
+Both calls compile the cell's code when they are traced for the first time. All arrays
+have one axis of rows and are of one type, float32 or float64.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool
+
+from jrnn.core.caches import bounded
+from jrnn.core.cell import Cell, Gated, State
+from jrnn.core.products import contract
+from jrnn.kernels import _gates
+from jrnn.kernels.cpu.generate import cell_source
+from jrnn.kernels.cpu.targets import targets
+
+# The symbols of a compiled cell: walk.h.
+FORWARD, BACKWARD = "run_forward", "run_backward"
+
+
+class Given(NamedTuple):
+    """The arguments of a walk: n units, g gates, k inputs, one axis of rows.
+
+    Attributes:
+      W: (n, g n).
+      b: (g n,), or None.
+      us: (T, rows, g n); None: u = x W_x + b_x.
+      xs: (T, rows, k), or None.
+      W_x: (k, g n), or None.
+      b_x: (g n,), or None.
+      start: The state before the first step, leaves (rows, n).
+      fresh: The state that replaces it at restarts; None without.
+      active: True at steps that update a row, (T, rows); None: all do.
+      restart: True at steps before which a row restarts; None: none.
+    """
+
+    W: Array
+    b: Array | None
+    us: Array | None
+    xs: Array | None
+    W_x: Array | None
+    b_x: Array | None
+    start: State
+    fresh: State | None = None
+    active: Bool[Array, "T rows"] | None = None
+    restart: Bool[Array, "T rows"] | None = None
+
+
+class Kept(NamedTuple):
+    """What the forward walk leaves: trees with leaves (T, rows, n); None: not kept."""
+
+    states: tuple[Array | None, ...]
+    saved: tuple[Array, ...]
+
+
+class Gradients(NamedTuple):
+    """What arrives at a walk's results: leaves of the state; None: zero.
+
+    Attributes:
+      states: (T, rows, n), of each state except through later states.
+      final: (rows, n), of the last state.
+    """
+
+    states: tuple[Array | None, ...]
+    final: tuple[Array | None, ...]
+
+
+class Code(NamedTuple):
+    """What is static of a walk: hashable, without arrays.
+
+    Attributes:
+      gated: The cell's seam.
+      structure: Of the state.
+      dtype: Of all arrays.
+    """
+
+    gated: Gated
+    structure: Any
+    dtype: str
+
+
+class Compiled(NamedTuple):
+    """A compiled cell: its call targets, how many arrays it saves, and if du is dv."""
+
+    names: dict[str, str]
+    saved: int
+    shared: bool
+
+
+@bounded
+def compiled(code: Code) -> Compiled:
+    """Returns the cell's code, compiled if it is not in the cache."""
+    one = jax.ShapeDtypeStruct((1, 1), code.dtype)
+    state = jax.tree.unflatten(code.structure, [one] * code.structure.num_leaves)
+    saved = _gates.saved_like(code.gated, state)
+    return Compiled(
+        targets(cell_source(code.gated, state), (FORWARD, BACKWARD)),
+        len(jax.tree.leaves(saved)),
+        _gates.shares_gates(code.gated, state, saved),
+    )
+
+
+def prepare(cell: Cell, dtype: DTypeLike) -> None:
+    """Compiles a cell's code, unless it is in the cache.
+
+    Raises:
+      ValueError: The cell has no gates, or gates that cannot be written in C.
+      NoCompiler: There is no C compiler.
+    """
+    if cell.gated is None:
+        raise ValueError(f"Expected a cell with gates, such as jrnn.lstm, got {cell}.")
+    init = lambda key: cell.init_state(cell.init(key, dtype), (1,))
+    state = jax.eval_shape(init, jax.random.key(0))
+    compiled(Code(cell.gated, jax.tree.structure(state), str(jnp.dtype(dtype))))
+
+
+def forward(
+    code: Code, keep: tuple[bool, ...], save: bool, given: Given
+) -> tuple[State, Kept]:
+    """Returns the final state, and what is kept of each step.
+
+    Args:
+      code: The cell.
+      keep: Which arrays of the state to return for each step.
+      save: Whether to return what the backward walk needs.
+      given: The arguments.
+    """
+    run = functools.partial(_forward, code, keep, save)
+    return _mappable(run, _fold_forward)(given)
+
+
+def _forward(
+    code: Code, keep: tuple[bool, ...], save: bool, given: Given
+) -> tuple[State, Kept]:
+    found = compiled(code)
+    rows = jax.tree.leaves(given.start)
+    shown = given.xs if given.us is None else given.us
+    assert shown is not None
+    timed = jax.ShapeDtypeStruct((shown.shape[0], *rows[0].shape), code.dtype)
+    flags = _gates.pack(given.active, given.restart)
+    fresh = given.restart is not None
+    inputs = () if given.us is not None else (given.W_x, given.b_x)
+    arguments = [shown, *inputs, given.W, given.b, *rows]
+    arguments += [*(jax.tree.leaves(given.fresh) if fresh else ()), flags]
+    results = _call(
+        found.names[FORWARD],
+        [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in rows]
+        + [timed] * (sum(keep) + save * found.saved),
+        arguments,
+        keep=sum(yes << i for i, yes in enumerate(keep)),
+        save=save,
+        bias=given.b is not None,
+        inputs=given.us is None,
+        input_bias=given.b_x is not None,
+        fresh=fresh,
+        flags=flags is not None,
+    )
+    final, left = results[: len(rows)], iter(results[len(rows) :])
+    states = tuple(next(left) if yes else None for yes in keep)
+    return jax.tree.unflatten(code.structure, final), Kept(states, tuple(left))
+
+
+def backward(
+    code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
+) -> Given:
+    """Returns the gradients of the arguments; None for flags, and dxs if unwanted."""
+    run = functools.partial(_backward, code, dxs)
+    return _mappable(run, functools.partial(_fold_backward, code, dxs))(
+        given, kept, arriving
+    )
+
+
+def _backward(
+    code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
+) -> Given:
+    left = _walk_back(code, dxs, True, given, kept, arriving)
+    dW, db = next(left), None if given.b is None else next(left)
+    dstart, dfresh = _states(code, given, left)
+    if given.us is not None:
+        return Given(dW, db, next(left), None, None, None, dstart, dfresh)
+    dW_x, db_x = next(left), None if given.b_x is None else next(left)
+    return Given(dW, db, None, next(left) if dxs else None, dW_x, db_x, dstart, dfresh)
+
+
+def _states(code: Code, given: Given, left: Any) -> tuple[State, State | None]:
+    take = lambda: jax.tree.unflatten(
+        code.structure, [next(left) for _ in range(code.structure.num_leaves)]
+    )
+    return take(), None if given.restart is None else take()
+
+
+def _walk_back(
+    code: Code, dxs: bool, sums: bool, given: Given, kept: Kept, arriving: Gradients
+) -> Any:
+    """Calls the backward walk, and returns its results one after the other.
+
+    Args:
+      code: The cell.
+      dxs: Whether to return the gradient of xs.
+      sums: Whether to return the gradients of matrices and biases, and not dv.
+      given: The arguments of the forward walk.
+      kept: What it left.
+      arriving: The gradients of its results.
+    """
+    found = compiled(code)
+    rows = jax.tree.leaves(given.start)
+    flags = _gates.pack(given.active, given.restart)
+    fresh = given.restart is not None
+    by_inputs = given.us is None
+    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    arguments = [given.W, *kept.states, *kept.saved, *rows]
+    arguments += [*(jax.tree.leaves(given.fresh) if fresh else ()), flags]
+    arguments += [*arriving.states, *arriving.final]
+    arguments += [given.xs, given.W_x] if by_inputs else []
+    results = [given.W, given.b] if sums else []
+    results += [*rows, *(rows if fresh else ())]
+    results += [given.W_x, given.b_x] if by_inputs else []
+    results += [given.xs] if by_inputs and dxs else []
+    first = kept.states[0]
+    assert first is not None
+    gates = jax.ShapeDtypeStruct((*first.shape[:-1], given.W.shape[1]), code.dtype)
+    results += [] if by_inputs else [gates]
+    results += [gates] if not sums and not found.shared else []
+    return iter(
+        _call(
+            found.names[BACKWARD],
+            [like(leaf) for leaf in results if leaf is not None],
+            arguments,
+            bias=given.b is not None,
+            inputs=by_inputs,
+            input_bias=given.b_x is not None,
+            fresh=fresh,
+            flags=flags is not None,
+            direct=_bits(arriving.states),
+            dfinal=_bits(arriving.final),
+            dxs=dxs,
+            sums=sums,
+        )
+    )
+
+
+def _bits(leaves: tuple[Array | None, ...]) -> int:
+    return sum((leaf is not None) << i for i, leaf in enumerate(leaves))
+
+
+def _call(name: str, results: Any, arguments: Any, **options: Any) -> tuple[Array, ...]:
+    call = jax.ffi.ffi_call(name, results)
+    given = [leaf for leaf in arguments if leaf is not None]
+    return tuple(call(*given, **{key: np.int64(v) for key, v in options.items()}))
+
+
+def _mappable(run: Callable[..., Any], fold: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes `vmap` add rows, or call once for each matrix if these differ."""
+    mapped = custom_vmap(run)
+
+    def rule(size: int, batched: Any, *args: Any) -> Any:
+        wide = lambda leaf, yes: (
+            leaf if yes else jnp.broadcast_to(leaf, (size, *leaf.shape))
+        )
+        spread = jax.tree.map(wide, args, tuple(batched))
+        one, axes = args[0], batched[0]
+        if any((axes.W, axes.b, axes.W_x, axes.b_x)):
+            results = jax.lax.map(lambda args: mapped(*args), spread)
+        else:
+            matrices = {name: getattr(one, name) for name in ("W", "b", "W_x", "b_x")}
+            results = fold(mapped, size, matrices, *spread)
+        return results, jax.tree.map(lambda _: True, results)
+
+    mapped.def_vmap(rule)
+    return mapped
+
+
+# The axis of the rows in each argument and result.
+GIVEN = {"us": 1, "xs": 1, "start": 0, "fresh": 0, "active": 1, "restart": 1}
+
+
+def _merge(tree: Any, axis: int) -> Any:
+    """Merges the leading axis into the axis of rows."""
+
+    def one(leaf: Array) -> Array:
+        leaf = jnp.moveaxis(leaf, 0, axis)
+        rows = leaf.shape[axis] * leaf.shape[axis + 1]
+        return leaf.reshape(*leaf.shape[:axis], rows, *leaf.shape[axis + 2 :])
+
+    return jax.tree.map(one, tree)
+
+
+def _split(tree: Any, size: int, axis: int) -> Any:
+    """Splits the axis of rows again, and returns the first of both in front."""
+
+    def one(leaf: Array) -> Array:
+        lead, rest = leaf.shape[:axis], leaf.shape[axis + 1 :]
+        return jnp.moveaxis(leaf.reshape(*lead, size, -1, *rest), axis, 0)
+
+    return jax.tree.map(one, tree)
+
+
+def _merge_given(given: Given, matrices: dict[str, Array | None]) -> Given:
+    rows = {name: _merge(getattr(given, name), axis) for name, axis in GIVEN.items()}
+    return given._replace(**rows, **matrices)
+
+
+def _fold_forward(run: Any, size: int, matrices: Any, given: Given) -> Any:
+    final, kept = run(_merge_given(given, matrices))
+    return _split(final, size, 0), _split(kept, size, 1)
+
+
+def _fold_backward(
+    code: Code,
+    dxs: bool,
+    run: Any,
+    size: int,
+    matrices: Any,
+    given: Given,
+    kept: Kept,
+    arriving: Gradients,
+) -> Given:
+    """The gradients of matrices differ along the mapped axis: contracted by XLA."""
+    del run
+    merged = _merge_given(given, matrices)
+    W_x, b_x = merged.W_x, merged.b_x
+    if given.us is None:  # as if u were given
+        nothing = jnp.zeros((), code.dtype)
+        merged = merged._replace(us=nothing, xs=None, W_x=None, b_x=None)
+    states = Gradients(_merge(arriving.states, 1), _merge(arriving.final, 0))
+    kept_rows = _merge(kept, 1)
+    left = _walk_back(code, False, False, merged, kept_rows, states)
+    dstart, dfresh = _split(_states(code, merged, left), size, 0)
+    du = _split(next(left), size, 1)
+    dv = du if compiled(code).shared else _split(next(left), size, 1)
+    states_tm1 = jax.vmap(_first_tm1)(given, kept)
+    sums = jax.vmap(contract)
+    bias = lambda b, d: None if b is None else d.sum(axis=(1, 2))
+    found = Given(
+        sums(states_tm1, dv), bias(given.b, dv), None, None, None, None, dstart, dfresh
+    )
+    if given.us is not None:
+        return found._replace(us=du)
+    assert W_x is not None
+    assert given.xs is not None
+    return found._replace(
+        W_x=sums(given.xs, du),
+        b_x=bias(b_x, du),
+        xs=jnp.matmul(du, W_x.T) if dxs else None,
+    )
+
+
+def _first_tm1(given: Given, kept: Kept) -> Array:
+    """Returns the first array of the state that each step read, (T, rows, n)."""
+    first = jax.tree.leaves(given.start)[0]
+    states = kept.states[0]
+    assert states is not None
+    states_tm1 = jnp.concatenate([first[None], states[:-1]])
+    if given.restart is None:
+        return states_tm1
+    fresh = jax.tree.leaves(given.fresh)[0]
+    return jnp.where(given.restart[..., None], fresh, states_tm1)
