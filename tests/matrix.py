@@ -20,6 +20,7 @@ from jrnn.core.tree import reads_ahead
 from tests.helpers import CELLS, forwards_in_time, paired, random_like
 
 T, B, K, H = 6, 2, 3, 4
+ON_A_CPU = "fused on a CPU"
 METHODS = {
     "scan": {False: jrnn.scan(), True: jrnn.scan()},
     "bptt": {False: jrnn.bptt(chunk=4), True: jrnn.bptt(chunk=2, remat=1)},
@@ -32,6 +33,7 @@ METHODS = {
         False: jrnn.fused(platform="cuda", interpret=True),
         True: jrnn.fused(platform="tpu", interpret=True),
     },
+    ON_A_CPU: dict.fromkeys((False, True), jrnn.fused(platform="cpu")),
 }
 
 # They differ from another cell only in the projection of inputs, or in the output.
@@ -116,7 +118,12 @@ GATED = {
 COMPLEX = {"lru", "s5", "s5 irregular", "learnable lru"}
 REFUSED = {("associative", name) for name in REGISTRY if name not in LINEAR}
 REFUSED |= {("newton", name) for name in COMPLEX}
-REFUSED |= {("fused", name) for name in REGISTRY if name not in GATED}
+REFUSED |= {
+    (method, name)
+    for method in ("fused", ON_A_CPU)
+    for name in REGISTRY
+    if name not in GATED
+}
 
 
 AXES = {
@@ -399,13 +406,14 @@ def table() -> str:
         "",
         "`scan` and `bptt` run everything; `associative` every cell that is linear in",
         "its state; `newton` every cell with a real state; `fused` every cell whose",
-        "gates are elementwise in one product with its state. JAX interprets `fused`",
-        "here; on a GPU or TPU it runs in float32 or bfloat16",
-        "([kernels.md](kernels.md)). Checkpoints are `bptt(remat=...)` for `bptt`, and",
-        "`jax.checkpoint` around the other methods.",
+        "gates are elementwise in one product with its state. Of `fused` the kernel",
+        "for CPUs runs here, and JAX interprets those for GPUs and TPUs, which run in",
+        "float32 or bfloat16 ([kernels.md](kernels.md)). Checkpoints are",
+        "`bptt(remat=...)` for `bptt`, and `jax.checkpoint` around the other methods.",
         "",
         "| cell | methods |",
         "|---|---|",
     ]
-    runs = lambda name: ", ".join(m for m in METHODS if (m, name) not in REFUSED)
+    told = [method for method in METHODS if method != ON_A_CPU]  # as fused is
+    runs = lambda name: ", ".join(m for m in told if (m, name) not in REFUSED)
     return "\n".join([*head, *(f"| {name} | {runs(name)} |" for name in REGISTRY), ""])

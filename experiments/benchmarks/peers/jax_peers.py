@@ -56,6 +56,11 @@ def jrnn_scan(problem: Problem) -> JaxPeer:
     return jrnn_peer(problem, jrnn.scan())
 
 
+def jrnn_fused(problem: Problem) -> JaxPeer:
+    """Jrnn's cell in one call for the whole sequence: C, generated from the cell."""
+    return jrnn_peer(problem, jrnn.fused())
+
+
 def jrnn_reset_before(problem: Problem) -> JaxPeer:
     """The GRU whose reset comes before the product, which is Haiku's."""
     return jrnn_peer(problem, reset_after=False)
@@ -286,10 +291,11 @@ def _gates(weights: Weights, names: tuple[str, ...]) -> Any:
 # The names of the table, and which cells of theirs compute the same function.
 EVERY = ("elman", "gru", "lstm")
 OURS, RESET_BEFORE, HAIKU = "jrnn", "jrnn, reset before", "haiku"
-DEVICES = "jrnn, all devices"
+DEVICES, FUSED = "jrnn, all devices", "jrnn, fused"
 JAX_PEERS: dict[str, tuple[Callable[[Problem], JaxPeer], tuple[str, ...]]] = {
     OURS: (jrnn_default, EVERY),
     "jrnn, scan": (jrnn_scan, EVERY),
+    FUSED: (jrnn_fused, EVERY),
     RESET_BEFORE: (jrnn_reset_before, ("gru",)),
     DEVICES: (jrnn_devices, EVERY),
     "flax.linen": (flax_linen, EVERY),

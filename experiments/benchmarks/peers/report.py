@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from experiments import lab
 from experiments.benchmarks.grid import label
-from experiments.benchmarks.peers.jax_peers import DEVICES, OURS, RESET_BEFORE
+from experiments.benchmarks.peers.jax_peers import DEVICES, FUSED, OURS, RESET_BEFORE
 from experiments.benchmarks.peers.problems import (
     INFERENCE,
     PASSES,
@@ -22,7 +22,7 @@ from experiments.lab import figures
 from experiments.lab.tables import grouped
 
 LINEN = "flax.linen"
-OWN = (OURS, "jrnn, scan", RESET_BEFORE, DEVICES)
+OWN = (OURS, "jrnn, scan", FUSED, RESET_BEFORE, DEVICES)
 MARKERS = ("s", "o", "^", "D", "v", "P", "X", "<", ">")
 RATIOS = (0.3, 0.5, 1, 2, 5, 10, 20)
 
