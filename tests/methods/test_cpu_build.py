@@ -64,23 +64,29 @@ def test_a_function_written_in_c_is_called(counted, monkeypatch):
 
 
 @needs_cc
-def test_eight_threads_compile_once(counted):
-    source = double()
+def test_eight_threads_compile_and_load_once(counted, monkeypatch):
+    source, loaded = double(), []
+    load = targets._load
+    monkeypatch.setattr(targets, "_load", lambda p: loaded.append(p) or load(p))
     with ThreadPoolExecutor(8) as pool:
         ask = lambda _: targets.targets(source, ("Double",))
         answers = list(pool.map(ask, range(8)))
     assert len({answer["Double"] for answer in answers}) == 1
     assert compiled(counted) == 2
+    assert len(loaded) == 1
 
 
 PROCESS = """
-import os, sys
+import os, signal, sys
 from jrnn.kernels.cpu import targets
 source = sys.stdin.read()
 names = targets.targets(source, ("Double",))
-with targets._guard:  # as if another thread held it at the time of the fork
-    child = os.fork()
+locks = [targets._guard, *(loaded.lock for loaded in targets._loaded.values())]
+for lock in locks:
+    lock.acquire()  # as another thread may at the time of the fork
+child = os.fork()
 if child == 0:
+    signal.alarm(30)  # ends a process that waits for ever
     os._exit(targets.targets(source, ("Double",)) != names)
 assert os.waitpid(child, 0)[1] == 0
 print(names["Double"])
@@ -255,6 +261,11 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     script(path, "exit 0")  # and says nothing
     with pytest.raises(CompileError, match="got no file"):
         targets.targets(double(), ("Double",))
+    script(path, 'for last; do :; done; echo > "$last"; exit 1')  # it was killed
+    with pytest.raises(CompileError, match="got status 1"):
+        toolchain.compile_library(
+            toolchain.Compiler((str(path),), "", path, ""), "", ()
+        )
 
 
 @needs_cc

@@ -79,3 +79,22 @@ def test_a_table_is_forecast_where_only_the_experiments_were_installed(tmp_path)
     row = "2024-01-17T16,5.1\n"
     said = run([*forecast, "stream", folder], tmp_path, cwd=ROOT, input=row)
     assert '"surprise"' in said
+
+
+@pytest.mark.nightly
+def test_kernels_are_compiled_by_the_compiler_of_the_extra(tmp_path):
+    python = installed(tmp_path, "[cpu]")
+    env = bare(tmp_path) | {"PATH": ""}
+    for told in ("compiled in ", "compiled before"):
+        done = subprocess.run(
+            [python, "-m", "jrnn.kernels.cpu", "build"],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "/zig cc\n" in done.stdout
+        assert done.stdout.count(told) == 6, done.stdout

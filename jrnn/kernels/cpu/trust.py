@@ -1,8 +1,9 @@
 """Which files and folders may be loaded from: those that only this user can write.
 
-Checked are the owner, the permissions, and that the name is no symbolic link. Windows
-has neither owners as numbers nor these permissions, and the user's folder for
-application data is private there.
+The owner and the permissions are checked, and that the name is no symbolic link, but
+not the folders above: others must not be able to rename those. Windows has neither
+owners as numbers nor these permissions; the user's folder for application data is
+private there.
 """
 
 import os
