@@ -137,6 +137,17 @@ def exponential() -> Problem:
     return Problem(rest, lambda r: r**3 / (r.exp() - 1), -half, half)
 
 
+def hyperbolic_tangent() -> Problem:
+    """(e^(2r) - 1 - 2r - 2r^2) / (2 r^3)."""
+    of_exp = exponential()
+    return Problem(
+        lambda r: 4 * of_exp.function(2 * r),
+        lambda r: of_exp.weight(2 * r) / 4,
+        of_exp.low / 2,
+        of_exp.high / 2,
+    )
+
+
 def logarithm() -> Problem:
     """(log((1 + s) / (1 - s)) / s - 2) / z with z = s^2, for sqrt(1/2) .. sqrt(2)."""
     root = Decimal(2).sqrt()
@@ -163,6 +174,7 @@ def large_erf(end: int) -> Problem:
 # For each table and type the problem and the degree.
 TABLES = {
     "EXP": {"float": (exponential(), 3), "double": (exponential(), 9)},
+    "TANH": {"float": (hyperbolic_tangent(), 3), "double": (hyperbolic_tangent(), 9)},
     "LOG": {"float": (logarithm(), 2), "double": (logarithm(), 6)},
     "ERF": {"float": (small_erf(), 5), "double": (small_erf(), 10)},
     "ERFCX": {"float": (large_erf(4), 6), "double": (large_erf(6), 12)},

@@ -47,11 +47,16 @@ void run_{name}(const real *x, real *y, long n) {{
 """
 
 
-@pytest.fixture(scope="module", params=["fused", "rounded twice"])
+TWICE = "rounded twice"  # as where there is no fused multiply-add
+
+
+@pytest.fixture(
+    scope="module", params=["fused", pytest.param(TWICE, marks=pytest.mark.slow)]
+)
 def libraries(request, tmp_path_factory):
     """The functions, with fused multiply-adds and without, by the C type."""
     loops = "".join(LOOP.format(name=name) for name in TRUTH)
-    flags = ("-ffp-contract=off",) if request.param == "rounded twice" else ()
+    flags = ("-ffp-contract=off",) if request.param == TWICE else ()
     return {
         real: compile_c(
             f'#define JRNN_REAL {real}\n#include "vectors.h"\n{loops}',

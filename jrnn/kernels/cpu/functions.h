@@ -15,24 +15,32 @@
 
 #define POLYNOMIAL(table, x) polynomial(table, sizeof table / sizeof *table, x)
 
-/* table[0] + table[1] x + ... + table[count - 1] x^(count - 1) */
+/* table[0] + table[1] x + ... + table[count - 1] x^(count - 1), for count > 1: the even
+ * and the odd powers apart, as each product would have to wait for the one before.
+ */
 JRNN_INLINE vec polynomial(const real *table, int count, vec x) {
-  vec sum = splat(table[count - 1]);
-  for (int i = count - 2; i >= 0; i--)
-    sum = fma_vec(sum, x, splat(table[i]));
-  return sum;
+  const vec square = x * x;
+  int i = (count - 1) & ~1, j = (count - 2) | 1;
+  vec even = splat(table[i]), odd = splat(table[j]);
+  while ((i -= 2) >= 0)
+    even = fma_vec(even, square, splat(table[i]));
+  while ((j -= 2) > 0)
+    odd = fma_vec(odd, square, splat(table[j]));
+  return fma_vec(odd, x, even);
 }
 
-/* x = k ln 2 + r with an integer k and |r| <= ln(2) / 2; r is high + low, rounded. */
+/* times x = k ln 2 + times r with an integer k and |times r| <= ln(2) / 2, where times is
+ * a power of 2; r is high + low, rounded.
+ */
 typedef struct {
-  vec shifted; /* k + ROUNDER + BIAS: its low bits are the exponent field of 2^k */
+  vec shifted; /* k + ROUNDER + bias, whose low bits are k + bias */
   vec high, low, r;
 } reduced;
 
-JRNN_INLINE reduced reduce(vec x) {
-  vec shifted = fma_vec(x, splat(LOG2_E), splat(ROUNDER + BIAS));
-  vec k = shifted - splat(ROUNDER + BIAS);
-  vec high = fma_vec(k, splat(-LN2_HIGH), x), low = k * splat(-LN2_LOW);
+JRNN_INLINE reduced reduce(vec x, real times, real bias) {
+  vec shifted = fma_vec(x, splat(times * LOG2_E), splat(ROUNDER + bias));
+  vec k = shifted - splat(ROUNDER + bias);
+  vec high = fma_vec(k, splat(-LN2_HIGH / times), x), low = k * (-LN2_LOW / times);
   return (reduced){shifted, high, low, high + low};
 }
 
@@ -50,7 +58,7 @@ JRNN_INLINE vec expm1_reduced(vec r) { return expm1_rest(r) + r; }
 JRNN_INLINE vec v_exp(vec x) {
   x = v_select(x < EXP_LEAST, splat(EXP_LEAST), x);
   x = v_select(x > EXP_MOST, splat(EXP_MOST), x);
-  reduced a = reduce(x);
+  reduced a = reduce(x, 1, BIAS);
   ivec both = (ivec)a.shifted - (ivec)splat(ROUNDER + BIAS) + 2 * BIAS;
   ivec one = (ivec)((nvec)both >> 1), other = both - one;
   vec scale = (vec)(one << MANTISSA), rest = (vec)(other << MANTISSA);
@@ -74,23 +82,24 @@ JRNN_INLINE vec v_exp2(vec x) {
 JRNN_INLINE vec v_expm1(vec x) {
   vec y = v_select(x < EXPM1_LEAST, splat(EXPM1_LEAST), x);
   y = v_select(y > EXP_MOST, splat(EXP_MOST), y);
-  reduced a = reduce(y);
+  reduced a = reduce(y, 1, BIAS);
   vec s = (vec)((ivec)power_of_two(a.shifted) - isplat((integer)1 << MANTISSA));
   vec half = fma_vec(s, expm1_reduced(a.r), s - splat((real)0.5));
   return with_sign(half + half, x);
 }
 
-/* tanh x = E / (E + 2) with E = e^(2x) - 1 = s (e^r - 1) + (s - 1), s = 2^k
+/* tanh x = E / (E + 2) with E = e^(2x) - 1 = 2s (e^(2r) - 1) / 2 + (s - 1), s = 2^k
  *
  * Of a small x the sign is made negative, as E + 2 is rounded less if it is below 2.
  */
 JRNN_INLINE vec v_tanh(vec x) {
   vec y = v_abs(x);
   y = v_select(y > TANH_MOST, splat(TANH_MOST), y);
-  y = v_select(y < TANH_SMALL, -y, y);
-  reduced a = reduce(y + y);
-  vec s = power_of_two(a.shifted);
-  vec E = fma_vec(s, expm1_rest(a.r) + a.low, fma_vec(s, a.high, s - 1));
+  y = with_sign(y, y - TANH_SMALL);
+  reduced a = reduce(y, 2, BIAS + 1);
+  vec s2 = power_of_two(a.shifted), less = fma_vec(s2, splat((real)0.5), splat(-1));
+  vec rest = a.r * a.r * fma_vec(POLYNOMIAL(TANH_TABLE, a.r), a.r, splat(1));
+  vec E = fma_vec(s2, rest + a.low, fma_vec(s2, a.high, less));
   return with_sign(v_abs(E / (E + 2)), x);
 }
 
@@ -100,7 +109,7 @@ JRNN_INLINE vec v_tanh(vec x) {
  */
 JRNN_INLINE vec v_logistic(vec x) {
   vec y = v_select(x > LOGISTIC_MOST, splat(LOGISTIC_MOST), x);
-  reduced a = reduce(-y);
+  reduced a = reduce(-y, 1, BIAS);
   vec s = power_of_two(a.shifted), sum = s + 1, lost = 1 - (sum - s);
   vec result = 1 / (fma_vec(s, expm1_reduced(a.r), lost) + sum);
   return (vec)((ivec)result & ~(x < LOGISTIC_LEAST)); /* 0 there, also for 2^k > max */

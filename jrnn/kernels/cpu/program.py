@@ -144,13 +144,16 @@ class Program:
         inner = [value for value in equation.params.values() if _is_program(value)]
         if name in primitives.CALLS and len(inner) == 1:
             return self.run(inner[0], operands)
-        refused: list[Value] = [one for one in operands if isinstance(one, Refused)]
-        if not refused and name in primitives.SAME:
-            pairs = zip(operands, outputs, strict=True)
+        known = [one for one in operands if not isinstance(one, Refused)]
+        if len(known) < len(operands):
+            refused = next(one for one in operands if isinstance(one, Refused))
+            return [refused] * len(outputs)
+        if name in primitives.SAME:
+            pairs = zip(known, outputs, strict=True)
             return [self._same(equation, *pair) for pair in pairs]
-        if not refused and len(outputs) == 1:
-            return [self._result(equation, operands, outputs[0].aval.dtype)]
-        return [*refused, Refused(f"the primitive {name!r}")][:1] * len(outputs)
+        if len(outputs) > 1:
+            return [Refused(f"the primitive {name!r}")] * len(outputs)
+        return [self._result(equation, known, outputs[0].aval.dtype)]
 
     def _same(self, equation: Any, operand: Known, output: Any) -> Value:
         """Returns an operand whose elements keep their number and order."""
@@ -166,7 +169,7 @@ class Program:
             f"the primitive {equation.primitive.name!r}, which moves numbers"
         )
 
-    def _result(self, equation: Any, operands: list[Any], dtype: Any) -> Value:
+    def _result(self, equation: Any, operands: list[Known], dtype: Any) -> Value:
         """Returns the only result of a primitive."""
         name = equation.primitive.name
         if name in primitives.FOLDED and not any(isinstance(a, int) for a in operands):
@@ -183,7 +186,7 @@ class Program:
             return Refused(f"the primitive {name!r} from {given} to {dtype}")
         return self._add(wanted, template, *operands)
 
-    def _power(self, name: str, operands: list[Any], equation: Any) -> Value:
+    def _power(self, name: str, operands: list[Known], equation: Any) -> Value:
         """Returns x^y: by products if y is an integer, by a root if y is a half."""
         x = operands[0]
         if name == "integer_pow":
