@@ -40,7 +40,9 @@ METHODS = {
     "newton diagonal": jrnn.newton(diagonal=True),
     "associative": jrnn.associative(),
     "associative blocks": jrnn.associative(chunk=4),
+    "fused": jrnn.fused(platform="cpu"),
 }
+NOT_LINEAR = {"newton", "newton diagonal", "fused"}  # left out for min_gru
 LENGTHS = jnp.array([11, 3, 0, 7])
 RESETS = jnp.zeros((T, B), bool).at[4, :2].set(True)
 PLACES = {"xs": P(None, "d", None), "lengths": P("d"), "resets": P(None, "d")}
@@ -49,9 +51,10 @@ PLACES = {"xs": P(None, "d", None), "lengths": P("d"), "resets": P(None, "d")}
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 CASES = [("lstm", "bptt", EXPLICIT, True)]
 CASES += [("lstm", "bptt", AUTO, True), ("lstm", "bptt", EXPLICIT, False)]
+CASES += [("lstm", "fused", EXPLICIT, True), ("lstm", "fused", EXPLICIT, False)]
 SLOW = [
     *(("lstm", name, EXPLICIT, True) for name in METHODS if "associative" not in name),
-    *(("min_gru", name, EXPLICIT, True) for name in METHODS if "newton" not in name),
+    *(("min_gru", name, EXPLICIT, True) for name in METHODS if name not in NOT_LINEAR),
     *(("lstm", name, EXPLICIT, False) for name in ("checkpoints", "newton")),
     ("s5", "associative blocks", EXPLICIT, True),
     ("s5", "associative blocks", EXPLICIT, False),
@@ -125,6 +128,8 @@ UNREAD = [
             ("lstm", "checkpoints", "one array of all states"),
             ("lstm", "truncated", "outputs"),
             ("lstm", "newton", "outputs"),
+            ("lstm", "fused", "the final state"),
+            ("lstm", "fused", "one array of all states"),
             ("min_gru", "associative", "one array of all states"),
             ("min_gru", "associative blocks", "outputs"),
         )
@@ -169,6 +174,7 @@ jax.config.update("jax_enable_x64", True)
 from tests.contracts import test_mesh
 assert jax.device_count() == 2
 PAIRS = ("lstm", "bptt"), ("lstm", "newton"), ("s5", "associative blocks")
+PAIRS += (("lstm", "fused"),)
 for name, method in PAIRS:
     for mapped in (True, False):
         test_mesh.compare(name, method, test_mesh.EXPLICIT, mapped, 2)

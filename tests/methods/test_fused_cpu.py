@@ -289,3 +289,17 @@ def test_types_without_a_kernel_are_refused(dtype):
 def test_interpreting_is_for_accelerators():
     with pytest.raises(ValueError, match="interpret=False"):
         jrnn.fused(platform="cpu", interpret=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(40))
+def test_random_sizes_and_flags_equal_the_scan(seed):
+    """1,000 cases in all."""
+    draw = np.random.default_rng(seed)
+    for _ in range(25):
+        name, dtype = draw.choice(list(CELLS)), draw.choice(["float32", "float64"])
+        cell = CELLS[name](int(draw.integers(1, 41)), int(draw.integers(1, 71)))
+        batch = tuple(int(size) for size in draw.integers(0, 7, draw.integers(0, 3)))
+        given = {"reverse": bool(draw.integers(2))}
+        flags = bool(draw.integers(2)) and 0 not in batch
+        same(cell, int(draw.integers(1, 80)), batch, dtype, flags, **given)

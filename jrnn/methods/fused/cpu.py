@@ -147,7 +147,7 @@ def _is_dense(xs: Any, dtype: str) -> bool:
 def _walk(static: _Static, given: Given) -> tuple[State, tuple[Array | None, ...]]:
     """Returns the final state and the wanted arrays of every state."""
     final, kept = _forward_call(static.code, static.keep, False, given)
-    return final, kept.states
+    return _placed(final, given.start), _placed_steps(kept.states, given.start)
 
 
 def _forwards(static: _Static, primals: Any) -> Any:
@@ -157,6 +157,8 @@ def _forwards(static: _Static, primals: Any) -> Any:
     final, kept = _forward_call(static.code, everything, True, given)
     wanted = zip(static.keep, kept.states, strict=True)
     states = tuple(leaf if yes else None for yes, leaf in wanted)
+    final = _placed(final, given.start)
+    states = _placed_steps(states, given.start)
     # Residuals are arrays; None records that dxs was not requested.
     return (final, states), (given, kept, () if of_inputs else None)
 
@@ -171,10 +173,29 @@ def _backwards(static: _Static, residuals: Any, cotangents: Any) -> tuple[Given]
     found = _backward_call(static.code, of_inputs is not None, given, kept, arriving)
     if given.xs is not None and found.xs is None:
         found = found._replace(xs=jnp.zeros_like(given.xs))
-    return (found,)
+    floats = given._replace(active=None, restart=None)
+    floats = floats if given.restart is not None else floats._replace(fresh=None)
+    return (_placed(found, floats),)
 
 
 _walk.defvjp(_forwards, _backwards, symbolic_zeros=True)
+
+
+def _placed(tree: Any, like: Any) -> Any:
+    """Gives results of a call the types on a mesh that arrays like them have.
+
+    JAX does not know how a call's results depend on its arguments, and thus over which
+    axes of the mesh they vary or are split (`jrnn.core.mesh`).
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda leaf, one: leaf + jnp.zeros_like(one), tree, like)
+
+
+def _placed_steps(leaves: tuple[Array | None, ...], start: State) -> Any:
+    """Does the same for leaves (T, rows, n), like those of a state (rows, n)."""
+    pairs = zip(leaves, jax.tree.leaves(start), strict=True)
+    return tuple(None if a is None else _placed(a, b[None]) for a, b in pairs)
 
 
 def _is_zero(leaf: Any) -> bool:
