@@ -15,6 +15,8 @@ SEQUENCES = "tests/contracts/test_sequences.py"
 LONG = "tests/contracts/test_long_memory_cells.py"
 ORTHOGONAL = "tests/contracts/test_orthogonal.py"
 FUSED = "tests/methods/test_fused.py"
+CPU_BUILD = "tests/methods/test_cpu_build.py"
+CPU_CACHE = "tests/methods/test_cpu_cache.py"
 SYMBOLIC = "tests/methods/test_symbolic.py"
 ALTERED = "tests/interop/test_files_altered.py"
 OWN = "tests/contracts/test_your_own_cell.py"
@@ -555,6 +557,34 @@ MISTAKES = (
         old="jnp.where(bits == -1, bits ^ 1, bits)",
         new="bits",
         tests=(f"{FUSED}::test_nobody_waits_for_a_nan",),
+    ),
+    Mutation(
+        name="kernels of other code have the same name",
+        file="jrnn/kernels/cpu/targets.py",
+        old='name = f"jrnn_{symbol}_{loaded.key}"',
+        new='name = f"jrnn_{symbol}"',
+        tests=(f"{CPU_BUILD}::test_a_function_written_in_c_is_called",),
+    ),
+    Mutation(
+        name="a header that a header includes is not part of the name",
+        file="jrnn/kernels/cpu/fingerprint.py",
+        old="            left += INCLUDED.findall(found[name])\n",
+        new="",
+        tests=(f"{CPU_BUILD}::test_all_that_code_depends_on_is_in_the_name",),
+    ),
+    Mutation(
+        name="an altered library is loaded",
+        file="jrnn/kernels/cpu/store.py",
+        old="and _is_of(entry.about, content) else None",
+        new="else None",
+        tests=(f"{CPU_CACHE}::test_what_was_altered_is_not_found",),
+    ),
+    Mutation(
+        name="every user can read and list the cache",
+        file="jrnn/kernels/cpu/trust.py",
+        old="missing.mkdir(mode=0o700, exist_ok=True)",
+        new="missing.mkdir(exist_ok=True)",
+        tests=(f"{CPU_CACHE}::test_what_is_kept_is_found_and_is_the_users_alone",),
     ),
     Mutation(
         name="sequences that vmap adds are put among the steps",

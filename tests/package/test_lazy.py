@@ -15,7 +15,9 @@ import jrnn.interop
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A name of jrnn in code or prose, no file, address or module of a command line.
-NAME = re.compile(r"(?<![\w./-])jrnn((?:\.[A-Za-z]\w*)+)(?![\w/]|\.(?:py|md|git))")
+NAME = re.compile(
+    r"(?<![\w./-])(?<!-m )jrnn((?:\.[A-Za-z]\w*)+)(?![\w/]|\.(?:py|md|git))"
+)
 
 # Every name, in one process that has imported nothing else.
 BARE = """

@@ -68,13 +68,14 @@ def _find(named: str, path: str, zig: str | None) -> Compiler:
 
 def _named(named: str) -> Compiler:
     try:
-        command = shlex.split(named)
+        # Backslashes part folders on Windows, and quotes stay there.
+        words = shlex.split(named, posix=os.name != "nt")
     except ValueError as error:  # such as a quotation without its end
         raise NoCompiler(
             f"Expected JRNN_CC to be a command, got {named!r} ({error}); name a C "
             "compiler, such as gcc."
         ) from error
-    compiler = describe(command)
+    compiler = describe([word.strip('"') for word in words])
     if compiler is None:
         raise NoCompiler(
             f"Expected JRNN_CC to name a C compiler, got {named!r}, which cannot be "

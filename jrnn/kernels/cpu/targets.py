@@ -35,7 +35,11 @@ _guard = threading.Lock()  # of the table, never held for long
 
 
 def targets(
-    source: str, symbols: Sequence[str], *, label: str = "", flags: Sequence[str] = ()
+    source: str,
+    symbols: Sequence[str],
+    *,
+    label: str = "a CPU kernel",
+    flags: Sequence[str] = (),
 ) -> dict[str, str]:
     """Returns the names by which `jax.ffi.ffi_call` calls functions written in C.
 
@@ -47,7 +51,7 @@ def targets(
         "xla/ffi/api/c_api.h".
       symbols: Its functions, of type `XLA_FFI_Handler` and visible outside.
       label: What the source is, such as "the CPU kernel of lstm in float32", for a line
-        on the terminal when it is compiled; "": no line.
+        on the terminal when it is compiled.
       flags: For the compiler, after its own, such as ("-ffp-contract=off",).
 
     Returns:
