@@ -19,6 +19,7 @@ SYMBOLIC = "tests/methods/test_symbolic.py"
 ALTERED = "tests/interop/test_files_altered.py"
 OWN = "tests/contracts/test_your_own_cell.py"
 FLAX = "tests/interop/test_interop_flax.py"
+GENERATED = "tests/methods/test_cpu_generate.py"
 HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
     "tests/models/test_models_of_numbers.py"
@@ -761,6 +762,39 @@ MISTAKES = (
         tests=(
             "tests/interop/test_interop_torch.py"
             "::test_what_pytorch_lacks_is_refused_with_the_reason[changed]",
+        ),
+    ),
+    Mutation(
+        name="the cases of a selection exchanged in C",
+        file="jrnn/kernels/cpu/primitives.py",
+        old="v_select({0}, {2}, {1})",
+        new="v_select({0}, {1}, {2})",
+        tests=(f"{GENERATED}::test_every_primitive_equals_jax",),
+    ),
+    Mutation(
+        name="the sign of infinite constants lost in C",
+        file="jrnn/kernels/cpu/primitives.py",
+        old='"splat(-INFINITE)" if number < 0',
+        new='"splat(INFINITE)" if number < 0',
+        tests=(f"{GENERATED}::test_every_primitive_equals_jax[float-minus infinite]",),
+    ),
+    Mutation(
+        name="arrays that a pullback reads not named",
+        file="jrnn/kernels/cpu/generate.py",
+        old='if f"{name}[{i}]" in written.reads',
+        new="if not written.reads",
+        tests=(
+            f"{GENERATED}::test_the_head_counts_arrays_and_names_those_that_the_pullback_reads",
+        ),
+    ),
+    Mutation(
+        name="a rounding error left out of the logistic function",
+        file="jrnn/kernels/cpu/functions.h",
+        old="lost = 1 - (sum - s)",
+        new="lost = splat(0)",
+        tests=(
+            "tests/methods/test_cpu_functions.py"
+            "::test_floats_are_within_two_units[fused-logistic]",
         ),
     ),
 )
