@@ -81,7 +81,9 @@ def points(dtype, count):
     near = rng.normal(size=count) * np.exp(rng.uniform(-8, 5, count))
     exponents = rng.uniform(-760, 760, count) * (1 if dtype is np.float64 else 0.14)
     around_1 = 1 + rng.normal(size=count) * np.exp(rng.uniform(-10, 0, count))
-    rest = np.concatenate([near, exponents, around_1]).astype(dtype)
+    # Where 1 is lost in 1 + e^-x by a rounding that halves it.
+    tie = -(np.finfo(dtype).nmant + 1) * np.log(2) + rng.uniform(-0.4, 0.4, count)
+    rest = np.concatenate([near, exponents, around_1, tie]).astype(dtype)
     return np.concatenate([whole, rest])
 
 

@@ -204,6 +204,8 @@ PRIMITIVES = {
     "sqrt": jnp.sqrt,
     "rsqrt": lambda x: jax.lax.rsqrt(x),
     "square": jnp.square,
+    "one minus square": lambda x: 1 - jnp.square(x),
+    "log2": jnp.log2,
     "integer power": lambda x: x**5,
     "negative integer power": lambda x: jax.lax.integer_pow(x, -3),
     "power 0": lambda x: jax.lax.integer_pow(x, 0),

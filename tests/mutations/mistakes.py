@@ -21,6 +21,8 @@ SYMBOLIC = "tests/methods/test_symbolic.py"
 ALTERED = "tests/interop/test_files_altered.py"
 OWN = "tests/contracts/test_your_own_cell.py"
 FLAX = "tests/interop/test_interop_flax.py"
+ON_A_CPU = "tests/methods/test_fused_cpu.py"
+GENERATED = "tests/methods/test_cpu_generate.py"
 HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
     "tests/models/test_models_of_numbers.py"
@@ -792,5 +794,96 @@ MISTAKES = (
             "tests/interop/test_interop_torch.py"
             "::test_what_pytorch_lacks_is_refused_with_the_reason[changed]",
         ),
+    ),
+    Mutation(
+        name="the cases of a selection exchanged in C",
+        file="jrnn/kernels/cpu/primitives.py",
+        old="v_select({0}, {2}, {1})",
+        new="v_select({0}, {1}, {2})",
+        tests=(f"{GENERATED}::test_every_primitive_equals_jax",),
+    ),
+    Mutation(
+        name="the sign of infinite constants lost in C",
+        file="jrnn/kernels/cpu/primitives.py",
+        old='"splat(-INFINITE)" if number < 0',
+        new='"splat(INFINITE)" if number < 0',
+        tests=(f"{GENERATED}::test_every_primitive_equals_jax[float-minus infinite]",),
+    ),
+    Mutation(
+        name="arrays that a pullback reads not named",
+        file="jrnn/kernels/cpu/generate.py",
+        old='if f"{name}[{i}]" in written.reads',
+        new="if not written.reads",
+        tests=(
+            f"{GENERATED}::test_the_head_counts_arrays_and_names_those_that_the_pullback_reads",
+        ),
+    ),
+    Mutation(
+        name="a rounding error left out of the logistic function",
+        file="jrnn/kernels/cpu/functions.h",
+        old="lost = 1 - (sum - s)",
+        new="lost = splat(0)",
+        tests=(
+            "tests/methods/test_cpu_functions.py"
+            "::test_floats_are_within_two_units[fused-logistic]",
+        ),
+    ),
+    Mutation(
+        name="the last panel of a packed matrix skipped",
+        file="jrnn/kernels/cpu/products.h",
+        old="for (long p = 0; p < panels; p++,",
+        new="for (long p = 0; p + 1 < panels; p++,",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="rows split among threads that leave one out",
+        file="jrnn/kernels/cpu/walk.h",
+        old="return item * w->rows / w->items;",
+        new="return item * (w->rows / w->items);",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="the state before a reset taken forwards",
+        file="jrnn/kernels/cpu/forward.h",
+        old="const before read = renewed(w, tm1, t, lo, hi, fresh);",
+        new="const before read = tm1;",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="the state before a reset taken backwards",
+        file="jrnn/kernels/cpu/backward.h",
+        old="tm1 = renewed(w, tm1, t, own.lo, own.lo + own.rows, own.fresh);",
+        new="",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="an inactive row's gates given a gradient",
+        file="jrnn/kernels/cpu/backward.h",
+        old="const vec du_g = on ? only(du[g], count) : splat(0);",
+        new="const vec du_g = only(on ? du[g] : dnew[0], count);",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="the sums of all threads but the first forgotten",
+        file="jrnn/kernels/cpu/backward.h",
+        old="for (long other = 1; other < w->items; other++)",
+        new="for (long other = 1; other < 1; other++)",
+        tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
+    ),
+    Mutation(
+        name="the chunks backwards counted from the first step",
+        file="jrnn/kernels/cpu/backward.h",
+        old="backward_chunk(b, &own, t0, end - t0);",
+        new="backward_chunk(b, &own, 0, end - t0);",
+        tests=(
+            f"{ON_A_CPU}::test_a_chunk_of_steps_that_is_not_filled_equals_the_scan",
+        ),
+    ),
+    Mutation(
+        name="gradients of a mapped run on a CPU without the states before",
+        file="jrnn/kernels/cpu/calls.py",
+        old="states_tm1 = jnp.concatenate([first[None], states[:-1]])",
+        new="states_tm1 = states",
+        tests=(f"{ON_A_CPU}::test_vmap_of_gradients_equals_that_of_the_scan[data]",),
     ),
 )

@@ -7,6 +7,7 @@
 #define JRNN_CONSTANTS_H
 
 #define TANH_SMALL ((real)0.1732) /* below ln(2) / 4, where k is 0 */
+#define ONE_STEP ((natural)1 << MANTISSA) /* one more in the field of exponents */
 #define LOG2_E ((real)1.4426950408889634)
 #define INFINITE ((real)__builtin_inf())
 

@@ -45,7 +45,7 @@ JRNN_INLINE reduced reduce(vec x, real times, real bias) {
 }
 
 /* 2^k for k = -127 .. 128, or -1023 .. 1024: 0 for the first, infinite for the last. */
-JRNN_INLINE vec power_of_two(vec shifted) { return (vec)((ivec)shifted << MANTISSA); }
+JRNN_INLINE vec power_of_two(vec shifted) { return (vec)((nvec)shifted << MANTISSA); }
 
 /* e^r - 1 - r = r^2 (1/2 + r P(r)) */
 JRNN_INLINE vec expm1_rest(vec r) {
@@ -59,8 +59,8 @@ JRNN_INLINE vec v_exp(vec x) {
   x = v_select(x < EXP_LEAST, splat(EXP_LEAST), x);
   x = v_select(x > EXP_MOST, splat(EXP_MOST), x);
   reduced a = reduce(x, 1, BIAS);
-  ivec both = (ivec)a.shifted - (ivec)splat(ROUNDER + BIAS) + 2 * BIAS;
-  ivec one = (ivec)((nvec)both >> 1), other = both - one;
+  nvec both = (nvec)a.shifted - (nvec)splat(ROUNDER + BIAS) + 2 * BIAS;
+  nvec one = both >> 1, other = both - one;
   vec scale = (vec)(one << MANTISSA), rest = (vec)(other << MANTISSA);
   return (1 + expm1_reduced(a.r)) * scale * rest;
 }
@@ -72,8 +72,8 @@ JRNN_INLINE vec v_exp2(vec x) {
   vec shifted = x + splat(ROUNDER);
   vec f = x - (shifted - splat(ROUNDER));
   vec r = fma_vec(f, splat(LN2_HIGH), f * splat(LN2_LOW));
-  ivec both = (ivec)shifted - (ivec)splat(ROUNDER) + 2 * BIAS;
-  ivec one = (ivec)((nvec)both >> 1), other = both - one;
+  nvec both = (nvec)shifted - (nvec)splat(ROUNDER) + 2 * BIAS;
+  nvec one = both >> 1, other = both - one;
   vec scale = (vec)(one << MANTISSA), rest = (vec)(other << MANTISSA);
   return (1 + expm1_reduced(r)) * scale * rest;
 }
@@ -83,7 +83,7 @@ JRNN_INLINE vec v_expm1(vec x) {
   vec y = v_select(x < EXPM1_LEAST, splat(EXPM1_LEAST), x);
   y = v_select(y > EXP_MOST, splat(EXP_MOST), y);
   reduced a = reduce(y, 1, BIAS);
-  vec s = (vec)((ivec)power_of_two(a.shifted) - isplat((integer)1 << MANTISSA));
+  vec s = (vec)((nvec)power_of_two(a.shifted) - nsplat(ONE_STEP));
   vec half = fma_vec(s, expm1_reduced(a.r), s - splat((real)0.5));
   return with_sign(half + half, x);
 }
@@ -117,22 +117,22 @@ JRNN_INLINE vec v_logistic(vec x) {
 
 /* x = 2^k m for a normal number, with m from sqrt(1/2) to sqrt(2) */
 typedef struct {
-  ivec field; /* k + BIAS */
+  nvec field; /* k + BIAS */
   vec m;
 } parts;
 
 JRNN_INLINE parts parts_of(vec x) {
-  ivec moved = (ivec)x + isplat(ONE_BITS - SQRT_HALF);
-  ivec m = (moved & isplat(((integer)1 << MANTISSA) - 1)) + isplat(SQRT_HALF);
-  return (parts){(ivec)((nvec)moved >> MANTISSA), (vec)m};
+  nvec moved = (nvec)x + nsplat(ONE_BITS - SQRT_HALF);
+  nvec m = (moved & nsplat(ONE_STEP - 1)) + nsplat(SQRT_HALF);
+  return (parts){moved >> MANTISSA, (vec)m};
 }
 
 /* k ln 2 + log(1 + f), and with s = f / (2 + f)
  * log(1 + f) = 2 s + s^3 P(s^2) = f - (f^2 / 2 - s (f^2 / 2 + s^2 P(s^2)))
  */
-JRNN_INLINE vec log_of(ivec field, vec f) {
-  const real from = (real)((natural)1 << MANTISSA); /* adds integers to its last bits */
-  vec k = (vec)(field | (ivec)splat(from)) - splat(from + BIAS);
+JRNN_INLINE vec log_of(nvec field, vec f) {
+  const real from = (real)ONE_STEP; /* adds integers to its last bits */
+  vec k = (vec)(field | (nvec)splat(from)) - splat(from + BIAS);
   vec s = f / (2 + f), z = s * s, half = (real)0.5 * f * f;
   vec rest = fma_vec(s, fma_vec(z, POLYNOMIAL(LOG_TABLE, z), half), k * LN2_LOW);
   return fma_vec(k, splat(LN2_HIGH), f - (half - rest));
@@ -156,7 +156,7 @@ JRNN_INLINE vec v_log1p(vec x) {
   vec u = 1 + x, of_x = u - 1;
   vec error = (1 - (u - of_x)) + (x - of_x);
   parts a = parts_of(u);
-  vec inverse = (vec)((isplat(2 * BIAS) - a.field) << MANTISSA); /* 2^-k */
+  vec inverse = (vec)((2 * BIAS - a.field) << MANTISSA); /* 2^-k */
   inverse = v_select(u < (real)0x1p100, inverse, splat(0));
   vec f = fma_vec(error, inverse, a.m - 1);
   return with_sign(log_ends(u, log_of(a.field, f)), x);

@@ -19,6 +19,8 @@ ARITHMETIC = {
     "div": "{0} / {1}",
     "neg": "-{0}",
     "square": "{0} * {0}",
+    "one_minus_square": "(1 - {0}) * (1 + {0})",
+    "log2": "v_log({0}) / splat((real)0.6931471805599453)",
     "rsqrt": "1 / v_sqrt({0})",
     "max": "v_max({0}, {1})",
     "min": "v_min({0}, {1})",

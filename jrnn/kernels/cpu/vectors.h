@@ -72,6 +72,8 @@ JRNN_INLINE vec splat(real a) { return a - (vec){0}; } /* a - 0 is a, also for -
 
 JRNN_INLINE ivec isplat(integer a) { return a - (ivec){0}; }
 
+JRNN_INLINE nvec nsplat(natural a) { return a - (nvec){0}; }
+
 /* a b + c; one instruction where the machine has it, else rounded twice. */
 JRNN_INLINE vec fma_vec(vec a, vec b, vec c) { return a * b + c; }
 
