@@ -570,7 +570,7 @@ MISTAKES = (
         file="jrnn/kernels/cpu/fingerprint.py",
         old="            left += INCLUDED.findall(found[name])\n",
         new="",
-        tests=(f"{CPU_BUILD}::test_all_that_code_depends_on_is_in_the_name",),
+        tests=("tests/methods/test_cpu_names.py",),
     ),
     Mutation(
         name="an altered library is loaded",
