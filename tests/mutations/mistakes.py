@@ -580,11 +580,13 @@ MISTAKES = (
         tests=(f"{CPU_CACHE}::test_what_was_altered_is_not_found",),
     ),
     Mutation(
-        name="every user can read and list the cache",
-        file="jrnn/kernels/cpu/trust.py",
-        old="missing.mkdir(mode=0o700, exist_ok=True)",
-        new="missing.mkdir(exist_ok=True)",
-        tests=(f"{CPU_CACHE}::test_what_is_kept_is_found_and_is_the_users_alone",),
+        name="a forked process deletes the kernels of its parent",
+        file="jrnn/kernels/cpu/store.py",
+        old="if os.getpid() == maker:",
+        new="if maker:",
+        tests=(
+            f"{CPU_CACHE}::test_a_folder_that_cannot_be_written_is_replaced_until_exit",
+        ),
     ),
     Mutation(
         name="sequences that vmap adds are put among the steps",
