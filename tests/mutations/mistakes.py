@@ -572,7 +572,7 @@ MISTAKES = (
         file="jrnn/kernels/cpu/fingerprint.py",
         old="            left += INCLUDED.findall(found[name])\n",
         new="",
-        tests=(f"{CPU_BUILD}::test_all_that_code_depends_on_is_in_the_name",),
+        tests=("tests/methods/test_cpu_names.py",),
     ),
     Mutation(
         name="an altered library is loaded",
@@ -582,11 +582,13 @@ MISTAKES = (
         tests=(f"{CPU_CACHE}::test_what_was_altered_is_not_found",),
     ),
     Mutation(
-        name="every user can read and list the cache",
-        file="jrnn/kernels/cpu/trust.py",
-        old="missing.mkdir(mode=0o700, exist_ok=True)",
-        new="missing.mkdir(exist_ok=True)",
-        tests=(f"{CPU_CACHE}::test_what_is_kept_is_found_and_is_the_users_alone",),
+        name="a forked process deletes the kernels of its parent",
+        file="jrnn/kernels/cpu/store.py",
+        old="if os.getpid() == maker:",
+        new="if maker:",
+        tests=(
+            f"{CPU_CACHE}::test_a_folder_that_cannot_be_written_is_replaced_until_exit",
+        ),
     ),
     Mutation(
         name="sequences that vmap adds are put among the steps",
