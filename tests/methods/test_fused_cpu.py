@@ -41,7 +41,7 @@ def problem(cell, T, B, dtype="float64", flags=True) -> tuple[Any, Any]:
         jax.random.key(seed), chance, (T, *B)
     )
     rows = int(np.prod(B))
-    lengths = (jnp.arange(rows) % (T + 1))[::-1].reshape(B)
+    lengths = (T - jnp.arange(rows) % (T + 1)).reshape(B)
     return (params, xs, state), {
         "lengths": lengths,
         "resets": draw(4, 0.2),

@@ -6,7 +6,6 @@ python -m jrnn.kernels.cpu clear              removes what is compiled
 """
 
 import argparse
-import importlib
 import shlex
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 
 import jrnn
-from jrnn.kernels.cpu import store
+from jrnn.kernels.cpu import calls, store
 from jrnn.kernels.cpu.compilers import find_compiler
 from jrnn.kernels.cpu.errors import KernelError
 from jrnn.kernels.cpu.fingerprint import jaxlib_version
@@ -72,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _build(names: Sequence[str], dtypes: Sequence[str], prepare: Prepare | None) -> int:
     compiler = find_compiler()  # without one, say so once
     print(f"compiler: {shlex.join(compiler.command)}")
-    run = prepare or importlib.import_module("jrnn.kernels.cpu.calls").prepare
+    run = prepare or calls.prepare
     jax.config.update("jax_enable_x64", True)
     failed = False
     for name in names:

@@ -161,6 +161,10 @@ static void backward_item(void *data, const long item) {
   lay_out_sums(b, &own, b->sums + item * b->each);
   const long count = lay_out(b, &own, b->sums);
   void *memory = allocate(count);
+  if (!memory) {
+    fail(w);
+    return;
+  }
   lay_out(b, &own, aligned(memory));
   memset(aligned(memory), 0, (size_t)count * sizeof(real));
   for (int i = 0; i < FIELDS; i++)
@@ -270,8 +274,7 @@ JRNN_HANDLER run_backward(XLA_FFI_CallFrame *frame) {
                          b.dxs ? depth * panels_of(vectors_of(w->inputs)) * WIDE : 0};
   const long count = sizes[0] + sizes[1] + w->items * b.each + 8 * LINE;
   void *memory = allocate(count);
-  if (!memory)
-    return error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "no memory for jrnn");
+  if (!memory) return no_memory(frame);
   arena from = {aligned(memory)};
   pack_transposed(frame, w, b.W, w->units, b.P = cut(&from, sizes[0]));
   if (b.dxs) pack_transposed(frame, w, b.W_x, w->inputs, b.P_x = cut(&from, sizes[1]));
@@ -286,5 +289,5 @@ JRNN_HANDLER run_backward(XLA_FFI_CallFrame *frame) {
   add_up(frame, &b, own.dW_x, w->inputs, b.dW_x);
   add_up(frame, &b, own.db_x, 1, b.db_x);
   free(memory);
-  return 0;
+  return w->failed ? no_memory(frame) : 0;
 }

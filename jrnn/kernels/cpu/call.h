@@ -15,12 +15,11 @@
 
 /* Answers XLA's question which version of the interface this was compiled for. */
 static int answered(const XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
-  XLA_FFI_Metadata *about = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-  about->api_version.major_version = XLA_FFI_API_MAJOR;
-  about->api_version.minor_version = XLA_FFI_API_MINOR;
-  about->traits = 0;
+  XLA_FFI_Metadata_Extension *asked = (void *)frame->extension_start;
+  if (!asked || asked->extension_base.type != XLA_FFI_Extension_Metadata) return 0;
+  asked->metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  asked->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  asked->metadata->traits = 0;
   return 1;
 }
 

@@ -104,8 +104,11 @@ def compiled(code: Code) -> Compiled:
     one = jax.ShapeDtypeStruct((1, 1), code.dtype)
     state = jax.tree.unflatten(code.structure, [one] * code.structure.num_leaves)
     saved = _gates.saved_like(code.gated, state)
+    source = cell_source(code.gated, state)
+    home = getattr(code.gated.pointwise, "__module__", "a cell")  # jrnn.cells.lstm
+    label = f"the CPU kernel of {home.rpartition('.')[2]} in {code.dtype}"
     return Compiled(
-        targets(cell_source(code.gated, state), (FORWARD, BACKWARD)),
+        targets(source, (FORWARD, BACKWARD), label=label),
         len(jax.tree.leaves(saved)),
         _gates.shares_gates(code.gated, state, saved),
     )

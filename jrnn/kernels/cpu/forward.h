@@ -94,6 +94,10 @@ static void forward_item(void *data, const long item) {
                           2 * FIELDS * rows * n,
                           w->inputs ? chunk * rows * (w->inputs + LINE + per_row) : 0};
   void *memory = allocate(counts[0] + counts[1] + counts[2] + counts[3] + 16 * LINE);
+  if (!memory) {
+    fail(w);
+    return;
+  }
   arena from = {aligned(memory)};
   real *of_block = cut(&from, counts[0]), *fresh = cut(&from, counts[1]);
   real *slots = cut(&from, counts[2]), *xs = 0, *us = 0;
@@ -161,8 +165,7 @@ JRNN_HANDLER run_forward(XLA_FFI_CallFrame *frame) {
   w->items = items_of(frame, w);
   const long width = panels_of(w->vectors * GATES) * WIDE;
   void *memory = allocate((w->units + w->inputs + 2) * width + 8 * LINE);
-  if (!memory)
-    return error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "no memory for jrnn");
+  if (!memory) return no_memory(frame);
   arena from = {aligned(memory)};
   f.P = cut(&from, w->units * width);
   pack_gates(frame, w, f.W, w->units, f.P);
@@ -174,5 +177,5 @@ JRNN_HANDLER run_forward(XLA_FFI_CallFrame *frame) {
   if (f.b_x) pack_bias(w, f.b_x, f.bias_x = cut(&from, width));
   if (w->rows) run_items(frame, w->items, forward_item, &f);
   free(memory);
-  return 0;
+  return w->failed ? no_memory(frame) : 0;
 }

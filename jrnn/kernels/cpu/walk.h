@@ -35,7 +35,7 @@ typedef struct {
   long vectors, items;             /* of the units; of work */
   const real *xs, *us, *start[FIELDS], *fresh[FIELDS];
   const int32_t *flags; /* (T, rows), or 0 */
-  real *memory;         /* what is packed and summed */
+  int failed;           /* whether an item found no memory */
 } walk;
 
 static inline long least(const long a, const long b) { return a < b ? a : b; }
@@ -84,6 +84,16 @@ static inline real *aligned(void *memory) {
 
 static inline void *allocate(const long count) {
   return malloc((size_t)count * sizeof(real) + 64);
+}
+
+/* Notes that an item found no memory. */
+static void fail(const walk *w) {
+  __atomic_store_n((int *)&w->failed, 1, __ATOMIC_RELAXED);
+}
+
+static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
+  return error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED,
+               "no memory for the call of jrnn.fused()");
 }
 
 /* The state before a step: rows of each field, and how far apart the rows are. */
