@@ -269,6 +269,7 @@ REFUSED = {
     "cumsum": (lambda x: jnp.cumsum(x, axis=-1), "primitive 'cumsum'"),
     "product": (lambda x: x @ jnp.ones((4, 4), x.dtype), "primitive 'dot_general'"),
     "sin": (jnp.sin, "primitive 'sin'"),
+    "erfc": (lambda x: jax.nn.gelu(x, approximate=False), "primitive 'erfc'"),
     "transpose": (lambda x: x.T.reshape(x.shape), "primitive 'transpose'"),
     "reverse": (lambda x: x[::-1], "primitive 'rev'"),
     "a slice": (lambda x: x - x[:1], "primitive 'slice'"),
