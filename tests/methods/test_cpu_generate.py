@@ -271,6 +271,14 @@ REFUSED = {
     "sin": (jnp.sin, "primitive 'sin'"),
     "erfc": (lambda x: jax.nn.gelu(x, approximate=False), "primitive 'erfc'"),
     "transpose": (lambda x: x.T.reshape(x.shape), "primitive 'transpose'"),
+    "broadcast": (
+        lambda x: jnp.broadcast_to(x[None], (3, *x.shape)).sum(0),
+        "'broadcast_in_dim', which repeats or moves",
+    ),
+    "reshape": (
+        lambda x: jax.lax.reshape(x, x.shape, dimensions=(1, 0)),
+        "'reshape', which repeats or moves",
+    ),
     "reverse": (lambda x: x[::-1], "primitive 'rev'"),
     "a slice": (lambda x: x - x[:1], "primitive 'slice'"),
     "concatenate": (lambda x: jnp.concatenate([x[:1], x[:1]]), "primitive 'slice'"),
