@@ -269,7 +269,6 @@ REFUSED = {
     "cumsum": (lambda x: jnp.cumsum(x, axis=-1), "primitive 'cumsum'"),
     "product": (lambda x: x @ jnp.ones((4, 4), x.dtype), "primitive 'dot_general'"),
     "sin": (jnp.sin, "primitive 'sin'"),
-    "erfc": (lambda x: jax.nn.gelu(x, approximate=False), "primitive 'erfc'"),
     "transpose": (lambda x: x.T.reshape(x.shape), "primitive 'transpose'"),
     "broadcast": (
         lambda x: jnp.broadcast_to(x[None], (3, *x.shape)).sum(0),
@@ -284,6 +283,7 @@ REFUSED = {
     "concatenate": (lambda x: jnp.concatenate([x[:1], x[:1]]), "primitive 'slice'"),
     "a loop": (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y * x, x), "'scan'"),
     "a branch": (lambda x: jax.lax.cond(True, jnp.exp, jnp.log, x), "'cond'"),
+    "erfc": (lambda x: jax.nn.gelu(x, approximate=False), "primitive 'erfc'"),
     "iota": (lambda x: x * jax.lax.iota(x.dtype, x.shape[-1])[None], "'iota'"),
     "another type": (
         lambda x: x.astype(jnp.bfloat16).astype(x.dtype),
