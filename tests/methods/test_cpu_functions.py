@@ -37,16 +37,22 @@ TRUTH = {
 }
 ODD = "expm1", "log1p", "tanh", "erf", "sqrt"  # of a zero, they are that zero
 
+# XLA's threads take subnormal numbers for zeros: bits 6 and 15 of this register.
 LOOP = """
 void run_{name}(const real *x, real *y, long n) {{
+#if defined(FLUSHED) && defined(__SSE__)
+  const unsigned before = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(before | 0x8040);
+#endif
   for (long i = 0; i < n; i += LANES) {{
     const int count = n - i < LANES ? (int)(n - i) : LANES;
     store_some(y + i, v_{name}(load_some(x + i, count)), count);
   }}
+#if defined(FLUSHED) && defined(__SSE__)
+  __builtin_ia32_ldmxcsr(before);
+#endif
 }}
 """
-
-
 TWICE = "rounded twice"  # as where there is no fused multiply-add
 
 
@@ -54,9 +60,9 @@ TWICE = "rounded twice"  # as where there is no fused multiply-add
     scope="module", params=["fused", pytest.param(TWICE, marks=pytest.mark.slow)]
 )
 def libraries(request, tmp_path_factory):
-    """The functions, with fused multiply-adds and without, by the C type."""
+    """The functions by the C type: as XLA runs them, or as another machine does."""
     loops = "".join(LOOP.format(name=name) for name in TRUTH)
-    flags = ("-ffp-contract=off",) if request.param == TWICE else ()
+    flags = ("-ffp-contract=off",) if request.param == TWICE else ("-DFLUSHED",)
     return {
         real: compile_c(
             f'#define JRNN_REAL {real}\n#include "vectors.h"\n{loops}',
@@ -143,7 +149,7 @@ def test_special_values(libraries, real):
     x = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], dtype)
     with np.errstate(all="ignore"):
         for name, truth in TRUTH.items():
-            wanted = truth(x).astype(dtype)
+            wanted = truth(x.astype(LONG)).astype(dtype)
             np.testing.assert_array_equal(run(library, name, x), wanted, err_msg=name)
     zeros = np.array([0.0, -0.0], dtype)
     for name in ODD:

@@ -272,11 +272,20 @@ REFUSED = {
     "product": (lambda x: x @ jnp.ones((4, 4), x.dtype), "primitive 'dot_general'"),
     "lgamma": (jax.lax.lgamma, "primitive 'lgamma'"),
     "transpose": (lambda x: x.T.reshape(x.shape), "primitive 'transpose'"),
+    "broadcast": (
+        lambda x: jnp.broadcast_to(x[None], (3, *x.shape)).sum(0),
+        "'broadcast_in_dim', which repeats or moves",
+    ),
+    "reshape": (
+        lambda x: jax.lax.reshape(x, x.shape, dimensions=(1, 0)),
+        "'reshape', which repeats or moves",
+    ),
     "reverse": (lambda x: x[::-1], "primitive 'rev'"),
     "a slice": (lambda x: x - x[:1], "primitive 'slice'"),
     "concatenate": (lambda x: jnp.concatenate([x[:1], x[:1]]), "primitive 'slice'"),
     "a loop": (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y * x, x), "'scan'"),
     "a branch": (lambda x: jax.lax.cond(True, jnp.exp, jnp.log, x), "'cond'"),
+    "erfc": (lambda x: jax.nn.gelu(x, approximate=False), "primitive 'erfc'"),
     "iota": (lambda x: x * jax.lax.iota(x.dtype, x.shape[-1])[None], "'iota'"),
     "another type": (
         lambda x: x.astype(jnp.bfloat16).astype(x.dtype),

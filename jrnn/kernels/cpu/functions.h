@@ -78,14 +78,16 @@ JRNN_INLINE vec v_exp2(vec x) {
   return (1 + expm1_reduced(r)) * scale * rest;
 }
 
-/* e^x - 1 = 2 (s (e^r - 1) + (s - 1/2)) with s = 2^(k - 1), which is finite. */
+/* e^x - 1 = 2 (s (e^r - 1) + (s - 1/2)) with s = 2^(k - 1), which is finite; x itself
+ * where it is tiny, as half of the smallest normal numbers may be flushed to 0.
+ */
 JRNN_INLINE vec v_expm1(vec x) {
   vec y = v_select(x < EXPM1_LEAST, splat(EXPM1_LEAST), x);
   y = v_select(y > EXP_MOST, splat(EXP_MOST), y);
   reduced a = reduce(y, 1, BIAS);
   vec s = (vec)((nvec)power_of_two(a.shifted) - nsplat(ONE_STEP));
   vec half = fma_vec(s, expm1_reduced(a.r), s - splat((real)0.5));
-  return with_sign(half + half, x);
+  return v_select(v_abs(x) < (real)0x1p-60, x, half + half);
 }
 
 /* tanh x = E / (E + 2) with E = e^(2x) - 1 = 2s (e^(2r) - 1) / 2 + (s - 1), s = 2^k

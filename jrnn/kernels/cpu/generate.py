@@ -163,7 +163,8 @@ def _body(program: Program, results: dict[str, int]) -> Written:
         text = template.format(*(names.get(one, one) for one in operands))
         names[number] = f"t{len(names)}"
         lines.append(f"  const {type_} {names[number]} = {text};\n")
-        reads |= set() if operands else {text}
+        if not operands:
+            reads.add(text)
     lines += [f"  {name} = {names[number]};\n" for name, number in results.items()]
     return Written("".join(lines), reads)
 

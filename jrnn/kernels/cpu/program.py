@@ -166,7 +166,7 @@ class Program:
         if self._is_uniform(operand):
             return operand
         return Refused(
-            f"the primitive {equation.primitive.name!r}, which moves numbers"
+            f"the primitive {equation.primitive.name!r}, which repeats or moves numbers"
         )
 
     def _result(self, equation: Any, operands: list[Known], dtype: Any) -> Value:
