@@ -158,6 +158,7 @@ def targets(head, rows, seed=3):
 
 def drawn(head, rows=6, features=4, scale=0.7):
     """Returns parameters, features and targets in float64."""
-    params = random_like(1, head.init(jax.random.key(0), features, jnp.float64), scale)
+    draw = lambda: head.init(jax.random.key(0), features, jnp.float64)
+    params = random_like(1, jax.eval_shape(draw), scale)
     shown = random_like(2, jax.ShapeDtypeStruct((rows, features), jnp.float64))
     return params, shown, targets(head, rows)

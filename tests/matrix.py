@@ -17,7 +17,14 @@ import numpy as np
 
 import jrnn
 from jrnn.core.tree import reads_ahead
-from tests.helpers import CELLS, forwards_in_time, paired, random_like
+from tests.helpers import (
+    CELLS,
+    forwards_in_time,
+    paired,
+    random_like,
+    shapes_of,
+    state_shapes,
+)
 
 T, B, K, H = 6, 2, 3, 4
 ON_A_CPU = "fused on a CPU"
@@ -230,8 +237,7 @@ def build(name: str, structure: str, direction: str) -> jrnn.Cell:
 
 def draw_params(cell: jrnn.Cell, name: str) -> Any:
     """Returns non-symmetric weights and non-zero biases, the same on every run."""
-    params = cell.init(jax.random.key(0), jnp.float64)
-    return random_like(zlib.crc32(name.encode()), params, 0.5)
+    return random_like(zlib.crc32(name.encode()), shapes_of(cell.init), 0.5)
 
 
 def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
@@ -239,7 +245,7 @@ def data_of(combination: dict) -> tuple[jrnn.Cell, Data]:
     names = [combination[axis] for axis in ("cell", "structure", "direction")]
     cell = build(*names)
     params = draw_params(cell, " ".join(names))
-    state = random_like(2, cell.init_state(params, (B,)))
+    state = random_like(2, state_shapes(cell, params, (B,)))
     rng = np.random.default_rng(3)
     lengths, resets = np.full(B, T), np.zeros((T, B), bool)
     mask = np.ones((T, B), bool)

@@ -80,10 +80,12 @@ def entrants(recipe: Recipe, inputs: int) -> dict[str, jrnn.models.SequenceModel
     """Returns the networks by name."""
     head, h, k = HEADS[recipe.head](), recipe.hidden, 1 + inputs
     pointwise = jrnn.cells.feedforward(h, h, activation=jax.nn.gelu)
+    # Linear units of unbounded inputs let one drawn outlier carry its whole path away:
+    # the next value's scale would grow with it. Of bounded ones the state is bounded.
     layers = (jrnn.cells.lru(h, h), pointwise) * 2
     cells = {
         "GRU": jrnn.gru(k, h),
-        "LRU": jrnn.stack(jrnn.cells.feedforward(k, h), *layers),
+        "LRU": jrnn.stack(jrnn.cells.feedforward(k, h, activation=jnp.tanh), *layers),
     }
     make = lambda cell: jrnn.sequence_model(cell, head, inputs=inputs)
     return {name: make(cell) for name, cell in cells.items()}

@@ -65,10 +65,8 @@ def run(loss, *given):
     return bits, (hlo.count(compiled), hlo.instructions(compiled))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if i else ()) for i, n in enumerate(CASES)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_cached_and_fresh_programs_give_the_same_bits(name, folder):
     cell, method = CASES[name]
     params = cell.init(jax.random.key(0), jnp.float32)

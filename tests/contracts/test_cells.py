@@ -22,12 +22,13 @@ from tests.helpers import (
     error,
     every_case,
     forwards_in_time,
-    ids,
     marked,
     paired,
     random_like,
     random_params,
+    state_shapes,
     to_numpy,
+    two_of_main,
 )
 from tests.programs import body, carried, count, scans
 
@@ -40,7 +41,7 @@ def inputs(case, dtype=jnp.float64):
     """Cell, parameters, inputs, starting state, and cotangents of outputs and state."""
     cell, params = random_params(case, K, 4, dtype)
     xs = forwards_in_time(cell, random_like(1, jax.ShapeDtypeStruct((T, B, K), dtype)))
-    state = random_like(2, cell.init_state(params, (B,)))
+    state = random_like(2, state_shapes(cell, params, (B,)))
     out = (T, B, cell.spec.output_size)
     dys = random_like(3, jax.ShapeDtypeStruct(out, dtype))
     return cell, params, xs, state, dys, random_like(4, state)
@@ -61,7 +62,7 @@ def gradients(cell, method, params, xs, state, dys, dstate, **keywords):
     )
 
 
-@pytest.mark.parametrize("case", marked(CELLS))
+@pytest.mark.parametrize("case", every_case())
 def test_step_equals_reference(case):
     cell, params, xs, state, _, _ = inputs(case)
     new, y = cell.step(params, state, xs[0])
@@ -117,7 +118,7 @@ def test_gradients_equal_reference(case):
             assert error(getattr(got[2], name), expected) <= TOLERANCE["float64"], name
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_token_ids_equal_one_hot(case):
     cell, params, _, state, dys, dstate = inputs(case)
     tokens = jnp.asarray(np.random.default_rng(5).integers(0, K, (T, B)), jnp.int32)
@@ -128,7 +129,7 @@ def test_token_ids_equal_one_hot(case):
         assert_close(got, (expected[0], expected[2]))
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_gradient_from_trajectory(case):
     cell, params, xs, state, _, _ = inputs(case)
 
@@ -143,7 +144,7 @@ def test_gradient_from_trajectory(case):
     )
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_batch_equals_vmap_and_members_alone(case):
     cell, params, xs, state, dys, dstate = inputs(case)
     run = functools.partial(jrnn.unroll, cell, method=CHUNKED)
@@ -161,7 +162,7 @@ def test_batch_equals_vmap_and_members_alone(case):
     assert_close((summed, *by_vmap[1:]), expected, 1e-12)
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_vmap_over_parameters(case):
     cell, params, xs, state, _, _ = inputs(case)
     other = jax.tree.map(lambda leaf: leaf * 0.9, params)
@@ -170,7 +171,7 @@ def test_vmap_over_parameters(case):
     assert_close(jax.vmap(run)(both), jnp.stack([run(params), run(other)]), 1e-12)
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_jit_equals_no_jit(case):
     cell, params, xs, state, _, _ = inputs(case)
     with jax.disable_jit():
@@ -205,7 +206,7 @@ def test_equal_arguments_give_the_identical_cell_and_method():
 
 
 WIDTHS = ["float64", "float32", "bfloat16", "float16"]
-MIXED = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64", "float16")]
+MIXED = [("bfloat16", "float32"), ("float64", "float16")]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,8 @@ MIXED = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64", "float16"
     ],
 )
 def test_types(inner, outer):
+    if inner == "bfloat16" and (0, 8) <= jax.__version_info__ < (0, 10):
+        pytest.skip("XLA refuses a bfloat16 product of so few numbers in a loop")
     case = MAIN[2]
     cell, params = random_params(case, K, 4, jnp.dtype(inner))
     xs = random_like(1, jax.ShapeDtypeStruct((T, B, K), jnp.dtype(outer)))
@@ -243,7 +246,7 @@ def test_types(inner, outer):
         pytest.param(1e30, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_padding_changes_no_bit(case, poison):
     cell, params, xs, state, dys, dstate = inputs(case)
     lengths = jnp.array([4, 0])
@@ -264,7 +267,7 @@ def test_padding_changes_no_bit(case, poison):
         assert not jnp.where(keep, 0, got[1]).any()
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_ragged_batch_equals_each_alone(case):
     cell, params, xs, state, _, _ = inputs(case)
     lengths = jnp.array([5, 0])
@@ -472,7 +475,9 @@ def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
     assert not [shape for shape in added if shape[:1] == (steps,)]
 
 
-@pytest.mark.parametrize("own", [(0, 1, 2), (0,), (1, 2)])
+@pytest.mark.parametrize(
+    "own", [(0, 1, 2), pytest.param((0,), marks=pytest.mark.slow), (1, 2)]
+)
 def test_gates_of_u_may_be_arrays_of_their_own(own):
     """A cell of a user's need not give u and v the same array where they agree."""
     cell = jrnn.gru(3, 4)

@@ -12,7 +12,7 @@ import pytest
 import jrnn
 from jrnn.core.tree import leaves, reads_ahead
 from jrnn.diagnostics import claim, gate_statistics, jacobian_bound, jacobian_products
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 PACKAGE = Path(jrnn.__file__).parent
 T, B, K = 3, 2, 2
@@ -129,7 +129,7 @@ RUNS = [
 
 
 def numbers(cell):
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     return params, random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
 
 

@@ -11,7 +11,7 @@ import pytest
 import jrnn
 from jrnn.core.claims import FUNCTIONS, SEAMS, current, held
 from jrnn.diagnostics import GateView, claim, gate_statistics, jacobian_bound
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 from tests.registry import CELLS
 
 AROUND = {
@@ -150,7 +150,7 @@ def test_a_cell_that_was_linear_is_so_no_more():
 def test_methods_read_the_inputs_as_the_cell_there_does():
     plain = jrnn.lstm(2, 2)
     cell = plain._replace(project=lambda p, x: 2 * plain.project(p, x))
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((3, 2)))
     state = cell.init_state(params)
     for x in xs:
@@ -161,7 +161,7 @@ def test_methods_read_the_inputs_as_the_cell_there_does():
 def test_seams_that_are_left_out_change_neither_gates_nor_proofs():
     cell = jrnn.lstm(2, 3)
     bare = cell._replace(gated=None, adjoint=None)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64), 3.0)
+    params = random_like(0, shapes_of(cell.init), 3.0)
     xs = random_like(1, jnp.zeros((9, 2)))
     found, expected = (
         gate_statistics(bare, params, xs),

@@ -334,8 +334,16 @@ AUTHORS = {
 }
 
 
-KINDS = [pytest.param(start, id=name) for name, start in STARTS.items()]
-KINDS += [pytest.param(one, id=f"{name}, authors") for name, one in AUTHORS.items()]
+# The others are in the slow suite: a formula does not change by accident.
+QUICK = ("elman", "lstm", "lru", "s5", "rg_lru", "sru", "diagonal_gru", "lem")
+KINDS = [
+    pytest.param(start, id=name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, start in STARTS.items()
+]
+KINDS += [
+    pytest.param(start, id=f"{name}, authors", marks=pytest.mark.slow)
+    for name, start in AUTHORS.items()
+]
 
 
 @pytest.mark.parametrize("start", KINDS)

@@ -8,7 +8,7 @@ import pytest
 import jrnn
 from jrnn import initializers
 from tests import reference_long
-from tests.helpers import error, random_like
+from tests.helpers import error, random_like, state_shapes
 
 MANY = 4000
 
@@ -38,7 +38,7 @@ def test_an_irnn_keeps_state_and_gradient(key):
         input_init=initializers.normal(0.001),
     )
     params, xs = cell.init(key, jnp.float64), jnp.zeros((100, 3))
-    start = abs(random_like(1, cell.init_state(params)).h) + 0.1
+    start = abs(random_like(1, state_shapes(cell, params)).h) + 0.1
     run = lambda h: jrnn.unroll(cell, params, xs, type(cell.init_state(params))(h))[0].h
     assert (run(start) == start).all()
     assert (jax.jacrev(run)(start) == jnp.eye(4)).all()  # dh_T / dh_0

@@ -11,7 +11,7 @@ import jrnn
 from jrnn.cells import feedforward, stateless
 from jrnn.diagnostics import find_non_finite, gate_statistics, jacobian_products
 from jrnn.wrappers import skip_connections
-from tests.helpers import assert_close, error, random_like
+from tests.helpers import assert_close, error, random_like, shapes_of, state_shapes
 
 T, B, K, H = 6, 3, 3, 4
 LENGTHS = jnp.array([6, 2, 0])
@@ -37,9 +37,9 @@ METHODS = {
 
 
 def drawn(cell):
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
-    return params, xs, random_like(3, cell.init_state(params, (B,)))
+    return params, xs, random_like(3, state_shapes(cell, params, (B,)))
 
 
 def by_steps(cell, params, xs, state):

@@ -1,6 +1,6 @@
 """The gradient matrix: pairs, triples, and at night all combinations.
 
-    pytest test_matrix.py             one in twelve of the pairs' programs
+    pytest test_matrix.py             one in 36 of the pairs' programs
     pytest -m slow test_matrix.py     the other pairs, and half of the triples
     pytest -m nightly test_matrix.py  the other half; everything, for three cells
 
@@ -20,7 +20,7 @@ import pytest
 
 import jrnn
 from tests import matrix
-from tests.helpers import RARE, assert_close, error, random_like
+from tests.helpers import RARE, assert_close, error, random_like, state_shapes
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "support.md"
@@ -30,7 +30,7 @@ EXHAUSTIVE = ("elman", "lstm", "elman identity")
 LATER = ("fused", matrix.ON_A_CPU)
 BOUND = 1e-9
 # The quick suite runs one test in so many of this matrix; the slow one runs them all.
-STRIDE = 12
+STRIDE = 36
 
 
 def check(rows, record_property):
@@ -144,7 +144,7 @@ def test_batch_time_and_units_of_equal_number():
         cell = make(size, size)
         params = matrix.draw_params(cell, cell.spec.name)
         xs = random_like(1, jax.ShapeDtypeStruct((size,) * 3, "float64"))
-        state = random_like(2, cell.init_state(params, (size,)))
+        state = random_like(2, state_shapes(cell, params, (size,)))
         weights = random_like(3, jax.ShapeDtypeStruct((size,) * 3, "float64"))
 
         def loop(params, xs, state, cell=cell):

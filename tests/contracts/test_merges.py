@@ -8,7 +8,7 @@ import pytest
 
 import jrnn
 from jrnn import wrappers
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 T, B, K, H = 5, 3, 3, 3
 GRU, LENGTHS = jrnn.gru(K, H), jnp.array([5, 2, 0])
@@ -27,7 +27,7 @@ def gated(y_f, y_b):
 
 
 def drawn(cell):
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     return params, random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
 
 

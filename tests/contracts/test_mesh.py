@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jrnn
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 from tests.hlo import bodies, computations
 
 # Where jax 0.7.0 has it, and where it has been since.
@@ -87,7 +87,7 @@ def graded(function, params, given):
 
 def compare(name, method, kind, mapped, devices):
     """Value and gradients on a mesh, beside those of one device."""
-    params = random_like(1, CELLS[name].init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(CELLS[name].init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
     given = {"xs": xs, "lengths": LENGTHS, "resets": RESETS}
 
@@ -141,7 +141,7 @@ UNREAD = [
 def test_what_no_loss_reads_has_the_types_of_a_mesh(cell, method, name):
     # Zeros that nobody computed stand for it on the way back.
     cell, method = CELLS[cell], METHODS[method]
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
 
     def loss(params, xs):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jrnn
-from tests.helpers import assert_close, error, random_like
+from tests.helpers import assert_close, error, random_like, shapes_of, state_shapes
 from tests.programs import body, count, scans
 
 T, B, K, H = 5, 2, 3, 4
@@ -86,7 +86,7 @@ def test_every_rotation_is_reached():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_no_gradient_of_an_exp_rnn_explodes_and_open_units_lose_none(sign):
     cell, steps = jrnn.cells.exp_rnn(K, 16), 1000
-    params = random_like(6, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(6, shapes_of(cell.init))
     params = params._replace(b=sign * abs(params.b) * 0.05)
     first, xs = cell.init_state(params, (B,)), normal(7, steps, B, K)
     weights = normal(8, B, 16)
@@ -149,7 +149,7 @@ def test_each_gate_of_a_gated_cell_is_a_rotation(key):
     for block in jnp.split(own.W_h, 3, axis=1):
         assert orthogonality(block) < 1e-14
     assert cell.prepare(own) is own
-    state = random_like(1, cell.init_state(params, (B,)))
+    state = random_like(1, state_shapes(cell, params, (B,)))
     assert cell is jrnn.wrappers.orthogonal(jrnn.gru(K, H))
     x = normal(2, B, K)
     assert_close(cell.step(params, state, x), jrnn.gru(K, H).step(own, state, x), 0.0)
@@ -201,7 +201,7 @@ def test_combinators_around_a_cell_that_prepares_equal_a_loop_of_step():
     cell = jrnn.wrappers.learned_initial_state(
         jrnn.wrappers.zoneout(jrnn.cells.exp_rnn(K, H), 0.3)
     )
-    params = random_like(12, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(12, shapes_of(cell.init))
     xs, weights = normal(13, T, B, K), normal(14, T, B, H)
     noise, step = cell.noise(jax.random.key(1), T, (B,)), jax.jit(cell.step)
 

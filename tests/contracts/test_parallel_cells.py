@@ -17,6 +17,8 @@ from tests.helpers import (
     paired,
     random_like,
     random_params,
+    shapes_of,
+    state_shapes,
     to_numpy,
 )
 
@@ -88,7 +90,7 @@ def test_the_seam_is_the_recurrence(case):
 @pytest.mark.parametrize("case", marked(PARALLEL))
 def test_each_unit_sees_only_itself(case):
     cell, params = random_params(case, K, H)
-    state = random_like(1, cell.init_state(params))
+    state = random_like(1, state_shapes(cell, params))
     u = cell.project(params, forwards_in_time(cell, normal(2, K)))
     run = lambda state: cell.advance(params, state, u)
     holomorphic = jnp.iscomplexobj(state[0])
@@ -291,7 +293,7 @@ def test_s5_starts_with_steps_between_the_bounds():
 def test_irregular_steps_of_s5():
     cell = jrnn.cells.s5(K + 1, H, irregular=True)
     params = cell.init(jax.random.key(0), jnp.float64)
-    state = random_like(1, cell.init_state(params, (B,)))
+    state = random_like(1, state_shapes(cell, params, (B,)))
     x = normal(2, B, K)
     timed = lambda dt: jnp.concatenate([x, jnp.full((B, 1), dt)], axis=1)
     # Held inputs are integrated exactly: a step may be cut in two.
@@ -374,7 +376,7 @@ DENSE = {
 )
 def test_equals_the_cell_with_a_diagonal_matrix(name):
     cell, full, gates = DENSE[name]
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(1, shapes_of(cell.init))
     other = full.init(jax.random.key(0), jnp.float64)
     shared = {
         key: value
@@ -384,7 +386,7 @@ def test_equals_the_cell_with_a_diagonal_matrix(name):
     if name == "diagonal_gru":
         shared["b_h"] = jnp.zeros(H)
     other = other._replace(W_h=dense(params.w_h, gates), **shared)
-    xs, state = normal(2, T, B, K), random_like(3, cell.init_state(params, (B,)))
+    xs, state = normal(2, T, B, K), random_like(3, state_shapes(cell, params, (B,)))
     last, ys = jrnn.unroll(cell, params, xs, state, method=jrnn.scan())
     expected = jrnn.unroll(
         full, other, xs, full.init_state(other)._replace(**state._asdict())
@@ -399,7 +401,7 @@ def test_coupled_gates_are_an_lstm_with_opposite_arguments():
         jrnn.cells.diagonal_lstm(K, H, coupled=True),
         jrnn.cells.diagonal_lstm(K, H),
     )
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(1, shapes_of(cell.init))
     turned = type(params)(
         *(
             jnp.concatenate([-leaf[..., :H], leaf], axis=-1)

@@ -77,6 +77,7 @@ def run(made: dict) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_cells():
     names = ("initialisers", "activation of jax.numpy", "stack", "zoneout", "lru")
     cells = {name: MADE[name] for name in names}

@@ -10,7 +10,7 @@ import pytest
 
 import jrnn
 from jrnn.diagnostics import jacobian_bound
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of, state_shapes
 
 AROUND = {
     "gru": lambda: jrnn.gru(3, 3),
@@ -79,7 +79,7 @@ def test_a_wrapper_runs_the_function_that_is_there(name, field):
             other(old.prepare(params)) if jax.tree.structure(params) == like else params
         )
     cell = old._replace(**{field: function})
-    params = random_like(0, old.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(old.init))
     xs = random_like(1, jnp.zeros((4, 3)))
     key = jax.random.key(2) if field == "noise" else None
     again = lambda: None if key is None else jax.random.clone(key)
@@ -110,8 +110,8 @@ def test_a_step_is_composed_of_what_is_there(field):
     old = jrnn.gru(3, 4)
     cell = old._replace(**{field: otherwise(getattr(old, field))})
     again = jrnn.Cell(**cell._asdict())
-    params = random_like(0, old.init(jax.random.key(0), jnp.float64))
-    state, x = random_like(1, old.init_state(params)), random_like(2, jnp.zeros(3))
+    params = random_like(0, shapes_of(old.init))
+    state, x = random_like(1, state_shapes(old, params)), random_like(2, jnp.zeros(3))
     moved = cell.advance(params, state, cell.project(params, x))
     expected = moved, cell.output(params, moved, x)
     outer = jrnn.stack(cell)
@@ -137,7 +137,7 @@ def test_a_model_reads_in_chunks_what_it_reads_whole():
     cell = plain._replace(output=otherwise(plain.output))
     for one in (cell, jrnn.stack(cell)):
         model = jrnn.sequence_model(one, jrnn.categorical(3))
-        params = random_like(0, model.init(jax.random.key(0), jnp.float64))
+        params = random_like(0, shapes_of(model.init))
         xs = jnp.array([0, 2, 1, 2])
         _, whole = model.log_prob(params, xs)
         state, first = model.log_prob(params, xs[:2])

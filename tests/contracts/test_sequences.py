@@ -10,7 +10,7 @@ import pytest
 import jrnn
 from jrnn.core.chunks import nested_shape
 from jrnn.core.seams import recur
-from tests.helpers import assert_close, error, random_like
+from tests.helpers import assert_close, error, random_like, shapes_of, state_shapes
 from tests.programs import count
 
 T, B, K, H = 9, 3, 3, 4
@@ -21,7 +21,7 @@ METHODS = {
     "newton": jrnn.newton(),
     "associative": jrnn.associative(chunk=4),
 }
-SLOW = ("newton", "associative")
+SLOW = ("checkpoints", "newton", "associative")
 LENGTHS = jnp.array([9, 4, 0])
 every_method = pytest.mark.parametrize(
     "method",
@@ -39,8 +39,8 @@ def drawn(seed, *shape):
 
 def prepared(cell):
     """Parameters, inputs, a starting state."""
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
-    state = random_like(2, cell.init_state(params, (B,)))
+    params = random_like(1, shapes_of(cell.init), 0.5)
+    state = random_like(2, state_shapes(cell, params, (B,)))
     return params, drawn(3, T, B, cell.spec.input_size), state
 
 
@@ -332,7 +332,7 @@ def test_checkpoints_cut_time_evenly(steps, levels):
 @pytest.mark.parametrize("levels", [1, 2, 9])
 def test_checkpoints_keep_outputs_and_gradients(levels):
     cell = jrnn.lstm(K, H)
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs, weights = drawn(2, 67, B, K), drawn(3, 67, B, H)
     marks = jnp.asarray(np.random.default_rng(1).random((67, B)) < 0.1)
 

@@ -15,6 +15,8 @@ from tests.helpers import (
     forwards_in_time,
     random_like,
     random_params,
+    shapes_of,
+    state_shapes,
 )
 
 T, B, K, H = 5, 3, 3, 4
@@ -40,9 +42,9 @@ RESETS[2] = True, False, True
 
 def prepared(cell, seed=1):
     """Parameters, inputs, and a state that is not the initial one."""
-    params = random_like(seed, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(seed, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, cell.spec.input_size), "float64"))
-    state = random_like(3, cell.init_state(params, (B,)))
+    state = random_like(3, state_shapes(cell, params, (B,)))
     return params, forwards_in_time(cell, xs), state
 
 

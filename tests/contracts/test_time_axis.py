@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of, state_shapes
 
 T, B, K, H = 6, 4, 3, 2
 LENGTHS = jnp.array([6, 2, 0, 5])
@@ -25,9 +25,9 @@ def suited(method):
 
 
 def drawn(cell):
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), "float64"))
-    state = random_like(3, cell.init_state(params, (B,)))
+    state = random_like(3, state_shapes(cell, params, (B,)))
     rng = np.random.default_rng(4)
     return params, xs, state, *(jnp.asarray(rng.random((T, B)) < p) for p in (0.3, 0.7))
 
@@ -135,7 +135,7 @@ def test_several_axes_of_a_batch():
 )
 def test_a_supervised_model_reads_batches_first(pool):
     model = jrnn.supervised_model(jrnn.gru(K, H), jrnn.categorical(3), pool)
-    params = random_like(1, model.init(jax.random.key(0), jnp.float64))
+    params = random_like(1, shapes_of(model.init))
     _, xs, _, _, mask = drawn(jrnn.gru(K, H))
     shape = (T, B) if pool is None else (B,)
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 3, shape))

@@ -272,7 +272,9 @@ def draws(key):
 
 
 @pytest.mark.parametrize(
-    "implementation", ["threefry2x32", "rbg", "unsafe_rbg"], indirect=True
+    "implementation",
+    ["threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)],
+    indirect=True,
 )
 def test_keys_of_every_kind_are_taken_everywhere(implementation):
     typed, raw = jax.random.key(3), jax.random.PRNGKey(3)

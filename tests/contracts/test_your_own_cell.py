@@ -19,7 +19,7 @@ import jrnn
 from jrnn.cells import Field, Linear, Weight, build, drawn, factory, initial
 from tests import matrix
 from tests.contracts.test_matrix import check, grouped
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "your_own_cell.md"
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -119,7 +119,7 @@ def test_every_wrapper(wrapper, name):
 @pytest.mark.parametrize("name", OWN)
 def test_every_diagnostic(name):
     cell = makers()[name](3, 4)
-    params = random_like(1, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((40, 2, 3), "float64"))
     loss = lambda state, ys: (ys[-1] ** 2).sum()
     d = jrnn.diagnostics

@@ -14,7 +14,7 @@ from jrnn.diagnostics import (
     step_jacobians,
 )
 from jrnn.train.regularisers import gradient_norm_penalty
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of, state_shapes
 
 slow = pytest.mark.slow
 MAKE = {
@@ -32,9 +32,9 @@ CELLS = [
 
 def example(make, steps=5, batch=2, k=3, h=2):
     cell = make(k, h)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(0, shapes_of(cell.init), 0.5)
     xs = random_like(1, jnp.zeros((steps, batch, k)))
-    state = random_like(2, cell.init_state(params, (batch,)), 0.5)
+    state = random_like(2, state_shapes(cell, params, (batch,)), 0.5)
     return cell, params, xs, state
 
 
@@ -270,7 +270,7 @@ def test_random_network_is_chaotic_above_gain_one():
     cell = jrnn.elman(1, size, bias=False)
     params = cell.init(jax.random.key(0), jnp.float64)
     W = jax.random.normal(jax.random.key(1), (size, size)) / size**0.5
-    state = random_like(2, cell.init_state(params), 0.5)
+    state = random_like(2, state_shapes(cell, params), 0.5)
     for gain in (0.8, 1.5, 2.0):
         scaled = params._replace(W_h=gain * W)
         xs = jnp.zeros((2_000, 1))
@@ -438,7 +438,7 @@ def test_penalty_and_its_gradient_are_finite_where_no_gradient_flows():
 def test_penalty_and_its_gradient_are_finite_where_units_are_dead():
     """A gradient arrives and none passes: a ratio of 0, whose root has no slope."""
     cell = jrnn.elman(3, 2, activation=jax.nn.relu)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     params = params._replace(b=jnp.full(2, -100.0))
     xs = random_like(1, jnp.zeros((5, 2, 3)))
     penalty = lambda params: gradient_norm_penalty(

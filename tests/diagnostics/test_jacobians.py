@@ -21,6 +21,8 @@ from tests.helpers import (
     forwards_in_time,
     random_like,
     random_params,
+    shapes_of,
+    state_shapes,
 )
 from tests.programs import equations, runs_over
 
@@ -100,7 +102,7 @@ def check_against_brute_force(cell, params, xs, state):
 def test_products_equal_brute_force(case):
     cell, params = random_params(case, 3, 4 if case.name in ("s5",) else 2)
     xs = forwards_in_time(cell, random_like(1, jnp.zeros((STEPS, BATCH, 3))))
-    state = random_like(2, cell.init_state(params, (BATCH,)))
+    state = random_like(2, state_shapes(cell, params, (BATCH,)))
     check_against_brute_force(cell, params, xs, state)
 
 
@@ -108,16 +110,16 @@ def test_products_equal_brute_force(case):
 @pytest.mark.parametrize("name", STACKS)
 def test_products_of_combinators_equal_brute_force(name):
     cell = STACKS[name](3, 2)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((STEPS, BATCH, 3)))
-    state = random_like(2, cell.init_state(params, (BATCH,)))
+    state = random_like(2, state_shapes(cell, params, (BATCH,)))
     check_against_brute_force(cell, params, xs, state)
 
 
 @slow
 def test_products_by_lag_are_the_rows_of_all_pairs():
     cell = jrnn.elman(3, 2)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((STEPS, 3)))
     pairs = jacobian_products(cell, params, xs)
     found = jacobian_products_by_lag(cell, params, xs, lags=3, starts=(2, 0))
@@ -130,9 +132,9 @@ def test_products_by_lag_are_the_rows_of_all_pairs():
 @slow
 def test_fields_are_blocks_of_the_whole():
     cell = jrnn.lstm(3, 2)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((STEPS, 3)))
-    state = random_like(2, cell.init_state(params))
+    state = random_like(2, state_shapes(cell, params))
     expected = brute_force(cell, params, xs, state)[0, STEPS, 2:, :2]  # dh_T/dc_0
     how = {"source": "c", "target": "h"}
     found = jacobian_products_by_lag(cell, params, xs, state, **how)[0, -1]
@@ -509,7 +511,7 @@ def test_the_matrix_exponential_is_taken_once_and_not_at_each_step(function):
 @slow
 def test_what_is_not_proven_is_measured_and_says_so():
     cell = jrnn.stack(jrnn.lstm(3, 2), jrnn.elman(2, 2))
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((STEPS, BATCH, 3)))
     bound = jacobian_bound(cell, params, xs)
     assert not bound.proven

@@ -8,14 +8,14 @@ import pytest
 
 import jrnn
 from jrnn.core.seams import compose_step
-from tests.helpers import random_like
+from tests.helpers import random_like, shapes_of
 
 T, B, K, H = 7, 2, 3, 4
 FLAT = jnp.float32
 
 
 def numbers(cell, scale=0.5):
-    params = random_like(1, cell.init(jax.random.key(0)), scale)
+    params = random_like(1, shapes_of(cell.init, None), scale)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, cell.spec.input_size), FLAT))
     return params, xs
 
@@ -54,7 +54,7 @@ def test_the_first_step_and_array_forwards():
     assert str(found).startswith(f"state.h of layer [1] at step {found.step}: ")
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_directions_are_read_each_in_its_order(reverse):
     pair = jrnn.bidirectional(linear(K, H), linear(K, H))
     cell = jrnn.stack(pair, jrnn.dropout(jrnn.gru(2 * H, H), 0.2))
@@ -121,7 +121,7 @@ def test_the_first_step_backwards():
     ).any()
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_gradient_that_explodes_on_its_way_back(reverse):
     # What flows back grows with each step, until it is no longer finite.
     steep = lambda a: (

@@ -7,7 +7,7 @@ import pytest
 
 import jrnn
 from jrnn.diagnostics import gate_statistics
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of, state_shapes
 
 slow = pytest.mark.slow
 STEPS = 30
@@ -15,9 +15,9 @@ STEPS = 30
 
 def example(make, steps=STEPS, batch=2, k=3, h=2):
     cell = make(k, h)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(0, shapes_of(cell.init), 0.5)
     xs = random_like(1, jnp.zeros((steps, batch, k)))
-    state = random_like(2, cell.init_state(params, (batch,)), 0.5)
+    state = random_like(2, state_shapes(cell, params, (batch,)), 0.5)
     return cell, params, xs, state
 
 
@@ -66,7 +66,7 @@ def test_gates_of_a_gru_are_counted(reset_after):
 def test_gates_inside_stacks_and_pairs_are_counted():
     pair = jrnn.bidirectional(jrnn.lstm(3, 2), jrnn.lstm(3, 2))
     cell = jrnn.stack(pair, jrnn.residual(jrnn.cells.lru(4, 4)))
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((7, 2, 3)))
     found = gate_statistics(cell, params, xs)
     names = {f"[0][{i}].{gate}" for i in range(2) for gate in "ifgo"}

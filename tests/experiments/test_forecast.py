@@ -3,6 +3,7 @@
 import io
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -162,6 +163,21 @@ def test_a_perfect_forecast_scores_zero_and_gains_all():
     assert gained["mean"] == pytest.approx(2)
     assert gained["interval"] == pytest.approx([2, 2])
     assert gained["relative"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LRU"])
+def test_an_outlier_that_was_drawn_does_not_carry_its_path_away(name):
+    """What follows a value far outside is as wide as what follows a larger one."""
+    model = networks.entrants(networks.Recipe(hidden=4), 1)[name]
+    params = model.init(jax.random.key(0))
+
+    @jax.jit
+    def after(x):
+        state, _ = model.log_prob(params, x[None], inputs=np.ones((1, 1), "f4"))
+        return model.predict(params, state, inputs=np.ones(1, "f4")).parameters
+
+    far, further = after(np.float32(1e5)), after(np.float32(1e9))
+    chex.assert_trees_all_close(far, further, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,7 @@ def test_end_to_end_then_sample_and_score(story, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(story, stopped, tmp_path):
     whole, parts = tmp_path / "whole", stopped
     assert run(story, whole) == 0

@@ -677,6 +677,7 @@ def test_quick_preset_runs(tmp_path, capsys):
     assert (tmp_path / "store.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_every_case_of_the_quick_preset_can_be_traced():
     """What `TRIED` leaves out of the product too; nothing is compiled."""

@@ -219,8 +219,36 @@ def long_memory() -> list[str]:
     ]
 
 
+def forecast() -> list[str]:
+    test = committed("forecast")["test"]
+    crps = {name: row["crps"]["mean"] for name, row in test.items()}
+    return [
+        f"a CRPS of {crps['GRU']:.1f} mg/dL by the GRU, {crps['AR(12)']:.1f} by "
+        f"AR(12), {crps['persistence']:.1f} by persistence",
+    ]
+
+
+def test_the_table_of_forecasts_is_that_of_the_committed_run() -> None:
+    results = committed("forecast")
+    page = (ROOT / "docs" / "forecast.md").read_text("utf-8")
+    for name, row in results["test"].items():
+        errors = row["error_by_horizon"]
+        inside = [100 * row["inside"][share]["mean"] for share in ("50", "90")]
+        low, high = row["crps_interval"]
+        said = (
+            f"| {name} | {row['crps']['mean']:.2f} | {low:.2f} to {high:.2f} | "
+            f"{errors[0]:.2f} | {errors[-1]:.1f} | "
+            f"{inside[0]:.0f}% | {inside[1]:.0f}% |"
+        )
+        assert said in page, said
+    for name in ("GRU", "LRU"):
+        gained = results["lower"][name]["AR(12)"]
+        assert f"{-gained['mean']:.1f} mg/dL" in page
+        assert min(gained["interval"]) < 0 < max(gained["interval"])
+
+
 @pytest.mark.parametrize(
-    "row", [stocks, ecg, glucose, dna, digits, gradient_flow, long_memory]
+    "row", [forecast, stocks, ecg, glucose, dna, digits, gradient_flow, long_memory]
 )
 def test_readme_shows_the_committed_run(row: Callable[[], list[str]]) -> None:
     for said in row():

@@ -82,6 +82,7 @@ def test_replay_equals_acting(ppo):
     assert ppo.replay_error(cell, settings, jax.random.key(0)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_have_it")
 def test_windows_start_from_the_states_that_acting_had(ppo):
     settings = ppo.Settings(hidden=2, environments=1, steps=8, window=4, burn_in=3)

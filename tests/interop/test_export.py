@@ -221,6 +221,7 @@ def test_a_sequence_model(head, size, known, tmp_path):
 MODEL = jrnn.sequence_model(jrnn.elman(3, 2), jrnn.categorical(3))
 
 
+@pytest.mark.slow
 def test_a_sequence_model_of_fixed_steps(tmp_path):
     params = params_of(MODEL)
     jrnn.export(MODEL, params, tmp_path / "it", platforms=["cpu"], steps=4)

@@ -15,7 +15,7 @@ import jrnn
 from jrnn.interop.flax import linen as jlinen
 from jrnn.interop.flax import nnx as jnnx
 from jrnn.interop.flax._adopting import FlaxState
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -61,7 +61,7 @@ def of_nnx(kind):
 
 def of_linen(module):
     cell = jlinen.as_cell(module, K)
-    params = random_like(7, cell.init(jax.random.key(0)), 0.5)
+    params = random_like(7, shapes_of(cell.init, None), 0.5)
     variables = {"params": {"cell": params}}
     run = lambda xs, **given: nn.RNN(module).apply(variables, xs, **given)
     return cell, params, run

@@ -11,7 +11,7 @@ from flax import serialization
 
 import jrnn
 from jrnn.interop.flax.linen import RNN, Bidirectional, RNNCell, Stack, nest, unnest
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 slow = pytest.mark.slow
 K, H, B, T = 3, 4, 2, 5
@@ -40,7 +40,7 @@ def lstm(standard_promotion):
     """Flax's LSTM, its variables, our module and its variables, of equal weights."""
     del standard_promotion
     cell = jrnn.lstm(K, H)
-    params = random_like(3, cell.init(jax.random.key(0), jnp.float64), 0.5)
+    params = random_like(3, shapes_of(cell.init), 0.5)
     theirs = nn.RNN(nn.OptimizedLSTMCell(H, param_dtype=jnp.float64))
     mine = RNN(RNNCell(cell, param_dtype=jnp.float64))
     variables = {"params": {"cell": nest(cell, params)}}

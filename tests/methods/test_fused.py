@@ -15,7 +15,14 @@ from jax.experimental.pallas import triton
 import jrnn
 from jrnn.kernels import _exchange, _pallas, _plan, _shared
 from jrnn.kernels._pallas import Target
-from tests.helpers import TOLERANCE, assert_close, paired, random_like
+from tests.helpers import (
+    TOLERANCE,
+    assert_close,
+    paired,
+    random_like,
+    shapes_of,
+    state_shapes,
+)
 from tests.programs import count, equations
 
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
@@ -50,9 +57,9 @@ class Problem(NamedTuple):
 
 
 def problem(cell, dtype="float64", T=5, B=3, flags=True) -> Problem:
-    params = random_like(1, cell.init(jax.random.key(0), dtype), 0.5)
+    params = random_like(1, shapes_of(cell.init, dtype), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, K), dtype))
-    state = random_like(3, cell.init_state(params, (B,)))
+    state = random_like(3, state_shapes(cell, params, (B,)))
     given = {}
     if flags:
         resets = jnp.zeros((T, B), bool).at[2, 0].set(True).at[1, 1].set(True)

@@ -12,7 +12,7 @@ from jrnn.diagnostics import (
     jacobian_products_by_lag,
     step_jacobians,
 )
-from tests.helpers import random_like
+from tests.helpers import random_like, shapes_of
 
 slow = pytest.mark.slow
 LAGS = 1_200  # 0.5^1200 is below what a float64 holds
@@ -80,7 +80,7 @@ def test_blocks_of_a_stack_equal_brute_force(source, target):
     )
     names = {BOTTOM: slice(0, 2), TOP: slice(4, 6), None: slice(0, 8)}
     fields = {BOTTOM: "[0].h", TOP: "[1][0].c", None: None}
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((5, 2)))
     how = {"source": fields[source], "target": fields[target]}
     found = jacobian_products(cell, params, xs, **how)
@@ -167,7 +167,7 @@ DIFFERENTIATED = {
 def test_the_derivative_is_that_of_the_plain_product(name):
     make, source, target = DIFFERENTIATED[name]
     cell = make(2, 3)
-    params = random_like(0, cell.init(jax.random.key(0), jnp.float64))
+    params = random_like(0, shapes_of(cell.init))
     xs = random_like(1, jnp.zeros((7, 2)))
     places = {"c": slice(3, 6), "h": slice(0, 3), BOTTOM: slice(0, 3), TOP: slice(3, 6)}
     rows, columns = (places.get(field, slice(None)) for field in (source, target))

@@ -10,7 +10,7 @@ import pytest
 
 import jrnn
 from jrnn.kernels import linear
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 from tests.methods.test_fused import CALLS, lowering_for
 
 EXACT = 1e-12
@@ -81,7 +81,7 @@ def test_lanes_decide_whether_time_is_cut(platform):
 def cells(make, platform, **flags):
     """Outputs and gradients by the kernel, and by the loop of `jrnn.scan`."""
     cell = make(3, 4)
-    params = random_like(1, cell.init(jax.random.key(0), "float64"), 0.5)
+    params = random_like(1, shapes_of(cell.init), 0.5)
     xs = random_like(2, jax.ShapeDtypeStruct((6, 2, 3), "float64"))
 
     def run(method):

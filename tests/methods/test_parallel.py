@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import jrnn
 from jrnn.methods._jacobian import jacobians, pack, unpack
 from tests import hlo
-from tests.helpers import assert_close, error, random_like
+from tests.helpers import assert_close, error, random_like, shapes_of, state_shapes
 from tests.programs import count
 
 K, H = 3, 4
@@ -31,7 +31,7 @@ METHODS = {"one block": jrnn.associative(), "blocks": jrnn.associative(chunk=37)
 # The recurrence.
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     steps=st.integers(1, 23),
     chunk=st.sampled_from([None, 1, 2, 5, 64]),
@@ -67,18 +67,24 @@ def test_coefficients_without_leading_axes_are_those_with_them():
         a = random_like(2, jax.ShapeDtypeStruct((3,) * (1 + full), "float64"), 0.5)
         repeated = jnp.broadcast_to(a, (9, 2, *a.shape))
         run = functools.partial(jrnn.methods.linear_recurrence, full=full, chunk=4)
-        assert_close(run(a, b), run(repeated, b), 1e-14)
-        loss = lambda a, run=run: (run(a, b) ** 2).sum()
-        summed = jax.grad(loss)(repeated).sum(axis=(0, 1))
-        assert_close(jax.grad(loss)(a), summed, 1e-12)
+
+        def both(a, run=run):
+            hs = run(a, b)
+            return (hs**2).sum(), hs
+
+        compute = jax.jit(jax.grad(both, has_aux=True))
+        (slope, hs), (summed, expected) = compute(a), compute(repeated)
+        assert_close(hs, expected, 1e-14)
+        assert_close(slope, summed.sum(axis=(0, 1)), 1e-12)
 
 
 def test_real_coefficients_beside_complex_inputs():
     a = random_like(1, jax.ShapeDtypeStruct((6, 2), "float64"), 0.5)
     b = random_like(2, jax.ShapeDtypeStruct((6, 2), "complex128"))
     with jax.numpy_dtype_promotion("standard"):
-        loss = lambda a: (jrnn.methods.linear_recurrence(a, b, chunk=2).real ** 2).sum()
-        slope = jax.grad(loss)(a)
+        run = functools.partial(jrnn.methods.linear_recurrence, chunk=2)
+        loss = jax.jit(lambda a: (run(a, b).real ** 2).sum())
+        slope = jax.jit(jax.grad(loss))(a)
         assert slope.dtype == a.dtype
         bump = jnp.zeros_like(a).at[1, 0].set(1e-6)
         difference = (loss(a + bump) - loss(a - bump)) / 2e-6
@@ -143,7 +149,7 @@ def largest(got, truth):
 
 
 SLOW = pytest.mark.slow
-STEPS = [1, 2, 3, pytest.param(1000, marks=SLOW), pytest.param(100_000, marks=SLOW)]
+STEPS = [1, 3, *(pytest.param(n, marks=SLOW) for n in (2, 1000, 100_000))]
 SEVERAL = [
     pytest.param(name, marks=() if name in ("min_gru", "lru") else pytest.mark.slow)
     for name in LINEAR
@@ -197,6 +203,7 @@ def test_blocks_of_constant_slow_memory_are_as_exact_as_a_loop():
     a = (1 - 1e-4 * jnp.linspace(0.5, 1.5, 8)).astype(jnp.float32)
     weights = random_like(2, jax.ShapeDtypeStruct((10_000, 8), "float32"))
 
+    @functools.partial(jax.jit, static_argnums=2)
     def found(a, b, chunk):
         run = lambda a, b: jrnn.methods.linear_recurrence(a, b, chunk=chunk)
         loss = lambda a, b: (run(a, b) * weights.astype(b.dtype)).sum()
@@ -220,7 +227,9 @@ def test_a_reset_stops_what_is_not_finite(cell):
 
     def shown(method):
         run = lambda xs: jrnn.unroll(cell, params, xs, resets=resets, method=method)[1]
-        return run(xs), jax.grad(lambda xs: run(xs)[5:].sum())(xs)
+        loss = lambda xs: ((ys := run(xs))[5:].sum(), ys)
+        slope, ys = jax.jit(jax.grad(loss, has_aux=True))(xs)
+        return ys, slope
 
     ys, dxs = shown(jrnn.scan())
     for method in (jrnn.associative(), jrnn.associative(chunk=3)):
@@ -244,7 +253,7 @@ def test_narrow_types_are_added_up_in_float32():
     assert hs[-1, 0] == 2000
 
 
-@pytest.mark.parametrize("name", ["min_gru", "lru"])
+@pytest.mark.parametrize("name", ["min_gru", pytest.param("lru", marks=SLOW)])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_batch_of_none_has_gradients(name, method):
     cell = LINEAR[name]
@@ -328,19 +337,22 @@ NONLINEAR = {
     "ind_rnn": jrnn.cells.ind_rnn(K, H),
     "diagonal_lstm": jrnn.cells.diagonal_lstm(K, H),
 }
-OFTEN = ("elman", "ind_rnn")
+OPTIONS = {
+    "plain": {},
+    "chunk": {"chunk": 16},
+    "diagonal": {"diagonal": True},
+    "damping": {"damping": 0.3, "tolerance": 1e-6},
+}
+OFTEN = {"elman plain", "elman damping", "ind_rnn chunk", "ind_rnn diagonal"}
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"chunk": 16}, {"diagonal": True}, {"damping": 0.3, "tolerance": 1e-6}],
-    ids=str,
-)
-@pytest.mark.parametrize(
-    "name",
+    ("name", "options"),
     [
-        pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow)
+        pytest.param(name, options, id=own, marks=() if own in OFTEN else SLOW)
         for name in NONLINEAR
+        for kind, options in OPTIONS.items()
+        for own in [f"{name} {kind}"]
     ],
 )
 def test_newton_equals_scan(name, options):
@@ -369,8 +381,8 @@ def test_newton_equals_scan(name, options):
 )
 def test_the_jacobians_are_those_of_jax(cells):
     for cell in cells:
-        params = random_like(3, cell.init(jax.random.key(0), jnp.float64), 0.5)
-        states = random_like(4, cell.init_state(params, (5, 2)))
+        params = random_like(3, shapes_of(cell.init), 0.5)
+        states = random_like(4, state_shapes(cell, params, (5, 2)))
         us = cell.project(
             params, random_like(5, jax.ShapeDtypeStruct((5, 2, K), "float64"))
         )
@@ -477,7 +489,15 @@ def test_a_stack_reports_layer_by_layer():
     assert_close(states, jrnn.trajectory(cell, params, xs, lengths=lengths), 1e-10)
 
 
-@pytest.mark.parametrize("options", [{}, {"diagonal": True}, {"damping": 0.3}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"diagonal": True}, marks=SLOW),
+        pytest.param({"damping": 0.3}, marks=SLOW),
+    ],
+    ids=str,
+)
 def test_a_small_residual_of_slow_memory_is_not_taken_for_the_solution(options):
     # Where c forgets nothing, each step is nearly solved by any trajectory; and where c
     # is large it hides h, of which alone the outputs are made.

@@ -9,7 +9,7 @@ import pytest
 
 import jrnn
 from jrnn import train
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 T, B, V = 6, 2, 3
 
@@ -43,7 +43,7 @@ def made(name, batch=(B,)):
     """A model, its parameters, symbols, inputs and a mask or None."""
     cell, head, k = MODELS[name]
     model = jrnn.sequence_model(cell(head.spec.input_size, k), head, inputs=k)
-    params = random_like(1, model.init(jax.random.key(0), jnp.float64), 0.6)
+    params = random_like(1, shapes_of(model.init), 0.6)
     rng = np.random.default_rng(2)
     if "ids" in name:
         xs = jnp.asarray(rng.integers(0, V, (T, *batch)))
@@ -159,6 +159,7 @@ def test_samples_read_the_inputs_of_their_steps(name):
         state, _ = model.step(params, state, x, inputs=zs[3 + t])
 
 
+@pytest.mark.slow
 def test_inputs_without_batch_axes_serve_a_whole_batch():
     model, params, xs, zs, _ = made("ids")
     draw = lambda **given: model.sample(params, jax.random.key(0), 3, **given)
@@ -176,6 +177,7 @@ def test_inputs_without_batch_axes_serve_a_whole_batch():
     np.testing.assert_array_equal(draw(inputs=each, state=state), both)
 
 
+@pytest.mark.slow
 def test_a_batch_of_any_shape_is_many_sequences():
     model, params, xs, zs, _ = made("ids", (2, 2))
     _, scores = model.log_prob(params, xs, inputs=zs)

@@ -45,7 +45,7 @@ def texts(seed, vocab_size, *lengths):
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "order", "w"), [(2, 4, 1.0), (5, 2, 0.3), (3, 0, 2.0)]
+    ("vocab_size", "order", "w"), [(2, 3, 1.0), (5, 2, 0.3), (3, 0, 2.0)]
 )
 def test_equals_counts_in_dicts(vocab_size, order, w):
     (text, other) = texts(0, vocab_size, 80, 30)
@@ -73,13 +73,13 @@ def test_contexts_cross_neither_sequences_nor_lengths():
 
 def test_the_first_levels_are_the_lower_orders():
     text = np.array(texts(3, 4, 100)[0])
-    params = jrnn.markov_chain(4, 3).fit(text)
-    for order in range(4):
+    params = jrnn.markov_chain(4, 2).fit(text)
+    for order in range(3):
         chain = jrnn.markov_chain(4, order)
         for a, b in zip(params[: order + 1], chain.fit(text), strict=True):
             assert all((x == y).all() for x, y in zip(a, b, strict=True))
-    with pytest.raises(ValueError, match="the 3 levels of a chain of order 2, got 4"):
-        jrnn.markov_chain(4, 2).log_prob(params, text)
+    with pytest.raises(ValueError, match="the 2 levels of a chain of order 1, got 3"):
+        jrnn.markov_chain(4, 1).log_prob(params, text)
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_predict_is_the_distribution_that_log_prob_scores():
         np.testing.assert_allclose(log_probs[0], predicted[:, symbol], rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", [0, 2])
+@pytest.mark.parametrize("order", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_what_a_chain_predicts_of_a_text_is_what_it_scores(order):
     chain = jrnn.markov_chain(3, order)
     params = chain.fit(np.array(texts(4, 3, 60)[0]))
@@ -131,11 +131,11 @@ def test_a_long_text_in_pieces_equals_the_whole(monkeypatch):
 
 
 def test_an_order_beyond_the_text():
-    chain = jrnn.markov_chain(3, 5)
+    chain = jrnn.markov_chain(3, 3)
     params = chain.fit(np.array([0, 1]))
     text = [0, 1, 0, 1, 2, 2, 0, 1]
     _, got = chain.log_prob(params, np.array(text))
-    expected = Counted(3, 5, [[0, 1]]).log_probs(text)
+    expected = Counted(3, 3, [[0, 1]]).log_probs(text)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     total = jnp.exp(chain.predict(params, chain.init_state(params)).parameters).sum()
     np.testing.assert_allclose(total, 1, rtol=1e-12)

@@ -13,7 +13,15 @@ import jrnn
 from jrnn import train
 from jrnn.models.reading import SequenceState
 from tests import reference
-from tests.helpers import MAIN, assert_close, error, ids, random_like, to_numpy
+from tests.helpers import (
+    MAIN,
+    assert_close,
+    error,
+    random_like,
+    shapes_of,
+    to_numpy,
+    two_of_main,
+)
 
 V = 3
 
@@ -30,10 +38,15 @@ def markov(order):
     return chain, chain.fit(text)
 
 
-MODELS = [(case.name, lambda case=case: recurrent(case)) for case in MAIN]
-MODELS += [(f"markov {k}", lambda k=k: markov(k)) for k in (0, 2)]
+MODELS = {case.name: lambda case=case: recurrent(case) for case in MAIN}
+MODELS |= {f"markov {k}": lambda k=k: markov(k) for k in (0, 2)}
+QUICK = ("lstm", "gru before", "markov 2")
 EACH = pytest.mark.parametrize(
-    "make", [m for _, m in MODELS], ids=[n for n, _ in MODELS]
+    "make",
+    [
+        pytest.param(make, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, make in MODELS.items()
+    ],
 )
 
 
@@ -105,7 +118,7 @@ def test_temperature_zero_takes_the_most_probable_after_the_prompt(make):
     assert (again == model.sample(params, jax.random.key(6), 5, prompt=prompt)).all()
 
 
-@pytest.mark.parametrize("case", MAIN, ids=ids(MAIN))
+@pytest.mark.parametrize("case", two_of_main())
 def test_the_state_that_predicts_has_not_read_what_it_predicts(case):
     model, params = recurrent(case)
     xs = jnp.array([0, 1, 2, 1, 0])
@@ -164,7 +177,7 @@ def test_foreign_symbol_under_jit_scores_nan():
 @pytest.mark.parametrize("pool", [None, jrnn.models.last_pool, jrnn.models.mean_pool])
 def test_supervised(pool):
     model = jrnn.supervised_model(jrnn.gru(2, 4), jrnn.categorical(V), pool)
-    params = random_like(1, model.init(jax.random.key(0), jnp.float64))
+    params = random_like(1, shapes_of(model.init))
     xs = random_like(2, jax.ShapeDtypeStruct((6, 2, 2), jnp.float64))
     lengths = jnp.array([4, 6])
     alone = model.predict(params, xs[:4, :1]).parameters

@@ -11,7 +11,7 @@ from scipy import stats
 import jrnn
 from jrnn.heads.normal import Normal
 from tests.head_registry import BY_NAME, targets
-from tests.helpers import assert_close, random_like
+from tests.helpers import assert_close, random_like, shapes_of
 
 T, B = 7, 2
 
@@ -43,7 +43,7 @@ def built(which):
     case, missing = which
     head = case.make(missing=missing)
     model = jrnn.sequence_model(jrnn.gru(head.spec.input_size, 3), head)
-    params = random_like(1, model.init(jax.random.key(0), jnp.float64), 0.6)
+    params = random_like(1, shapes_of(model.init), 0.6)
     xs = targets(head, (T, B))
     known = np.random.default_rng(4).random(xs.shape) < 0.6
     return model, params, xs, jnp.asarray(known) if missing else None
@@ -245,7 +245,7 @@ def test_types_mix(kinds):
 
 def labelled(pool=None):
     model = jrnn.supervised_model(jrnn.gru(3, 4), jrnn.gaussian(2), pool)
-    params = random_like(1, model.init(jax.random.key(0), jnp.float64))
+    params = random_like(1, shapes_of(model.init))
     xs = random_like(2, jax.ShapeDtypeStruct((T, B, 3), jnp.float64))
     shape = (T, B, 2) if pool is None else (B, 2)
     return model, params, xs, random_like(3, jax.ShapeDtypeStruct(shape, jnp.float64))

@@ -6,7 +6,7 @@ import numpy as np
 
 import jrnn
 from tests import reference
-from tests.helpers import TOLERANCE, error, random_like, to_numpy
+from tests.helpers import TOLERANCE, error, random_like, shapes_of, to_numpy
 
 T, B, V, H = 5, 2, 3, 4
 MODEL = jrnn.sequence_model(jrnn.elman(V, H), jrnn.categorical(V))
@@ -14,7 +14,7 @@ TOKENS = np.random.default_rng(0).integers(0, V, (T, B))
 
 
 def parameters():
-    return random_like(1, MODEL.init(jax.random.key(0), jnp.float64), 0.5)
+    return random_like(1, shapes_of(MODEL.init), 0.5)
 
 
 def mean_loss(params):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jrnn
-from tests.helpers import random_like
+from tests.helpers import random_like, shapes_of
 
 V, END = 3, 2
 
@@ -22,7 +22,7 @@ def key(seed=0):
 @functools.cache
 def recurrent():
     model = jrnn.sequence_model(jrnn.gru(V, 4), jrnn.categorical(V))
-    return model, random_like(1, model.init(key(), jnp.float64), 0.7)
+    return model, random_like(1, shapes_of(model.init), 0.7)
 
 
 @functools.cache
@@ -116,6 +116,7 @@ def test_drawing_stops_when_every_sequence_has_ended():
     assert calls["ran"] == drawn.lengths.max() < 100
 
 
+@pytest.mark.slow
 def test_another_number_needs_no_other_program():
     model, params = recurrent()
     calls = {"traced": 0, "ran": 0}
@@ -206,7 +207,7 @@ def test_inside_shard_map():
     """A batch that is split draws what its part draws alone, and stops by itself."""
     cell = jrnn.cells.s5(V + 1, 2, irregular=True)
     model = jrnn.sequence_model(cell, jrnn.categorical(V), inputs=1)
-    params = random_like(1, model.init(key(), jnp.float64), 0.7)
+    params = random_like(1, shapes_of(model.init), 0.7)
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.PartitionSpec(None, "d")
 

@@ -35,10 +35,10 @@ def dotted(node: ast.expr, imported: dict[str, str]) -> str | None:
     return None
 
 
-def imports(tree: ast.Module) -> dict[str, str]:
+def imports(nodes: list[ast.AST]) -> dict[str, str]:
     """Returns the full name of each name that an import binds."""
     found = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root = alias.name.split(".")[0]
@@ -50,11 +50,11 @@ def imports(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def names(tree: ast.Module) -> set[str]:
+def names(nodes: list[ast.AST]) -> set[str]:
     """Returns the full names of what is used of other libraries."""
-    imported = imports(tree)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    used = {dotted(node, imported) for node in nodes} | set(imported.values())
+    imported = imports(nodes)
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    used = {dotted(node, imported) for node in attributes} | set(imported.values())
     return {name for name in used if name and name.split(".")[0] not in OWN}
 
 
@@ -85,9 +85,9 @@ def asks_by_name(node: ast.AST) -> bool:
 
 def mistakes(source: str) -> list[str]:
     """Returns what ought not to be used, in words."""
-    tree = ast.parse(source)
-    found = sorted(filter(undocumented, names(tree)))
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(ast.parse(source)))
+    found = sorted(filter(undocumented, names(nodes)))
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr in PRIVATE:
             found.append(f"line {node.lineno}: {node.attr}")
         if asks_by_name(node):

@@ -42,7 +42,7 @@ def entered(call) -> dict[str, list[str]]:
 def trace_of_an_lstm() -> dict[str, list[str]]:
     """Returns what tracing enters, of a cell whose parameters were checked before."""
     cell = jrnn.lstm(3, 4)
-    params = cell.init(jax.random.key(0))
+    params = jax.eval_shape(cell.init, jax.random.key(0))
     step = jax.value_and_grad(lambda p, xs: jrnn.unroll(cell, p, xs)[1].sum())
     jax.eval_shape(step, params, jnp.ones((5, 2, 3)))
     return entered(lambda: jax.eval_shape(step, params, jnp.ones((7, 2, 3))))

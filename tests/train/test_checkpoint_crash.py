@@ -91,9 +91,16 @@ def emptied(place):
 
 STATES = {"one": lambda place: None, "both": both, "moved": moved}
 STATES |= {"damaged": damaged, "emptied": emptied}
+QUICK = ("one", "damaged")
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in STATES
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*The checkpoint before it:UserWarning")
 def test_a_crash_before_any_operation(saved, tmp_path, monkeypatch, machine, state):
     # What orbax writes goes to a folder that nothing reads before it is complete.
