@@ -7,20 +7,16 @@ Both calls compile the cell's code when they are traced for the first time. All 
 have one axis of rows and are of one type, float32 or float64.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from jrnn.core.caches import bounded
 from jrnn.core.cell import Cell, Gated, State
-from jrnn.core.products import contract
 from jrnn.kernels import _gates
 from jrnn.kernels.cpu.generate import cell_source
 from jrnn.kernels.cpu.targets import targets
@@ -139,13 +135,6 @@ def forward(
       save: Whether to return what the backward walk needs.
       given: The arguments.
     """
-    run = functools.partial(_forward, code, keep, save)
-    return _mappable(run, _fold_forward)(given)
-
-
-def _forward(
-    code: Code, keep: tuple[bool, ...], save: bool, given: Given
-) -> tuple[State, Kept]:
     found = compiled(code)
     rows = jax.tree.leaves(given.start)
     shown = given.xs if given.us is None else given.us
@@ -178,32 +167,24 @@ def backward(
     code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
 ) -> Given:
     """Returns the gradients of the arguments; None for flags, and dxs if unwanted."""
-    run = functools.partial(_backward, code, dxs)
-    return _mappable(run, functools.partial(_fold_backward, code, dxs))(
-        given, kept, arriving
-    )
-
-
-def _backward(
-    code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
-) -> Given:
-    left = _walk_back(code, dxs, True, given, kept, arriving)
+    left = walk_back(code, dxs, True, given, kept, arriving)
     dW, db = next(left), None if given.b is None else next(left)
-    dstart, dfresh = _states(code, given, left)
+    dstart, dfresh = take_states(code, given, left)
     if given.us is not None:
         return Given(dW, db, next(left), None, None, None, dstart, dfresh)
     dW_x, db_x = next(left), None if given.b_x is None else next(left)
     return Given(dW, db, None, next(left) if dxs else None, dW_x, db_x, dstart, dfresh)
 
 
-def _states(code: Code, given: Given, left: Any) -> tuple[State, State | None]:
+def take_states(code: Code, given: Given, left: Any) -> tuple[State, State | None]:
+    """Returns the next results as dstart and, if there are restarts, dfresh."""
     take = lambda: jax.tree.unflatten(
         code.structure, [next(left) for _ in range(code.structure.num_leaves)]
     )
     return take(), None if given.restart is None else take()
 
 
-def _walk_back(
+def walk_back(
     code: Code, dxs: bool, sums: bool, given: Given, kept: Kept, arriving: Gradients
 ) -> Any:
     """Calls the backward walk, and returns its results one after the other.
@@ -261,111 +242,3 @@ def _call(name: str, results: Any, arguments: Any, **options: Any) -> tuple[Arra
     call = jax.ffi.ffi_call(name, results)
     given = [leaf for leaf in arguments if leaf is not None]
     return tuple(call(*given, **{key: np.int64(v) for key, v in options.items()}))
-
-
-def _mappable(run: Callable[..., Any], fold: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes `vmap` add rows, or call once for each matrix if these differ."""
-    mapped = custom_vmap(run)
-
-    def rule(size: int, batched: Any, *args: Any) -> Any:
-        wide = lambda leaf, yes: (
-            leaf if yes else jnp.broadcast_to(leaf, (size, *leaf.shape))
-        )
-        spread = jax.tree.map(wide, args, tuple(batched))
-        one, axes = args[0], batched[0]
-        if any((axes.W, axes.b, axes.W_x, axes.b_x)):
-            results = jax.lax.map(lambda args: mapped(*args), spread)
-        else:
-            matrices = {name: getattr(one, name) for name in ("W", "b", "W_x", "b_x")}
-            results = fold(mapped, size, matrices, *spread)
-        return results, jax.tree.map(lambda _: True, results)
-
-    mapped.def_vmap(rule)
-    return mapped
-
-
-# The axis of the rows in each argument and result.
-GIVEN = {"us": 1, "xs": 1, "start": 0, "fresh": 0, "active": 1, "restart": 1}
-
-
-def _merge(tree: Any, axis: int) -> Any:
-    """Merges the leading axis into the axis of rows."""
-
-    def one(leaf: Array) -> Array:
-        leaf = jnp.moveaxis(leaf, 0, axis)
-        rows = leaf.shape[axis] * leaf.shape[axis + 1]
-        return leaf.reshape(*leaf.shape[:axis], rows, *leaf.shape[axis + 2 :])
-
-    return jax.tree.map(one, tree)
-
-
-def _split(tree: Any, size: int, axis: int) -> Any:
-    """Splits the axis of rows again, and returns the first of both in front."""
-
-    def one(leaf: Array) -> Array:
-        lead, rest = leaf.shape[:axis], leaf.shape[axis + 1 :]
-        return jnp.moveaxis(leaf.reshape(*lead, size, -1, *rest), axis, 0)
-
-    return jax.tree.map(one, tree)
-
-
-def _merge_given(given: Given, matrices: dict[str, Array | None]) -> Given:
-    rows = {name: _merge(getattr(given, name), axis) for name, axis in GIVEN.items()}
-    return given._replace(**rows, **matrices)
-
-
-def _fold_forward(run: Any, size: int, matrices: Any, given: Given) -> Any:
-    final, kept = run(_merge_given(given, matrices))
-    return _split(final, size, 0), _split(kept, size, 1)
-
-
-def _fold_backward(
-    code: Code,
-    dxs: bool,
-    run: Any,
-    size: int,
-    matrices: Any,
-    given: Given,
-    kept: Kept,
-    arriving: Gradients,
-) -> Given:
-    """The gradients of matrices differ along the mapped axis: contracted by XLA."""
-    del run
-    merged = _merge_given(given, matrices)
-    W_x, b_x = merged.W_x, merged.b_x
-    if given.us is None:  # as if u were given
-        nothing = jnp.zeros((), code.dtype)
-        merged = merged._replace(us=nothing, xs=None, W_x=None, b_x=None)
-    states = Gradients(_merge(arriving.states, 1), _merge(arriving.final, 0))
-    kept_rows = _merge(kept, 1)
-    left = _walk_back(code, False, False, merged, kept_rows, states)
-    dstart, dfresh = _split(_states(code, merged, left), size, 0)
-    du = _split(next(left), size, 1)
-    dv = du if compiled(code).shared else _split(next(left), size, 1)
-    states_tm1 = jax.vmap(_first_tm1)(given, kept)
-    sums = jax.vmap(contract)
-    bias = lambda b, d: None if b is None else d.sum(axis=(1, 2))
-    found = Given(
-        sums(states_tm1, dv), bias(given.b, dv), None, None, None, None, dstart, dfresh
-    )
-    if given.us is not None:
-        return found._replace(us=du)
-    assert W_x is not None
-    assert given.xs is not None
-    return found._replace(
-        W_x=sums(given.xs, du),
-        b_x=bias(b_x, du),
-        xs=jnp.matmul(du, W_x.T) if dxs else None,
-    )
-
-
-def _first_tm1(given: Given, kept: Kept) -> Array:
-    """Returns the first array of the state that each step read, (T, rows, n)."""
-    first = jax.tree.leaves(given.start)[0]
-    states = kept.states[0]
-    assert states is not None
-    states_tm1 = jnp.concatenate([first[None], states[:-1]])
-    if given.restart is None:
-        return states_tm1
-    fresh = jax.tree.leaves(given.fresh)[0]
-    return jnp.where(given.restart[..., None], fresh, states_tm1)

@@ -1,12 +1,12 @@
 """Which C compiler is used: `$JRNN_CC`, the system's, or that of the ziglang wheel."""
 
-import functools
 import importlib.util
 import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from jrnn.core.caches import bounded
 from jrnn.kernels.cpu.errors import CompileError, NoCompiler
 from jrnn.kernels.cpu.library import library
 from jrnn.kernels.cpu.toolchain import Compiler, build_flags, describe
@@ -45,7 +45,7 @@ def find_compiler() -> Compiler:
     return _find(named, os.environ.get("PATH", ""), _zig())
 
 
-@functools.lru_cache(8)
+@bounded
 def _find(named: str, path: str, zig: str | None) -> Compiler:
     del path  # only a part of the key: names are looked up on it
     if named.strip():

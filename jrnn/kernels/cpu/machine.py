@@ -1,6 +1,5 @@
 """The processor and the system that a kernel is compiled for."""
 
-import functools
 import os
 import platform
 import re
@@ -9,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from jrnn.core.caches import bounded
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -39,7 +40,7 @@ class Machine(NamedTuple):
     system: str
 
 
-@functools.cache
+@bounded
 def this_machine() -> Machine:
     """Returns the machine that this process runs on."""
     lines = set(_lines())

@@ -12,7 +12,6 @@ cannot be written, a folder of this process, deleted when it exits.
 """
 
 import atexit
-import functools
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jrnn.core.caches import bounded
 from jrnn.kernels.cpu.trust import is_safe_folder, make_folder, read_safe
 
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
@@ -181,7 +181,7 @@ def _users_folder() -> Path:
     return Path(named) if os.path.isabs(named) else Path.home() / ".cache"
 
 
-@functools.cache
+@bounded
 def _temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="jrnn-"))  # of mode 0700
     maker = os.getpid()

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from jrnn.core.cell import Cell, Params, State
 from jrnn.core.method import Sequence, Shown, Wanted, show_steps
 from jrnn.core.seams import noisy_project
-from jrnn.kernels.cpu import calls, ordinary
+from jrnn.kernels.cpu import calls, mapped, ordinary
 from jrnn.kernels.cpu.calls import Code, Given, Gradients, Kept
 from jrnn.kernels.cpu.errors import NoCompiler
 from jrnn.kernels.cpu.generate import Unsupported
@@ -206,7 +206,7 @@ def _is_zero(leaf: Any) -> bool:
 def _forward_call(
     code: Code, keep: tuple[bool, ...], save: bool, given: Given
 ) -> tuple[State, Kept]:
-    return calls.forward(code, keep, save, given)
+    return mapped.forward(code, keep, save, given)
 
 
 @_forward_call.defjvp
@@ -221,7 +221,7 @@ def _forward_jvp(
 def _backward_call(
     code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
 ) -> Given:
-    return calls.backward(code, dxs, given, kept, arriving)
+    return mapped.backward(code, dxs, given, kept, arriving)
 
 
 @_backward_call.defjvp
