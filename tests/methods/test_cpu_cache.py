@@ -27,13 +27,13 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs owners and permissi
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
-    """Where the cache will be; `_temporary_folder` makes its own again."""
+    """Where the cache will be; `store._temporary` makes its own again."""
     monkeypatch.setenv("JRNN_CACHE_DIR", str(tmp_path / "one" / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(atexit, "register", lambda task: None)
-    store._temporary_folder.cache_clear()
+    store._temporary.clear()
     yield tmp_path / "one" / "cache"
-    store._temporary_folder.cache_clear()
+    store._temporary.clear()
 
 
 def modes(path):

@@ -1,7 +1,7 @@
 """The calls of a walk under `vmap`: more rows, or one call for each matrix.
 
-The gradient of a shared matrix is one for each mapped sequence, so that XLA contracts it,
-and not the call.
+The gradient of a shared matrix is one for each mapped sequence, so that XLA contracts
+it, and not the call.
 """
 
 import functools

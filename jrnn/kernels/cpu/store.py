@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jrnn.core.caches import bounded
 from jrnn.kernels.cpu.trust import is_safe_folder, make_folder, read_safe
 
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
@@ -79,9 +78,7 @@ def is_writable() -> bool:
 
 def is_temporary(path: Path) -> bool:
     """Returns whether a folder or file is deleted when this process exits."""
-    return _temporary_folder.cache_info().currsize > 0 and (
-        path.is_relative_to(_temporary_folder())
-    )
+    return any(path.is_relative_to(folder) for folder in _temporary)
 
 
 def find(key: str) -> Path | None:
@@ -181,8 +178,12 @@ def _users_folder() -> Path:
     return Path(named) if os.path.isabs(named) else Path.home() / ".cache"
 
 
-@bounded
+_temporary: list[Path] = []  # the folder of this process, once it is needed
+
+
 def _temporary_folder() -> Path:
+    if _temporary:
+        return _temporary[0]
     folder = Path(tempfile.mkdtemp(prefix="jrnn-"))  # of mode 0700
     maker = os.getpid()
 
@@ -191,6 +192,7 @@ def _temporary_folder() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
+    _temporary.append(folder)
     return folder
 
 
