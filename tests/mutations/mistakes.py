@@ -884,8 +884,8 @@ MISTAKES = (
     Mutation(
         name="gradients of a mapped run on a CPU without the states before",
         file="jrnn/kernels/cpu/mapped.py",
-        old="states_tm1 = jnp.concatenate([first[None], states[:-1]])",
-        new="states_tm1 = states",
+        old="renew(given.restart, fresh, shift(start, states))",
+        new="renew(given.restart, fresh, states)",
         tests=(f"{ON_A_CPU}::test_vmap_of_gradients_equals_that_of_the_scan[data]",),
     ),
 )

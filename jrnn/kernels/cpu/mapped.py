@@ -14,6 +14,8 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array
 
 from jrnn.core.cell import State
+from jrnn.core.chunks import shift
+from jrnn.core.flags import renew
 from jrnn.core.products import contract
 from jrnn.kernels.cpu import calls
 from jrnn.kernels.cpu.calls import Code, Given, Gradients, Kept
@@ -135,11 +137,7 @@ def _fold_backward(
 
 def _first_tm1(given: Given, kept: Kept) -> Array:
     """Returns the first array of the state that each step read, (T, rows, n)."""
-    first = jax.tree.leaves(given.start)[0]
-    states = kept.states[0]
+    start, states = jax.tree.leaves(given.start)[0], kept.states[0]
     assert states is not None
-    states_tm1 = jnp.concatenate([first[None], states[:-1]])
-    if given.restart is None:
-        return states_tm1
-    fresh = jax.tree.leaves(given.fresh)[0]
-    return jnp.where(given.restart[..., None], fresh, states_tm1)
+    fresh = None if given.restart is None else jax.tree.leaves(given.fresh)[0]
+    return renew(given.restart, fresh, shift(start, states))
