@@ -4,6 +4,7 @@ import itertools
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,20 @@ def double() -> str:
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the process one that has loaded nothing, and looked for no compiler."""
     monkeypatch.setattr(targets, "_loaded", {})
+    compilers._find.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A process that has compiled nothing, on a machine without a cache.
+
+    It holds for every test of a module that imports it.
+    """
+    monkeypatch.setenv("JRNN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("JRNN_CC", raising=False)
+    monkeypatch.setattr(compilers, "_zig", lambda: None)
+    forget(monkeypatch)
+    yield
     compilers._find.cache_clear()
 
 

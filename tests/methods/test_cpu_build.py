@@ -16,20 +16,10 @@ from jrnn.kernels.cpu import compilers, fingerprint, library, targets, toolchain
 from jrnn.kernels.cpu.errors import CompileError, NoCompiler
 from jrnn.kernels.cpu.toolchain import build_flags, compile_program
 from tests.cpu_kernel import compiled, counting, double, forget, needs_cc, script
+from tests.cpu_kernel import empty as empty
 
 ROOT = Path(__file__).parents[2]
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
-
-
-@pytest.fixture(autouse=True)
-def empty(monkeypatch, tmp_path):
-    """A process that has compiled nothing, on a machine without a cache."""
-    monkeypatch.setenv("JRNN_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("JRNN_CC", raising=False)
-    monkeypatch.setattr(compilers, "_zig", lambda: None)
-    forget(monkeypatch)
-    yield
-    compilers._find.cache_clear()
 
 
 @pytest.fixture

@@ -2,19 +2,10 @@
 
 import pytest
 
-from jrnn.kernels.cpu import compilers, store, targets
+from jrnn.kernels.cpu import store, targets
 from jrnn.kernels.cpu.__main__ import main
 from tests.cpu_kernel import double, forget, needs_cc
-
-
-@pytest.fixture(autouse=True)
-def empty(monkeypatch, tmp_path):
-    monkeypatch.setenv("JRNN_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("JRNN_CC", raising=False)
-    monkeypatch.setattr(compilers, "_zig", lambda: None)
-    forget(monkeypatch)
-    yield
-    compilers._find.cache_clear()
+from tests.cpu_kernel import empty as empty
 
 
 @pytest.fixture
