@@ -127,7 +127,7 @@ static void drive(const int64_t T, const int64_t B, const int64_t K, const int64
 
 int main(int argc, char **argv) {
   const int64_t sizes[][4] = {{1, 1, 1, 1}, {3, 2, 1, 5},   {7, 13, 3, 33},
-                              {9, 1, 40, 17}, {130, 3, 2, 8}, {40, 20, 16, 24}};
+                              {30, 1, 40, 17}, {130, 3, 2, 8}, {40, 20, 16, 24}};
   pool = argc > 1 ? atoi(argv[1]) : 1;
   for (late = 0; late < 2; late++)
     for (int i = 0; i < 6; i++)

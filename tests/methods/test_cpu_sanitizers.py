@@ -14,7 +14,7 @@ DRIVER = Path(__file__).with_name("drive_walk.c")
 CELLS = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
 
 
-def program(tmp_path, name, dtype, sanitize):
+def program(tmp_path, name, dtype, sanitize, teams):
     """Compiles the walks of a cell and what drives them; skips where it cannot."""
     try:
         compiler = compilers.find_compiler()
@@ -24,7 +24,9 @@ def program(tmp_path, name, dtype, sanitize):
     state = jax.eval_shape(
         lambda key: cell.init_state(cell.init(key, dtype), (1,)), jax.random.key(0)
     )
-    source = "#define _GNU_SOURCE\n" + cell_source(cell.gated, state)
+    source = "#define _GNU_SOURCE\n"
+    source += "#define JRNN_BARRIER -1e9\n" if teams else ""
+    source += cell_source(cell.gated, state)
     flags = (*toolchain.build_flags(compiler, sanitize=sanitize), "-pthread")
     empty = tmp_path / "empty"
     try:
@@ -42,11 +44,21 @@ def program(tmp_path, name, dtype, sanitize):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("lstm", "float32"), ("gru", "float64"), ("elman", "float32")]
+    ("name", "dtype", "teams"),
+    [
+        ("lstm", "float32", False),
+        ("gru", "float64", False),
+        ("elman", "float32", False),
+        ("lstm", "float64", True),
+        ("gru", "float32", True),
+    ],
 )
-def test_walks_are_clean(tmp_path, name, dtype, sanitize):
-    """On one thread and on four, with tasks that start when the call has ended."""
-    path = program(tmp_path, name, dtype, sanitize)
+def test_walks_are_clean(tmp_path, name, dtype, teams, sanitize):
+    """On one thread and on four, with tasks that start when the call has ended.
+
+    With `teams` the units are divided whatever the cost.
+    """
+    path = program(tmp_path, name, dtype, sanitize, teams)
     for threads in (1, 4):
         found = subprocess.run(
             [path, str(threads)], capture_output=True, text=True, timeout=300

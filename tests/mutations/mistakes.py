@@ -22,6 +22,7 @@ ALTERED = "tests/interop/test_files_altered.py"
 OWN = "tests/contracts/test_your_own_cell.py"
 FLAX = "tests/interop/test_interop_flax.py"
 ON_A_CPU = "tests/methods/test_fused_cpu.py"
+TEAMS = "tests/methods/test_cpu_teams.py::test_teams_of_any_pool_equal_the_scan[4]"
 GENERATED = "tests/methods/test_cpu_generate.py"
 HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
@@ -840,21 +841,21 @@ MISTAKES = (
     Mutation(
         name="rows split among threads that leave one out",
         file="jrnn/kernels/cpu/walk.h",
-        old="return item * w->rows / w->items;",
-        new="return item * (w->rows / w->items);",
+        old="return group * w->rows / w->groups;",
+        new="return group * (w->rows / w->groups);",
         tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
     ),
     Mutation(
         name="the state before a reset taken forwards",
         file="jrnn/kernels/cpu/forward.h",
-        old="const before read = renewed(w, tm1, t, lo, hi, fresh);",
-        new="const before read = tm1;",
+        old="tm1 = renewed(w, tm1, t, own->lo, own->lo + own->rows, own->fresh);",
+        new="",
         tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
     ),
     Mutation(
         name="the state before a reset taken backwards",
         file="jrnn/kernels/cpu/backward.h",
-        old="tm1 = renewed(w, tm1, t, own.lo, own.lo + own.rows, own.fresh);",
+        old="tm1 = renewed(w, tm1, t, own->lo, own->lo + own->rows, own->fresh);",
         new="",
         tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
     ),
@@ -866,17 +867,31 @@ MISTAKES = (
         tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
     ),
     Mutation(
+        name="a part of the units left out",
+        file="jrnn/kernels/cpu/team.h",
+        old="for (long i = 0; i < of->parts; i++) {",
+        new="for (long i = 1 - (stage == 0); i < of->parts; i++) {",
+        tests=(TEAMS,),
+    ),
+    Mutation(
+        name="parts of units that do not wait for each other",
+        file="jrnn/kernels/cpu/team.h",
+        old="const long all = (stage + 1) * of->parts;",
+        new="const long all = stage * of->parts;",
+        tests=(TEAMS,),
+    ),
+    Mutation(
         name="the sums of all threads but the first forgotten",
         file="jrnn/kernels/cpu/backward.h",
-        old="for (long other = 1; other < w->items; other++)",
+        old="for (long other = 1; other < w->groups; other++)",
         new="for (long other = 1; other < 1; other++)",
         tests=(f"{ON_A_CPU}::test_outputs_and_gradients_equal_those_of_the_scan",),
     ),
     Mutation(
         name="the chunks backwards counted from the first step",
         file="jrnn/kernels/cpu/backward.h",
-        old="backward_chunk(b, &own, t0, end - t0);",
-        new="backward_chunk(b, &own, 0, end - t0);",
+        old="backward_chunk(b, own, part, t0, end - t0);",
+        new="backward_chunk(b, own, part, 0, end - t0);",
         tests=(
             f"{ON_A_CPU}::test_a_chunk_of_steps_that_is_not_filled_equals_the_scan",
         ),

@@ -1,5 +1,11 @@
 /* The forward walk: one call computes every state, and what the backward walk needs. */
 
+/* What one part works with, and the states of its group where they are not kept. */
+typedef struct {
+  long lo, rows, first, end; /* rows, and vectors of units */
+  real *slots, *product, *fresh, *xs, *us;
+} forward_bench;
+
 typedef struct {
   walk w;
   const real *W, *W_x, *b, *b_x;
@@ -7,54 +13,79 @@ typedef struct {
   real *saved[SAVED + 1], *final[FIELDS];
   long save;
   real *P, *P_x, *bias, *bias_x; /* packed */
+  long chunk;
+  forward_bench *benches; /* of group g and part p at g * parts + p */
 } forward;
+
+/* The panels of a part's gates. */
+static inline long own_panels(const forward_bench *own) {
+  return panels_of(own->end * GATES) - first_of_gates(own->first);
+}
+
+/* Cuts the packed arrays, and the scratch arrays of all parts. */
+static void lay_out_forward(forward *f, arena *from) {
+  const walk *w = &f->w;
+  const long n = w->units, k = w->inputs, width = columns(w) * WIDE;
+  f->P = cut(from, n * width), f->P_x = cut(from, k * width);
+  f->bias = cut(from, f->b ? width : 0), f->bias_x = cut(from, f->b_x ? width : 0);
+  forward_bench *own = f->benches;
+  for (long group = 0; group < w->groups; group++) {
+    const long lo = first_row(w, group), rows = first_row(w, group + 1) - lo;
+    real *slots = cut(from, 2 * FIELDS * rows * n);
+    for (long part = 0; part < w->parts; part++, own++) {
+      own->lo = lo, own->rows = rows, own->slots = slots;
+      own->first = first_unit(w, part), own->end = first_unit(w, part + 1);
+      own->product = cut(from, rows * PANELS * WIDE);
+      own->fresh = cut(from, FIELDS * rows * n);
+      own->xs = cut(from, k ? f->chunk * rows * (k + LINE) : 0);
+      own->us = cut(from, k ? f->chunk * rows * own_panels(own) * WIDE : 0);
+    }
+  }
+}
 
 /* One unit vector of one row: reads the product, writes states and saved values. */
 JRNN_INLINE void forward_unit(const forward *f, const long at, const long from,
                               const before *tm1, real *const *state, const long t,
-                              const long row, const long lo, const long unit,
-                              const real *v_in, const real *u_in, const int count) {
+                              const long row, const long unit, const real *v_in,
+                              const real *u_in, const int count) {
   const long n = f->w.units;
   vec old[FIELDS], new[FIELDS], saved[SAVED + 1], u[GATES], v[GATES];
   for (int i = 0; i < FIELDS; i++) old[i] = load_lanes(tm1->field[i] + from, count);
   for (int g = 0; g < GATES; g++) {
     const long q = unit * GATES + g;
     v[g] = load(v_in + g * LANES);
-    if (f->bias) v[g] += load(f->bias + q * LANES);
-    if (u_in) u[g] = load(u_in + q * LANES);
+    if (f->b) v[g] += load(f->bias + q * LANES);
+    if (u_in) u[g] = load(u_in + g * LANES);
     else
       u[g] = load_lanes(f->w.us + ((t * f->w.rows + row) * GATES + g) * n + unit * LANES,
                         count);
-    if (f->bias_x) u[g] += load(f->bias_x + q * LANES);
+    if (f->b_x) u[g] += load(f->bias_x + q * LANES);
   }
   pointwise(old, u, v, new, saved);
-  for (int i = 0; i < FIELDS; i++)
-    store_lanes(state[i] + (row - lo) * n + unit * LANES, new[i], count);
+  for (int i = 0; i < FIELDS; i++) store_lanes(state[i] + from, new[i], count);
   if (f->save)
     for (int i = 0; i < SAVED; i++) store_lanes(f->saved[i] + at, saved[i], count);
 }
 
-/* Step t of rows lo..hi: products of a block of units with W, then its gates. */
-static void forward_step(const forward *f, const long t, const long lo, const long hi,
-                         const before tm1, real *const *state, const real *us,
-                         real *product_of_block) {
+/* Step t of a part: products of a block of units with W, then its gates. */
+static void forward_step(const forward *f, const forward_bench *own, const long t,
+                         const before tm1, real *const *state, const real *us) {
   const walk *w = &f->w;
-  const long n = w->units, rows = hi - lo, stride = PANELS * WIDE;
+  const long n = w->units, stride = PANELS * WIDE, per_row = own_panels(own) * WIDE;
   const matrix h = {tm1.field[0], n, 1};
-  const long per_row = panels_of(w->vectors * GATES) * WIDE;
-  for (long block = 0; block * BLOCK < w->vectors; block++) {
-    const real *P = f->P + block * PANELS * n * WIDE;
-    const long end = least((block + 1) * BLOCK, w->vectors);
-    const long panels = least(PANELS, panels_of(w->vectors * GATES) - block * PANELS);
-    product(h, rows, n, P, panels, product_of_block, WIDE, stride, 0);
-    for (long r = 0; r < rows; r++) {
-      const long row = lo + r;
+  for (long first = own->first; first < own->end; first += BLOCK) {
+    const long end = least(first + BLOCK, own->end);
+    const real *P = f->P + first_of_gates(first) * n * WIDE;
+    product(h, own->rows, n, P, panels_of((end - first) * GATES), own->product, WIDE,
+            stride, 0);
+    for (long r = 0; r < own->rows; r++) {
+      const long row = own->lo + r;
       const int on = flag(w, t, row) & ACTIVE;
-      for (long unit = block * BLOCK; unit < end; unit++) {
-        const long from = r * n + unit * LANES, at = (t * w->rows + lo) * n + from;
+      for (long unit = first; unit < end; unit++) {
+        const long from = r * n + unit * LANES, at = (t * w->rows + own->lo) * n + from;
         const int count = lanes(n, unit);
-        const real *v = product_of_block + r * stride + (unit - block * BLOCK) * GATES * LANES;
-        const real *u = us ? us + r * per_row : 0;
+        const real *v = own->product + r * stride + (unit - first) * GATES * LANES;
+        const real *u = us ? us + r * per_row + (unit - own->first) * GATES * LANES : 0;
         if (!on) {
           for (int i = 0; i < FIELDS; i++)
             store_lanes(state[i] + from, load_lanes(tm1.field[i] + from, count), count);
@@ -62,73 +93,55 @@ static void forward_step(const forward *f, const long t, const long lo, const lo
             for (int i = 0; i < SAVED; i++)
               store_lanes(f->saved[i] + at, splat(0), count);
         } else if (count == LANES)
-          forward_unit(f, at, from, &tm1, state, t, row, lo, unit, v, u, LANES);
+          forward_unit(f, at, from, &tm1, state, t, row, unit, v, u, LANES);
         else
-          forward_unit(f, at, from, &tm1, state, t, row, lo, unit, v, u, count);
+          forward_unit(f, at, from, &tm1, state, t, row, unit, v, u, count);
       }
     }
   }
 }
 
-/* The inputs' share u = x W_x of a chunk of steps. */
-static void project_chunk(const forward *f, const long t, const long steps, const long lo,
-                          const long hi, real *xs, real *us) {
+/* The inputs' share u = x W_x of a chunk of steps, for a part's units. */
+static void project_chunk(const forward *f, const forward_bench *own, const long t,
+                          const long steps) {
   const walk *w = &f->w;
-  const long k = w->inputs, rows = hi - lo, stride = k + LINE;
-  const long panels = panels_of(w->vectors * GATES);
+  const long k = w->inputs, stride = k + LINE, panels = own_panels(own);
   for (long s = 0; s < steps; s++)
-    for (long r = 0; r < rows; r++)
-      memcpy(xs + (s * rows + r) * stride, w->xs + ((t + s) * w->rows + lo + r) * k,
-             (size_t)k * sizeof(real));
-  const matrix x = {xs, stride, 1};
-  product(x, steps * rows, k, f->P_x, panels, us, WIDE, panels * WIDE, 0);
+    for (long r = 0; r < own->rows; r++)
+      memcpy(own->xs + (s * own->rows + r) * stride,
+             w->xs + ((t + s) * w->rows + own->lo + r) * k, (size_t)k * sizeof(real));
+  const matrix x = {own->xs, stride, 1};
+  product(x, steps * own->rows, k, f->P_x + first_of_gates(own->first) * k * WIDE, panels,
+          own->us, WIDE, panels * WIDE, 0);
 }
 
-static void forward_item(void *data, const long item) {
+/* The states after a step, of a group's rows. */
+static real *state_after(const forward *f, const forward_bench *own, const long t, const int i) {
+  const walk *w = &f->w;
+  if (f->states[i]) return f->states[i] + (t * w->rows + own->lo) * w->units;
+  return own->slots + (2 * i + t % 2) * own->rows * w->units;
+}
+
+/* Step t of one part of a group; after the last, the final state is copied. */
+static void forward_part(void *data, const long group, const long part, const long t) {
   const forward *f = data;
   const walk *w = &f->w;
-  const long lo = first_row(w, item), hi = first_row(w, item + 1), rows = hi - lo;
-  const long n = w->units, chunk = most(1, FORWARD_ROWS / rows);
-  const long per_row = panels_of(w->vectors * GATES) * WIDE;
-  const long counts[4] = {rows * PANELS * WIDE, FIELDS * rows * n,
-                          2 * FIELDS * rows * n,
-                          w->inputs ? chunk * rows * (w->inputs + LINE + per_row) : 0};
-  void *memory = allocate(counts[0] + counts[1] + counts[2] + counts[3] + 16 * LINE);
-  if (!memory) {
-    fail(w);
+  const forward_bench bench = f->benches[group * w->parts + part], *own = &bench;
+  const long n = w->units, s = t % f->chunk;
+  before tm1;
+  real *state[FIELDS];
+  for (int i = 0; i < FIELDS; i++)
+    tm1.field[i] = t ? state_after(f, own, t - 1, i) : w->start[i] + own->lo * n;
+  if (t == w->steps) {
+    for (int i = 0; i < FIELDS; i++)
+      copy_part(w, part, own->rows, tm1.field[i], n, f->final[i] + own->lo * n, n);
     return;
   }
-  arena from = {aligned(memory)};
-  real *of_block = cut(&from, counts[0]), *fresh = cut(&from, counts[1]);
-  real *slots = cut(&from, counts[2]), *xs = 0, *us = 0;
-  if (w->inputs) {
-    xs = cut(&from, chunk * rows * (w->inputs + LINE));
-    us = cut(&from, chunk * rows * per_row);
-  }
-  before tm1;
-  for (int i = 0; i < FIELDS; i++) tm1.field[i] = w->start[i] + lo * n;
-  for (long t = 0; t < w->steps; t++) {
-    real *state[FIELDS];
-    if (w->inputs && t % chunk == 0)
-      project_chunk(f, t, least(chunk, w->steps - t), lo, hi, xs, us);
-    for (int i = 0; i < FIELDS; i++)
-      state[i] = f->states[i] ? f->states[i] + (t * w->rows + lo) * n
-                              : slots + (2 * i + t % 2) * rows * n;
-    const before read = renewed(w, tm1, t, lo, hi, fresh);
-    forward_step(f, t, lo, hi, read, state, us ? us + t % chunk * rows * per_row : 0,
-                 of_block);
-    for (int i = 0; i < FIELDS; i++) tm1.field[i] = state[i];
-  }
-  for (int i = 0; i < FIELDS; i++)
-    memcpy(f->final[i] + lo * n, tm1.field[i], (size_t)(rows * n) * sizeof(real));
-  free(memory);
-}
-
-static long items_of(const XLA_FFI_CallFrame *frame, const walk *w) {
-  const double products = (double)w->steps * (double)w->rows * (double)w->units *
-                          (double)(GATES * (w->units + w->inputs));
-  if (products < 1e5) return 1; /* microseconds, as long as a thread takes to start */
-  return most(1, least(threads(frame), w->rows));
+  for (int i = 0; i < FIELDS; i++) state[i] = state_after(f, own, t, i);
+  if (w->inputs && s == 0) project_chunk(f, own, t, least(f->chunk, w->steps - t));
+  tm1 = renewed(w, tm1, t, own->lo, own->lo + own->rows, own->fresh);
+  forward_step(f, own, t, tm1, state,
+               w->inputs ? own->us + s * own->rows * own_panels(own) * WIDE : 0);
 }
 
 JRNN_HANDLER run_forward(XLA_FFI_CallFrame *frame) {
@@ -162,20 +175,23 @@ JRNN_HANDLER run_forward(XLA_FFI_CallFrame *frame) {
   for (int i = 0; i < FIELDS; i++) f.states[i] = next_if(&rets, keep >> i & 1);
   for (int i = 0; i < SAVED; i++) f.saved[i] = next_if(&rets, f.save);
   w->vectors = vectors_of(w->units);
-  w->items = items_of(frame, w);
-  const long width = panels_of(w->vectors * GATES) * WIDE;
-  void *memory = allocate((w->units + w->inputs + 2) * width + 8 * LINE);
-  if (!memory) return no_memory(frame);
-  arena from = {aligned(memory)};
-  f.P = cut(&from, w->units * width);
-  pack_gates(frame, w, f.W, w->units, f.P);
-  if (of_inputs) {
-    f.P_x = cut(&from, w->inputs * width);
-    pack_gates(frame, w, f.W_x, w->inputs, f.P_x);
+  divide(frame, w, w->units); /* h */
+  f.chunk = most(1, FORWARD_ROWS / most(1, w->rows / w->groups));
+  f.benches = calloc((size_t)w->items, sizeof *f.benches);
+  arena from = {0, 0};
+  if (f.benches) lay_out_forward(&f, &from);
+  void *memory = f.benches ? allocate(from.used) : 0;
+  int ran = 0;
+  if (memory) {
+    from = (arena){aligned(memory), 0};
+    lay_out_forward(&f, &from);
+    pack_gates(frame, w, f.W, w->units, f.P);
+    if (w->inputs) pack_gates(frame, w, f.W_x, w->inputs, f.P_x);
+    if (f.b) pack_bias(w, f.b, f.bias);
+    if (f.b_x) pack_bias(w, f.b_x, f.bias_x);
+    ran = !w->rows || run_stages(frame, w, w->steps + 1, forward_part, &f);
   }
-  if (f.b) pack_bias(w, f.b, f.bias = cut(&from, width));
-  if (f.b_x) pack_bias(w, f.b_x, f.bias_x = cut(&from, width));
-  if (w->rows) run_items(frame, w->items, forward_item, &f);
   free(memory);
-  return w->failed ? no_memory(frame) : 0;
+  free(f.benches);
+  return ran ? 0 : no_memory(frame);
 }

@@ -1,5 +1,5 @@
-/* Packing the matrices of a walk, and unpacking sums that lie like them, by all threads:
- * of one sequence of a few rows this is a good part of the work.
+/* Packing the matrices of a walk, by all threads: of one sequence of a few rows this is a
+ * good part of the work.
  */
 #ifndef JRNN_PACKING_H
 #define JRNN_PACKING_H
@@ -67,6 +67,24 @@ static void pack_gates(const XLA_FFI_CallFrame *frame, const walk *w, const real
 static void pack_transposed(const XLA_FFI_CallFrame *frame, const walk *w, const real *W,
                             const long size, real *P) {
   pack(frame, (packing){w, W, P, size, panels_of(vectors_of(size)), pack_of_rows});
+}
+
+typedef struct {
+  real *from;
+  long count, items;
+} zeroed;
+
+static void zero_item(void *data, const long item) {
+  const zeroed *z = data;
+  const long lo = item * z->count / z->items, hi = (item + 1) * z->count / z->items;
+  memset(z->from + lo, 0, (size_t)(hi - lo) * sizeof(real));
+}
+
+/* Sets numbers to zero, each thread about those that it works with. */
+static void zero(const XLA_FFI_CallFrame *frame, const walk *w, real *from,
+                 const long count) {
+  zeroed all = {from, count, w->items};
+  run_items(frame, w->items, zero_item, &all);
 }
 
 /* Packs one row (GATES * n) as plain vectors, in the order of the gates' vectors. */

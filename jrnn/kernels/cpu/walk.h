@@ -6,36 +6,38 @@
  *   dW = sum_t h_{t-1}^T dv_t,   dW_x = sum_t x_t^T du_t,   dx_t = du_t W_x^T
  *
  * `pointwise` and `pullback` are generated from the cell. The rows of a batch are
- * independent until the parameters' gradients are summed, so each item of work walks its
- * own rows along all steps, with its own sums, and no barrier stands inside the loop over
- * time. The number of items depends on the sizes and the pool's size alone.
+ * independent until the parameters' gradients are summed, so each group of rows walks
+ * along all steps by itself, with its own sums. Where rows are few and the matrix is
+ * large, the units of a group are divided in parts too, which wait for each other once a
+ * step. The division depends on the sizes and the pool's size alone (division.h).
  *
- * Vectors of the gates are packed unit by unit: vector q of u and v is gate q % GATES of
- * unit vector q / GATES, so that a step of the cell is taken in registers. In du and dv
- * it is unit vector q % units of gate q / units, as in the arrays of JAX.
+ * Vectors of the gates are packed unit by unit: vector q of u, v and their gradients is
+ * gate q % GATES of unit vector q / GATES, so that a step of the cell is taken in
+ * registers, and a part's units lie together. For the product with W^T the rows of dv lie
+ * gate by gate, as in the arrays of JAX.
  */
 #ifndef JRNN_WALK_H
 #define JRNN_WALK_H
 
 #include "call.h"
 #include "products.h"
-#include "tasks.h"
+#include "team.h"
 
 enum { GATES = JRNN_GATES, FIELDS = JRNN_FIELDS, SAVED = JRNN_SAVED };
 enum { SHARED = JRNN_SHARED };
 /* Unit vectors of a block: the least whose gates fill whole panels. */
 enum { BLOCK = GATES % VECTORS ? VECTORS : 1, PANELS = BLOCK * GATES / VECTORS };
 enum { ACTIVE = 1, RESTART = 2 }; /* bits of a flag */
-/* Rows of a chunk of steps of an item, over which its large products run: forwards as
+/* Rows of a chunk of steps of a group, over which its large products run: forwards as
  * many as fill tiles, backwards enough that the sums are seldom read and written. */
 enum { FORWARD_ROWS = 64, BACKWARD_ROWS = 128 };
 
 typedef struct {
   long steps, rows, units, inputs; /* T, rows of the batch, n, k (0: u is given) */
-  long vectors, items;             /* of the units; of work */
+  long vectors;                    /* of the units */
+  long groups, parts, items;       /* of rows; of units; both together */
   const real *xs, *us, *start[FIELDS], *fresh[FIELDS];
   const int32_t *flags; /* (T, rows), or 0 */
-  int failed;           /* whether an item found no memory */
 } walk;
 
 static inline long least(const long a, const long b) { return a < b ? a : b; }
@@ -62,19 +64,44 @@ static inline vec only(const vec value, const int count) {
   return load_some(kept, count);
 }
 
-/* The rows of an item. */
-static inline long first_row(const walk *w, const long item) {
-  return item * w->rows / w->items;
+/* The panels of all gates of all units, which lie unit by unit, and the panel in which
+ * the gates of a part's first unit begin. */
+static inline long columns(const walk *w) { return panels_of(w->vectors * GATES); }
+static inline long first_of_gates(const long unit) { return unit * GATES / VECTORS; }
+
+/* The first of a group's rows. */
+static inline long first_row(const walk *w, const long group) {
+  return group * w->rows / w->groups;
 }
 
-/* Memory that is cut into arrays whose sizes are known one after the other. */
+/* The first of a part's panels, of so many, and of its vectors of units. */
+static inline long first_panel(const walk *w, const long part, const long panels) {
+  return part * panels / w->parts;
+}
+
+static inline long first_unit(const walk *w, const long part) {
+  return least(w->vectors, first_panel(w, part, panels_of(w->vectors)) * VECTORS);
+}
+
+/* Copies a part's columns of rows of n numbers. */
+static void copy_part(const walk *w, const long part, const long rows, const real *from,
+                      const long from_row, real *to, const long to_row) {
+  const long first = first_unit(w, part) * LANES;
+  const long count = least(w->units, first_unit(w, part + 1) * LANES) - first;
+  for (long r = 0; r < rows; r++)
+    memcpy(to + r * to_row + first, from + r * from_row + first,
+           (size_t)count * sizeof(real));
+}
+
+/* Memory that is cut into arrays one after the other; without memory, only counts. */
 typedef struct {
-  real *at;
+  real *memory;
+  long used;
 } arena;
 
 static real *cut(arena *from, const long count) {
-  real *found = from->at;
-  from->at += (count + 2 * LINE - 1) / LINE * LINE;
+  real *found = from->memory ? from->memory + from->used : 0;
+  from->used += (count + 2 * LINE - 1) / LINE * LINE;
   return found;
 }
 
@@ -84,11 +111,6 @@ static inline real *aligned(void *memory) {
 
 static inline void *allocate(const long count) {
   return malloc((size_t)count * sizeof(real) + 64);
-}
-
-/* Notes that an item found no memory. */
-static void fail(const walk *w) {
-  __atomic_store_n((int *)&w->failed, 1, __ATOMIC_RELAXED);
 }
 
 static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
@@ -131,6 +153,7 @@ static before renewed(const walk *w, const before tm1, const long t, const long 
   return found;
 }
 
+#include "division.h"
 #include "packing.h"
 
 #include "forward.h"
