@@ -22,20 +22,33 @@ jax.config.update("jax_debug_key_reuse", True)  # no typed key is consumed twice
 
 
 def pytest_configure(config):
-    """Compiles with little optimisation in the quick suite, which mostly compiles.
+    """Compiles with little optimisation what is not slow, which mostly compiles.
 
-    The slow suite runs what users run. XLA reads the flag when it is first used.
+    The slow tests run what users run. XLA reads the flag when it is first used.
     """
-    if config.option.markexpr == "not slow and not nightly":
+    chosen = config.option.markexpr
+    if chosen == "longer" or "not slow and not nightly" in chosen:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Raises for tests marked both slow and nightly, which `-m slow` would run."""
+    """Marks all cases but the first of what is `longer_but_the_first`.
+
+    Raises for tests marked both slow and nightly, which `-m slow` would run.
+    """
+    begun = set()
     for item in items:
-        if {"slow", "nightly"} <= {mark.name for mark in item.iter_markers()}:
+        marks = {mark.name for mark in item.iter_markers()}
+        if {"slow", "nightly"} <= marks:
             raise pytest.UsageError(f"Expected one mark, got both for {item.nodeid}.")
+        if "longer_but_the_first" not in marks or {"slow", "nightly"} & marks:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if name in begun:
+            item.add_marker("longer")
+        begun.add(name)
 
 
 def pytest_collection_finish():

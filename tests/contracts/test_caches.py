@@ -273,6 +273,7 @@ def test_every_cache_is_bounded_and_known():
             assert cache.cache_parameters()["maxsize"] == caches.SIZE
 
 
+@pytest.mark.longer
 def test_clear_caches_empties_every_one():
     # In another process: other tests count on the identity of what they made.
     code = (

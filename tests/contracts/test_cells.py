@@ -82,6 +82,7 @@ def test_step_is_project_advance_output(case):
     assert_close(cell.step(params, state, xs[0]), expected, 0.0)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", every_case())
 def test_unroll_and_trajectory_equal_loop_of_step(case):
     cell, params, xs, state, _, _ = inputs(case)
@@ -98,6 +99,7 @@ def test_unroll_and_trajectory_equal_loop_of_step(case):
         assert_close(got, stacked, 1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", every_case())
 def test_gradients_equal_reference(case):
     cell, params, xs, state, dys, dstate = inputs(case)
@@ -118,6 +120,7 @@ def test_gradients_equal_reference(case):
             assert error(getattr(got[2], name), expected) <= TOLERANCE["float64"], name
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", two_of_main())
 def test_token_ids_equal_one_hot(case):
     cell, params, _, state, dys, dstate = inputs(case)
@@ -129,6 +132,7 @@ def test_token_ids_equal_one_hot(case):
         assert_close(got, (expected[0], expected[2]))
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", two_of_main())
 def test_gradient_from_trajectory(case):
     cell, params, xs, state, _, _ = inputs(case)
@@ -144,6 +148,7 @@ def test_gradient_from_trajectory(case):
     )
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", two_of_main())
 def test_batch_equals_vmap_and_members_alone(case):
     cell, params, xs, state, dys, dstate = inputs(case)
@@ -171,6 +176,7 @@ def test_vmap_over_parameters(case):
     assert_close(jax.vmap(run)(both), jnp.stack([run(params), run(other)]), 1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", two_of_main())
 def test_jit_equals_no_jit(case):
     cell, params, xs, state, _, _ = inputs(case)
@@ -209,6 +215,7 @@ WIDTHS = ["float64", "float32", "bfloat16", "float16"]
 MIXED = [("bfloat16", "float32"), ("float64", "float16")]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("inner", "outer"),
     [
@@ -238,6 +245,7 @@ def test_types(inner, outer):
         assert error(ys, expected) <= loosest
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "poison",
     [
@@ -283,6 +291,7 @@ def test_ragged_batch_equals_each_alone(case):
         assert all(jax.tree.leaves(untouched))
 
 
+@pytest.mark.longer
 def test_mask_lets_the_state_pass():
     cell, params, xs, state, dys, dstate = inputs(MAIN[1])
     mask = jnp.ones((T, B), bool).at[2].set(False).at[4, 1].set(False)
@@ -475,6 +484,7 @@ def test_reverse_over_reverse_adds_no_whole_sequences_in_its_loops():
     assert not [shape for shape in added if shape[:1] == (steps,)]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "own", [(0, 1, 2), pytest.param((0,), marks=pytest.mark.slow), (1, 2)]
 )

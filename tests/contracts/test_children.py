@@ -151,6 +151,7 @@ def test_a_step_shows_what_the_wrapper_makes_of_outputs():
     assert_close(jrnn.residual(ELMAN).step(*given)[1], xs[0] + y)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("name", "method"), RUNS)
 def test_a_wrapper_of_ones_own_runs_by_every_method(name, method):
     cell = OWN[name]()
@@ -174,6 +175,7 @@ def test_a_method_asks_a_wrapper_of_ones_own_for_what_it_needs():
         jrnn.unroll(OWN["inside"](), params, xs, method=jrnn.associative())
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", OWN)
 def test_a_wrapper_of_ones_own_is_looked_into(name):
     cell = OWN[name]()

@@ -109,6 +109,7 @@ def test_the_bound_of_another_advance_is_its_own():
     np.testing.assert_allclose(jnp.exp(bound.log_beta), 3.0)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("method", "wrap"),
     [
@@ -198,6 +199,7 @@ def test_gates_of_a_cell_of_ones_own_are_told_by_it():
     np.testing.assert_array_equal(found.high, [0.5, 0.5, 1.0])
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", ["zoneout", "learned_initial_state", "lstm", "mine"])
 def test_nothing_goes_by_a_name(name):
     cell = jrnn.gru(2, 3)

@@ -90,6 +90,7 @@ def test_the_guard_sees_another_default(monkeypatch):
         jax.clear_caches()
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("peepholes", "rows", "scattered"), [(False, 2, 0), (True, 2, 0), (False, 1, 1)]
 )

@@ -20,6 +20,7 @@ OF_LENGTHS = 10  # what lengths add to that; 20 where their devices were asked f
 slow = pytest.mark.slow
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("layers", [1, pytest.param(4, marks=slow)])
 def test_a_warm_eager_call_enters_few_python_functions(layers, tmp_path, capsys):
     """Where each call of 4 layers was checked anew, 412, and 3177 with a state."""
@@ -51,6 +52,7 @@ def test_python_calls_are_counted():
     assert python_calls(lambda: [once(), once()]) == 3
 
 
+@pytest.mark.longer
 def test_no_text_is_made_of_a_call_without_mistakes(monkeypatch):
     def refuse(spec):
         raise AssertionError(spec)

@@ -75,6 +75,7 @@ def test_memory_of_random_inputs_is_not_asked_of_it():
         memory_capacity(TIMED, params, jax.random.key(1), max_delay=2)
 
 
+@pytest.mark.longer
 def test_dropout_leaves_elapsed_time_as_it_is():
     cell = jrnn.dropout(TIMED, 0.5)
     params = cell.init(jax.random.key(0), jnp.float64)

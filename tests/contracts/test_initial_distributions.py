@@ -346,6 +346,7 @@ KINDS += [
 ]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("start", KINDS)
 def test_parameters_are_drawn_as_the_formulas_say(start):
     cell = start.make(K, H)

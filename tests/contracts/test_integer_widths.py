@@ -401,6 +401,7 @@ def _marked(names, quick=(), slow=()):
     return [pytest.param(name, marks=marks.get(name, night)) for name in names]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", _marked(ENTRIES, QUICK, SLOW))
 def test_every_width_says_what_int32_says(name):
     entry = ENTRIES[name]

@@ -107,6 +107,7 @@ def test_equations_of_a_dense_layer():
     assert_close(rows, params.W_x[ids], 0.0)
 
 
+@pytest.mark.longer
 def test_skip_connections_written_out():
     params, xs, state = drawn(SKIP)
     lower, upper, dense = jrnn.elman(K, H), jrnn.gru(K + H, 2), feedforward(K + 2, 2)

@@ -166,6 +166,7 @@ def driven(cell, params, steps, seed, scale):
     return jrnn.trajectory(cell, random_like(seed, params, scale), xs)
 
 
+@pytest.mark.longer
 def test_the_energy_of_oscillators_is_bounded():
     # Rusch and Mishra 2021, proposition 3.1: |h_n|^2 + |z_n|^2 <= m n dt.
     units, steps = 6, 200

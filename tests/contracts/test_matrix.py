@@ -89,6 +89,7 @@ def everything():
     return [row for row in named if matrix.accepted(row)]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("rows", grouped(matrix.covering(2, matrix.AXES), STRIDE))
 def test_every_two(rows, record_property):
     check(rows, record_property)

@@ -42,6 +42,7 @@ def directions():
     return *pair, runs
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", MERGES)
 def test_outputs_are_merged(directions, name):
     params, xs, (forward, backward) = directions

@@ -137,6 +137,7 @@ UNREAD = [
 ]
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("cell", "method", "name"), UNREAD)
 def test_what_no_loss_reads_has_the_types_of_a_mesh(cell, method, name):
     # Zeros that nobody computed stand for it on the way back.
@@ -162,6 +163,7 @@ def test_what_no_loss_reads_has_the_types_of_a_mesh(cell, method, name):
         assert_close(jax.device_get(inside(params, placed)), expected, 1e-11)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("name", "method", "kind", "mapped"), CASES)
 def test_the_types_of_a_mesh_go_together(name, method, kind, mapped):
     # What varies over a mesh of one device is as much of a type as over many.

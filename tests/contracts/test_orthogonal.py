@@ -26,6 +26,7 @@ def orthogonality(W):
 # Orthogonal by the exponential map.
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "name", ["kept", pytest.param("drawn", marks=pytest.mark.slow)]
 )
@@ -47,6 +48,7 @@ def test_an_orthogonal_linear_network_keeps_every_norm(name, key):
     assert error(final, start) > 0.1  # it turned
 
 
+@pytest.mark.longer
 def test_whatever_a_is_the_matrix_is_a_rotation():
     cell = jrnn.cells.exp_rnn(K, 16)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -171,6 +173,7 @@ def around(cell):
     }
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "name",
     [

@@ -152,6 +152,7 @@ def test_types(case, inner, outer):
     assert {leaf.dtype.name for leaf in once[0]} == {expected}
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", marked(PARALLEL))
 def test_gradients_of_closed_and_open_gates_are_finite(case):
     # The rates of lru and s5 are exponents, of which 1e4 overflows by itself.
@@ -185,6 +186,7 @@ def test_initial_parameters_are_finite_in_narrow_types(case):
         cell.init(jax.random.key(1), jnp.int32)
 
 
+@pytest.mark.longer
 def test_the_rates_of_an_lru_fill_the_ring():
     units = 4000
     cell = jrnn.cells.lru(2, units, r_min=0.5, r_max=0.9, max_phase=0.3)

@@ -105,6 +105,7 @@ def test_a_method_comes_back_equal():
         assert hash(again) == hash(method)
 
 
+@pytest.mark.longer
 def test_a_distribution_comes_back():
     for head in (heads.mixture(2), jrnn.gaussian(2, full=True), jrnn.categorical(3)):
         params = head.init(jax.random.key(0), 4)

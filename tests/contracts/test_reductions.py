@@ -21,6 +21,7 @@ def _key():
     return jax.random.key(0)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("dtype", [*NARROW, "float32", "float64"])
 @pytest.mark.parametrize("per_sequence", [False, True])
 def test_means_over_steps_of_narrow_floats(dtype, per_sequence):
@@ -82,6 +83,7 @@ def test_the_norm_of_a_narrow_gradient_is_float32(dtype):
     assert jnp.allclose(metrics["gradient_norm"], np.sqrt(4096 * 256 + 3))
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("method", [jrnn.bptt(), jrnn.scan()], ids=["bptt", "scan"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_rows_of_equal_ids_are_summed_in_float32(dtype, method):
@@ -100,6 +102,7 @@ def test_rows_of_equal_ids_are_summed_in_float32(dtype, method):
     assert gradient.b.tolist() == [2000, 2000]
 
 
+@pytest.mark.longer
 def test_the_start_vector_sums_over_the_batch_in_float32():
     head = jrnn.categorical(3)
     cell = jrnn.elman(3, 2, activation=jrnn.activations.linear)
@@ -121,6 +124,7 @@ def test_the_start_vector_sums_over_the_batch_in_float32():
     assert jnp.allclose(found, expected, rtol=0.02)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("dtype", NARROW)
 def test_moments_of_narrow_distributions_are_float32(dtype):
     """What `predict` gives is float32; what a user makes by hand may be narrower."""

@@ -66,6 +66,7 @@ def by_hand(cell, params, xs, key=None):
     return state, jnp.stack(ys)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("name", "field"), SWEEP)
 def test_a_wrapper_runs_the_function_that_is_there(name, field):
     old = AROUND[name]()
@@ -132,6 +133,7 @@ def test_a_step_of_ones_own_is_kept():
     assert jrnn.gru(3, 4).step is jrnn.gru(3, 4)[5]
 
 
+@pytest.mark.longer
 def test_a_model_reads_in_chunks_what_it_reads_whole():
     plain = jrnn.gru(3, 4)
     cell = plain._replace(output=otherwise(plain.output))
@@ -181,6 +183,7 @@ def test_parameters_of_a_replaced_init_are_taken():
     assert one.step(params, last, xs[0])[1].shape == (3,)
 
 
+@pytest.mark.longer
 def test_a_head_scores_by_its_present_prediction():
     head = jrnn.gaussian()
     params = head.init(jax.random.key(0), 3)

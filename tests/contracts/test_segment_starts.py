@@ -118,6 +118,7 @@ def cases():
             yield pytest.param(name, reverse, marks=marks, id=f"{name}-{reverse}")
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("method", "reverse"), list(cases()))
 def test_outputs_and_gradients_are_those_of_the_loop(method, reverse):
     @jax.jit

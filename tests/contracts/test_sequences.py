@@ -63,6 +63,7 @@ def flags(seed, share=0.4):
     return jnp.asarray(np.random.default_rng(seed).random((T, B)) < share)
 
 
+@pytest.mark.longer_but_the_first
 @every_method
 def test_padding_changes_no_bit(method):
     cell = deep(method)
@@ -95,6 +96,7 @@ def test_padding_changes_no_bit(method):
         assert not jnp.where(inside, 0.0, dirty[1][1]).any()
 
 
+@pytest.mark.longer_but_the_first
 @every_method
 def test_a_ragged_batch_equals_each_sequence_alone(method):
     cell = deep(method)
@@ -116,6 +118,7 @@ def test_a_ragged_batch_equals_each_sequence_alone(method):
         assert_close((final, ys[:length, i]), (alone, alone_ys), 1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @every_method
 def test_reverse_is_the_flipped_sequence(method):
     cell = suited(method, jrnn.lstm)(K, H)
@@ -127,6 +130,7 @@ def test_reverse_is_the_flipped_sequence(method):
     assert_close(jax.tree.map(lambda leaf: leaf[0], states), last, 0.0)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("reverse", [False, True])
 @every_method
 def test_no_gradient_crosses_a_reset(method, reverse):
@@ -148,6 +152,7 @@ def test_no_gradient_crosses_a_reset(method, reverse):
     assert not dstate.h.any()
 
 
+@pytest.mark.longer_but_the_first
 @every_method
 def test_a_recorded_rollout_replays_step_by_step(method):
     # As an agent acts: a state of its own, put back where an episode ends.
@@ -166,6 +171,7 @@ def test_a_recorded_rollout_replays_step_by_step(method):
     assert_close(got, (now, jnp.stack(ys)), 1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @every_method
 def test_a_learned_initial_state_has_its_own_gradient(method):
     cell = jrnn.wrappers.learned_initial_state(suited(method, jrnn.gru)(K, H))
@@ -236,6 +242,7 @@ def test_noise_is_the_same_under_every_method_and_absent_without_a_key():
     assert error(run()[1], noisy[0][1]) > 1e-3
 
 
+@pytest.mark.longer
 def test_dropout_drops_inputs_anew_at_each_step_and_keeps_their_mean():
     cell = jrnn.dropout(jrnn.elman(50, 2), 0.25)
     kept, inner = cell.noise(jax.random.key(0), 40, (30,))
@@ -329,6 +336,7 @@ def test_checkpoints_cut_time_evenly(steps, levels):
         assert set(segments) == {2}
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("levels", [1, 2, 9])
 def test_checkpoints_keep_outputs_and_gradients(levels):
     cell = jrnn.lstm(K, H)

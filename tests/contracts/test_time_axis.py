@@ -42,6 +42,7 @@ METHODS = {
 }
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method",
@@ -78,6 +79,7 @@ def test_everything_with_an_axis_of_time_is_swapped(method, reverse):
     assert_close(run(*map(swap, timed), 1), expected, 1e-12)
 
 
+@pytest.mark.longer
 def test_trajectories_and_token_ids():
     cell = jrnn.lstm(K, H)
     params, xs, state, resets, mask = drawn(cell)

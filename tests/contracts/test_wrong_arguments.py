@@ -188,6 +188,7 @@ def slowly(case):
     return pytest.param(case.make, marks=[pytest.mark.slow] if case.slow else [])
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("make", [lambda: jrnn.categorical(3), *map(slowly, HEADS)])
 def test_a_head_takes_one_temperature_for_each_sequence(make):
     head = make()
@@ -271,6 +272,7 @@ def draws(key):
     yield measure(elman, elman.init(key), key, max_delay=2, steps=20)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "implementation",
     ["threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)],
@@ -310,6 +312,7 @@ METHODS = {
 }
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", METHODS)
 def test_a_real_state_begins_a_complex_cell(name):
     cell = jrnn.cells.lru(3, 4)

@@ -77,6 +77,7 @@ def test_gradient_by_lag_is_that_of_each_step_by_itself(make):
         assert_close(norms, jax.tree.map(lambda leaf: jnp.linalg.norm(leaf.ravel()), G))
 
 
+@pytest.mark.longer
 def test_a_gradient_of_zero_has_no_shares_and_a_derivative():
     cell, params, xs, state = example(jrnn.elman)
     nothing = lambda final, ys: 0 * ys.sum()
@@ -114,6 +115,7 @@ def test_gradients_whose_squares_no_float32_holds_are_measured(factor):
     assert float(penalty) == pytest.approx(109 * (factor - 1) ** 2, rel=1e-4)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("where", [pytest.param("xs", marks=slow), "b"])
 def test_what_is_not_a_number_is_told(where):
     cell, params, xs = shrinking(1.0, 9)
@@ -139,6 +141,7 @@ def test_a_run_that_overflows_has_no_memory_to_tell_of():
     assert np.isnan(found.total)
 
 
+@pytest.mark.longer
 def test_gradients_in_bfloat16_are_measured_in_float32():
     cell, params, xs, state = example(jrnn.elman)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
@@ -150,6 +153,7 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("make", CELLS)
 def test_shares_of_all_lags_are_one_in_sum(make):
     cell, params, xs, state = example(make)
@@ -195,6 +199,7 @@ def test_exponents_of_a_normal_linear_network_are_log_moduli():
     assert (np.asarray(found.errors) < 1e-6).all()
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=slow), jnp.float64])
 def test_a_direction_that_is_lost_has_no_exponent(dtype):
     tolerance = 20 * float(jnp.finfo(dtype).eps)
@@ -307,6 +312,7 @@ def delay_line(n, dtype=jnp.float64):
     return cell, jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
+@pytest.mark.longer
 def test_delays_without_memory_add_up_to_none():
     cell, params = delay_line(4)
     how = {"max_delay": 500, "steps": 1000}

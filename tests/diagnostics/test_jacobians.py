@@ -91,6 +91,7 @@ def check_against_brute_force(cell, params, xs, state):
                 )
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "case",
     [
@@ -154,6 +155,7 @@ def relu_line():
     return cell, params, xs
 
 
+@pytest.mark.longer
 def test_a_direction_that_matters_late_is_not_lost_to_rounding():
     cell, params, xs = relu_line()
     found = jacobian_products_by_lag(cell, params, xs)[0]
@@ -222,6 +224,7 @@ def draws(make, count, seed=0):
     return cell, params, xs, state
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("make", "label"),
     [
@@ -481,6 +484,7 @@ def primitives(program):
         yield equation.primitive.name, any(runs_over(loop, LINE) for loop in loops)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "function",
     [

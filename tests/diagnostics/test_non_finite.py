@@ -33,6 +33,7 @@ def spiked(xs, t, b):
     return xs.at[t, b, 0].set(3e38)  # overflows where it is multiplied, and is finite
 
 
+@pytest.mark.longer
 def test_finite_is_none():
     cell = jrnn.stack(jrnn.lstm(K, H), jrnn.gru(H, H))
     params, xs = numbers(cell)
@@ -54,6 +55,7 @@ def test_the_first_step_and_array_forwards():
     assert str(found).startswith(f"state.h of layer [1] at step {found.step}: ")
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_directions_are_read_each_in_its_order(reverse):
     pair = jrnn.bidirectional(linear(K, H), linear(K, H))
@@ -108,6 +110,7 @@ def root(state, ys):
     return jnp.sqrt(ys[4, 0, 1] - ys[4, 0, 1]) + (ys**2).sum()
 
 
+@pytest.mark.longer
 def test_the_first_step_backwards():
     cell = jrnn.stack(jrnn.lstm(K, H), jrnn.residual(jrnn.gru(H, H)))
     params, xs = numbers(cell)
@@ -121,6 +124,7 @@ def test_the_first_step_backwards():
     ).any()
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_gradient_that_explodes_on_its_way_back(reverse):
     # What flows back grows with each step, until it is no longer finite.

@@ -58,6 +58,7 @@ def test_images_are_read_in_order():
     assert read[:, 1, 0].tolist() == xs[1].ravel().tolist()
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("warp", "shape"), [("curves", (5, 40)), ("images", (5, 9, 9))]
 )

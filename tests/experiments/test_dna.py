@@ -69,6 +69,7 @@ def test_the_mean_over_strands_is_the_length_of_a_code(tiny) -> None:
     assert 0.9 < sum(2.0**-b for b in bits) <= 1 + 1e-6
 
 
+@pytest.mark.longer
 def test_pieces_see_the_past_alone_and_agree_with_the_whole(tiny) -> None:
     network, params = tiny
     whole = models.log_probs(network, params, BASES[:, None])
@@ -104,6 +105,7 @@ def test_a_mixture_that_forgets_is_the_loop_over_its_equation() -> None:
         w /= w.sum(axis=0)
 
 
+@pytest.mark.longer
 def test_smoothing_and_gamma_are_the_best_on_validation() -> None:
     levels = references.fit_chains(BASES, 2)
     valid, called = 3 - BASES, []
@@ -211,6 +213,7 @@ def test_segments_read_each_gene_in_its_own_direction(
     )
 
 
+@pytest.mark.longer
 def test_a_chain_by_codon_place_knows_strand_and_phase() -> None:
     gene = np.tile([0, 0, 1, 0, 2, 1], 400).astype(np.int8)  # the third base is C
     levels = genes.fit_chain([gene], 0, period=3)

@@ -192,6 +192,7 @@ def test_an_area_is_drawn_in_stretches_of_beats():
     assert runs[0] < intervals.area(intervals.curve(scores, labels)) < runs[1]
 
 
+@pytest.mark.longer
 def test_what_a_reference_chooses_is_the_best_on_validation():
     data = made_up()
     train, valid, _ = command.parts_of(data)

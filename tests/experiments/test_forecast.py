@@ -194,6 +194,7 @@ def answers(forecaster, text, capsys, state=None):
     return refused, [json.loads(line) for line in out.splitlines()], err
 
 
+@pytest.mark.longer
 def test_a_stream_scores_like_the_model_and_goes_on_bit_for_bit(
     forecaster, capsys, tmp_path
 ):

@@ -120,6 +120,7 @@ def test_scales_are_those_of_pairs_that_exist():
     np.testing.assert_allclose(scales.ahead, ahead)
 
 
+@pytest.mark.longer
 def test_autoregression_forecasts_at_every_reading_what_a_recursion_does():
     train, scales = made_up(3, (60, 50)), scales_of(made_up(3, (60, 50)))
     params = references.fit_autoregression(part_of(train, scales), 3)
@@ -180,6 +181,7 @@ def test_direct_regression_finds_the_weights_of_what_it_is_given():
     np.testing.assert_allclose(found.mean[due, 0], glucose[7:], atol=1e-5)
 
 
+@pytest.mark.longer
 def test_chain_is_propagated_from_the_bin_of_the_reading():
     # Bins of 180 mg/dL are three; the last, 400 alone, is never seen.
     # Levels last, so that a step more or less makes a difference.

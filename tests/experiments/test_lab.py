@@ -125,6 +125,7 @@ def test_training_keeps_what_scored_lowest_and_starts_anew():
     assert best.score == abs(float(best.params))
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_without_a_score_keeps_the_last_and_none_of_nan():
     last = descend(None, ())
@@ -154,6 +155,7 @@ def test_drawn_groups_are_averaged_whole():
     np.testing.assert_allclose(groups.means(values, among), expected, rtol=1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("decay", [None, 0.1])
 def test_adam_rises_and_falls_behind_a_clipped_gradient(decay):

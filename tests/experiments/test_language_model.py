@@ -289,6 +289,7 @@ def test_networks_have_equal_numbers_of_parameters():
     assert all(abs(count - 220_000) < 2200 for count in counts)
 
 
+@pytest.mark.longer
 def test_every_character_is_scored_once_whatever_the_length():
     model = models.build("gru", 3, 4)
     params = model.init(jax.random.key(0))

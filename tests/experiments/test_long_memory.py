@@ -131,6 +131,7 @@ def test_memoryless_copier_costs_the_baseline(key):
     assert own.threshold == own.baseline / 10
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("relevant", "places"),
     [(2, ((10, 20), (50, 60))), (3, ((10, 20), (33, 43), (66, 76)))],
@@ -157,6 +158,7 @@ def test_order_is_of_the_symbols_that_matter(key, relevant, places):
     assert set(classes) == set(range(2**relevant))
 
 
+@pytest.mark.longer
 def test_order_is_right_where_no_output_is_off_by_three_tenths(key):
     own = problem("order_6a", 110)
     batch = own.draw(key, 3, ())
@@ -171,6 +173,7 @@ def test_order_is_right_where_no_output_is_off_by_three_tenths(key):
     assert not training.is_solved(own, 0.0, 1 / 2000)
 
 
+@pytest.mark.longer
 def test_equal_keys_give_equal_sequences():
     for name, length in (("adding", 4), ("copy", 2), ("order_6b", 110)):
         draw = problem(name, length).draw

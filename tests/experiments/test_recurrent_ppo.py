@@ -75,6 +75,7 @@ def test_advantages_are_those_of_a_loop(ppo):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("as_users_have_it")
 def test_replay_equals_acting(ppo):
     settings = ppo.Settings(hidden=4, environments=3, steps=16)

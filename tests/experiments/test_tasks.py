@@ -93,6 +93,7 @@ def test_chance_is_as_told(key):
     np.testing.assert_allclose(targets[asked[:, 0]].mean(axis=1), 0.5, atol=0.032)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", DRAWS)
 def test_equal_keys_give_equal_batches(name):
     first, again, other = (DRAWS[name](jax.random.key(seed), 8) for seed in (3, 3, 4))
@@ -148,6 +149,7 @@ def test_bits_and_classes_are_scored_where_they_are_asked(key):
     np.testing.assert_allclose(loss, np.log1p(3 * np.exp(-9.0)), rtol=1e-6)
 
 
+@pytest.mark.longer
 def test_a_shift_shows_the_input_before(key):
     cell = cells.make_cell("elman", 3)
     task = learners.recall_task(2, 2, 2, 1)

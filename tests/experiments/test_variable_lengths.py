@@ -125,6 +125,7 @@ def test_test_part_changes_no_bit_of_a_trained_model(monkeypatch):
         assert fits[0][1:] == fits[1][1:]
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_moves_towards_the_labels(monkeypatch):
     digits, _ = made_up(monkeypatch)

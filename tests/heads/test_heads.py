@@ -69,6 +69,7 @@ def every_mask(xs):
     return jnp.asarray(bits.reshape(xs.shape) == 1)
 
 
+@pytest.mark.longer
 @each("gaussian full")
 def test_what_is_missing_adds_nothing_whatever_stands_there(case):
     head = case.make()
@@ -134,6 +135,7 @@ def extreme(name):
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (predicted, x))
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -199,6 +201,7 @@ def test_gradients_equal_central_differences(case):
     assert_close(jax.jit(jax.grad(total))(flat)[moved], central, 1e-8)
 
 
+@pytest.mark.longer
 def test_every_level_of_a_quantised_signal_together_has_probability_one():
     head = BY_NAME["discretised"].make()
     params, shown, _ = drawn(head, scale=3.0)

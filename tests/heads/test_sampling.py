@@ -162,6 +162,7 @@ def test_numbers_have_no_most_probable_symbols(name):
         predicted.sample(jax.random.key(0), **{name: 1})
 
 
+@pytest.mark.longer
 def test_a_mixture_whose_weights_are_nan_draws_nan():
     head = jrnn.heads.mixture(2)
     parameters = jax.tree.map(

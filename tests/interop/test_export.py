@@ -78,6 +78,7 @@ def code_in(text):
     return textwrap.dedent(text.split("flatbuffers:\n")[1])
 
 
+@pytest.mark.longer
 def test_a_process_without_jrnn_runs_and_trains_it(tmp_path):
     cell = jrnn.wrappers.learned_initial_state(jrnn.gru(3, 2))
     params = params_of(cell)
@@ -118,6 +119,7 @@ def arrays_in(folder, name):
     return {n: jnp.asarray(found[n]) for n in found.files}
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)]
 )

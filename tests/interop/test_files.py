@@ -251,6 +251,7 @@ class TestRefused:
         with pytest.raises(TypeError, match="cell_or_model to be a cell, head or"):
             jrnn.save(tmp_path / "it", made, {})
 
+    @pytest.mark.longer
     def test_parameters_of_another(self, tmp_path):
         cell, path = jrnn.gru(3, 4), tmp_path / "it"
         for params in (params_of(jrnn.gru(3, 5)), params_of(jrnn.lstm(3, 4)), None):

@@ -63,6 +63,7 @@ def pair(request, standard_promotion):
     return cell, *ours(request.param, cell)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "options",
     [
@@ -141,6 +142,7 @@ def model(standard_promotion):
     return Model(nnx.Rngs(0))
 
 
+@pytest.mark.longer
 def test_an_optimizer_updates_plain_parameters(model):
     xs = inputs(dtype=jnp.float32)
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
@@ -230,6 +232,7 @@ def test_noise_is_on_in_training_and_off_in_evaluation():
     assert (calls(model, xs) != calls(model, xs)).any()
 
 
+@pytest.mark.longer
 def test_noise_needs_rngs_and_a_sequence():
     cell = jrnn.dropout(jrnn.gru(K, H), 0.5)
     model = RNN(cell, params=cell.init(jax.random.key(0)))

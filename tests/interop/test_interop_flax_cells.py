@@ -83,6 +83,7 @@ QUICK = "nnx GRUCell", "linen output beside the carry"
 EACH = [pytest.param(n, marks=() if n in QUICK else slow) for n in CASES]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", EACH)
 def test_numbers_equal_those_of_flax(name):
     cell, params, theirs = CASES[name]()
@@ -176,6 +177,7 @@ def test_equal_arguments_give_the_same_cell_which_pickles():
     assert kernels[0].dtype == jnp.float32
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("interface", ["nnx", "linen"])
 def test_a_file_cannot_hold_them_but_a_program_can(interface, tmp_path):
     own = {"nnx": lambda: jnnx.as_cell(nnx.SimpleCell, K, H)}

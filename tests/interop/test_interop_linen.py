@@ -47,6 +47,7 @@ def lstm(standard_promotion):
     return theirs, lstm_variables(params), mine, variables
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "options",
     [
@@ -76,6 +77,7 @@ def test_outputs_carries_and_gradients_equal_those_of_flax(lstm, options):
     assert_close(mine_xs, dxs, 1e-12)
 
 
+@pytest.mark.longer
 def test_parameters_are_drawn_from_one_key_by_name():
     cell = jrnn.stack(jrnn.cells.lru(K, H), jrnn.gru(K, H))
     variables = RNN(cell).init(jax.random.key(0), inputs(dtype=jnp.float32))

@@ -80,6 +80,7 @@ def reproduce(golden, cell, params, state, method):
     return ys, final, *gradients
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "method",
     [pytest.param(jrnn.scan(), id="scan", marks=pytest.mark.slow), jrnn.bptt()],

@@ -39,6 +39,7 @@ def converted(case):
     return lambda arrays, xs, lengths: jrnn_ys(case, arrays, xs, lengths)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", cases("keras", "haiku", "equinox"))
 def test_golden_arrays_are_reproduced(name) -> None:
     with np.load(GOLDEN / f"weights_{name.split()[0]}.npz") as file:
@@ -50,6 +51,7 @@ def test_golden_arrays_are_reproduced(name) -> None:
     assert_close(got, {n: held[n] for n in got}, FLOAT32)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("name", cases("linen", "nnx"))
 def test_flax_computes_the_same(name) -> None:
     case = CASES[name]

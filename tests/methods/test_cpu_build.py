@@ -81,6 +81,7 @@ print(names["Double"])
 """
 
 
+@pytest.mark.longer
 @needs_cc
 def test_two_processes_at_once_and_a_fork_agree(counted):
     source = double()

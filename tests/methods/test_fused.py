@@ -113,15 +113,18 @@ def shared(monkeypatch):
     monkeypatch.setattr(_plan, "SHARED", (8,))
 
 
+@pytest.mark.longer
 def test_a_kernel_whose_matrix_stays_equals_the_scan():
     same(problem(jrnn.lstm(K, 5)), "cuda")
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("small")
 def test_a_kernel_whose_matrix_is_read_in_tiles_equals_the_scan():
     same(problem(jrnn.gru(K, 19)), "cuda")
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("shared")
 def test_a_kernel_whose_programs_share_the_matrix_equals_the_scan():
     same(problem(jrnn.elman(K, 13)), "cuda")
@@ -196,6 +199,7 @@ def test_what_does_not_arrive_is_waited_for_and_given_up_for_good(monkeypatch):
     assert values[0].tolist() == [-1, -1]  # also where it comes after all
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("shared")
 def test_what_comes_late_is_what_is_taken(monkeypatch):
     # Interpreted, all has come before it is asked for: here every second answer is
@@ -217,6 +221,7 @@ def test_what_comes_late_is_what_is_taken(monkeypatch):
     assert len(asked) > 2 * (6 + 7)
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("shared")
 def test_how_what_is_exchanged_begins_and_is_read(monkeypatch):
     begun, launch = {}, _shared.launch
@@ -275,6 +280,7 @@ def test_how_many_programs_share_the_matrix(H, B, dtype, programs, rows):
     assert (plan.programs, plan.block[1]) == (programs, rows)
 
 
+@pytest.mark.longer
 @pytest.mark.usefixtures("small")
 def test_a_kernel_that_goes_block_by_block_equals_the_scan():
     same(problem(jrnn.gru(K, 18)), "tpu")
@@ -333,6 +339,7 @@ def test_bfloat16_is_accumulated_in_float32():
     assert sums == ["float32"] * 10  # one for each gate each way, and four outside
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_what_is_padded_reaches_nobody(platform):
     # 1 / 0 in the units of padding; infinity times the zeros around it is NaN.
@@ -340,6 +347,7 @@ def test_what_is_padded_reaches_nobody(platform):
     same(problem(cell, T=4, flags=False), platform)
 
 
+@pytest.mark.longer
 def test_axes_of_the_batch_and_none():
     cell = jrnn.lstm(K, 4)
     given = problem(cell, T=4, B=6, flags=False)

@@ -86,6 +86,7 @@ def same(cell, T, B, dtype="float64", flags=True, **options):
     assert_close(alone, found[0][1], LEAST)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CELLS)
 def test_outputs_and_gradients_equal_those_of_the_scan(name, dtype):
@@ -93,21 +94,25 @@ def test_outputs_and_gradients_equal_those_of_the_scan(name, dtype):
     same(CELLS[name](3, 33), 7, (15,), dtype)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("size", [(1, 1, (), 1), (2, 5, (1,), 2), (40, 70, (2, 2), 9)])
 def test_small_and_odd_sizes_equal_the_scan(size):
     inputs, units, batch, steps = size
     same(jrnn.gru(inputs, units), steps, batch)
 
 
+@pytest.mark.longer
 def test_a_chunk_of_steps_that_is_not_filled_equals_the_scan():
     """Forwards 64 rows make a chunk, backwards 128; here 3 rows and 50 steps."""
     same(jrnn.lstm(4, 6), 50, (3,), flags=False)
 
 
+@pytest.mark.longer
 def test_reversed_reading_equals_the_scan():
     same(jrnn.gru(3, 5), 6, (4,), reverse=True)
 
 
+@pytest.mark.longer
 def test_symbols_and_noise_come_as_projected_inputs():
     """Then u is given to the kernel, and JAX differentiates `project`."""
     cell = jrnn.gru(7, 5)
@@ -121,6 +126,7 @@ def test_symbols_and_noise_come_as_projected_inputs():
     assert_close(found, jax.value_and_grad(loss)(params, SCAN), EXACT)
 
 
+@pytest.mark.longer
 def test_stacked_and_bidirectional_cells_with_noise_equal_the_scan():
     inner = jrnn.dropout(jrnn.lstm(6, 3), 0.5)
     cell = jrnn.stack(jrnn.bidirectional(jrnn.gru(4, 3), jrnn.lstm(4, 3)), inner)
@@ -171,6 +177,7 @@ def test_states_of_every_step_equal_those_of_the_scan():
     assert_close(run(given[0], FUSED), run(given[0], SCAN), EXACT)
 
 
+@pytest.mark.longer
 def test_derivatives_of_the_gradient_equal_those_of_the_scan():
     """Forward over reverse, and reverse over reverse."""
     cell = jrnn.gru(2, 3)
@@ -191,6 +198,7 @@ def test_derivatives_of_the_gradient_equal_those_of_the_scan():
     assert_close(reverse(FUSED), reverse(SCAN), EXACT)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("over", ["data", "parameters"])
 def test_vmap_of_gradients_equals_that_of_the_scan(over):
     cell = jrnn.gru(3, 5)
@@ -246,6 +254,7 @@ def test_equal_runs_give_equal_bits_whatever_else_runs():
             jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.longer
 def test_an_empty_batch_gives_zeros():
     cell = jrnn.gru(3, 5)
     params = cell.init(jax.random.key(0))

@@ -97,6 +97,7 @@ def test_blocks_of_a_stack_equal_brute_force(source, target):
 SHUT = 60.0  # sigmoid(-60) is 1e-26, far below the rounding of 1
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("source", "target"),
     [
@@ -141,6 +142,7 @@ def test_measured_blocks_bound_a_block_far_below_the_whole():
                 assert found <= np.log(above) + 1e-10
 
 
+@pytest.mark.longer
 def test_the_derivative_is_finite_at_any_lag():
     """Of l log a, at an a and a lag where a^l is no number any more."""
     cell = jrnn.elman(1, 3, activation=jrnn.activations.linear)

@@ -46,12 +46,14 @@ def same(platform, dtype, T, shape, constant, chunk, tolerance=EXACT):
     assert_close(got, differentiated(*given, chunk=T), tolerance)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.usefixtures("groups")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_time_in_blocks_equals_the_loop(dtype):
     same("cuda", dtype, 20, (2, 5), False, 7)  # a group and three more, and 6 at last
 
 
+@pytest.mark.longer
 def test_a_constant_in_time_equals_the_loop():
     same("tpu", "float64", 20, (2, 3), True, 12)
 
@@ -125,6 +127,7 @@ def test_what_came_before_a_restart_is_cut_off():
     assert run(True)[1:].tolist() == [1.0, 1.5]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_lowers_from_a_machine_without_an_accelerator(platform, dtype):

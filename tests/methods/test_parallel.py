@@ -31,6 +31,7 @@ METHODS = {"one block": jrnn.associative(), "blocks": jrnn.associative(chunk=37)
 # The recurrence.
 
 
+@pytest.mark.longer
 @settings(max_examples=6, deadline=None)
 @given(
     steps=st.integers(1, 23),
@@ -61,6 +62,7 @@ def test_the_closed_form(steps, chunk, full, constant, seed):
     assert error(got, expected) < 1e-12
 
 
+@pytest.mark.longer
 def test_coefficients_without_leading_axes_are_those_with_them():
     b = random_like(1, jax.ShapeDtypeStruct((9, 2, 3), "float64"))
     for full in (False, True):
@@ -105,6 +107,7 @@ def test_shapes_that_do_not_go_together(shapes, words):
         jrnn.methods.linear_recurrence(a, b, h0)
 
 
+@pytest.mark.longer
 def test_a_million_steps_in_float32():
     # Running products underflow and sums of logarithms lose digits; this does neither.
     steps = 1_000_000
@@ -156,6 +159,7 @@ SEVERAL = [
 ]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_associative_equals_scan_and_bptt(name, steps):
@@ -216,6 +220,7 @@ def test_blocks_of_constant_slow_memory_are_as_exact_as_a_loop():
         assert mine <= 2 * theirs
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "cell",
     [jrnn.cells.min_gru(K, H), jrnn.elman(K, H, activation=jrnn.activations.linear)],
@@ -346,6 +351,7 @@ OPTIONS = {
 OFTEN = {"elman plain", "elman damping", "ind_rnn chunk", "ind_rnn diagonal"}
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -368,6 +374,7 @@ def test_newton_equals_scan(name, options):
     assert max(largest(slopes, truth[1])) < 1e-4
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "cells",
     [
@@ -411,6 +418,7 @@ def chaotic(steps=60):
     return cell, params, xs.at[:, 1].set(0.0)  # the second never leaves the origin
 
 
+@pytest.mark.longer
 def test_what_did_not_converge_is_nan_and_its_gradient_too():
     cell, params, xs = chaotic()
     method = jrnn.newton(iterations=3)
@@ -423,6 +431,7 @@ def test_what_did_not_converge_is_nan_and_its_gradient_too():
     assert jnp.isnan(jax.grad(loss)(xs)[:, 0]).any()
 
 
+@pytest.mark.longer
 def test_the_fallback_walks_what_did_not_converge():
     cell, params, xs = chaotic()
     method = jrnn.newton(iterations=3, fallback=True)
@@ -455,6 +464,7 @@ def test_a_warm_start_saves_iterations():
         jrnn.run.newton_trajectory(cell, params, xs, guess=wrong)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("inputs", [0.0, 0.3])
 def test_a_hessian_does_not_depend_on_how_few_iterations_were_needed(inputs):
     # Without inputs the guess is the solution, and no iteration improves a tangent.
@@ -489,6 +499,7 @@ def test_a_stack_reports_layer_by_layer():
     assert_close(states, jrnn.trajectory(cell, params, xs, lengths=lengths), 1e-10)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     "options",
     [
@@ -529,6 +540,7 @@ def test_small_errors_of_many_steps_add_up_to_a_large_one():
     assert error(states.h, truth.h) < 1e-4
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_no_trajectory_among_many_is_called_the_solution(diagonal):
     # Every step holds to rounding, and all of it is far from what the scan walks.

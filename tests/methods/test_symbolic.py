@@ -71,6 +71,7 @@ def each():
             yield pytest.param(name, flagged, marks=marks)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("name", "flagged"), list(each()))
 def test_one_program_serves_every_size(name, flagged):
     cell, method = SERVED[name]

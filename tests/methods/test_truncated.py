@@ -82,6 +82,7 @@ def gradients(cell, method, params, state, xs, weights, **keywords):
     return jax.grad(loss, (0, 1, 2))(params, state, xs)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("name", "window", "stride"),
     [
@@ -145,6 +146,7 @@ def test_what_is_shown_is_not_truncated():
     assert_close(run(method=jrnn.truncated(2)), run(), 1e-12)
 
 
+@pytest.mark.longer
 def test_the_gradient_of_the_final_state_comes_from_a_sequences_own_last_window():
     cell = CELLS["elman"]
     params, state, xs, _ = numbers(cell)
@@ -165,6 +167,7 @@ def test_the_gradient_of_the_final_state_comes_from_a_sequences_own_last_window(
     assert_close(dxs[4:, 1], full[4:, 1], 1e-12)
 
 
+@pytest.mark.longer
 def test_both_directions_are_cut_each_in_its_own_order():
     # The loss is on the forward half, then on the backward half alone.
     cell = CELLS["elman"]

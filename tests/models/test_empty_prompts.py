@@ -59,6 +59,7 @@ def _made(name):
 SLOW = set(MODELS) - {"categorical", "missing"}
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in MODELS],

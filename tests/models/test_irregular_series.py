@@ -54,6 +54,7 @@ def test_the_first_forecast_decays_over_the_time_that_it_looks_ahead():
     assert_close(model.predict(params, state, times[1]).mean(), expected, 1e-12)
 
 
+@pytest.mark.longer
 def test_forecasts_follow_the_differential_equation_of_the_held_series():
     model, params = timed()
     rng = np.random.default_rng(0)
@@ -72,6 +73,7 @@ def test_forecasts_follow_the_differential_equation_of_the_held_series():
     assert np.abs(wrong.mean() - np.array(means)).max() > 0.1
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("wrong", [-1.0, jnp.nan, jnp.inf])
 def test_times_that_are_none_are_refused_or_score_nan(wrong):
     model, params = timed()

@@ -69,6 +69,7 @@ def encoded(model, xs, known):
     return jnp.concatenate([jnp.where(known, x, 0), known.astype(float)], axis=-1)
 
 
+@pytest.mark.longer
 @EACH
 def test_the_cell_reads_the_last_symbol_beside_the_inputs_of_the_step(name):
     model, params, xs, zs, known = made(name)
@@ -93,6 +94,7 @@ def test_a_prediction_knows_the_inputs_of_its_step_and_no_later_ones(name):
     assert (before[3:] != after[3:]).any(axis=(0, *range(2, before.ndim))).all()
 
 
+@pytest.mark.longer
 @EACH
 def test_chunks_and_steps_equal_the_whole(name):
     model, params, xs, zs, known = made(name)
@@ -113,6 +115,7 @@ def test_chunks_and_steps_equal_the_whole(name):
         assert_close(told, whole[t], 1e-12)
 
 
+@pytest.mark.longer
 @EACH
 def test_padding_changes_no_bit_and_a_length_is_a_shorter_sequence(name):
     model, params, xs, zs, known = made(name)

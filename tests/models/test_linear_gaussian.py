@@ -34,6 +34,7 @@ def least_squares(sequences, m):
     return W[0], W[1:].reshape(m, *[Y.shape[1]] * 2), e.T @ e / len(Y)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(("order", "size"), [(2, 2), (3, None), (0, None)])
 def test_fit_equals_numpy(order, size):
     xs = series(0, 40, 2) if size is None else series(0, 40, 2, size)

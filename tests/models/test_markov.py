@@ -44,6 +44,7 @@ def texts(seed, vocab_size, *lengths):
     return [rng.integers(0, vocab_size, n).tolist() for n in lengths]
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize(
     ("vocab_size", "order", "w"), [(2, 3, 1.0), (5, 2, 0.3), (3, 0, 2.0)]
 )
@@ -71,6 +72,7 @@ def test_contexts_cross_neither_sequences_nor_lengths():
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+@pytest.mark.longer
 def test_the_first_levels_are_the_lower_orders():
     text = np.array(texts(3, 4, 100)[0])
     params = jrnn.markov_chain(4, 2).fit(text)
@@ -96,6 +98,7 @@ def test_predict_is_the_distribution_that_log_prob_scores():
         np.testing.assert_allclose(log_probs[0], predicted[:, symbol], rtol=1e-12)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("order", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_what_a_chain_predicts_of_a_text_is_what_it_scores(order):
     chain = jrnn.markov_chain(3, order)
@@ -108,6 +111,7 @@ def test_what_a_chain_predicts_of_a_text_is_what_it_scores(order):
     np.testing.assert_allclose(predicted.log_prob(xs, within), expected, rtol=1e-12)
 
 
+@pytest.mark.longer
 def test_an_unseen_symbol_and_an_unseen_context_have_a_price():
     chain = jrnn.markov_chain(3, 1)
     params = chain.fit(np.array([0, 0, 0]))
@@ -130,6 +134,7 @@ def test_a_long_text_in_pieces_equals_the_whole(monkeypatch):
     np.testing.assert_allclose(by_jit, whole, rtol=1e-12)
 
 
+@pytest.mark.longer
 def test_an_order_beyond_the_text():
     chain = jrnn.markov_chain(3, 3)
     params = chain.fit(np.array([0, 1]))
@@ -141,6 +146,7 @@ def test_an_order_beyond_the_text():
     np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 
+@pytest.mark.longer
 def test_bytes_count_as_wider_integers_do():
     xs, lengths = np.array([[1, 2], [3, 4], [255, 6]], np.uint8), np.array([3, 1])
     chain = jrnn.markov_chain(256, 1)

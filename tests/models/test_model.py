@@ -50,6 +50,7 @@ EACH = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_probabilities_of_all_sequences_sum_to_one(make):
     model, params = make()
@@ -58,6 +59,7 @@ def test_probabilities_of_all_sequences_sum_to_one(make):
     assert abs(float(jnp.exp(log_probs.sum(0)).sum()) - 1) <= 1e-12
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_chunks_with_the_state_handed_on_equal_the_whole(make):
     model, params = make()
@@ -71,6 +73,7 @@ def test_chunks_with_the_state_handed_on_equal_the_whole(make):
     assert_close(now, state, 1e-12)
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_lengths(make):
     model, params = make()
@@ -92,6 +95,7 @@ def test_lengths(make):
     assert_close(pick(state), pick(start), 0.0)
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_samples_follow_the_model(make):
     model, params = make()
@@ -106,6 +110,7 @@ def test_samples_follow_the_model(make):
     assert (np.abs(seen - p) <= 5 * np.sqrt(p * (1 - p) / count)).all()
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_temperature_zero_takes_the_most_probable_after_the_prompt(make):
     model, params = make()
@@ -118,6 +123,7 @@ def test_temperature_zero_takes_the_most_probable_after_the_prompt(make):
     assert (again == model.sample(params, jax.random.key(6), 5, prompt=prompt)).all()
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("case", two_of_main())
 def test_the_state_that_predicts_has_not_read_what_it_predicts(case):
     model, params = recurrent(case)
@@ -174,6 +180,7 @@ def test_foreign_symbol_under_jit_scores_nan():
     assert jnp.isnan(log_probs[2])
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("pool", [None, jrnn.models.last_pool, jrnn.models.mean_pool])
 def test_supervised(pool):
     model = jrnn.supervised_model(jrnn.gru(2, 4), jrnn.categorical(V), pool)

@@ -97,6 +97,7 @@ def test_padding_changes_no_bit_and_a_length_is_a_shorter_sequence(which):
     assert_close(second, jax.tree.map(lambda leaf: leaf[1], start), 0.0)
 
 
+@pytest.mark.longer
 @each("student_t of 2")
 def test_missing_values_change_no_bit_and_the_next_step_knows(which):
     model, params, xs, mask = built(which)
@@ -292,6 +293,7 @@ def test_labels_are_checked_wherever_they_are_given():
         model.log_prob(params, xs, jnp.zeros((7, 5), int))
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("garbage", [0.0, np.nan, np.inf])
 def test_a_distribution_function_is_0_where_a_mask_says_so(garbage):
     predicted = Normal(jnp.ones((7, 5, 2)), jnp.full((7, 5, 2), 2.0))

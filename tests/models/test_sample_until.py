@@ -44,6 +44,7 @@ def numbers(tau: float = 1.0, top_k: Any = V, top_p: Any = 1.0):
     return {"temperature": tau, "top_k": full(top_k), "top_p": full(top_p)}
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_tokens_are_those_of_sample_up_to_the_end(make):
     model, params = make()
@@ -66,6 +67,7 @@ def test_no_tokens_are_drawn_for_a_length_of_0():
     assert none.lengths.tolist() == [0, 0]
 
 
+@pytest.mark.longer
 @QUICK
 def test_stopped_sequences_have_their_probabilities(make):
     model, params = make()
@@ -129,6 +131,7 @@ def test_another_number_needs_no_other_program():
     assert calls["traced"] == 2
 
 
+@pytest.mark.longer_but_the_first
 @EACH
 def test_truncation_reaches_every_symbol_of_a_sample(make):
     model, params = make()

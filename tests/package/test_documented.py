@@ -95,6 +95,7 @@ def mistakes(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_only_what_is_documented_is_used(folder):
     found = {

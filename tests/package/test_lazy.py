@@ -80,6 +80,7 @@ def documented():
     return sorted({found[1:] for text in texts for found in NAME.findall(text)})
 
 
+@pytest.mark.longer
 def test_what_the_documents_name_is_there_after_a_bare_import():
     names = [*documented(), "train.make_train_step", "interop.torch.from_arrays"]
     assert len(names) > 25

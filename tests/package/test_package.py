@@ -48,6 +48,7 @@ def toml() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+@pytest.mark.longer
 def test_importing_needs_jax_chex_and_jaxtyping_alone() -> None:
     run = subprocess.run(
         [sys.executable, "-c", BARE_IMPORT],

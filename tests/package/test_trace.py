@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import jrnn
 from jrnn.core.integers import saturate
@@ -55,6 +56,7 @@ def main() -> None:
     print(f"{sum(map(len, files.values()))} functions of {len(files)} files")
 
 
+@pytest.mark.longer
 def test_a_trace_enters_no_more_than_it_did():
     code = (
         "from tests.package.test_trace import *; print(json.dumps(trace_of_an_lstm()))"

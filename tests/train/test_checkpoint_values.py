@@ -111,6 +111,7 @@ def blank(leaf):
     return type(leaf)(0)
 
 
+@pytest.mark.longer_but_the_first
 def test_every_value_comes_back_to_the_bit(tmp_path, x64):
     tree = values()
     save_checkpoint(tmp_path / "last", tree)

@@ -319,6 +319,7 @@ def test_a_state_can_be_donated_and_the_step_is_given_what_it_wants(name):
     assert told(after.params) == told(state.params)
 
 
+@pytest.mark.longer_but_the_first
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_some_take_the_steps_that_they_take_by_hand(name):
     check_steps(name)

@@ -54,6 +54,7 @@ def test_loss_falls():
     assert np.mean(seen[-10:]) < np.mean(seen[:10])
 
 
+@pytest.mark.longer
 def test_the_key_draws_the_noise_of_a_cell_that_has_some():
     xs = jnp.asarray(TEXT[:20]).reshape(10, B)
     noisy = jrnn.stack(jrnn.gru(V, 6), jrnn.dropout(jrnn.elman(6, 6), 0.5))
@@ -71,6 +72,7 @@ def test_the_key_draws_the_noise_of_a_cell_that_has_some():
         assert (abs(first - quiet) > 1e-4) is (cell is noisy)
 
 
+@pytest.mark.longer
 def test_fit_stops_when_asked():
     step = train.make_train_step(train.sequence_loss(MODEL), OPTIMIZER)
     state = train.fit(step, start(), batches(), on_step=lambda s, m: int(s.step) == 3)
@@ -110,6 +112,7 @@ def test_resumed_in_another_process_equals_to_the_bit(tmp_path):
     assert same_bits(train.load_checkpoint(tmp_path / "end", start())[0], whole)
 
 
+@pytest.mark.longer
 def test_the_gradient_does_not_cross_windows_but_the_state_does():
     params = MODEL.init(jax.random.key(0))
     xs = train.streams(jnp.asarray(TEXT), B)[:20]
@@ -141,6 +144,7 @@ def test_the_gradient_does_not_cross_windows_but_the_state_does():
     assert float(jnp.abs(handed_on.cell.h - fresh.cell.h).max()) > 0
 
 
+@pytest.mark.longer
 def test_one_window_is_full_backpropagation():
     params = MODEL.init(jax.random.key(0))
     xs = train.streams(jnp.asarray(TEXT), B)
