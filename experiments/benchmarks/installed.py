@@ -1,15 +1,18 @@
-"""What a timing depends on beside this library: versions and threads of the others."""
+"""What a timing depends on beside this library: the processor, and other libraries."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from experiments import lab
+from jrnn.kernels.cpu.machine import this_machine
 
+# Those of a processor's instructions that the speed of products depends on.
+INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512vl", "asimd", "sve", "sve2")
 PACKAGES = ("torch", "flax", "dm-haiku", "equinox", "keras")
 
 
 def environment_of_peers() -> dict[str, Any]:
-    """Returns the environment, versions of other libraries, and threads of PyTorch.
+    """Returns the environment, instructions, other libraries, and PyTorch's threads.
 
     What is not installed is left out. XLA takes one thread for each core.
     """
@@ -19,7 +22,13 @@ def environment_of_peers() -> dict[str, Any]:
             peers[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {**lab.environment(), "peers": peers, "threads": {"torch": _torch_threads()}}
+    known = this_machine().instructions
+    return {
+        **lab.environment(),
+        "instructions": [name for name in INSTRUCTIONS if name in known],
+        "peers": peers,
+        "threads": {"torch": _torch_threads()},
+    }
 
 
 def _torch_threads() -> int | None:

@@ -23,6 +23,7 @@ from experiments.benchmarks.installed import environment_of_peers
 from experiments.benchmarks.peers import memory, report
 from experiments.benchmarks.peers.jax_peers import (
     DEVICES,
+    FUSED,
     JAX_PEERS,
     OURS,
     PEER_MODULES,
@@ -102,6 +103,8 @@ def run(settings: Settings) -> int:
     rows, usage = measure(settings)
     shown = [report.table(rows, which) for which in PASSES]
     shown += [report.small_table(rows), "\n".join(report.summary(rows))]
+    if FUSED in settings.systems:
+        shown.append("\n".join(report.summary(rows, FUSED)))
     if settings.devices > 1:
         shown.append("\n".join(report.summary(rows, DEVICES)))
     if usage:
