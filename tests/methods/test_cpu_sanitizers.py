@@ -25,7 +25,7 @@ def program(tmp_path, name, dtype, sanitize, teams):
         lambda key: cell.init_state(cell.init(key, dtype), (1,)), jax.random.key(0)
     )
     source = "#define _GNU_SOURCE\n"
-    source += "#define JRNN_BARRIER -1e9\n" if teams else ""
+    source += "#define JRNN_BARRIER -1e9\n#define JRNN_ALONE 0\n" if teams else ""
     source += cell_source(cell.gated, state)
     flags = (*toolchain.build_flags(compiler, sanitize=sanitize), "-pthread")
     empty = tmp_path / "empty"
@@ -51,6 +51,7 @@ def program(tmp_path, name, dtype, sanitize, teams):
         ("elman", "float32", False),
         ("lstm", "float64", True),
         ("gru", "float32", True),
+        ("elman", "float32", True),
     ],
 )
 def test_walks_are_clean(tmp_path, name, dtype, teams, sanitize):

@@ -34,7 +34,8 @@ def results(threads):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     found, *answers = json.loads(run.stdout)
-    if sys.platform == "linux" and found != threads:
+    assert found > 0 or sys.platform != "linux", "XLA names its threads otherwise"
+    if found not in (0, threads):
         pytest.skip(f"NPROC={threads} made a pool of {found} threads")
     return answers
 
@@ -48,7 +49,7 @@ def results(threads):
 )
 def test_teams_of_any_pool_equal_the_scan(threads):
     """Eight callers at once: nothing hangs, and all of them get the same bits."""
-    assert max(error for _, error in results(threads)) < 2e-5
+    assert all(error < 2e-5 for _, error in results(threads))
 
 
 @pytest.mark.slow
@@ -86,6 +87,7 @@ long division(long threads, long steps, long rows, long units, long backwards) {
   walk w;
   memset(&w, 0, sizeof w);
   w.steps = steps, w.rows = rows, w.units = units, w.vectors = vectors_of(units);
+  if (LANES != 8) return -1;
   divide(&frame, &w, backwards ? GATES * units : units);
   return w.groups * 1000 + w.parts;
 }
@@ -111,11 +113,15 @@ long division(long threads, long steps, long rows, long units, long backwards) {
         ((8, 100, 64, 128, 0), (8, 1)),
         ((4, 100, 1, 512, 1), (1, 4)),  # one sequence
         ((1, 100, 8, 512, 0), (1, 1)),
-        ((8, 100, 2, 16, 0), (2, 1)),  # a step is shorter than a barrier
+        ((8, 100, 2, 32, 0), (2, 1)),  # a step is shorter than a barrier
+        ((2, 100, 1, 32, 0), (1, 1)),
         ((8, 1, 2, 16, 0), (1, 1)),  # all of it is shorter than a thread takes to start
         ((8, 100, 0, 512, 0), (1, 1)),
     ],
 )
 def test_rows_or_units_are_divided(divide, sizes, expected):
     """(threads, T, B, n, backwards) -> (groups of rows, parts of the units)."""
-    assert divide(*sizes) == expected
+    found = divide(*sizes)
+    if found[0] < 0:
+        pytest.skip("the costs below are those of vectors of 8")
+    assert found == expected

@@ -295,7 +295,7 @@ JRNN_HANDLER run_backward(XLA_FFI_CallFrame *frame) {
     const backward_bench *own = b.benches;
     const long each = w->groups > 1 ? own[w->parts].dW - own->dW : 0;
     zero(frame, w, from.memory + zeros, from.used - zeros);
-    for (int i = 0; i < FIELDS && fresh; i++)
+    for (int i = 0; i < FIELDS && fresh && w->rows; i++)
       memset(b.dfresh[i], 0, (size_t)(w->rows * w->units) * sizeof(real));
     pack_transposed(frame, w, b.W, w->units, b.P);
     if (b.dxs) pack_transposed(frame, w, b.W_x, w->inputs, b.P_x);

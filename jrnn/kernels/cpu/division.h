@@ -8,8 +8,9 @@ static const double PRODUCTS = 45 * LANES / 8.0; /* multiply-adds */
 static const double NEAR = 90, FAR = 40;         /* bytes of its own, a shared cache */
 static const double OTHERS = 2;                  /* bytes that another core wrote */
 static const double OWN = 512 * 1024;            /* bytes of its own cache */
-#ifndef JRNN_BARRIER /* tests divide whatever the cost */
+#ifndef JRNN_BARRIER     /* tests divide whatever the cost */
 #define JRNN_BARRIER 500 /* nanoseconds */
+#define JRNN_ALONE 1e5   /* products that take microseconds, as a thread's start does */
 #endif
 
 /* The time of a step by a core with so many rows and bytes of W. */
@@ -18,25 +19,25 @@ static double step_time(const double products, const double bytes) {
   return count > read ? count : read;
 }
 
-/* Chooses groups of rows, and parts of the units of each, whose cores read `exchanged`
- * numbers of each row and step from each other. */
+/* Chooses groups of rows, and parts of the units of each. `exchanged` numbers of each row
+ * and step are written by all parts and read by all. */
 static void divide(const XLA_FFI_CallFrame *frame, walk *w, const long exchanged) {
   const double matrix = (double)w->units * (double)(GATES * w->units);
   const double products = (double)w->steps * (double)w->rows * (double)w->units *
                           (double)(GATES * (w->units + w->inputs));
   w->groups = w->parts = w->items = 1;
-  if (products < 1e5) return; /* microseconds, as long as a thread takes to start */
+  if (products < JRNN_ALONE) return;
   const long count = threads(frame);
   double best = 0;
-  for (long groups = least(count, w->rows); groups > 0; groups--) {
-    const long parts = least(count / groups, panels_of(w->vectors));
-    const double rows = (double)((w->rows + groups - 1) / groups);
-    const double read = rows * (double)(exchanged * (parts - 1) / parts) * sizeof(real);
-    const double time = step_time(rows * matrix / (double)parts,
-                                  matrix * sizeof(real) / (double)parts) +
-                        (parts > 1 ? JRNN_BARRIER + read / OTHERS : 0);
-    if (best == 0 || time < best) best = time, w->groups = groups, w->parts = parts;
-  }
+  for (long groups = least(count, w->rows); groups > 0; groups--)
+    for (long parts = 1; parts <= least(count / groups, panels_of(w->vectors)); parts++) {
+      const double rows = (double)((w->rows + groups - 1) / groups);
+      const double read = rows * (double)(exchanged * (parts - 1) / parts) * sizeof(real);
+      const double time = step_time(rows * matrix / (double)parts,
+                                    matrix * sizeof(real) / (double)parts) +
+                          (parts > 1 ? JRNN_BARRIER + read / OTHERS : 0);
+      if (best == 0 || time < best) best = time, w->groups = groups, w->parts = parts;
+    }
   w->items = w->groups * w->parts;
 }
 
@@ -45,6 +46,7 @@ typedef struct {
   long groups, *counters;
 } seats;
 
+/* Seats go round the groups: the first threads to come give each group a member. */
 static void take_seat(void *data, const long seat) {
   const seats *all = data;
   const long group = seat % all->groups;

@@ -42,7 +42,7 @@ static void pack_of_rows(const walk *w, const real *W, const long size, const lo
   const long count = most(0, least(LANES, size - q * LANES));
   real *to = vector_at(P, q, GATES * padded);
   for (long g = 0; g < GATES; g++) {
-    const real *from = W + q * LANES * row + g * n;
+    const real *from = W + (count ? q * LANES * row : 0) + g * n;
     for (long j = 0; j < n; j++, to += WIDE)
       if (count == LANES)
         for (int i = 0; i < LANES; i++) to[i] = from[i * row + j];
@@ -80,7 +80,7 @@ static void zero_item(void *data, const long item) {
   memset(z->from + lo, 0, (size_t)(hi - lo) * sizeof(real));
 }
 
-/* Sets numbers to zero, each thread about those that it works with. */
+/* Sets numbers to zero, by all threads. */
 static void zero(const XLA_FFI_CallFrame *frame, const walk *w, real *from,
                  const long count) {
   zeroed all = {from, count, w->items};

@@ -25,8 +25,8 @@ enum { TALL = 10 };
 enum { TALL = 6 };
 #endif
 
-/* The bytes between two rows that are read down a column: one cache line more than a
- * power of two, which would use few sets of a cache. */
+/* The numbers of a cache line. Rows that are read down a column lie this much further
+ * apart than their length: at powers of two they would share a few sets of the cache. */
 enum { LINE = 64 / (int)sizeof(real) };
 
 typedef struct {

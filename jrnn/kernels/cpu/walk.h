@@ -9,12 +9,12 @@
  * independent until the parameters' gradients are summed, so each group of rows walks
  * along all steps by itself, with its own sums. Where rows are few and the matrix is
  * large, the units of a group are divided in parts too, which wait for each other once a
- * step. The division depends on the sizes and the pool's size alone (division.h).
+ * step, and backwards once more at the end of a chunk. The division depends on the sizes and the pool's size alone (division.h).
  *
  * Vectors of the gates are packed unit by unit: vector q of u, v and their gradients is
  * gate q % GATES of unit vector q / GATES, so that a step of the cell is taken in
  * registers, and a part's units lie together. For the product with W^T the rows of dv lie
- * gate by gate, as in the arrays of JAX.
+ * gate by gate, each gate padded to whole vectors.
  */
 #ifndef JRNN_WALK_H
 #define JRNN_WALK_H
@@ -118,7 +118,7 @@ static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
                "no memory for the call of jrnn.fused()");
 }
 
-/* The state before a step: rows of each field, and how far apart the rows are. */
+/* The state before a step: the first of a group's rows, of each field. */
 typedef struct {
   const real *field[FIELDS];
 } before;
