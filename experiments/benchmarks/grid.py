@@ -26,14 +26,27 @@ class Grid:
 
 
 def measured(
-    settings: Any, measure: Callable[[str, Shape, Any], Iterable[dict[str, Any]]]
+    settings: Any,
+    measure: Callable[[str, Shape, Any], Iterable[dict[str, Any]]],
+    keep: Callable[[Rows], None] | None = None,
 ) -> Rows:
-    """Returns the rows of all cells and shapes that the settings name."""
+    """Returns the rows of all cells and shapes that the settings name.
+
+    Args:
+      settings: Of the command.
+      measure: Yields the rows of one cell and shape.
+      keep: Called with all rows so far after each comparison, to save them.
+    """
     grid = [
         (cell, GRID[number]) for cell in settings.cells for number in settings.shapes
     ]
     found = (measure(*one, settings) for one in tqdm(grid, unit="comparison"))
-    return [row for rows in found for row in rows]
+    rows: Rows = []
+    for some in found:
+        rows += some
+        if keep is not None:
+            keep(rows)
+    return rows
 
 
 def written(

@@ -42,6 +42,7 @@ from experiments.benchmarks.peers.problems import (
 )
 from experiments.benchmarks.turns import in_turn, median_ratio, prepare, until
 from jrnn.kernels.cpu import compilers, toolchain
+from jrnn.kernels.cpu.errors import NoCompiler
 from jrnn.kernels.cpu.generate import cell_source
 
 FACTORIES = {"elman": jrnn.elman, "gru": jrnn.gru, "lstm": jrnn.lstm}
@@ -293,12 +294,20 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def run(settings: Settings) -> int:
-    """Measures, prints a table, writes the results."""
+    """Measures, prints a table, writes the results.
+
+    Raises:
+      ValueError: There is no C compiler.
+    """
+    try:
+        compiler = compilers.find_compiler()
+    except NoCompiler as error:
+        raise ValueError(str(error)) from error
     started = time.perf_counter()
     rows = list(measure(settings))
     about = {
         **environment_of_peers(),
-        "compiler": compilers.find_compiler().version.splitlines()[0],
+        "compiler": compiler.version.splitlines()[0],
         "seconds": round(time.perf_counter() - started),
     }
     return written(settings, "benchmarks.walks", rows, [table(rows)], about)

@@ -44,6 +44,7 @@ WANTED = {
     "benchmarks.profiles": ([], ["torch"]),
     "benchmarks.remat": ([], []),
     "benchmarks.variants": ([], []),
+    "benchmarks.walks": ([], []),
     "compare": (["one", "two"], []),
     "digits": (
         ["--tasks", "mnist1d", "rows"],

@@ -41,6 +41,7 @@ from experiments.benchmarks.peers.running import (
 
 # What has to be installed for a system, beside what jrnn needs.
 MODULES = {**PEER_MODULES, TORCH: "torch", PLAIN_TORCH: "torch"}
+NAME = "benchmarks.peers"
 EVERY = (*(name for name in JAX_PEERS if name != DEVICES), TORCH, PLAIN_TORCH)
 
 
@@ -88,7 +89,11 @@ def measure(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, An
     """Returns the rows of times and those of memory."""
     if settings.devices > 1:
         jax.config.update("jax_num_cpu_devices", settings.devices)
-    rows = measured(settings, measure_one)
+    about = environment_of_peers()
+    save = lambda rows: lab.write_results(settings, NAME, about, rows=rows, memory=[])
+    rows = measured(
+        settings, measure_one, save
+    )  # a long run that is stopped keeps some
     alike = [n for n in settings.systems if n not in (RESET_BEFORE, PLAIN_TORCH)]
     usage = [
         memory.of_child(name, cell, GRID[shape])
@@ -114,7 +119,7 @@ def run(settings: Settings) -> int:
         shown.append(report.memory_table(usage))
     print("\n" + "\n\n".join(shown))
     about = environment_of_peers()
-    lab.write_results(settings, "benchmarks.peers", about, rows=rows, memory=usage)
+    lab.write_results(settings, NAME, about, rows=rows, memory=usage)
     machine = f"{about['device']}, {about['cores']} cores"
     report.draw(rows, settings.out.with_suffix(".png"), machine)
     print(f"Written to {settings.out}.")
