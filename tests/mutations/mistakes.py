@@ -870,7 +870,8 @@ MISTAKES = (
         name="a part of the units left out",
         file="jrnn/kernels/cpu/team.h",
         old="      of->run(of->data, group, part, stage);",
-        new="      if (!part || part + 1 < of->parts) of->run(of->data, group, part, stage);",
+        new="      if (!part || part + 1 < of->parts)\n"
+        "        of->run(of->data, group, part, stage);",
         tests=(TEAMS,),
     ),
     Mutation(
