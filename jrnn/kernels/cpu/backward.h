@@ -243,6 +243,7 @@ static void add_up(const XLA_FFI_CallFrame *frame, const backward *b, const long
 
 JRNN_HANDLER run_backward(XLA_FFI_CallFrame *frame) {
   if (answered(frame)) return 0;
+  prepare_results(frame);
   backward b;
   memset(&b, 0, sizeof b);
   walk *w = &b.w;

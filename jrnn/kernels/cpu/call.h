@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "pages.h"
 #include "vectors.h"
 #include "xla/ffi/api/c_api.h"
 
@@ -43,6 +44,16 @@ static const XLA_FFI_Buffer *next(buffers *left) {
 static real *next_if(buffers *left, const long present) {
   const XLA_FFI_Buffer *buffer = present ? next(left) : 0;
   return buffer ? (real *)buffer->data : 0;
+}
+
+/* The results of a call are written whole, and are often new to the process. */
+static void prepare_results(const XLA_FFI_CallFrame *frame) {
+  for (int64_t i = 0; i < frame->rets.size; i++) {
+    const XLA_FFI_Buffer *result = frame->rets.rets[i];
+    size_t bytes = sizeof(real);
+    for (int64_t axis = 0; axis < result->rank; axis++) bytes *= (size_t)result->dims[axis];
+    prefer_large_pages(result->data, bytes);
+  }
 }
 
 /* An attribute that is an integer of 64 bits; 0 if there is none of this name. */

@@ -146,6 +146,7 @@ static void forward_part(void *data, const long group, const long part, const lo
 
 JRNN_HANDLER run_forward(XLA_FFI_CallFrame *frame) {
   if (answered(frame)) return 0;
+  prepare_results(frame);
   forward f;
   memset(&f, 0, sizeof f);
   walk *w = &f.w;

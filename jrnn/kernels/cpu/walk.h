@@ -110,7 +110,10 @@ static inline real *aligned(void *memory) {
 }
 
 static inline void *allocate(const long count) {
-  return malloc((size_t)count * sizeof(real) + 64);
+  const size_t bytes = (size_t)count * sizeof(real) + 64;
+  void *found = malloc(bytes);
+  prefer_large_pages(found, bytes);
+  return found;
 }
 
 static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
