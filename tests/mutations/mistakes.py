@@ -23,6 +23,7 @@ OWN = "tests/contracts/test_your_own_cell.py"
 FLAX = "tests/interop/test_interop_flax.py"
 ON_A_CPU = "tests/methods/test_fused_cpu.py"
 TEAMS = "tests/methods/test_cpu_teams.py::test_teams_of_any_pool_equal_the_scan[4]"
+ON_DEVICES = "tests/methods/test_cpu_devices.py"
 GENERATED = "tests/methods/test_cpu_generate.py"
 HEADS = "tests/heads/test_heads.py"
 NUMBERS = (
@@ -896,6 +897,20 @@ MISTAKES = (
         tests=(
             f"{ON_A_CPU}::test_a_chunk_of_steps_that_is_not_filled_equals_the_scan",
         ),
+    ),
+    Mutation(
+        name="each device's own gradients of the matrices taken for the sum",
+        file="jrnn/kernels/cpu/partitioned.py",
+        old="return [total(leaf) if axis == WHOLE else leaf for leaf, axis in parts]",
+        new="return [leaf for leaf, axis in parts]",
+        tests=(f"{ON_DEVICES}::test_each_device_walks_its_own_rows",),
+    ),
+    Mutation(
+        name="large pages asked for beyond an array",
+        file="jrnn/kernels/cpu/pages.h",
+        old="((uintptr_t)from + large - 1) & ~(large - 1);",
+        new="(uintptr_t)from & ~(large - 1);",
+        tests=("tests/methods/test_cpu_pages.py",),
     ),
     Mutation(
         name="gradients of a mapped run on a CPU without the states before",

@@ -53,6 +53,10 @@ class Given(NamedTuple):
     restart: Bool[Array, "T rows"] | None = None
 
 
+# The axis of the rows in those that have one.
+ROWS = {"us": 1, "xs": 1, "start": 0, "fresh": 0, "active": 1, "restart": 1}
+
+
 class Kept(NamedTuple):
     """What the forward walk leaves: trees with leaves (T, rows, n); None: not kept."""
 

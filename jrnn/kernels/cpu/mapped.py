@@ -17,23 +17,23 @@ from jrnn.core.cell import State
 from jrnn.core.chunks import shift
 from jrnn.core.flags import renew
 from jrnn.core.products import contract
-from jrnn.kernels.cpu import calls
+from jrnn.kernels.cpu import calls, partitioned
 from jrnn.kernels.cpu.calls import Code, Given, Gradients, Kept
 
 
 def forward(
     code: Code, keep: tuple[bool, ...], save: bool, given: Given
 ) -> tuple[State, Kept]:
-    """Does what `calls.forward` does, also under `vmap`."""
-    run = functools.partial(calls.forward, code, keep, save)
+    """Does what `partitioned.forward` does, also under `vmap`."""
+    run = functools.partial(partitioned.forward, code, keep, save)
     return _mappable(run, _fold_forward)(given)
 
 
 def backward(
     code: Code, dxs: bool, given: Given, kept: Kept, arriving: Gradients
 ) -> Given:
-    """Does what `calls.backward` does, also under `vmap`."""
-    run = functools.partial(calls.backward, code, dxs)
+    """Does what `partitioned.backward` does, also under `vmap`."""
+    run = functools.partial(partitioned.backward, code, dxs)
     return _mappable(run, functools.partial(_fold_backward, code, dxs))(
         given, kept, arriving
     )
@@ -44,10 +44,7 @@ def _mappable(run: Callable[..., Any], fold: Callable[..., Any]) -> Callable[...
     mapped = custom_vmap(run)
 
     def rule(size: int, batched: Any, *args: Any) -> Any:
-        wide = lambda leaf, yes: (
-            leaf if yes else jnp.broadcast_to(leaf, (size, *leaf.shape))
-        )
-        spread = jax.tree.map(wide, args, tuple(batched))
+        spread = _spread(size, args, tuple(batched))
         one, axes = args[0], batched[0]
         if any((axes.W, axes.b, axes.W_x, axes.b_x)):
             results = jax.lax.map(lambda args: mapped(*args), spread)
@@ -60,8 +57,22 @@ def _mappable(run: Callable[..., Any], fold: Callable[..., Any]) -> Callable[...
     return mapped
 
 
-# The axis of the rows in each argument and result.
-GIVEN = {"us": 1, "xs": 1, "start": 0, "fresh": 0, "active": 1, "restart": 1}
+def _spread(size: int, args: Any, batched: Any) -> Any:
+    """Repeats what is not mapped; on a mesh it is then split as what is mapped."""
+    if jax.sharding.get_abstract_mesh().empty:
+        wide = lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape))
+    else:
+        leaves = zip(jax.tree.leaves(args), jax.tree.leaves(batched), strict=True)
+        mapped = next(leaf for leaf, yes in leaves if yes)
+        zeros = jnp.zeros_like(mapped, jnp.float32).sum(axis=range(1, mapped.ndim))
+
+        def wide(leaf: Array) -> Array:
+            nothing = zeros.reshape(size, *(1,) * leaf.ndim)
+            if leaf.dtype == bool:
+                return leaf ^ (nothing > 0)
+            return leaf + nothing.astype(leaf.dtype)
+
+    return jax.tree.map(lambda leaf, yes: leaf if yes else wide(leaf), args, batched)
 
 
 def _merge(tree: Any, axis: int) -> Any:
@@ -86,7 +97,9 @@ def _split(tree: Any, size: int, axis: int) -> Any:
 
 
 def _merge_given(given: Given, matrices: dict[str, Array | None]) -> Given:
-    rows = {name: _merge(getattr(given, name), axis) for name, axis in GIVEN.items()}
+    rows = {
+        name: _merge(getattr(given, name), axis) for name, axis in calls.ROWS.items()
+    }
     return given._replace(**rows, **matrices)
 
 
@@ -114,7 +127,7 @@ def _fold_backward(
         merged = merged._replace(us=nothing, xs=None, W_x=None, b_x=None)
     states = Gradients(_merge(arriving.states, 1), _merge(arriving.final, 0))
     kept_rows = _merge(kept, 1)
-    left = calls.walk_back(code, False, False, merged, kept_rows, states)
+    left = iter(partitioned.walk_back(code, merged, kept_rows, states))
     dstart, dfresh = _split(calls.take_states(code, merged, left), size, 0)
     du = _split(next(left), size, 1)
     dv = du if calls.compiled(code).shared else _split(next(left), size, 1)
