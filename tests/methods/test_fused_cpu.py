@@ -31,9 +31,9 @@ def has_compiler():
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C compiler")
 
 
-def problem(cell, T, B, dtype="float64", flags=True) -> tuple[Any, Any]:
+def problem(cell, T, B, dtype="float64", flags=True, scale=0.5) -> tuple[Any, Any]:
     """Parameters, inputs and a state of random numbers, and flags of every kind."""
-    params = random_like(1, cell.init(jax.random.key(0), dtype), 0.5)
+    params = random_like(1, cell.init(jax.random.key(0), dtype), scale)
     xs = random_like(2, jax.ShapeDtypeStruct((T, *B, cell.spec.input_size), dtype))
     state = random_like(3, cell.init_state(params, B))
     if not flags:
@@ -69,9 +69,9 @@ def everything(cell, method, flags, given, **options) -> Any:
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(*given)
 
 
-def same(cell, T, B, dtype="float64", flags=True, **options):
+def same(cell, T, B, dtype="float64", flags=True, scale=0.5, **options):
     """Compares with the scan in float64, as exact as that or, below, as `bptt`."""
-    given, flags = problem(cell, T, B, dtype, flags)
+    given, flags = problem(cell, T, B, dtype, flags, scale)
     found = everything(cell, FUSED, flags, given, **options)
     wide = jax.tree.map(lambda leaf: leaf.astype("float64"), given)
     expected = everything(cell, SCAN, flags, wide, **options)
@@ -80,7 +80,9 @@ def same(cell, T, B, dtype="float64", flags=True, **options):
         assert_close((found, alone), (expected, expected[0][1]), EXACT)
         return
     plain = everything(cell, jrnn.bptt(), flags, given, **options)
-    triples = zip(*map(jax.tree.leaves, (found, plain, expected)), strict=True)
+    # Without the loss: a sum of terms of both signs, whose rounding is luck.
+    parts = [(aux, slopes) for (_, aux), slopes in (found, plain, expected)]
+    triples = zip(*map(jax.tree.leaves, parts), strict=True)
     for one, other, exact in triples:
         assert error(one, exact) <= 3 * max(error(other, exact), LEAST)
     assert_close(alone, found[0][1], LEAST)
@@ -316,8 +318,11 @@ def test_random_sizes_and_flags_equal_the_scan(seed):
     draw = np.random.default_rng(seed)
     for _ in range(25):
         name, dtype = draw.choice(list(CELLS)), draw.choice(["float32", "float64"])
-        cell = CELLS[name](int(draw.integers(1, 41)), int(draw.integers(1, 71)))
+        inputs, units = int(draw.integers(1, 41)), int(draw.integers(1, 71))
+        cell = CELLS[name](inputs, units)
         batch = tuple(int(size) for size in draw.integers(0, 7, draw.integers(0, 3)))
         given = {"reverse": bool(draw.integers(2))}
         flags = bool(draw.integers(2)) and 0 not in batch
-        same(cell, int(draw.integers(1, 80)), batch, dtype, flags, **given)
+        # Larger matrices would be chaotic: roundings would grow along the steps.
+        scale = 0.5 / units**0.5
+        same(cell, int(draw.integers(1, 80)), batch, dtype, flags, scale, **given)
