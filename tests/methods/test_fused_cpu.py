@@ -110,6 +110,15 @@ def test_a_chunk_of_steps_that_is_not_filled_equals_the_scan():
 
 
 @pytest.mark.longer
+@pytest.mark.parametrize(
+    ("cell", "T", "B"), [("gru", 71, (4, 4)), ("lstm", 62, (5, 5))]
+)
+def test_sums_over_many_rows_lose_no_more_than_those_of_bptt(cell, T, B):
+    """The gradients of biases, by chunk: one long sum loses several times as much."""
+    same(CELLS[cell](20, 17), T, B, "float32", False, scale=0.12)
+
+
+@pytest.mark.longer
 def test_reversed_reading_equals_the_scan():
     same(jrnn.gru(3, 5), 6, (4,), reverse=True)
 

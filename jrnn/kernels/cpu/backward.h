@@ -22,14 +22,13 @@ typedef struct {
   backward_bench *benches; /* of group g and part p at g * parts + p */
 } backward;
 
-/* Adds to the sum of a bias, and stores a gate's gradient twice: by rows and gate by gate
- * for the product with W^T, by panels and unit by unit for that with h^T. */
-JRNN_INLINE void leave(const walk *w, real *row, real *packed, real *sum, const long size,
+/* Stores a gate's gradient twice: by rows and gate by gate for the product with W^T, by
+ * panels and unit by unit for that with h^T. */
+JRNN_INLINE void leave(const walk *w, real *row, real *packed, const long size,
                        const long s, const long g, const long unit, const vec value) {
   const long q = unit * GATES + g;
   store(row + (g * w->vectors + unit) * LANES, value);
   store(packed + ((q / VECTORS) * size + s) * WIDE + q % VECTORS * LANES, value);
-  store(sum + q * LANES, load(sum + q * LANES) + value);
 }
 
 JRNN_INLINE void backward_unit(const backward *b, const backward_bench *own,
@@ -57,12 +56,12 @@ JRNN_INLINE void backward_unit(const backward *b, const backward_bench *own,
   for (int g = 0; g < GATES; g++) {
     const vec du_g = on ? only(du[g], count) : splat(0);
     const vec dv_g = SHARED ? du_g : on ? only(dv[g], count) : splat(0);
-    leave(w, own->dv + s * b->depth, own->dv_packed, own->db, size, s, g, unit, dv_g);
+    leave(w, own->dv + s * b->depth, own->dv_packed, size, s, g, unit, dv_g);
     const long to = ((t * w->rows + own->lo + r) * GATES + g) * n + unit * LANES;
     if (b->dv) store_lanes(b->dv + to, dv_g, count);
     if (b->du) store_lanes(b->du + to, du_g, count);
     else if (!SHARED && w->inputs)
-      leave(w, own->du + s * b->depth, own->du_packed, own->db_x, size, s, g, unit, du_g);
+      leave(w, own->du + s * b->depth, own->du_packed, size, s, g, unit, du_g);
   }
 }
 
@@ -106,8 +105,20 @@ static void carry_back(const backward *b, const backward_bench *own, const long 
   }
 }
 
-/* dW += H^T dV and dW_x += X^T dU of a part's units, and its columns of dX = dU W_x^T, of
- * a chunk of steps from t on. */
+/* Adds the sum over a chunk's rows to the sums of so many panels. */
+static void add_rows(const real *packed, const long size, const long panels, real *sums) {
+  for (long p = 0; p < panels; p++, sums += WIDE) {
+    vec sum[VECTORS];
+    for (int v = 0; v < VECTORS; v++) sum[v] = splat(0);
+    for (long s = 0; s < size; s++, packed += WIDE)
+      for (int v = 0; v < VECTORS; v++) sum[v] += load(packed + v * LANES);
+    for (int v = 0; v < VECTORS; v++)
+      store(sums + v * LANES, load(sums + v * LANES) + sum[v]);
+  }
+}
+
+/* dW += H^T dV, dW_x += X^T dU and the sums of dV and dU of a part's units, and its columns
+ * of dX = dU W_x^T, of a chunk of steps from t on. */
 static void backward_chunk(const backward *b, const backward_bench *own, const long part,
                            const long t, const long steps) {
   const walk *w = &b->w;
@@ -115,6 +126,9 @@ static void backward_chunk(const backward *b, const backward_bench *own, const l
   const long first = first_of_gates(own->first);
   const long panels = panels_of(own->end * GATES) - first;
   if (!b->dW) return;
+  add_rows(own->dv_packed + first * size * WIDE, size, panels, own->db + first * WIDE);
+  if (!SHARED && k)
+    add_rows(own->du_packed + first * size * WIDE, size, panels, own->db_x + first * WIDE);
   const matrix h = {own->h, 1, b->height};
   product(h, n, size, own->dv_packed + first * size * WIDE, panels,
           own->dW + first * n * WIDE, n * WIDE, WIDE, 1);

@@ -6,7 +6,8 @@
  * by: TALL * VECTORS fused multiply-adds for TALL + VECTORS loads. One or two rows have
  * too few of them in flight, and take the even and odd inner indices separately.
  *
- * Every result is summed in an order that depends on the sizes alone.
+ * Every result is summed in an order that depends on the sizes alone. A sum that is added
+ * to begins at zero, so that along many steps it is a sum of sums, which loses less.
  */
 #ifndef JRNN_PRODUCTS_H
 #define JRNN_PRODUCTS_H
@@ -53,9 +54,7 @@ typedef struct {
     vec sum[HALVES][ROWS][VECTORS];                                                    \
     for (int u = 0; u < HALVES; u++)                                                   \
       for (int r = 0; r < ROWS; r++)                                                   \
-        for (int v = 0; v < VECTORS; v++)                                              \
-          sum[u][r][v] =                                                               \
-              u || !add ? splat(0) : load(out + r * stride + v * LANES);               \
+        for (int v = 0; v < VECTORS; v++) sum[u][r][v] = splat(0);                     \
     long k = 0;                                                                        \
     for (; k + HALVES <= size; k += HALVES, a += HALVES * inner, p += HALVES * WIDE)   \
       for (int u = 0; u < HALVES; u++) {                                               \
@@ -76,6 +75,7 @@ typedef struct {
     for (int r = 0; r < ROWS; r++)                                                     \
       for (int v = 0; v < VECTORS; v++) {                                              \
         for (int u = 1; u < HALVES; u++) sum[0][r][v] += sum[u][r][v];                 \
+        if (add) sum[0][r][v] += load(out + r * stride + v * LANES);                   \
         store(out + r * stride + v * LANES, sum[0][r][v]);                             \
       }                                                                                \
   }
