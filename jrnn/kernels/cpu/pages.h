@@ -12,8 +12,7 @@
 extern int madvise(void *from, size_t bytes, int advice);
 enum { ADVICE_LARGE_PAGES = 14 };
 
-/* Asks for large pages, which is no more than advice: where the system gives none, or the
- * memory has been written before, nothing changes. */
+/* Asks for large pages, which is no more than advice: no number depends on it. */
 static void prefer_large_pages(void *from, const size_t bytes) {
   const uintptr_t large = (uintptr_t)1 << 21;
   const uintptr_t first = ((uintptr_t)from + large - 1) & ~(large - 1);

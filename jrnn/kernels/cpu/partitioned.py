@@ -5,6 +5,7 @@ Gradients of matrices are sums over rows, and so over devices.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def forward(
 ) -> tuple[State, Kept]:
     """Does what `calls.forward` does, also where rows are split over devices."""
     run = functools.partial(calls.forward, code, keep, save)
-    return _by_rows(run, _rows_of_states, given)
+    return _by_rows(("forward", code, keep, save), run, _rows_of_states, given)
 
 
 def backward(
@@ -36,7 +37,8 @@ def backward(
 ) -> Given:
     """Does what `calls.backward` does, also where rows are split over devices."""
     run = functools.partial(calls.backward, code, dxs)
-    return _by_rows(run, _rows_of_given, given, kept, arriving)
+    key = "backward", code, dxs
+    return _by_rows(key, run, _rows_of_given, given, kept, arriving)
 
 
 def walk_back(
@@ -44,7 +46,8 @@ def walk_back(
 ) -> tuple[Array, ...]:
     """Does what `calls.walk_back` does without sums, also where rows are split."""
     run = lambda *args: tuple(calls.walk_back(code, False, False, *args))
-    return _by_rows(run, _rows_of_states, given, kept, arriving)
+    key = "walk_back", code
+    return _by_rows(key, run, _rows_of_states, given, kept, arriving)
 
 
 def _rows_of_given(given: Given) -> Given:
@@ -62,11 +65,16 @@ def _rows_of_states(tree: Any) -> Any:
 
 
 def _by_rows(
-    run: Callable[..., Any], rows_of: Callable[[Any], Any], given: Given, *others: Any
+    key: tuple[Any, ...],
+    run: Callable[..., Any],
+    rows_of: Callable[[Any], Any],
+    given: Given,
+    *others: Any,
 ) -> Any:
     """Calls `run` on each device with the rows that it has.
 
     Args:
+      key: What is static of the call: which, of which cell, with which options.
       run: The call.
       rows_of: Returns the axes of rows in its results.
       given: Its first argument.
@@ -119,8 +127,19 @@ def _by_rows(
         split = custom_partitioning(flat)
         rule = f"{_rule('a', leaves, rows)} -> {_rule('r', found, result_rows)}"
         split.def_partition(partition, sharding_rule=rule)
-        flat_results = split(*leaves)
+        # JAX's persistent cache knows such a call by its shapes alone: another cell's
+        # program would be taken for it. A function's name is part of the key.
+        named = lambda *leaves: split(*leaves)
+        named.__name__ = named.__qualname__ = _name(key)
+        flat_results = jax.jit(named)(*leaves)
     return jax.tree.unflatten(of_results, flat_results)
+
+
+def _name(key: tuple[Any, ...]) -> str:
+    """Returns a name that no other call has."""
+    kind, code, *options = key
+    text = repr((kind, sorted(calls.compiled(code).names.items()), code.dtype, options))
+    return f"jrnn_{kind}_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _names(shardings: Iterable[Any], rows: Iterable[int]) -> Any:
