@@ -1,32 +1,26 @@
 """Runs `fused` on a batch that is split over CPU devices; see test_cpu_devices.py.
 
-`python -m tests.methods.drive_devices DEVICES`: beside `scan` on one device. Prints for
-each case how many rows the calls of one device have, and which collectives there are.
+`JAX_ENABLE_X64=1 JAX_NUM_CPU_DEVICES=2 python -m tests.methods.drive_devices`: beside
+`scan` on one device. Prints for each case how many rows the calls of one device have,
+and which collectives there are.
 """
 
 import contextlib
 import functools
 import json
 import re
-import sys
 import tempfile
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-
-import jax.numpy as jnp  # noqa: E402
-from jax.sharding import AxisType, NamedSharding  # noqa: E402
-from jax.sharding import PartitionSpec as P  # noqa: E402
-
-import jrnn  # noqa: E402
-from tests.helpers import assert_close, random_like, shapes_of  # noqa: E402
+import jrnn
+from tests.contracts.test_mesh import set_mesh
+from tests.helpers import assert_close, random_like, shapes_of
 
 DEVICES = len(jax.devices())
-assert int(sys.argv[1]) == DEVICES
-# Where jax 0.7.0 has it, and where it has been since.
-set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
 T, B, K, H = 6, 8, 3, 12
 CELLS = {
     "lstm": jrnn.lstm(K, H),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,15 @@ pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C compil
 @functools.cache
 def results(devices):
     """The rows of a device's calls and its collectives, by case."""
-    command = [sys.executable, "-m", "tests.methods.drive_devices", str(devices)]
+    settings = {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    settings["JAX_NUM_CPU_DEVICES"] = str(devices)
     run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=600
+        [sys.executable, "-m", "tests.methods.drive_devices"],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout)
